@@ -1,0 +1,84 @@
+# Every target does its own set-up: a virtual environment in .venv with pinned packages.
+# `make demo` needs the first step only; tests add torch and the linters.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+IMAGE ?=
+PROMPT ?=
+
+.PHONY: demo test test-slow lint format docs train bench clean help
+
+help:
+	@echo "make demo [IMAGE=file] [PROMPT=text]   compile the bundled model, ask it about a picture"
+	@echo "make test                              the default test suite"
+	@echo "make test-slow                         the tests that take minutes"
+	@echo "make lint                              ruff and mypy; make format mends what ruff can"
+	@echo "make docs                              write docs/commands.md from the commands' help"
+	@echo "make train                             train the bundled model again, about an hour"
+	@echo "make bench                             speeds of the bundled model on this machine"
+
+demo: $(VENV)/runtime.stamp
+	@$(BIN)/mvlm demo $(if $(IMAGE),--image "$(IMAGE)") $(if $(PROMPT),--prompt "$(PROMPT)")
+
+bench: $(VENV)/runtime.stamp
+	@$(BIN)/mvlm bench models/bundled/mobilevlm-shapes
+
+test: $(VENV)/test.stamp
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/test.stamp
+	$(BIN)/pytest -m slow $(ARGS)
+
+lint: $(VENV)/lint.stamp build/typing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(addprefix -p mvlm.,$(PACKAGES))
+
+format: $(VENV)/lint.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/runtime.stamp
+	$(BIN)/python -m mvlm.cli.reference > docs/commands.md
+
+train: $(VENV)/test.stamp
+	$(BIN)/python -m mvlm.training
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+# mypy cannot follow setup.py's mapping of folders to packages; these links spell it out.
+PACKAGES := bench cli compile models runtime schedules training
+build/typing: setup.py
+	mkdir -p build/typing/mvlm
+	for package in $(PACKAGES); do ln -sfn "$(CURDIR)/$$package" build/typing/mvlm/$$package; done
+	touch build/typing
+
+$(VENV)/test.stamp: $(VENV)/runtime.stamp
+	$(PIP) install --editable ".[test]"
+	touch $@
+
+$(VENV)/lint.stamp: $(VENV)/test.stamp
+	$(PIP) install --editable ".[lint]"
+	touch $@
+
+# Linking needs a C compiler; where there is none, the one inside PyPI's ziglang serves.
+$(VENV)/runtime.stamp: $(BIN)/pip setup.py pyproject.toml constraints.txt
+	@echo "Installing the pinned packages into $(VENV) (once, about a minute)"
+	@$(PIP) install --editable ".[compile]"
+	@command -v cc gcc clang >/dev/null || $(PIP) install ziglang
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: Python 3.10 or newer is needed; say which with make PYTHON=..."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { \
+		echo "Python's venv module is not complete: installing Debian's python3-venv"; \
+		rm -rf $(VENV); \
+		$$([ "$$(id -u)" = 0 ] || echo sudo) sh -c \
+			'apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null' && \
+		$(PYTHON) -m venv $(VENV); }

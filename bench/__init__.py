@@ -1,0 +1,1 @@
+"""Measurements of a compiled model, and how they are taken."""

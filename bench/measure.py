@@ -1,0 +1,122 @@
+"""Measures a model's speeds: each run looks at a picture, reads a prompt and decodes an answer.
+
+A run is what a user waits for, but for the text: the prompt is of a given number of positions, and
+decoding goes on for a given number of tokens whatever they are. Every run begins with an empty KV
+cache and a picture that has not been seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvlm.runtime.chat import Stats
+from mvlm.runtime.errors import UsageError
+from mvlm.runtime.machine import peak_rss_bytes
+from mvlm.runtime.model import FloatArray, Model
+from mvlm.runtime.sampling import Sampler, SamplingParams
+from mvlm.runtime.session import Session
+from mvlm.runtime.settings import ChatSettings
+from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
+
+_MAX_RUNS = 10_000
+# Ids below are special in LLaMA's vocabularies: unknown, beginning and end of a sequence.
+_FIRST_ORDINARY_ID = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        runs: Runs that count; one more before them does not, because it finds cold caches.
+        prompt_tokens: Positions of the prompt, those of the picture included.
+        tokens: Tokens decoded after the first, which the prefill gives.
+    """
+
+    runs: int = 5
+    prompt_tokens: int = 200
+    tokens: int = 64
+
+    def __post_init__(self) -> None:
+        for option, value, most in (
+            ("--runs", self.runs, _MAX_RUNS),
+            ("--prompt-tokens", self.prompt_tokens, None),
+            ("--tokens", self.tokens, None),
+        ):
+            if value < 1 or (most and value > most):
+                expected = f"1 to {most}" if most else "1 or more"
+                raise UsageError(option, expected=expected, found=value)
+
+
+def measure_speeds(
+    model: Model,
+    plan: Plan,
+    pixels: FloatArray | None = None,
+    progress: Callable[[int], None] = lambda runs: None,
+) -> list[Stats]:
+    """Run a model and time its stages.
+
+    Args:
+        model: The loaded artifact.
+        plan: What to run.
+        pixels: A picture ``(1, 3, S, S)``; None for a model of text only.
+        progress: Called with the number of finished runs, from 0 after the one that does not count.
+
+    Returns:
+        The speeds of each run. The peak memory is the process's, so far.
+
+    Raises:
+        UsageError: The plan does not fit into the model's context.
+    """
+    ids = _prompt(model.settings, plan, pixels is not None)
+    results = []
+    for done in range(plan.runs + 1):
+        stats = _run(model, ids, pixels, plan.tokens)
+        if done:
+            results.append(stats)
+        progress(done)
+    return results
+
+
+def _prompt(settings: ChatSettings, plan: Plan, has_picture: bool) -> list[int]:
+    """Make up a prompt of the planned number of positions; the same one each time."""
+    picture = settings.image_tokens if has_picture else 0
+    text = plan.prompt_tokens - picture
+    if text < 2:
+        raise UsageError(
+            "--prompt-tokens",
+            expected=f"at least {picture + 2}, because the picture takes {picture}",
+            found=plan.prompt_tokens,
+        )
+    if plan.prompt_tokens + plan.tokens > settings.context:
+        raise UsageError(
+            "--prompt-tokens and --tokens",
+            expected=f"at most {settings.context} together, the model's context",
+            found=plan.prompt_tokens + plan.tokens,
+        )
+    first = min(_FIRST_ORDINARY_ID, settings.vocabulary - 1)
+    words = np.random.default_rng(0).integers(first, settings.vocabulary, text - 1)
+    return [settings.bos, *([IMAGE_TOKEN_ID] if has_picture else []), *words.tolist()]
+
+
+def _run(model: Model, ids: list[int], pixels: FloatArray | None, tokens: int) -> Stats:
+    session, sampler = Session(model), Sampler(SamplingParams())
+    begin = time.perf_counter()
+    pictures = [] if pixels is None else [session.look(pixels)]
+    reading = session.read(ids, pictures)
+    token = sampler.sample(reading.logits)
+    first = time.perf_counter()
+    for _ in range(tokens):
+        token = sampler.sample(session.step(token))
+    end = time.perf_counter()
+    return Stats(
+        vision_ms=1e3 * session.vision_seconds,
+        prefill_tok_s=reading.computed / reading.seconds,
+        decode_tok_s=tokens / (end - first),
+        first_token_ms=1e3 * (first - begin),
+        peak_rss_bytes=peak_rss_bytes(),
+    )

@@ -1,0 +1,19 @@
+"""The command line: one file a verb.
+
+A verb's file parses, calls the library and prints; its module offers `command`, the function whose
+signature is the verb's, and `EXAMPLES`. What verbs share lies in `shared`, and `app` gathers them.
+
+Modules here import at their top only what ``mvlm --help`` needs: the rest is imported inside the
+verbs, so that each pays for itself alone.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and leave the process with its exit code."""
+    try:
+        from mvlm.cli.app import run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(run(sys.argv[1:]))

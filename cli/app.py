@@ -1,0 +1,72 @@
+"""Gathers the verbs, and turns what they raise into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from mvlm.cli.shared.failure import report_failure
+from mvlm.cli.shared.invocation import Invocation
+from mvlm.cli.shared.terminal import prepare_streams, version_callback
+
+# Each has the module of its name; in the order of a newcomer's way through them.
+VERBS = ("demo", "compile", "chat", "targets", "inspect", "verify", "bench")
+
+# Help does not depend on the terminal, so that docs/commands.md can hold it.
+HELP_WIDTH = 80
+
+
+def build_app() -> typer.Typer:
+    """Return the typer application with all verbs."""
+    app = typer.Typer(
+        rich_markup_mode=None,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": HELP_WIDTH},
+    )
+    app.callback(invoke_without_command=True)(_mvlm)
+    for name in VERBS:
+        verb = import_module(f"mvlm.cli.{name}")
+        examples = "\n  ".join(verb.EXAMPLES)
+        app.command(name, epilog=f"\b\nExamples:\n  {examples}")(verb.command)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: Without the program's name.
+
+    Returns:
+        The exit code: 0, 1 if the work failed, 2 for bad usage, 130 after Ctrl-C, 141 where the
+        reader of our output went away.
+    """
+    prepare_streams()
+    invocation = Invocation()
+    try:
+        command = typer.main.get_command(build_app())
+        # Not command.main(), which has its own way to report errors.
+        with command.make_context("mvlm", list(arguments), obj=invocation) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except BaseException as error:
+        return report_failure(error, invocation)
+    return 0
+
+
+def _mvlm(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=version_callback, help="Show the version.")
+    ] = False,
+) -> None:
+    """Compile MobileVLM for a device and chat with it there.
+
+    Start with `mvlm demo`. Every verb has --help with examples.
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())

@@ -1,0 +1,118 @@
+"""``mvlm bench``: speeds of a model on this machine, and how much of its memory's they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mvlm.cli.shared.artifacts import find_artifact
+from mvlm.cli.shared.options import (
+    Debug,
+    Json,
+    Place,
+    Quantization,
+    Threads,
+    VisionTower,
+    invocation,
+)
+from mvlm.cli.shared.progress import progress_bars, waiting
+from mvlm.cli.shared.terminal import readable_bytes, show_json, show_table
+
+if TYPE_CHECKING:
+    from mvlm.bench.report import Report, Spread
+    from mvlm.runtime.model import FloatArray, Model
+
+EXAMPLES = (
+    "mvlm bench mobilevlm-host",
+    "mvlm bench mobilevlm-host --threads 1 --runs 10 --json",
+)
+
+
+def command(
+    context: typer.Context,
+    place: Place,
+    threads: Threads = None,
+    runs: Annotated[int, typer.Option(metavar="N", help="Runs that count.")] = 5,
+    prompt_tokens: Annotated[
+        int, typer.Option(metavar="N", help="Positions of the prompt, the picture's included.")
+    ] = 200,
+    tokens: Annotated[int, typer.Option(metavar="N", help="Tokens to decode.")] = 64,
+    image: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A picture to encode; default: a grey one."),
+    ] = None,
+    quantization: Quantization = None,
+    vision_tower: VisionTower = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a model's speeds, and the memory's beside them.
+
+    Each number is a median of the runs, with the least and the largest. The bandwidth is measured
+    before and after them, on as many threads. Quiet the machine first: its load is recorded.
+    """
+    from mvlm.bench.bandwidth import measure_in_child
+    from mvlm.bench.measure import Plan, measure_speeds
+    from mvlm.bench.report import machine_facts, make_report
+    from mvlm.runtime.model import Model
+
+    plan = Plan(runs, prompt_tokens, tokens)
+    artifact = find_artifact(
+        place, invocation(context), quantization=quantization, vision_tower=vision_tower
+    )
+    machine, cores = machine_facts(), os.sched_getaffinity(0)
+    with waiting("checking and opening the artifact"):
+        model = Model(artifact, threads)
+        pixels = _pixels(model, image)
+    with progress_bars() as progress:
+        progress("bandwidth", 0, 2)
+        bandwidths = measure_in_child(model.threads, cores)
+        progress("bandwidth", 1, 2)
+        speeds = measure_speeds(model, plan, pixels, lambda done: progress("runs", done, plan.runs))
+        bandwidths += measure_in_child(model.threads, cores)
+        progress("bandwidth", 2, 2)
+    report = make_report(artifact, model.manifest, plan, model.threads, speeds, bandwidths, machine)
+    if json:
+        show_json(report.to_json())
+    else:
+        _show(report)
+
+
+def _pixels(model: Model, image: Path | None) -> FloatArray | None:
+    """Return the picture's pixels, or grey ones, or None for a model of text only."""
+    from mvlm.cli.shared.pictures import load_pixels
+
+    if image is not None:
+        return load_pixels(image, model)
+    spec = model.settings.image
+    if spec is None:
+        return None
+    import numpy as np
+
+    return np.zeros((1, 3, spec.size, spec.size), np.float32)
+
+
+def _show(report: Report) -> None:
+    machine = report.machine
+    loads = f"{machine['load_before'][0]:.1f} before, {machine['load_after'][0]:.1f} after"
+    bandwidth = f"{report.read_bandwidth_bytes_s / 1e9:.1f} GB/s read by {report.threads} threads"
+    share = f"{readable_bytes(report.weight_bytes_per_token)} of weights a token"
+    show_table(
+        [
+            ("vision", f"{_spread(report.vision_ms)} ms"),
+            ("prefill", f"{_spread(report.prefill_tok_s)} tok/s"),
+            ("decode", f"{_spread(report.decode_tok_s)} tok/s"),
+            ("first token", f"{_spread(report.first_token_ms)} ms"),
+            ("peak RSS", readable_bytes(report.peak_rss_bytes.median)),
+            ("bandwidth", bandwidth),
+            ("share", f"{report.bandwidth_share:.1%} of it by decode, at {share}"),
+            ("machine", f"{machine['cpu']}, {machine['cores']} cores, load {loads}"),
+        ]
+    )
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.median:,.1f} ({spread.min:,.1f} to {spread.max:,.1f})"

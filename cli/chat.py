@@ -1,0 +1,188 @@
+"""``mvlm chat``: ask a model about pictures, once or in a conversation."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mvlm.cli.shared.answers import stream_answer
+from mvlm.cli.shared.artifacts import find_artifact
+from mvlm.cli.shared.options import (
+    Debug,
+    Json,
+    Place,
+    Quantization,
+    Threads,
+    VisionTower,
+    invocation,
+)
+from mvlm.cli.shared.progress import waiting
+from mvlm.cli.shared.terminal import show_json
+from mvlm.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from mvlm.runtime.chat import Chat
+    from mvlm.runtime.sampling import SamplingParams
+    from mvlm.runtime.session import Trace
+
+EXAMPLES = (
+    "mvlm chat mobilevlm-host --image photo.jpg",
+    'mvlm chat mobilevlm-host --image photo.jpg --prompt "What is this?"',
+    "mvlm chat mobilevlm-host --image photo.jpg --prompt - --json < question.txt",
+)
+
+
+def command(
+    context: typer.Context,
+    place: Place,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A picture to ask about; may be given several times."),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Ask this and leave; `-` reads it from standard input."),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", help="0 takes the best token each time.")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option(metavar="P", help="Sample from the best tokens of this probability.")
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(metavar="K", help="Sample from this many best tokens; 0: from all.")
+    ] = 0,
+    repetition_penalty: Annotated[
+        float, typer.Option(metavar="R", help="Above 1 makes repetitions less likely.")
+    ] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="The same seed samples the same answer.")
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option(metavar="N", help="Length of an answer at most, in tokens.")
+    ] = 512,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="End an answer here; may be given several times."),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The prompt's form: vicuna_v1 or plain; default: the artifact's own.",
+        ),
+    ] = None,
+    threads: Threads = None,
+    context_length: Annotated[
+        int | None,
+        typer.Option(
+            "--context", metavar="N", help="Positions of the context; default: the model's."
+        ),
+    ] = None,
+    quantization: Quantization = None,
+    vision_tower: VisionTower = None,
+    dump: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="With --prompt: write every stage's numbers there."),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Ask a model about pictures.
+
+    Without --prompt, a conversation: type /help in it. Ctrl-C ends an answer, Ctrl-D the
+    conversation.
+    """
+    from mvlm.runtime.sampling import SamplingParams
+
+    if prompt is None and (json or dump):
+        raise UsageError(f"{'--json' if json else '--dump'} needs --prompt")
+    if dump is not None and not dump.parent.is_dir():
+        raise UsageError("--dump", expected="a file in a folder", found=f"no folder {dump.parent}")
+    params = SamplingParams(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        max_tokens=max_tokens,
+        stop=tuple(stop or ()),
+    )
+    artifact = find_artifact(
+        place, invocation(context), quantization=quantization, vision_tower=vision_tower
+    )
+    with waiting("checking and opening the artifact"):
+        chat = _open_chat(artifact, threads, template, context_length)
+    if prompt is None:
+        from mvlm.cli.shared.conversation import Conversation
+
+        Conversation(chat, params, image or []).run()
+    else:
+        question = sys.stdin.read() if prompt == "-" else prompt
+        _answer_once(chat, question, image or [], params, dump, json)
+
+
+def _open_chat(
+    artifact: Path, threads: int | None, template: str | None, context: int | None
+) -> Chat:
+    from mvlm.runtime.chat import Chat
+    from mvlm.runtime.model import Model
+    from mvlm.runtime.template import TEMPLATES
+
+    if template is not None and template not in TEMPLATES:
+        raise UsageError("--template", expected=" or ".join(TEMPLATES), found=repr(template))
+    return Chat(Model(artifact, threads), template, context)
+
+
+def _answer_once(
+    chat: Chat,
+    question: str,
+    images: list[Path],
+    params: SamplingParams,
+    dump: Path | None,
+    json: bool,
+) -> None:
+    from mvlm.cli.shared.pictures import load_pixels
+    from mvlm.runtime.session import Trace
+
+    pixels = [load_pixels(path, chat.session.model) for path in images]
+    trace = Trace() if dump else None
+    reply = chat.ask(question, pixels, params, trace)
+    if json:
+        with waiting("answering"):
+            answer = reply.answer
+    else:
+        answer = stream_answer(reply)
+    if dump and trace:
+        _write_dump(dump, trace)
+    if json:
+        show_json(answer.to_json())
+
+
+def _write_dump(path: Path, trace: Trace) -> None:
+    """Write the stages whole or not at all."""
+    import tempfile
+
+    import numpy as np
+
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **trace.arrays())  # type: ignore[arg-type]
+        # mkstemp's files are for their owner alone; this one is as any other.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

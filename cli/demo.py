@@ -1,0 +1,76 @@
+"""``mvlm demo``: the bundled model looks at the bundled picture, on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mvlm.cli.shared.answers import speeds, stream_answer
+from mvlm.cli.shared.artifacts import find_artifact
+from mvlm.cli.shared.options import Debug, Json, Quantization, Threads, invocation
+from mvlm.cli.shared.progress import waiting
+from mvlm.cli.shared.terminal import show, show_json, show_table
+
+EXAMPLES = (
+    "mvlm demo",
+    'mvlm demo --image mine.png --prompt "What colour is the circle?"',
+)
+
+_MODEL = "mobilevlm-shapes"
+_PICTURE = "demo.png"
+_PROMPT = "Describe the picture."
+
+
+def command(
+    context: typer.Context,
+    image: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A picture of shapes; default: the bundled one."),
+    ] = None,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to ask about it.")] = _PROMPT,
+    threads: Threads = None,
+    quantization: Quantization = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show the bundled model a picture and ask about it.
+
+    The model is compiled for this machine first; later runs find it in the cache. It knows pictures
+    of one to four coloured shapes and plain questions about them.
+    """
+    from mvlm.cli.shared.pictures import load_pixels
+
+    picture = image or _bundled() / "pictures" / _PICTURE
+    artifact = find_artifact(_bundled() / _MODEL, invocation(context), quantization=quantization)
+    with waiting("opening the model"):
+        from mvlm.runtime.chat import Chat
+        from mvlm.runtime.model import Model
+
+        chat = Chat(Model(artifact, threads))
+    pixels = load_pixels(picture, chat.session.model)
+    if json:
+        answer = chat.ask(prompt, [pixels]).answer
+        about = {"picture": str(picture), "prompt": prompt, "artifact": str(artifact)}
+        show_json(about | answer.to_json())
+        return
+    _introduce(picture, prompt)
+    answer = stream_answer(chat.ask(prompt, [pixels]))
+    show("")
+    show_table(speeds(answer.stats))
+
+
+def _introduce(picture: Path, prompt: str) -> None:
+    from mvlm.cli.shared.preview import show_preview
+
+    show(f"picture   {picture}")
+    show_preview(picture)
+    show(f"question  {prompt}")
+    show("answer    ", end="")
+
+
+def _bundled() -> Path:
+    import mvlm.models
+
+    return Path(next(iter(mvlm.models.__path__))) / "bundled"

@@ -1,0 +1,59 @@
+"""``mvlm inspect``: what an artifact is, was made from, and holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from mvlm.cli.shared.options import Artifact, Debug, Json
+from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
+
+EXAMPLES = ("mvlm inspect mobilevlm-host", "mvlm inspect mobilevlm-host --json --kernels")
+
+
+def command(
+    artifact: Artifact,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="List the kernels that each function calls.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show an artifact's manifest.
+
+    Only the manifest is read: `mvlm verify` is what compares the files with it.
+    """
+    from mvlm.runtime.artifact import read_manifest
+    from mvlm.runtime.artifact.kernels import read_kernel_calls
+
+    manifest = read_manifest(artifact)
+    calls = read_kernel_calls(artifact) if kernels else {}
+    document = {"digest": manifest.digest} | manifest.to_json()
+    if json:
+        show_json(document | ({"kernels": calls} if kernels else {}))
+        return
+    files = document.pop("files")
+    show_table([(name, _short(value)) for name, value in _flatten(document)])
+    show("")
+    show_table([(entry["path"], readable_bytes(entry["size"])) for entry in files])
+    for function, counts in calls.items():
+        show(f"\n{function}: {sum(counts.values())} calls of {len(counts)} kernels")
+        for name, count in counts.items():
+            show(f"  {count:4} {name}")
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested objects, with dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _short(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

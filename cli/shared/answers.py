@@ -1,0 +1,36 @@
+"""Showing an answer while it comes, and its speeds afterwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mvlm.cli.shared.progress import waiting
+from mvlm.cli.shared.terminal import note, readable_bytes, show
+
+if TYPE_CHECKING:
+    from mvlm.runtime.chat import Answer, Reply, Stats
+
+
+def stream_answer(reply: Reply) -> Answer:
+    """Print an answer's text as it becomes final, and a line break after it."""
+    if reply.forgotten_turns:
+        turns = "turn" if reply.forgotten_turns == 1 else f"{reply.forgotten_turns} turns"
+        note(f"the oldest {turns} did not fit into the context any more and were forgotten")
+    parts = iter(reply)
+    with waiting("reading") as stop_waiting:
+        for part in parts:
+            stop_waiting()
+            show(part, end="")
+    show("")
+    return reply.answer
+
+
+def speeds(stats: Stats) -> list[tuple[str, str]]:
+    """Name and write the speeds of an answer."""
+    return [
+        ("vision", f"{stats.vision_ms:.0f} ms"),
+        ("prefill", f"{stats.prefill_tok_s:,.0f} tok/s"),
+        ("decode", f"{stats.decode_tok_s:,.1f} tok/s"),
+        ("first token", f"{stats.first_token_ms:.0f} ms"),
+        ("peak RSS", readable_bytes(stats.peak_rss_bytes)),
+    ]

@@ -1,0 +1,115 @@
+"""The way from what a user names to an artifact: there already, in the cache, or to be compiled.
+
+The compiler takes hundreds of megabytes and seconds to import, so it runs in a child process: the
+process that chats stays as small as it is on a device, and so does the peak memory that it reports.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mvlm.cli.shared.failure import AlreadyReportedError
+from mvlm.cli.shared.invocation import Invocation
+from mvlm.cli.shared.terminal import note
+from mvlm.runtime.errors import UsageError
+
+# A checkpoint's mark, as the manifest is an artifact's.
+_CONFIG = "config.json"
+_PATIENCE_SECONDS = 60
+
+
+def find_artifact(
+    place: Path,
+    invocation: Invocation,
+    *,
+    quantization: str | None = None,
+    vision_tower: Path | None = None,
+) -> Path:
+    """Return the artifact that a user means, compiling it if need be.
+
+    Args:
+        place: The folder of an artifact or of a checkpoint.
+        invocation: The call that this is done for.
+        quantization: Of a checkpoint: the decoder's scheme; the default one if None.
+        vision_tower: Of a checkpoint: the folder of its CLIP.
+
+    Raises:
+        UsageError: The place is neither, or an option does not go with it.
+        MvlmError: The checkpoint is not usable.
+        AlreadyReportedError: Compiling failed.
+    """
+    from mvlm.runtime.artifact.layout import MANIFEST
+
+    if (place / MANIFEST).is_file():
+        for option, value in (("--quant", quantization), ("--vision-tower", vision_tower)):
+            if value is not None:
+                raise UsageError(
+                    f"{option} is for a checkpoint that is to be compiled",
+                    found=f"the artifact {place}, which is compiled",
+                    fix="Leave it out, or name the checkpoint's folder.",
+                )
+        return place
+    if not (place / _CONFIG).is_file():
+        raise UsageError(
+            f"{place} is neither an artifact nor a checkpoint",
+            expected=f"a folder with {MANIFEST} or {_CONFIG}",
+            found="neither of them in it" if place.is_dir() else "no such folder",
+        )
+    return _find_compiled(place, invocation, quantization, vision_tower)
+
+
+def _find_compiled(
+    checkpoint: Path, invocation: Invocation, quantization: str | None, vision_tower: Path | None
+) -> Path:
+    from mvlm.compile.cache import cached_artifact, is_artifact
+    from mvlm.compile.job import plan_job
+    from mvlm.models.quantization import DEFAULT_SCHEME
+
+    scheme = DEFAULT_SCHEME if quantization is None else quantization
+    job = plan_job(checkpoint, quantization=scheme, vision_tower=vision_tower)
+    artifact = cached_artifact(job)
+    if not is_artifact(artifact):
+        note(f"compiling {job.name} ({scheme}) for this machine, once; it is kept in {artifact}")
+        arguments = [str(checkpoint), "--quant", scheme, "-o", str(artifact)]
+        arguments += ["--vision-tower", str(vision_tower)] if vision_tower else []
+        _compile_in_child([*arguments, *(["--debug"] if invocation.debug else [])])
+    return artifact
+
+
+def _compile_in_child(arguments: list[str]) -> None:
+    """Run ``mvlm compile``; its progress and its errors go to our own standard error."""
+    command = [sys.executable, "-m", "mvlm.cli", "compile", "--json", *arguments]
+    # A session of its own, so that Ctrl-C reaches it through us, once, wherever it came from.
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+    ) as child:
+        try:
+            printed, _ = child.communicate()
+        except KeyboardInterrupt:
+            _interrupt(child)
+            raise AlreadyReportedError(child.returncode, None) from None
+    if child.returncode != 0:
+        raise AlreadyReportedError(max(child.returncode, 1), _read_json(printed))
+
+
+def _interrupt(child: subprocess.Popen[bytes]) -> None:
+    """Let the child clean up and say that it was interrupted."""
+    child.send_signal(signal.SIGINT)
+    try:
+        child.wait(_PATIENCE_SECONDS)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        child.kill()
+        child.wait()
+
+
+def _read_json(printed: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(printed)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,166 @@
+"""The interactive chat: commands, history, and what Ctrl-C means when.
+
+On a terminal there is line editing and a little decoration; with questions piped in, the answers
+alone go to standard output. An error ends a question and not the conversation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvlm.cli.shared.answers import speeds, stream_answer
+from mvlm.cli.shared.interrupts import first_interrupt
+from mvlm.cli.shared.pictures import load_pixels
+from mvlm.cli.shared.terminal import is_terminal, note, show, show_dim
+from mvlm.runtime.errors import MvlmError, PromptError
+
+if TYPE_CHECKING:
+    from mvlm.runtime.chat import Answer, Chat
+    from mvlm.runtime.model import FloatArray
+    from mvlm.runtime.sampling import SamplingParams
+
+_PROMPT = "> "
+_HELP = """\
+/image PATH   show a picture with the next question
+/reset        begin a new conversation
+/help         this
+/quit         leave, as does Ctrl-D
+Ctrl-C ends an answer; twice, the conversation."""
+
+
+class Conversation:
+    """A chat with a person, or with a script that plays one.
+
+    Args:
+        chat: The conversation's model and history.
+        params: How answers are decoded.
+        images: Pictures to show with the first question.
+
+    Raises:
+        ImageError: A picture cannot be read.
+        PromptError: There are pictures and the model reads text only.
+    """
+
+    def __init__(self, chat: Chat, params: SamplingParams, images: Sequence[Path]) -> None:
+        self._chat = chat
+        self._params = params
+        self._person = is_terminal(sys.stdin) and is_terminal(sys.stdout)
+        self._pixels: list[FloatArray] = [self._load(path) for path in images]
+        self._commands: dict[str, Callable[[str], bool]] = {
+            "/image": self._image,
+            "/reset": self._reset,
+            "/help": self._help,
+            "/quit": lambda _: False,
+        }
+
+    def run(self) -> None:
+        """Converse until the other side leaves.
+
+        Raises:
+            KeyboardInterrupt: By Ctrl-C twice.
+        """
+        if self._person:
+            # Importing it is what gives input() line editing and a history.
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401
+
+            manifest = self._chat.session.model.manifest
+            name, scheme = manifest.model.get("name"), manifest.quantization["language"]
+            threads = self._chat.session.model.threads
+            show_dim(f"{name} {scheme}, {threads} threads. /help shows the commands.")
+        for line in self._lines():
+            try:
+                if not self._take(line):
+                    return
+            except MvlmError as error:
+                note(f"error: {error}")
+
+    def _lines(self) -> Iterator[str]:
+        """Yield what the other side says, without blank lines."""
+        interrupted = False
+        while True:
+            try:
+                line = input(_PROMPT) if self._person else sys.stdin.readline()
+            except EOFError:
+                show("")
+                return
+            except KeyboardInterrupt:
+                if interrupted or not self._person:
+                    raise
+                interrupted = True
+                show("\nCtrl-C again or Ctrl-D to leave")
+                continue
+            interrupted = False
+            if not line and not self._person:
+                return
+            if line.strip():
+                yield line.strip()
+
+    def _take(self, line: str) -> bool:
+        """Do what a line says; False to leave."""
+        name, _, rest = line.partition(" ")
+        if not name.startswith("/"):
+            self._ask(line)
+            return True
+        if name not in self._commands:
+            raise PromptError(f"no command {name}", expected=", ".join(self._commands))
+        return self._commands[name](rest.strip())
+
+    def _ask(self, question: str) -> None:
+        reply = self._chat.ask(question, self._pixels, self._params)
+        with first_interrupt(reply.cancel):
+            answer = stream_answer(reply)
+        self._pixels = []
+        remark = _remark(answer)
+        if self._person:
+            numbers = ", ".join(f"{name} {value}" for name, value in speeds(answer.stats))
+            show_dim(f"{remark}; {numbers}" if remark else numbers)
+        elif remark:
+            note(remark)
+
+    def _image(self, path: str) -> bool:
+        if not path:
+            raise PromptError("/image", expected="the path of a picture", found="nothing")
+        self._pixels.append(self._load(Path(_unquoted(path)).expanduser()))
+        if self._person:
+            show_dim("it is shown with the next question")
+        return True
+
+    def _reset(self, _: str) -> bool:
+        self._chat.reset()
+        self._pixels = []
+        if self._person:
+            show_dim("a new conversation")
+        return True
+
+    def _help(self, _: str) -> bool:
+        show(_HELP)
+        return True
+
+    def _load(self, path: Path) -> FloatArray:
+        return load_pixels(path, self._chat.session.model)
+
+
+def _remark(answer: Answer) -> str | None:
+    if answer.finish_reason == "stop":
+        return None
+    return {"length": "the answer reached its limit", "cancelled": "cancelled"}[
+        answer.finish_reason
+    ]
+
+
+def _unquoted(path: str) -> str:
+    """Take off the quotes that a terminal adds to a file dropped on it."""
+    if os.path.lexists(path):
+        return path
+    with contextlib.suppress(ValueError):
+        words = shlex.split(path)
+        if len(words) == 1:
+            return words[0]
+    return path

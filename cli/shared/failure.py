@@ -1,0 +1,106 @@
+"""From whatever was raised to one line on standard error and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import typer
+
+from mvlm.cli.shared.invocation import Invocation
+from mvlm.cli.shared.terminal import note, show_json
+from mvlm.runtime.errors import MvlmError
+
+_FAILED = 1
+_INTERRUPTED = 130  # as a shell counts a process that SIGINT ended
+_READER_GONE = 141  # the same for SIGPIPE
+
+# What the extra `compile` brings; a device needs none of it.
+_COMPILER_MODULES = {"tvm", "safetensors", "ml_dtypes", "apache-tvm"}
+
+# Typer's public name for its class of usage errors is that of a subclass only.
+_TyperUsageError = typer.BadParameter.__mro__[1]
+
+
+class AlreadyReportedError(Exception):
+    """A child process failed and has said why on the standard error that we share.
+
+    Args:
+        exit_code: The child's.
+        document: What it printed for programs, if it did.
+    """
+
+    def __init__(self, exit_code: int, document: dict[str, Any] | None) -> None:
+        self.exit_code = exit_code
+        self.document = document
+        super().__init__(f"exit code {exit_code}")
+
+
+def report_failure(error: BaseException, invocation: Invocation) -> int:
+    """Say what went wrong, and return the exit code that it stands for."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return _leave_pipe()
+    if isinstance(error, AlreadyReportedError):
+        if invocation.json and error.document is not None:
+            show_json(error.document)
+        return error.exit_code
+    if invocation.debug:
+        traceback.print_exception(error)
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        note("interrupted")
+        return _INTERRUPTED
+    line, exit_code = _explain(error)
+    note(" ".join(line.split()))
+    if invocation.json:
+        show_json({"error": _describe(error, line)})
+    return exit_code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, MvlmError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, _TyperUsageError):
+        return _explain_usage(error)
+    if isinstance(error, ModuleNotFoundError) and _is_of_compiler(error):
+        line = (
+            "error: the compiler is not installed: expected the packages of the extra `compile`, "
+            f"found no {error.name}. `pip install 'mvlm[compile]'`"
+        )
+        return line, _FAILED
+    if isinstance(error, MemoryError):
+        return "error: not enough memory", _FAILED
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"error: {where}{error.strerror}", _FAILED
+    line = f"internal error: {type(error).__name__}: {error}"
+    return f"{line.rstrip(': ')}; run again with --debug for the traceback", _FAILED
+
+
+def _is_of_compiler(error: ModuleNotFoundError) -> bool:
+    return (error.name or "").partition(".")[0] in _COMPILER_MODULES
+
+
+def _explain_usage(error: Any) -> tuple[str, int]:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "mvlm"
+    return f"error: {error.format_message().rstrip('.')}. See `{path} --help`.", error.exit_code
+
+
+def _describe(error: BaseException, line: str) -> dict[str, Any]:
+    described: dict[str, Any] = {"kind": type(error).__name__, "message": line}
+    if isinstance(error, MvlmError):
+        halves = {"problem": error.problem, "expected": error.expected, "found": error.found}
+        described |= {k: None if v is None else str(v) for k, v in halves.items()}
+        described["fix"] = error.fix
+    return described
+
+
+def _leave_pipe() -> int:
+    """Leave quietly, as ``| head`` wants it: nobody reads, so nothing more is flushed there."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    return _READER_GONE

@@ -1,0 +1,81 @@
+"""Options and arguments that several verbs have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mvlm.cli.shared.invocation import Invocation
+
+
+def _remember_json(context: typer.Context, value: bool) -> bool:
+    invocation(context).json |= value
+    return value
+
+
+def _remember_debug(context: typer.Context, value: bool) -> bool:
+    invocation(context).debug |= value
+    return value
+
+
+def invocation(context: typer.Context) -> Invocation:
+    """Return the call that a verb's context belongs to."""
+    found = context.find_object(Invocation)
+    assert found is not None
+    return found
+
+
+# Both are read before all others, so that an error in those is reported as asked for.
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        callback=_remember_json,
+        is_eager=True,
+        help="Print one JSON document; everything else goes to standard error.",
+    ),
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", callback=_remember_debug, is_eager=True, help="Show a traceback on errors."
+    ),
+]
+
+Artifact = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="An artifact's folder.", show_default=False)
+]
+Place = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ARTIFACT|MODEL",
+        help="An artifact's folder, or a checkpoint's: that one is compiled for this machine if "
+        "it has not been yet.",
+        show_default=False,
+    ),
+]
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A checkpoint's folder.", show_default=False)
+]
+Quantization = Annotated[
+    str | None,
+    typer.Option(
+        "--quant",
+        metavar="QUANT",
+        help="How the decoder's weights are stored: q4f16_1 (default), q0f16 or q0f32.",
+    ),
+]
+VisionTower = Annotated[
+    Path | None,
+    typer.Option(
+        "--vision-tower",
+        metavar="DIR",
+        help="The folder of a MobileVLM V1's CLIP, where it would not be found.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, metavar="N", help="Threads to compute on; default: all."),
+]

@@ -1,0 +1,95 @@
+"""Progress on the terminal: bars for what is counted, a spinner for what is waited for.
+
+Both draw on standard error, and only if that is a terminal; rich is imported only then.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mvlm.cli.shared.terminal import is_terminal
+
+# Called with what is being done, how much of it is done, and of how much.
+Progress = Callable[[str, int, int], None]
+
+# What is over sooner needs no spinner.
+_PATIENCE_SECONDS = 0.7
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Yield a function that draws one bar for each kind of step: of ``code: link``, for `code`."""
+    if not is_terminal(sys.stderr):
+        yield lambda step, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description:<20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    bars: dict[str, Any] = {}
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def update(step: str, done: int, total: int) -> None:
+            kind = step.partition(":")[0]
+            if kind not in bars:
+                bars[kind] = progress.add_task(step, total=total)
+            finished = done >= total
+            progress.update(
+                bars[kind], description=kind if finished else step, completed=done, total=total
+            )
+
+        yield update
+
+
+@contextmanager
+def waiting(message: str) -> Iterator[Callable[[], None]]:
+    """Show a spinner while the block runs, from the moment that it takes long.
+
+    Yields:
+        A function that takes the spinner away before the block ends.
+    """
+    if not is_terminal(sys.stderr):
+        yield lambda: None
+        return
+    spinner = _DelayedSpinner(message)
+    try:
+        yield spinner.stop
+    finally:
+        spinner.stop()
+
+
+class _DelayedSpinner:
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._lock = threading.Lock()
+        self._status: Any = None
+        self._stopped = False
+        self._timer = threading.Timer(_PATIENCE_SECONDS, self._start)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._stopped = True
+            if self._status is not None:
+                self._status.stop()
+                self._status = None
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        with self._lock:
+            if not self._stopped:
+                self._status = Status(self._message, console=Console(stderr=True))
+                self._status.start()

@@ -1,0 +1,1 @@
+"""From a checkpoint to an artifact: targets, the pass pipeline, the artifact writer."""

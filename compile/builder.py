@@ -1,0 +1,242 @@
+"""Compiles a job into an artifact."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import relax
+
+from mvlm.compile.job import CompileJob
+from mvlm.compile.pipeline import lower
+from mvlm.compile.provenance import package_versions, source_digest
+from mvlm.compile.staging import staged_folder
+from mvlm.compile.targets import CompileTarget, find_target
+from mvlm.compile.weights import write_weights
+from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
+from mvlm.models.layers import packed_layers
+from mvlm.models.mobilevlm import MobileVLM
+from mvlm.models.quantization import find_scheme
+from mvlm.runtime.artifact import layout
+from mvlm.runtime.artifact.manifest import AbiEntry, FileEntry, Manifest, TargetEntry
+from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file
+from mvlm.runtime.errors import TargetError, TokenizerError
+from mvlm.runtime.image import ImageSpec
+from mvlm.runtime.settings import ChatSettings
+from mvlm.runtime.tokenizer import Tokenizer
+
+# Called with what is being done, how much of it is done, and of how much.
+Progress = Callable[[str, int, int], None]
+
+
+def compile_job(
+    job: CompileJob,
+    output: Path,
+    *,
+    dump: Path | None = None,
+    progress: Progress = lambda step, done, total: None,
+) -> Manifest:
+    """Compile a checkpoint and write the artifact, whole or not at all.
+
+    Args:
+        job: What to compile.
+        output: The artifact's folder; an artifact that is there already is replaced.
+        dump: A folder for the module after each phase, or None.
+        progress: Called as the work proceeds.
+
+    Returns:
+        The manifest of what was written.
+
+    Raises:
+        UsageError: The target is unknown, or something else lies at `output`.
+        CheckpointError: Weights are missing, unexpected, misshapen or not finite.
+        TokenizerError: The tokenizer is damaged, or has more pieces than the model has rows.
+        TargetError: The toolchain cannot serve the target.
+        ArtifactError: The artifact cannot be written.
+    """
+    _check_tvm()
+    # A Ctrl-C within one of our passes goes through TVM, which keeps the types that it knows.
+    tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
+    target = find_target(job.target).prepare()
+    checkpoint = open_checkpoint(job.checkpoint, job.vision_tower)
+    checkpoint.check(expected_tensors(job.config)).raise_if_bad()
+    _check_tokenizer(job)
+
+    model = MobileVLM(
+        job.config, find_scheme(job.quantization), find_scheme(job.vision_quantization)
+    )
+    with staged_folder(output) as folder:
+        for path in layout.REQUIRED_FILES:
+            (folder / path).parent.mkdir(exist_ok=True)
+        parameters = _write_library(model, job, target, folder, dump, progress)
+        _write_weights(model, parameters, checkpoint, folder, progress)
+        shutil.copyfile(job.tokenizer, folder / layout.TOKENIZER)
+        _write_json(folder / layout.CHAT, _settings(job).to_json())
+        progress("manifest", 0, 1)
+        manifest = _manifest(job, target, folder)
+        (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
+        progress("manifest", 1, 1)
+    return manifest
+
+
+def _write_library(
+    model: MobileVLM,
+    job: CompileJob,
+    target: CompileTarget,
+    folder: Path,
+    dump: Path | None,
+    progress: Progress,
+) -> list[tuple[str, Any]]:
+    """Generate, link and copy what the functions need; return the parameters they take."""
+    steps = ["graph", "kernels", "fuse", "schedule", "lower", "code", "link"]
+
+    def entered(step: str) -> None:
+        progress(f"compile: {step}", steps.index(step), len(steps))
+
+    module, parameters = model.export(target.tvm)
+    bounds = {"n": job.prefill_chunk}
+    lowered = lower(module, target.tvm, target.kernels, bounds, dump, entered)
+    _write_json(folder / layout.KERNELS, lowered.kernel_calls)
+    entered("code")
+    with tvm.transform.PassContext(opt_level=3):
+        executable = relax.build(lowered.module, target.tvm, relax_pipeline=None)
+
+    def link(output: str, objects: list[str], **_: object) -> None:
+        entered("link")
+        target.linker.link(Path(output), [Path(name) for name in objects])
+
+    executable.export_library(os.fspath(folder / layout.MODEL_LIBRARY), fcompile=link)
+    shutil.copyfile(_runtime_library(), folder / layout.RUNTIME_LIBRARY)
+    progress("compile: link", len(steps), len(steps))
+    return parameters
+
+
+def _write_weights(
+    model: MobileVLM,
+    parameters: list[tuple[str, Any]],
+    checkpoint: Checkpoint,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    total, done = sum(len(layer.sources()) for _, layer in packed_layers(model)), 0
+
+    def packed(tensors: int) -> None:
+        nonlocal done
+        done += tensors
+        progress("weights", done, total)
+
+    index = write_weights(model, parameters, checkpoint, folder / layout.WEIGHTS, packed)
+    _write_json(folder / layout.WEIGHTS_INDEX, index.to_json())
+
+
+def _settings(job: CompileJob) -> ChatSettings:
+    config, image = job.config, job.config.image
+    return ChatSettings(
+        template="vicuna_v1",
+        bos=config.generation.bos_token_id,
+        eos=config.generation.eos_token_ids,
+        legacy_tokenizer=config.tokenizer.legacy,
+        vocabulary=config.language.vocab_size,
+        hidden=config.language.hidden_size,
+        context=job.context,
+        prefill_chunk=job.prefill_chunk,
+        image=None if image is None else ImageSpec(image.size, image.mean, image.std, image.aspect),
+        image_tokens=config.image_tokens,
+    )
+
+
+def _manifest(job: CompileJob, target: CompileTarget, folder: Path) -> Manifest:
+    versions = package_versions()
+    runtime = digest_file(folder / layout.RUNTIME_LIBRARY)
+    return Manifest(
+        model=_model_entry(job),
+        quantization={"language": job.quantization, "vision": job.vision_quantization},
+        target=TargetEntry(
+            target.name, target.architecture, target.features, "cpu", dict(target.options)
+        ),
+        abi=AbiEntry(versions["apache-tvm"], versions["apache-tvm-ffi"], runtime),
+        files=tuple(_file_entry(folder, path) for path in sorted(layout.REQUIRED_FILES)),
+        provenance={
+            "checkpoint": job.checkpoint_digest(),
+            "source": source_digest(),
+            "toolchain": versions
+            | {
+                "llvm": str(tvm.target.codegen.llvm_version_major()),
+                "linker": target.linker.description,
+            },
+            "tuning": {},
+        },
+        evidence={},
+    )
+
+
+def _model_entry(job: CompileJob) -> dict[str, Any]:
+    language, vision, projector = job.config.language, job.config.vision, job.config.projector
+    shapes = expected_tensors(job.config).values()
+    entry: dict[str, Any] = {
+        "name": job.name,
+        "family": "mobilevlm" if vision else "mobilellama",
+        "parameters": sum(math.prod(shape) for shape in shapes),
+        "layers": language.num_hidden_layers,
+        "hidden": language.hidden_size,
+        "intermediate": language.intermediate_size,
+        "heads": language.num_attention_heads,
+        "kv_heads": language.num_key_value_heads,
+        "head_dim": language.head_dim,
+        "vocabulary": language.vocab_size,
+        "context": job.context,
+    }
+    if vision and projector:
+        entry["vision"] = {
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            "layers_used": job.config.num_used_vision_layers,
+            "hidden": vision.hidden_size,
+            "projector": projector.kind,
+            "image_tokens": job.config.image_tokens,
+        }
+    return entry
+
+
+def _file_entry(folder: Path, path: str) -> FileEntry:
+    file = folder / path
+    return FileEntry(path, file.stat().st_size, digest_file(file))
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+
+
+def _check_tokenizer(job: CompileJob) -> None:
+    pieces = Tokenizer(job.tokenizer, legacy=job.config.tokenizer.legacy).vocab_size
+    rows = job.config.language.vocab_size
+    if pieces > rows:
+        raise TokenizerError(
+            f"{job.tokenizer} does not belong to the model",
+            expected=f"at most {rows} pieces, one for each row of the embedding table",
+            found=pieces,
+            fix="Take the tokenizer from the place where the weights come from.",
+        )
+
+
+def _runtime_library() -> Path:
+    return Path(tvm.__file__).parent / "lib" / "libtvm_runtime.so"
+
+
+def _check_tvm() -> None:
+    """Refuse to make an artifact that our own loader would refuse."""
+    installed = package_versions()["apache-tvm"]
+    if installed != TVM_VERSION:
+        raise TargetError(
+            "the installed apache-tvm is not the one that the runtime is written for",
+            expected=TVM_VERSION,
+            found=installed,
+            fix=f"`pip install apache-tvm=={TVM_VERSION}`",
+        )

@@ -1,0 +1,137 @@
+"""What is to be compiled: a checkpoint, a target and the schemes. Imports no tvm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mvlm.compile.provenance import files_digest, package_versions, source_digest
+from mvlm.models.checkpoint import open_checkpoint
+from mvlm.models.config import MobileVLMConfig, read_config
+from mvlm.models.quantization import DEFAULT_SCHEME, find_scheme
+from mvlm.runtime.artifact.layout import MAX_CONTEXT
+from mvlm.runtime.errors import CheckpointError, UsageError
+from mvlm.runtime.machine import read_machine
+
+TOKENIZER_FILE = "tokenizer.model"
+PREFILL_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class CompileJob:
+    """One checkpoint for one target; :func:`plan_job` makes it.
+
+    Attributes:
+        checkpoint: The checkpoint's folder.
+        vision_tower: The folder of a V1's CLIP, where it would not be found.
+        config: What the checkpoint says of itself.
+        target: The target's name.
+        quantization: The scheme of the decoder.
+        vision_quantization: The scheme of tower and projector.
+        context: Positions of the KV cache at the most.
+        prefill_chunk: Positions that one call of prefill takes at the most.
+    """
+
+    checkpoint: Path
+    vision_tower: Path | None
+    config: MobileVLMConfig
+    target: str
+    quantization: str
+    vision_quantization: str
+    context: int
+    prefill_chunk: int
+
+    @property
+    def name(self) -> str:
+        """The model's name: its folder's."""
+        return self.checkpoint.resolve().name
+
+    @property
+    def tokenizer(self) -> Path:
+        """The SentencePiece model.
+
+        Raises:
+            CheckpointError: The checkpoint has none.
+        """
+        path = self.checkpoint / TOKENIZER_FILE
+        if not path.is_file():
+            raise CheckpointError(
+                f"{self.checkpoint} has no tokenizer",
+                expected=f"a SentencePiece model named {TOKENIZER_FILE}",
+                found="none",
+                fix="Download it from the checkpoint's page.",
+            )
+        return path
+
+    def checkpoint_digest(self) -> str:
+        """The sha256 of the weights and the tokenizer; reads every byte."""
+        weights = open_checkpoint(self.checkpoint, self.vision_tower).files()
+        return files_digest([self.tokenizer, *weights])
+
+    def key(self) -> str:
+        """The sha256 of everything that goes into the artifact.
+
+        Equal keys mean equal artifacts: the weights, the configuration, the schemes, the machine,
+        our own source and the versions of what generates the code are in it.
+        """
+        machine = read_machine()
+        parts = {
+            "checkpoint": self.checkpoint_digest(),
+            "job": asdict(self) | {"checkpoint": self.name, "vision_tower": None},
+            "machine": [machine.architecture, machine.cpu, *sorted(machine.features)],
+            "source": source_digest(),
+            "versions": package_versions(),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def plan_job(
+    checkpoint: Path,
+    *,
+    target: str = "host",
+    quantization: str = DEFAULT_SCHEME,
+    vision_quantization: str | None = None,
+    vision_tower: Path | None = None,
+    context: int | None = None,
+    prefill_chunk: int = PREFILL_CHUNK,
+) -> CompileJob:
+    """Read a checkpoint's configuration and settle what was left open.
+
+    Args:
+        checkpoint: The checkpoint's folder.
+        target: The target's name.
+        quantization: The scheme of the decoder.
+        vision_quantization: The scheme of tower and projector; the decoder scheme's choice if
+            None.
+        vision_tower: The folder of a V1's CLIP, where it would not be found.
+        context: Positions of the KV cache; what the model was trained for if None.
+        prefill_chunk: Positions that one call of prefill takes at the most.
+
+    Raises:
+        UsageError: A name or a number is out of range.
+        ConfigError: The checkpoint's configuration is not usable.
+    """
+    scheme = find_scheme(quantization)
+    vision = find_scheme(vision_quantization or scheme.vision)
+    config = read_config(checkpoint, vision_tower)
+    longest = min(config.language.max_position_embeddings, MAX_CONTEXT)
+    positions = longest if context is None else context
+    for option, value, least, most in (
+        # One position to read and one to answer.
+        ("--context", positions, 2, longest),
+        ("--prefill-chunk", prefill_chunk, 1, 1 << 16),
+    ):
+        if not least <= value <= most:
+            raise UsageError(option, expected=f"{least} to {most}", found=value)
+    return CompileJob(
+        checkpoint=checkpoint,
+        vision_tower=vision_tower,
+        config=config,
+        target=target,
+        quantization=scheme.name,
+        vision_quantization=vision.name,
+        context=positions,
+        prefill_chunk=min(prefill_chunk, positions),
+    )

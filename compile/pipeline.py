@@ -1,0 +1,188 @@
+"""The pass pipeline, in named phases that can be dumped.
+
+=============  ===================================================================
+phase          what the module is after it
+=============  ===================================================================
+``graph``      Relax functions as the model defines them, heavy operations as definitions
+``kernels``    definitions replaced by the target's kernels, where it has them
+``fuse``       the remaining operators as TensorIR, neighbours fused
+``schedule``   every TensorIR function scheduled
+``lower``      memory planned, calls turned into the virtual machine's
+=============  ===================================================================
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import relax
+from tvm.target import Target
+
+from mvlm.schedules import KernelSet, find_kernels
+
+# TVM ships no types, so that a pass is Any to mypy.
+Pass: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A named stretch of the pipeline."""
+
+    name: str
+    passes: tuple[Pass, ...]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What the pipeline makes.
+
+    Attributes:
+        module: Ready for code generation.
+        kernel_calls: For each function, its kernels and how often it calls each.
+    """
+
+    module: tvm.IRModule
+    kernel_calls: dict[str, dict[str, int]]
+
+
+def phases(kernels: KernelSet, upper_bounds: dict[str, int]) -> tuple[Phase, ...]:
+    """Return the phases for a set of kernels.
+
+    Args:
+        kernels: The target's kernels and schedule rules.
+        upper_bounds: The largest value of each symbolic extent, for planning memory.
+    """
+    transform = relax.transform
+    return (
+        Phase("graph", ()),
+        Phase("kernels", (_replace_definitions(kernels),)),
+        Phase(
+            "fuse",
+            (
+                transform.LegalizeOps(),
+                transform.AnnotateTIROpPattern(),
+                transform.FoldConstant(),
+                transform.FuseOps(),
+                transform.FuseTIR(),
+                transform.DeadCodeElimination(),
+            ),
+        ),
+        Phase("schedule", (_schedule(kernels),)),
+        Phase(
+            "lower",
+            (
+                _bound_extents(upper_bounds),
+                transform.RewriteDataflowReshape(),
+                transform.ToNonDataflow(),
+                transform.RemovePurityChecking(),
+                transform.CallTIRRewrite(),
+                transform.StaticPlanBlockMemory(),
+                transform.LowerAllocTensor(),
+                transform.KillAfterLastUse(),
+                transform.LowerRuntimeBuiltin(),
+                transform.ComputePrimValue(),
+                transform.VMShapeLower(),
+                transform.AttachGlobalSymbol(),
+            ),
+        ),
+    )
+
+
+def lower(
+    module: tvm.IRModule,
+    target: Target,
+    kernels: str,
+    upper_bounds: dict[str, int],
+    dump: Path | None = None,
+    entered: Callable[[str], None] = lambda name: None,
+) -> Lowered:
+    """Take a module through all phases.
+
+    Args:
+        module: What the model exports.
+        target: What to compile for.
+        kernels: The folder of `schedules` that serves the target.
+        upper_bounds: The largest value of each symbolic extent.
+        dump: A folder that gets the module after each phase, as ``0-graph.py`` and so on.
+        entered: Called with each phase's name as it begins.
+    """
+    calls: dict[str, dict[str, int]] = {}
+    with target, tvm.transform.PassContext(opt_level=3):
+        for number, phase in enumerate(phases(find_kernels(kernels), upper_bounds)):
+            entered(phase.name)
+            module = tvm.transform.Sequential(phase.passes)(module)
+            if phase.name == "schedule":
+                calls = kernel_calls(module)
+            if dump:
+                dump.mkdir(parents=True, exist_ok=True)
+                text = module.script(show_meta=False)
+                (dump / f"{number}-{phase.name}.py").write_text(text, encoding="utf-8")
+    return Lowered(module, calls)
+
+
+def kernel_calls(module: tvm.IRModule) -> dict[str, dict[str, int]]:
+    """Count, for every function of the module, how often it names each TensorIR function.
+
+    ``create_kv_cache`` calls none: those it names are handed to the cache, which calls them.
+    """
+    kernels = {variable for variable, _ in tensor_functions(module)}
+    calls: dict[str, dict[str, int]] = {}
+    for variable, function in module.functions_items():
+        if isinstance(function, relax.Function):
+            counts: Counter[str] = Counter()
+
+            def count(expression: Any, counts: Counter[str] = counts) -> None:
+                if isinstance(expression, tvm.ir.GlobalVar) and expression in kernels:
+                    counts[expression.name_hint] += 1
+
+            relax.analysis.post_order_visit(function.body, count)
+            calls[variable.name_hint] = dict(sorted(counts.items()))
+    return dict(sorted(calls.items()))
+
+
+def tensor_functions(
+    module: tvm.IRModule,
+) -> Iterator[tuple[tvm.ir.GlobalVar, tvm.tirx.PrimFunc]]:
+    """Yield the module's TensorIR functions."""
+    for variable, function in module.functions_items():
+        if isinstance(function, tvm.tirx.PrimFunc):
+            yield variable, function
+
+
+def _replace_definitions(kernels: KernelSet) -> Pass:
+    @tvm.transform.module_pass(opt_level=0, name="ReplaceDefinitions")
+    def replace(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        for variable, function in list(tensor_functions(module)):
+            kernel = kernels.replace(function)
+            if kernel is not None:
+                module[variable] = kernel
+        return module
+
+    return replace
+
+
+def _schedule(kernels: KernelSet) -> Pass:
+    @tvm.transform.module_pass(opt_level=0, name="ScheduleRest")
+    def schedule(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        for variable, function in list(tensor_functions(module)):
+            if not function.attrs.get("tirx.is_scheduled", False):
+                module[variable] = kernels.schedule(function)
+        return module
+
+    return schedule
+
+
+def _bound_extents(upper_bounds: dict[str, int]) -> Pass:
+    @tvm.transform.module_pass(opt_level=0, name="BoundExtents")
+    def bound(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        for variable, function in module.functions_items():
+            if isinstance(function, relax.Function):
+                module[variable] = function.with_attr("tir_var_upper_bound", upper_bounds)
+        return module
+
+    return bound

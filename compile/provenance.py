@@ -1,0 +1,49 @@
+"""Digests of what goes into an artifact: the checkpoint's files and the compiler's own source.
+
+Imports no tvm, so that looking an artifact up in the cache costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from mvlm.runtime.artifact.verify import digest_file
+
+# Everything whose change can change an artifact.
+_SOURCES = ("mvlm.compile", "mvlm.models", "mvlm.schedules", "mvlm.runtime")
+_PACKAGES = ("apache-tvm", "apache-tvm-ffi", "mvlm", "numpy")
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """Return one sha256 of some files: of their names and contents, not of their place."""
+    return _digest_of((f"{file.parent.name}/{file.name}", digest_file(file)) for file in files)
+
+
+def source_digest() -> str:
+    """Return one sha256 of the Python source that makes artifacts."""
+    lines = []
+    for package in _SOURCES:
+        # Found and not imported: `mvlm.schedules` would import tvm.
+        spec = find_spec(package)
+        assert spec is not None and spec.submodule_search_locations, f"{package} is a package"
+        root = Path(next(iter(spec.submodule_search_locations)))
+        for file in root.rglob("*.py"):
+            name = f"{package}/{file.relative_to(root).as_posix()}"
+            lines.append((name, digest_file(file)))
+    return _digest_of(lines)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that generate the code."""
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
+def _digest_of(lines: Iterable[tuple[str, str]]) -> str:
+    digest = hashlib.sha256()
+    for name, content in sorted(lines):
+        digest.update(f"{content}  {name}\n".encode())
+    return digest.hexdigest()

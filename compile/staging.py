@@ -1,0 +1,165 @@
+"""Writing a folder so that it appears whole or not at all.
+
+Files are written to a staging folder beside the destination, flushed to the disk, and published
+by one rename. Whatever interrupts the writing - an error, Ctrl-C, a kill, a full disk - leaves
+the destination as it was; a staging folder that a killed process left behind is swept up by the
+next one that writes to the same place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mvlm.runtime.artifact.layout import MANIFEST
+from mvlm.runtime.errors import ArtifactError, UsageError
+
+_LOCK = ".lock"
+# <fcntl.h> and <linux/fs.h>
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextmanager
+def staged_folder(destination: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `destination` when the block ends without an error.
+
+    An artifact that is already there is replaced; anything else is left alone.
+
+    Raises:
+        UsageError: The destination is something other than an artifact or an empty folder.
+        ArtifactError: The disk is full, or the folder cannot be written.
+    """
+    _check_replaceable(destination)
+    with _explained(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(destination)
+        staging, lock = _claim(destination)
+        try:
+            content = staging / "content"
+            content.mkdir()
+            yield content
+            _flush(content)
+            _publish(content, destination, staging / "replaced")
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            os.close(lock)
+
+
+def _check_replaceable(destination: Path) -> None:
+    if not destination.exists() and not destination.is_symlink():
+        return
+    if destination.is_dir() and not destination.is_symlink():
+        if (destination / MANIFEST).is_file() or not any(destination.iterdir()):
+            return
+        found = "a folder with other files"
+    else:
+        found = "a file or a link"
+    raise UsageError(
+        f"{destination} is in the way",
+        expected="nothing, an empty folder or an artifact",
+        found=found,
+        fix="Name another place with -o.",
+    )
+
+
+@contextmanager
+def _explained(destination: Path) -> Iterator[None]:
+    """Turn the system's errors into ones that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise ArtifactError(
+            f"cannot write {destination}",
+            found="no space left on the disk" if full else (error.strerror or str(error)),
+            fix="Free some space, or name another place with -o; nothing was left behind."
+            if full
+            else "Name another place with -o; nothing was left behind.",
+        ) from error
+
+
+def _claim(destination: Path) -> tuple[Path, int]:
+    """Make a staging folder and lock it.
+
+    The lock is held until this process ends, however it ends: it tells a sweeper that we are alive.
+    """
+    prefix = f".{destination.name}.staging-"
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=prefix, dir=destination.parent))
+        # Another process may sweep the folder up before it is locked.
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(staging / _LOCK, os.O_CREAT | os.O_RDWR)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (staging / _LOCK).exists():
+                return staging, lock
+            os.close(lock)
+
+
+def _sweep(destination: Path) -> None:
+    """Remove staging folders whose process is gone."""
+    for stale in destination.parent.glob(f".{glob.escape(destination.name)}.staging-*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(stale / _LOCK, os.O_CREAT | os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(stale, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _flush(folder: Path) -> None:
+    """Bring every file to the disk, so that a power cut after the rename loses none."""
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            _sync(Path(parent) / name)
+        _sync(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _publish(content: Path, destination: Path, replaced: Path) -> None:
+    if destination.is_dir() and any(destination.iterdir()):
+        # A folder with files in it cannot be renamed over, so the two change places; the old one
+        # then goes with the staging folder. A reader that has its files open keeps them.
+        if not _exchange(content, destination):
+            _replace(content, destination, replaced)
+    else:
+        content.rename(destination)
+    _sync(destination.parent)
+
+
+def _exchange(left: Path, right: Path) -> bool:
+    """Let two folders change places in one step; False where the file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    here = ctypes.c_int(_AT_FDCWD)
+    old, new = (ctypes.c_char_p(os.fsencode(path)) for path in (left, right))
+    result: int = rename(here, old, here, new, ctypes.c_uint(_RENAME_EXCHANGE))
+    return result == 0
+
+
+def _replace(content: Path, destination: Path, replaced: Path) -> None:
+    """Do the same in two steps, between which the place is empty, never half full."""
+    destination.rename(replaced)
+    try:
+        content.rename(destination)
+    except BaseException:
+        replaced.rename(destination)
+        raise

@@ -1,0 +1,1 @@
+"""What is computed: configurations, Relax modules, checkpoint readers, quantization."""

@@ -1,0 +1,119 @@
+"""A MobileVLM checkpoint: the folder's own weights joined with its vision tower's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mvlm.models.checkpoint.names import (
+    CLIP_PREFIX,
+    TOWER_PREFIX,
+    V2_TOWER_PREFIX,
+    Shape,
+    harmless,
+)
+from mvlm.models.checkpoint.report import Report
+from mvlm.models.checkpoint.tensor_file import FLOAT_DTYPES, Array
+from mvlm.models.checkpoint.weights import Weights, open_weights
+from mvlm.models.config.document import read_document
+from mvlm.models.config.read import projector_config, tower_name
+from mvlm.models.config.tower import find_vision_tower
+
+
+class Checkpoint:
+    """A model's tensors by name, read one at a time.
+
+    Args:
+        language: The weights of the checkpoint's own folder.
+        tower: The weights of the tower's folder, for a MobileVLM V1. Without it the tower is
+            taken from inside `language`, if it is there.
+    """
+
+    def __init__(self, language: Weights, tower: Weights | None = None) -> None:
+        sources = {_own_name(name, tower is None): (language, name) for name in language.names()}
+        if tower is not None:
+            sources.update({_tower_name(name): (tower, name) for name in tower.names()})
+        self._sources = sources
+        self._weights = (language,) if tower is None else (language, tower)
+
+    def names(self) -> tuple[str, ...]:
+        """All tensors' names, sorted; the tower's begin with `vision_tower.vision_model.`."""
+        return tuple(sorted(self._sources))
+
+    def files(self) -> tuple[Path, ...]:
+        """Every weight file and index that the tensors come from."""
+        return tuple(file for weights in self._weights for file in weights.files())
+
+    def shape(self, name: str) -> Shape:
+        """A tensor's shape; KeyError if there is no such tensor."""
+        weights, own_name = self._sources[name]
+        return weights.shape(own_name)
+
+    def dtype(self, name: str) -> str:
+        """A tensor's dtype by numpy's name; KeyError if there is no such tensor."""
+        weights, own_name = self._sources[name]
+        return weights.dtype(own_name)
+
+    def read(self, name: str) -> Array:
+        """One tensor in its own dtype, as a writable array; KeyError if there is none.
+
+        Raises:
+            CheckpointError: It is not stored as float32, float16 or bfloat16.
+        """
+        weights, own_name = self._sources[name]
+        return weights.read(own_name)
+
+    def check(self, expected: Mapping[str, Shape]) -> Report:
+        """Compare names, shapes and dtypes with what a model needs; reads no data."""
+        found = self._sources.keys()
+        ignored = harmless(found, expected)
+        shared = sorted(found & expected.keys())
+        return Report(
+            missing=tuple(sorted(expected.keys() - found)),
+            unexpected=tuple(sorted(found - expected.keys() - ignored)),
+            misshapen=tuple(
+                (name, expected[name], self.shape(name))
+                for name in shared
+                if self.shape(name) != expected[name]
+            ),
+            mistyped=tuple(
+                (name, self.dtype(name)) for name in shared if self.dtype(name) not in FLOAT_DTYPES
+            ),
+            ignored=tuple(sorted(ignored)),
+        )
+
+
+def open_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoint:
+    """Open a checkpoint's weights, without reading any tensor.
+
+    A MobileVLM V1 takes its tower from the tower's own folder, even where the checkpoint holds
+    one too; a V2 takes it from the checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        vision_tower: The folder of its CLIP, where it would not be found; unused by V2.
+
+    Raises:
+        CheckpointError: Weights are absent, damaged or cut short.
+        ConfigError: `config.json` does not tell what the model is, or no tower was found.
+        UsageError: `vision_tower` is not the folder of a CLIP.
+    """
+    config = read_document(folder / "config.json")
+    if "mm_vision_tower" not in config or projector_config(config).is_v2:
+        return Checkpoint(open_weights(folder))
+    place = find_vision_tower(folder, tower_name(config), vision_tower)
+    return Checkpoint(open_weights(folder), open_weights(place))
+
+
+def _own_name(name: str, tower_inside: bool) -> str:
+    """The name of one of the checkpoint folder's tensors."""
+    if tower_inside and name.startswith(V2_TOWER_PREFIX):
+        return TOWER_PREFIX + name.removeprefix(V2_TOWER_PREFIX)
+    return name
+
+
+def _tower_name(name: str) -> str:
+    """The name of one of the tower folder's tensors; its text half keeps its own names."""
+    if name.startswith(CLIP_PREFIX):
+        return TOWER_PREFIX + name.removeprefix(CLIP_PREFIX)
+    return name

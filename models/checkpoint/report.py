@@ -1,0 +1,61 @@
+"""How a checkpoint's tensors compare with what the model needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mvlm.models.checkpoint.tensor_file import FLOAT_DTYPES, listed
+from mvlm.runtime.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Report:
+    """The differences by name, each group sorted.
+
+    Args:
+        missing: Needed and not there.
+        unexpected: There, not needed, and not known to be harmless.
+        misshapen: Name, needed shape, shape found.
+        mistyped: Name and dtype of tensors that are not float32, float16 or bfloat16.
+        ignored: There, not needed, and known to be harmless, such as a CLIP's text tower.
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    mistyped: tuple[tuple[str, str], ...]
+    ignored: tuple[str, ...]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the model can be built from these tensors and none is left over."""
+        return not (self.missing or self.unexpected or self.misshapen or self.mistyped)
+
+    def raise_if_bad(self) -> None:
+        """Raise unless :attr:`is_good`.
+
+        Raises:
+            CheckpointError: Lists the first few names of each group, and counts them.
+        """
+        if self.is_good:
+            return
+        groups = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "misshapen": [
+                f"{name} (expected {_shape(expected)}, found {_shape(found)})"
+                for name, expected, found in self.misshapen
+            ],
+            f"not {'/'.join(FLOAT_DTYPES)}": [f"{name} ({dtype})" for name, dtype in self.mistyped],
+        }
+        raise CheckpointError(
+            "the checkpoint's tensors do not fit its config.json: "
+            + "; ".join(
+                f"{len(names)} {group}: {listed(names)}" for group, names in groups.items() if names
+            ),
+            fix="Download the weights and the config.json from the same place again.",
+        )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"

@@ -1,0 +1,67 @@
+"""What the readers of one weight file have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mvlm.runtime.errors import CheckpointError
+
+Array = npt.NDArray[Any]
+
+# What a weight may be stored as, by numpy's names. `ml_dtypes` gives numpy the third.
+FLOAT_DTYPES = ("float32", "float16", "bfloat16")
+
+# How many names a message lists before it only counts.
+_LISTED = 8
+
+DOWNLOAD_AGAIN = "Download the file again."
+
+
+class TensorInfo(NamedTuple):
+    """A tensor's shape, and its dtype by numpy's name (or the file's own, if numpy has none)."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class TensorFile(Protocol):
+    """One open weight file."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All its tensors by name, without their data."""
+
+    def read(self, name: str) -> Array:
+        """One tensor, as an array of its own in the dtype of the file."""
+
+
+def check_float(path: Path, name: str, dtype: str) -> None:
+    """Refuse a tensor that is stored as anything but float32, float16 or bfloat16."""
+    if dtype not in FLOAT_DTYPES:
+        raise CheckpointError(
+            f"{path}: tensor `{name}` has an unsupported dtype",
+            expected=" or ".join(FLOAT_DTYPES),
+            found=dtype,
+            fix="Use the unquantized checkpoint.",
+        )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names for a message: the first few, and how many more there are."""
+    ordered = sorted(names)
+    rest = len(ordered) - _LISTED
+    return ", ".join(ordered[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def as_owned(array: Array) -> Array:
+    """A C-order copy that does not hold the file open."""
+    return np.array(array, order="C", copy=True)

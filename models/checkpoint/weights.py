@@ -1,0 +1,142 @@
+"""All weight files of one folder, seen as one set of named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mvlm.models.checkpoint.safetensors_file import SafetensorsFile
+from mvlm.models.checkpoint.tensor_file import (
+    DOWNLOAD_AGAIN,
+    Array,
+    TensorFile,
+    listed,
+)
+from mvlm.models.checkpoint.torch_file import TorchFile
+from mvlm.models.config.checks import shown
+from mvlm.models.config.document import read_document
+from mvlm.runtime.errors import CheckpointError, ConfigError
+
+# The names that transformers gives weight files, in the order in which it prefers them.
+_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+class Weights:
+    """The tensors of one folder, by the names that its files give them.
+
+    Args:
+        holders: For each tensor the open file that holds it.
+        index: The file that says which file holds what, if there are several.
+    """
+
+    def __init__(self, holders: Mapping[str, TensorFile], index: Path | None = None) -> None:
+        self._holders = holders
+        self._index = index
+
+    def names(self) -> tuple[str, ...]:
+        """All tensors' names, sorted."""
+        return tuple(sorted(self._holders))
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that the weights come from, sorted, with the index."""
+        files = {holder.path for holder in self._holders.values()}
+        return tuple(sorted(files | ({self._index} if self._index else set())))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape; KeyError if there is no such tensor."""
+        return self._holders[name].tensors[name].shape
+
+    def dtype(self, name: str) -> str:
+        """A tensor's dtype by numpy's name; KeyError if there is no such tensor."""
+        return self._holders[name].tensors[name].dtype
+
+    def read(self, name: str) -> Array:
+        """One tensor; KeyError if there is none of that name.
+
+        Raises:
+            CheckpointError: It is not stored as float32, float16 or bfloat16.
+        """
+        return self._holders[name].read(name)
+
+
+def open_weights(folder: Path) -> Weights:
+    """Open a folder's weights: safetensors if there are any, else PyTorch files.
+
+    Raises:
+        CheckpointError: There are no weights, a file is absent, damaged or cut short, or an
+            index names files outside the folder or tensors that are not there.
+    """
+    for name in _FILES:
+        path = folder / name
+        if path.is_file():
+            if name.endswith(".json"):
+                return _open_sharded(path)
+            file = _open_file(path)
+            return Weights(dict.fromkeys(file.tensors, file))
+    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    raise CheckpointError(
+        f"no weights in {folder}",
+        expected=" or ".join(_FILES),
+        found=listed(found) or "nothing",
+        fix="Give the folder of a whole Hugging Face style checkpoint.",
+    )
+
+
+def _open_sharded(index: Path) -> Weights:
+    weight_map = _read_index(index)
+    shards = {name: index.parent / name for name in set(weight_map.values())}
+    absent = [name for name, path in shards.items() if not path.is_file()]
+    if absent:
+        raise CheckpointError(
+            f"{index} lists files that are not beside it: {listed(absent)}",
+            fix="Download the missing files.",
+        )
+    files = {name: _open_file(path) for name, path in shards.items()}
+    holders = {name: files[shard] for name, shard in weight_map.items()}
+    lost = [name for name, file in holders.items() if name not in file.tensors]
+    if lost:
+        raise CheckpointError(
+            f"{index} lists tensors that are not in their files: {listed(lost)}",
+            fix="Download the checkpoint again.",
+        )
+    return Weights(holders, index)
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    """Tensor names and the plain names of the files that hold them."""
+    try:
+        weight_map = read_document(index).section("weight_map").values
+    except ConfigError as error:
+        raise CheckpointError(
+            error.problem, expected=error.expected, found=error.found, fix=error.fix
+        ) from None
+    suffix = ".safetensors" if ".safetensors" in index.name else ".bin"
+    for shard in weight_map.values():
+        # Only a name: a path could lead out of the folder.
+        plain = isinstance(shard, str) and not set(shard) & {"/", "\\", ":", "\0"}
+        if not plain or not shard.endswith(suffix):
+            raise CheckpointError(
+                f"{index} names a file that is not beside it",
+                expected=f"a plain file name ending in {suffix}",
+                found=shown(shard),
+                fix="Do not use this checkpoint.",
+            )
+    return dict(weight_map)
+
+
+def _open_file(path: Path) -> TensorFile:
+    with path.open("rb") as file:
+        start = file.read(24)
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the weights",
+            fix="Run `git lfs pull` in the checkpoint's folder, or download the file itself.",
+        )
+    if not start:
+        raise CheckpointError(f"{path} is empty", fix=DOWNLOAD_AGAIN)
+    return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)

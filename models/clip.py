@@ -1,0 +1,112 @@
+"""The vision tower: CLIP's vision transformer (Radford et al. 2021, arXiv 2103.00020).
+
+Pre-normalized blocks with quick_gelu behind a patch convolution without bias, a class token and
+learned positions. MobileVLM takes the hidden states of the last layer but one and drops the class
+token, so layers past the selected one, and the final normalization, are neither built nor loaded.
+"""
+
+from __future__ import annotations
+
+from tvm.relax.frontend import nn
+
+from mvlm.models import ops
+from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
+from mvlm.models.layers import ACTIVATIONS, LayerNorm, Linear, Vectors
+from mvlm.models.quantization import Scheme
+
+_PREFIX = "vision_tower.vision_model"
+
+
+class VisionTower(nn.Module):
+    """Pictures to patch features.
+
+    Input ``(1, 3, image_size, image_size)`` float32, output ``(1, patches, hidden_size)``, with the
+    class token in front where the configuration selects ``cls_patch``.
+    """
+
+    def __init__(self, config: MobileVLMConfig, scheme: Scheme) -> None:
+        vision = config.vision
+        assert vision is not None, "a text-only model has no tower"
+        self.keeps_class_token = config.select_feature == "cls_patch"
+        self.embeddings = PatchEmbeddings(vision, scheme)
+        self.pre_norm = LayerNorm(
+            f"{_PREFIX}.pre_layrnorm", vision.hidden_size, vision.layer_norm_eps
+        )
+        self.layers = nn.ModuleList(
+            [
+                EncoderLayer(f"{_PREFIX}.encoder.layers.{index}", vision, scheme)
+                for index in range(config.num_used_vision_layers)
+            ]
+        )
+
+    def forward(self, pixels: nn.Tensor) -> nn.Tensor:
+        """Map normalized pixels to the selected layer's features."""
+        x = self.pre_norm(self.embeddings(pixels))
+        for layer in self.layers:
+            x = layer(x)
+        if self.keeps_class_token:
+            return x
+        _, patches = nn.op.split(x, [1], axis=1)
+        return patches
+
+
+class PatchEmbeddings(nn.Module):
+    """Non-overlapping patches through a convolution, the class token and learned positions."""
+
+    def __init__(self, config: ClipVisionConfig, scheme: Scheme) -> None:
+        name = f"{_PREFIX}.embeddings"
+        self.config = config
+        self.patch = Linear(
+            (f"{name}.patch_embedding",),
+            3 * config.patch_size**2,
+            config.hidden_size,
+            scheme,
+            bias=False,
+        )
+        self.learned = Vectors(
+            class_token=(f"{name}.class_embedding", (1, 1, config.hidden_size)),
+            positions=(
+                f"{name}.position_embedding.weight",
+                (1, config.num_patches + 1, config.hidden_size),
+            ),
+        )
+
+    def forward(self, pixels: nn.Tensor) -> nn.Tensor:
+        """Map ``(1, 3, S, S)`` to ``(1, 1 + patches, hidden)``."""
+        grid, side = self.config.grid, self.config.patch_size
+        covered = grid * side
+        if covered != self.config.image_size:
+            # A convolution leaves the pixels out that do not fill a whole patch.
+            pixels, _ = nn.op.split(pixels, [covered], axis=2)
+            pixels, _ = nn.op.split(pixels, [covered], axis=3)
+        x = nn.op.reshape(pixels, (3, grid, side, grid, side))
+        x = nn.op.permute_dims(x, [1, 3, 0, 2, 4])
+        x = self.patch(nn.op.reshape(x, (1, grid * grid, 3 * side * side)))
+        return nn.op.concat([self.learned.class_token, x], dim=1) + self.learned.positions
+
+
+class EncoderLayer(nn.Module):
+    """Attention and an MLP, each behind a layer normalization and around a residual."""
+
+    def __init__(self, name: str, config: ClipVisionConfig, scheme: Scheme) -> None:
+        hidden, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
+        attention = f"{name}.self_attn"
+        self.heads = config.num_attention_heads
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.norm1 = LayerNorm(f"{name}.layer_norm1", hidden, eps)
+        self.qkv = Linear(
+            tuple(f"{attention}.{part}_proj" for part in "qkv"),
+            hidden,
+            3 * hidden,
+            scheme,
+            bias=True,
+        )
+        self.out = Linear((f"{attention}.out_proj",), hidden, hidden, scheme, bias=True)
+        self.norm2 = LayerNorm(f"{name}.layer_norm2", hidden, eps)
+        self.up = Linear((f"{name}.mlp.fc1",), hidden, inner, scheme, bias=True)
+        self.down = Linear((f"{name}.mlp.fc2",), inner, hidden, scheme, bias=True)
+
+    def forward(self, x: nn.Tensor) -> nn.Tensor:
+        """Map ``(1, S, hidden)`` to the same shape."""
+        x = x + self.out(ops.attention(self.qkv(self.norm1(x)), self.heads))
+        return x + self.down(self.activation(self.up(self.norm2(x))))

@@ -1,0 +1,122 @@
+"""A JSON file of a checkpoint: bounded, an object, and able to name itself in errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from mvlm.models.config.checks import check_integer, shown
+from mvlm.runtime.errors import ConfigError
+
+# The largest configuration file of a published model is some tens of kilobytes; weight indexes of
+# very large models reach a few megabytes.
+MAX_JSON_BYTES = 16 * 2**20
+
+Built = TypeVar("Built")
+
+_FIX = "Correct the file, or download it again."
+
+
+class Document:
+    """The object in a JSON file, or an object inside it.
+
+    Args:
+        name: How errors call it: the file's path, and the key inside it where it is nested.
+        values: The object itself.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
+        self.name = name
+        self.values = values
+
+    def __contains__(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of `key`, or `default` where it is absent or null."""
+        value = self.values.get(key)
+        return default if value is None else value
+
+    def require(self, key: str) -> Any:
+        """The value of `key`.
+
+        Raises:
+            ConfigError: It is absent or null.
+        """
+        if key not in self:
+            raise ConfigError(f"{self.name} has no `{key}`", fix=_FIX)
+        return self.values[key]
+
+    def flag(self, key: str, default: bool) -> bool:
+        """The value of `key`, which must be true or false where it is given."""
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            self.refuse(key, "true or false")
+        return value
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        """The value of `key`, which must be a whole number from `low` to `high`."""
+        value = self.require(key)
+        self.build(check_integer, key=key, value=value, low=low, high=high)
+        return int(value)
+
+    def section(self, key: str) -> Document:
+        """The object under `key`."""
+        value = self.require(key)
+        if not isinstance(value, dict):
+            self.refuse(key, "an object")
+        return Document(f"{self.name} at `{key}`", value)
+
+    def refuse(self, key: str, expected: object) -> NoReturn:
+        """Raise a :class:`ConfigError` on the value of `key`."""
+        found = shown(self.values[key]) if key in self.values else "nothing"
+        raise ConfigError(f"{self.name}: `{key}`", expected=expected, found=found, fix=_FIX)
+
+    def build(self, make: Callable[..., Built], **fields: Any) -> Built:
+        """Call `make(**fields)`, adding this document's name to what it refuses."""
+        try:
+            return make(**fields)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{self.name}: {error.problem}",
+                expected=error.expected,
+                found=error.found,
+                fix=error.fix or _FIX,
+            ) from None
+
+
+def read_document(path: Path) -> Document:
+    """Read a JSON file that must hold an object.
+
+    Raises:
+        ConfigError: The file is absent, too large, not JSON, or not an object.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} is missing", fix="Give the folder of a whole Hugging Face style checkpoint."
+        )
+    size = path.stat().st_size
+    if size > MAX_JSON_BYTES:
+        raise ConfigError(
+            f"{path} is too large", expected=f"at most {MAX_JSON_BYTES} bytes", found=size
+        )
+    try:
+        values = json.loads(path.read_bytes())
+    # A hostile file can be no UTF-8, no JSON, too many digits (ValueError all three), or nested
+    # too deeply.
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON ({error})", fix=_FIX) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}", expected="a JSON object", found=type(values).__name__, fix=_FIX
+        )
+    return Document(str(path), values)
+
+
+def read_optional_document(path: Path) -> Document:
+    """Like :func:`read_document`, but a file that is absent reads as an empty object."""
+    return read_document(path) if path.exists() else Document(str(path), {})

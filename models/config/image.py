@@ -1,0 +1,109 @@
+"""The configuration of image preprocessing, as a CLIP image processor describes it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mvlm.models.config.checks import check_choice, check_integer, check_number
+from mvlm.models.config.document import Document
+from mvlm.runtime.errors import ConfigError
+
+# Mean and standard deviation of red, green and blue over CLIP's training pictures.
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_BICUBIC = 3
+
+
+@dataclass(frozen=True)
+class ImageProcessorConfig:
+    """How a picture becomes the tower's input: to a square, bicubic to size, normalized.
+
+    Args:
+        size: Side of the square that the tower takes, in pixels.
+        mean: Per channel (red, green, blue), subtracted from values in 0...1.
+        std: Per channel, divided by.
+        aspect: `pad` fills a picture up to a square with the mean colour; `crop` resizes its
+            shorter side and cuts the middle out.
+
+    Raises:
+        ConfigError: A value is of the wrong type or out of range.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    aspect: Literal["pad", "crop"]
+
+    def __post_init__(self) -> None:
+        check_integer("size", self.size, 1, 8192)
+        for key, values, low in (("image_mean", self.mean, 0.0), ("image_std", self.std, 1e-6)):
+            if not isinstance(values, tuple) or len(values) != 3:
+                raise ConfigError(f"`{key}` is not usable", expected="three numbers")
+            for value in values:
+                check_number(key, value, low, 1.0)
+        check_choice("aspect", self.aspect, ("pad", "crop"))
+
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """The colour that `pad` fills with: the mean in 0...255, truncated and not rounded."""
+        red, green, blue = (int(value * 255) for value in self.mean)
+        return red, green, blue
+
+
+def image_processor_config(
+    document: Document, *, image_size: int, aspect: str
+) -> ImageProcessorConfig:
+    """Read a tower folder's `preprocessor_config.json`.
+
+    Args:
+        document: The file, or an empty object where there is none: then it is CLIP's own
+            preprocessing at the tower's size.
+        image_size: Side of the tower's input in pixels, which the file must agree with.
+        aspect: `pad` or `crop`.
+
+    Raises:
+        ConfigError: A value is not usable, or asks for something that is not supported.
+    """
+    if document.values:
+        _check_steps(document)
+        _check_size(document, image_size, squared=aspect == "pad")
+    return document.build(
+        ImageProcessorConfig,
+        size=image_size,
+        mean=_triple(document.get("image_mean", _CLIP_MEAN)),
+        std=_triple(document.get("image_std", _CLIP_STD)),
+        aspect=aspect,
+    )
+
+
+def _check_steps(document: Document) -> None:
+    for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
+        if not document.flag(step, True):
+            document.refuse(step, "true: every step of CLIP's preprocessing")
+    if document.get("resample", _BICUBIC) != _BICUBIC:
+        document.refuse("resample", f"{_BICUBIC} (bicubic)")
+    factor = document.get("rescale_factor", 1 / 255)
+    if type(factor) is not float or not math.isclose(factor, 1 / 255, rel_tol=1e-6):
+        document.refuse("rescale_factor", "1/255")
+
+
+def _check_size(document: Document, image_size: int, *, squared: bool) -> None:
+    """Ask that resizing and cropping both give the tower's size, as in every published CLIP."""
+    resize = document.get("size", 224)
+    if isinstance(resize, dict):
+        # A fixed height and width distorts, unless the picture is a square already.
+        same = resize == {"height": image_size, "width": image_size} and squared
+        resize = image_size if same else resize.get("shortest_edge")
+    crop = document.get("crop_size", 224)
+    if isinstance(crop, dict):
+        crop = crop.get("height") if crop.get("height") == crop.get("width") else None
+    for key, value in (("size", resize), ("crop_size", crop)):
+        if type(value) is not int or value != image_size:
+            document.refuse(key, f"{image_size}, the `image_size` of the vision tower")
+
+
+def _triple(values: Any) -> Any:
+    """A list of JSON as a tuple; the dataclass judges the rest."""
+    return tuple(values) if isinstance(values, list) else values

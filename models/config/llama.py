@@ -1,0 +1,131 @@
+"""The configuration of the decoder, a MobileLLaMA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mvlm.models.config.checks import check_choice, check_integer, check_number
+from mvlm.models.config.document import Document
+from mvlm.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """A LLaMA decoder (Touvron et al. 2023): RMSNorm, rotary positions, SwiGLU, no biases.
+
+    Args:
+        vocab_size: Rows of the embedding table and of the output head.
+        hidden_size: Channels of a token.
+        intermediate_size: Channels inside a layer's MLP.
+        num_hidden_layers: Layers.
+        num_attention_heads: Query heads of `head_dim` channels.
+        num_key_value_heads: Key and value heads; fewer than query heads when grouped.
+        head_dim: Channels of a head, even, because rotary embedding pairs its halves.
+        rms_norm_eps: Added to the mean square in every RMSNorm.
+        rope_theta: Base of the rotary frequencies.
+        max_position_embeddings: Positions that the model was trained for, in tokens.
+        tie_word_embeddings: Whether the output head is the embedding table.
+
+    Raises:
+        ConfigError: A value is of the wrong type, out of range, or contradicts another.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+
+    def __post_init__(self) -> None:
+        check_integer("vocab_size", self.vocab_size, 1, 2**22)
+        check_integer("hidden_size", self.hidden_size, 1, 2**16)
+        check_integer("intermediate_size", self.intermediate_size, 1, 2**18)
+        check_integer("num_hidden_layers", self.num_hidden_layers, 1, 1024)
+        check_integer("num_attention_heads", self.num_attention_heads, 1, 1024)
+        check_integer("num_key_value_heads", self.num_key_value_heads, 1, self.num_attention_heads)
+        check_integer("head_dim", self.head_dim, 2, 1024)
+        check_number("rms_norm_eps", self.rms_norm_eps, 1e-12, 0.1)
+        check_number("rope_theta", self.rope_theta, 1.0, 1e12)
+        check_integer("max_position_embeddings", self.max_position_embeddings, 1, 2**24)
+        check_choice("tie_word_embeddings", self.tie_word_embeddings, (True, False))
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ConfigError(
+                "`num_key_value_heads` must divide `num_attention_heads`",
+                expected=f"a divisor of {self.num_attention_heads}",
+                found=self.num_key_value_heads,
+            )
+        if self.head_dim % 2:
+            raise ConfigError("`head_dim` must be even for rotary positions", found=self.head_dim)
+
+
+def llama_config(document: Document) -> LlamaConfig:
+    """Read the decoder's keys of a checkpoint's `config.json`.
+
+    Absent keys are errors, except the ones that published MobileLLaMA files leave out:
+    `num_key_value_heads` (as many as query heads), `head_dim`, `rope_theta` (10000) and
+    `tie_word_embeddings` (false). Unknown keys are ignored, among them the `n_head` and
+    `n_query_groups` of MobileLLaMA-2.7B, which contradict its tensors.
+
+    Raises:
+        ConfigError: A key is absent, not usable, or asks for something that is not supported.
+    """
+    _refuse_unsupported(document)
+    heads = document.require("num_attention_heads")
+    fields = {
+        key: document.require(key)
+        for key in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "rms_norm_eps",
+            "max_position_embeddings",
+        )
+    }
+    return document.build(
+        LlamaConfig,
+        **fields,
+        num_key_value_heads=document.get("num_key_value_heads", heads),
+        head_dim=_head_dim(document),
+        rope_theta=_rope_theta(document),
+        tie_word_embeddings=document.flag("tie_word_embeddings", False),
+    )
+
+
+def _refuse_unsupported(document: Document) -> None:
+    if document.require("hidden_act") != "silu":
+        document.refuse("hidden_act", "'silu'")
+    if "rope_scaling" in document:
+        document.refuse("rope_scaling", "null: scaled rotary positions are not supported")
+    for key in ("attention_bias", "mlp_bias"):
+        if document.flag(key, False):
+            document.refuse(key, "false: linear layers with a bias are not supported")
+
+
+def _head_dim(document: Document) -> Any:
+    """The width of a head, which transformers computes where the key is absent."""
+    if "head_dim" in document:
+        return document.require("head_dim")
+    hidden_size = document.integer("hidden_size", 1, 2**16)
+    heads = document.integer("num_attention_heads", 1, 1024)
+    if hidden_size % heads:
+        document.refuse("num_attention_heads", f"a divisor of `hidden_size`, {hidden_size}")
+    return hidden_size // heads
+
+
+def _rope_theta(document: Document) -> Any:
+    """The rotary base: a key of its own, or inside `rope_parameters` as transformers 5 writes."""
+    if "rope_parameters" not in document:
+        return document.get("rope_theta", 10000.0)
+    section = document.section("rope_parameters")
+    if section.get("rope_type", "default") != "default":
+        section.refuse("rope_type", "'default': scaled rotary positions are not supported")
+    return section.get("rope_theta", document.get("rope_theta", 10000.0))

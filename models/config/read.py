@@ -1,0 +1,133 @@
+"""Reads a checkpoint folder's configuration files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mvlm.models.config.clip import (
+    ClipVisionConfig,
+    clip_vision_config,
+    derive_clip_vision_config,
+)
+from mvlm.models.config.document import Document, read_document, read_optional_document
+from mvlm.models.config.image import image_processor_config
+from mvlm.models.config.llama import llama_config
+from mvlm.models.config.mobilevlm import MobileVLMConfig
+from mvlm.models.config.projector import ProjectorConfig, parse_projector_type
+from mvlm.models.config.text import generation_config, tokenizer_config
+from mvlm.models.config.tower import find_vision_tower
+from mvlm.runtime.errors import ConfigError, UsageError
+
+_MODEL_TYPES = ("mobilevlm", "llama")
+
+
+def read_config(folder: Path, vision_tower: Path | None = None) -> MobileVLMConfig:
+    """Read the configuration of a MobileVLM (V1 or V2) or MobileLLaMA checkpoint.
+
+    Args:
+        folder: With `config.json`, and where given `generation_config.json` and
+            `tokenizer_config.json`.
+        vision_tower: The folder of its CLIP, where :func:`find_vision_tower` would not find it.
+
+    Raises:
+        UsageError: `folder` or `vision_tower` is not a folder of that kind.
+        ConfigError: A key is absent, not usable, or contradicts another; or no tower was found.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", expected="the folder of a checkpoint")
+    config = read_document(folder / "config.json")
+    if config.get("model_type", "llama") not in _MODEL_TYPES:
+        config.refuse("model_type", " or ".join(_MODEL_TYPES))
+    fields = {
+        "language": llama_config(config),
+        "generation": generation_config(
+            read_optional_document(folder / "generation_config.json"), config
+        ),
+        "tokenizer": tokenizer_config(read_optional_document(folder / "tokenizer_config.json")),
+    }
+    if "mm_vision_tower" not in config:
+        text_only = {"vision": None, "projector": None, "image": None}
+        fields |= text_only | {"select_layer": -2, "select_feature": "patch"}
+    else:
+        fields |= _vision_fields(folder, config, vision_tower)
+    return config.build(MobileVLMConfig, **fields)
+
+
+def projector_config(config: Document) -> ProjectorConfig:
+    """Read the projector's keys of a checkpoint's `config.json`.
+
+    Raises:
+        ConfigError: The projector is unknown, or a key is absent or not usable.
+    """
+    kind, depth = config.build(parse_projector_type, name=config.get("mm_projector_type", "linear"))
+    return config.build(
+        ProjectorConfig,
+        kind=kind,
+        depth=depth,
+        in_features=config.require("mm_hidden_size"),
+        out_features=config.require("hidden_size"),
+    )
+
+
+def tower_name(config: Document) -> str:
+    """The checkpoint's `mm_vision_tower`, which must be a name or a path."""
+    name = config.require("mm_vision_tower")
+    if not isinstance(name, str) or not 1 <= len(name) <= 1024:
+        config.refuse("mm_vision_tower", "the name of a CLIP or the path of its folder")
+    return name
+
+
+def _vision_fields(folder: Path, config: Document, vision_tower: Path | None) -> dict[str, object]:
+    if config.get("vision_tower_type", "clip") != "clip":
+        config.refuse("vision_tower_type", "'clip'")
+    projector = projector_config(config)
+    name = tower_name(config)
+    try:
+        tower = find_vision_tower(folder, name, vision_tower)
+    except ConfigError:
+        # V2 has the tower's weights inside and can do without the folder.
+        if not projector.is_v2:
+            raise
+        vision = _derived_vision_config(folder)
+        preprocessor = Document("CLIP's own preprocessing", {})
+    else:
+        vision = clip_vision_config(read_document(tower / "config.json"))
+        preprocessor = read_optional_document(tower / "preprocessor_config.json")
+    return {
+        "vision": vision,
+        "projector": projector,
+        "select_layer": config.require("mm_vision_select_layer"),
+        "select_feature": config.get("mm_vision_select_feature", "patch"),
+        "image": image_processor_config(
+            preprocessor, image_size=vision.image_size, aspect=_aspect(config)
+        ),
+        "extra_tokens": _extra_tokens(config),
+    }
+
+
+def _derived_vision_config(folder: Path) -> ClipVisionConfig:
+    # Imported here because the checkpoint readers import this package.
+    from mvlm.models.checkpoint import V2_TOWER_PREFIX, open_weights
+
+    weights = open_weights(folder)
+    return derive_clip_vision_config(
+        {
+            name.removeprefix(V2_TOWER_PREFIX): weights.shape(name)
+            for name in weights.names()
+            if name.startswith(V2_TOWER_PREFIX)
+        }
+    )
+
+
+def _aspect(config: Document) -> str:
+    """`pad` if the checkpoint says so; anything else means `crop` to MobileVLM's own code."""
+    ratio = config.get("image_aspect_ratio", "crop")
+    if not isinstance(ratio, str):
+        config.refuse("image_aspect_ratio", "a name, such as 'pad'")
+    return "pad" if ratio == "pad" else "crop"
+
+
+def _extra_tokens(config: Document) -> tuple[str, ...]:
+    patch = ("<im_patch>",) if config.flag("mm_use_im_patch_token", True) else ()
+    ends = ("<im_start>", "<im_end>") if config.flag("mm_use_im_start_end", False) else ()
+    return patch + ends

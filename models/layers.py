@@ -1,0 +1,251 @@
+"""The layers that hold weights, and how each packs its weights from a checkpoint's tensors.
+
+Every layer knows the names of the checkpoint's tensors that it is made of (`source`), so that a
+model's parameters can be packed one layer at a time: :func:`pack_parameters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tvm.relax.frontend import nn
+
+from mvlm.models import ops
+from mvlm.models.quantization import (
+    GROUP_SIZE,
+    NIBBLES_PER_WORD,
+    Scheme,
+    quantize_q4,
+)
+from mvlm.runtime.errors import CheckpointError
+
+Array = npt.NDArray[Any]
+ReadTensor = Callable[[str], Array]
+
+
+class PackedLayer(nn.Module):
+    """A layer whose parameters are packed from a checkpoint's tensors."""
+
+    def sources(self) -> list[str]:
+        """Names of the checkpoint's tensors that this layer is made of."""
+        raise NotImplementedError
+
+    def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
+        """Yield every parameter's name within this layer and its packed value."""
+        raise NotImplementedError
+
+
+def pack_parameters(model: nn.Module, read: ReadTensor) -> Iterator[tuple[str, Array]]:
+    """Pack all parameters of `model`, one layer at a time.
+
+    Args:
+        model: A module whose parameters all belong to a :class:`PackedLayer`.
+        read: Reads one tensor of the checkpoint by name.
+
+    Yields:
+        The parameter's full name, as ``model.state_dict()`` has it, and its value.
+    """
+    for prefix, layer in packed_layers(model):
+        for name, value in layer.pack(read):
+            yield f"{prefix}.{name}", value
+
+
+def packed_layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, PackedLayer]]:
+    """Yield the layers below `module` with their full names, in the order of their definition."""
+    if isinstance(module, PackedLayer):
+        yield prefix, module
+        return
+    children = enumerate(module) if isinstance(module, nn.ModuleList) else vars(module).items()
+    for name, child in children:
+        if isinstance(child, nn.Module):
+            yield from packed_layers(child, f"{prefix}.{name}" if prefix else str(name))
+
+
+class Linear(PackedLayer):
+    """A linear layer, or several of one input stacked along their outputs (Q, K and V).
+
+    Args:
+        source: The checkpoint's modules whose ``weight`` (and ``bias``) are stacked.
+        width: Input features.
+        features: Output features of all the stacked modules.
+        scheme: How the matrix is stored.
+        bias: Whether the modules have a bias.
+    """
+
+    def __init__(
+        self, source: tuple[str, ...], width: int, features: int, scheme: Scheme, *, bias: bool
+    ) -> None:
+        self.source = source
+        self.scheme = scheme
+        self.features = features
+        if scheme.is_quantized:
+            words, groups = -(-width // NIBBLES_PER_WORD), -(-width // GROUP_SIZE)
+            self.q_weight = nn.Parameter((words, features), "uint32")
+            self.q_scale = nn.Parameter((groups, features), "float16")
+        else:
+            self.weight = nn.Parameter((width, features), scheme.storage)
+        self.bias = nn.Parameter((features,), "float32") if bias else None
+
+    def forward(self, x: nn.Tensor) -> nn.Tensor:
+        """Map ``(..., width)`` to ``(..., features)``."""
+        stored = (self.q_weight, self.q_scale) if self.scheme.is_quantized else (self.weight,)
+        y = ops.linear(x, stored)
+        return y if self.bias is None else y + self.bias
+
+    def sources(self) -> list[str]:
+        """Weights, then biases, of the stacked modules."""
+        kinds = ["weight"] + (["bias"] if self.bias is not None else [])
+        return [f"{name}.{kind}" for kind in kinds for name in self.source]
+
+    def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
+        """Stack, quantize and transpose the weights."""
+        matrices = [read(f"{name}.weight") for name in self.source]
+        # A patch convolution's kernel is a matrix over the flattened patch, a pointwise one's too.
+        matrix = np.concatenate([m.reshape(m.shape[0], -1) for m in matrices])
+        if self.scheme.is_quantized:
+            words, scales = quantize_q4(matrix.astype(np.float32))
+            yield "q_weight", words.T
+            yield "q_scale", scales.T
+        else:
+            yield "weight", _stored(matrix.T, self.scheme.storage, ", ".join(self.source))
+        if self.bias is not None:
+            biases = [read(f"{name}.bias") for name in self.source]
+            yield "bias", np.concatenate(biases).astype(np.float32)
+
+
+class Embedding(PackedLayer):
+    """A table of token embeddings."""
+
+    def __init__(self, source: str, rows: int, width: int, scheme: Scheme) -> None:
+        self.source = source
+        self.width = width
+        self.scheme = scheme
+        if scheme.is_quantized:
+            self.q_weight = nn.Parameter((rows, -(-width // NIBBLES_PER_WORD)), "uint32")
+            self.q_scale = nn.Parameter((rows, -(-width // GROUP_SIZE)), "float16")
+        else:
+            self.weight = nn.Parameter((rows, width), scheme.storage)
+
+    def forward(self, ids: nn.Tensor) -> nn.Tensor:
+        """Map ids ``(1, n)`` to ``(1, n, width)``."""
+        stored = (self.q_weight, self.q_scale) if self.scheme.is_quantized else (self.weight,)
+        return ops.embedding(ids, stored, self.width)
+
+    def sources(self) -> list[str]:
+        """The table's name."""
+        return [self.source]
+
+    def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
+        """Quantize or convert the table."""
+        table = read(self.source)
+        if self.scheme.is_quantized:
+            words, scales = quantize_q4(table.astype(np.float32))
+            yield "q_weight", words
+            yield "q_scale", scales
+        else:
+            yield "weight", _stored(table, self.scheme.storage, self.source)
+
+
+def _stored(matrix: Array, dtype: str, source: str) -> Array:
+    """Convert to the dtype of storage, and refuse what it cannot hold.
+
+    Raises:
+        CheckpointError: A weight would become infinite.
+    """
+    with np.errstate(over="ignore"):
+        stored = matrix.astype(dtype)
+    if not np.isfinite(stored).all():
+        raise CheckpointError(
+            f"weights of {source} do not fit into {dtype}",
+            expected=f"at most {np.finfo(dtype).max:.0f}",
+            found=f"{np.abs(matrix).max():.0f}",
+            fix="Compile with the quantization q0f32.",
+        )
+    return stored
+
+
+class Vectors(PackedLayer):
+    """Small tensors kept in float32 whatever the scheme: norms, biases, depthwise taps.
+
+    They are a thousandth of the weights, and rounding them costs accuracy for no gain.
+    """
+
+    def __init__(self, **tensors: tuple[str, tuple[int, ...]]) -> None:
+        self.named = {key: name for key, (name, _) in tensors.items()}
+        for key, (_, shape) in tensors.items():
+            setattr(self, key, nn.Parameter(shape, "float32"))
+
+    def sources(self) -> list[str]:
+        """The tensors' names."""
+        return list(self.named.values())
+
+    def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
+        """Convert, and bring into the parameter's shape."""
+        for key, name in self.named.items():
+            shape = [int(extent) for extent in getattr(self, key).shape]
+            yield key, self.arrange(read(name)).astype(np.float32).reshape(shape)
+
+    def arrange(self, tensor: Array) -> Array:
+        """Bring a checkpoint's tensor into the parameter's order; the same order by default."""
+        return tensor
+
+
+class RMSNorm(Vectors):
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis (Zhang and Sennrich 2019)."""
+
+    def __init__(self, source: str, width: int, eps: float) -> None:
+        super().__init__(weight=(f"{source}.weight", (width,)))
+        self.eps = eps
+
+    def forward(self, x: nn.Tensor) -> nn.Tensor:
+        """Normalize ``(..., width)``."""
+        return nn.op.rms_norm(x, self.weight, axes=-1, epsilon=self.eps)
+
+
+class LayerNorm(Vectors):
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis (Ba et al. 2016)."""
+
+    def __init__(self, source: str, width: int, eps: float) -> None:
+        super().__init__(weight=(f"{source}.weight", (width,)), bias=(f"{source}.bias", (width,)))
+        self.width = width
+        self.eps = eps
+
+    def forward(self, x: nn.Tensor) -> nn.Tensor:
+        """Normalize ``(..., width)``."""
+        return nn.op.layer_norm(x, self.width, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+class DepthwiseConvolution(Vectors):
+    """A 3x3 convolution of each channel on its own, padding 1, over a square grid of tokens."""
+
+    def __init__(
+        self, source: str, channels: int, grid: int, *, stride: int = 1, bias: bool = False
+    ) -> None:
+        taps = {"weight": (f"{source}.weight", (9, channels))}
+        super().__init__(**taps, **({"bias": (f"{source}.bias", (channels,))} if bias else {}))
+        self.grid = grid
+        self.stride = stride
+        self.has_bias = bias
+
+    def forward(self, x: nn.Tensor) -> nn.Tensor:
+        """Map ``(1, grid^2, C)`` to ``(1, ceil(grid / stride)^2, C)``."""
+        y = ops.depthwise_convolution(x, self.weight, self.grid, self.stride)
+        return y + self.bias if self.has_bias else y
+
+    def arrange(self, tensor: Array) -> Array:
+        """Put a kernel's channels ``(C, 1, 3, 3)`` last."""
+        return tensor.reshape(tensor.shape[0], -1).T if tensor.ndim == 4 else tensor
+
+
+ACTIVATIONS: dict[str, Callable[[nn.Tensor], nn.Tensor]] = {
+    "quick_gelu": lambda x: x * nn.op.sigmoid(x * 1.702),
+    # The exact one, x * Phi(x) through erf: the tanh approximation is off by 1e-3 in the logits.
+    "gelu": lambda x: nn.op.gelu(x),
+    "relu": lambda x: nn.op.relu(x),
+    "silu": lambda x: nn.op.silu(x),
+    "hardsigmoid": lambda x: nn.op.relu6(x + 3.0) * (1.0 / 6.0),
+    "hardswish": lambda x: x * nn.op.relu6(x + 3.0) * (1.0 / 6.0),
+}

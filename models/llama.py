@@ -1,0 +1,99 @@
+"""The decoder: MobileLLaMA (MobileVLM paper, section 3.3), a LLaMA of 1.4 or 2.7 billion.
+
+RMSNorm, rotary positions that rotate halves, SwiGLU, no biases. The KV cache is TVM's paged one:
+attention, positions and the cache's pages are its business, this module hands it Q, K and V.
+"""
+
+from __future__ import annotations
+
+from tvm.relax.frontend import nn
+from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
+
+from mvlm.models.config import LlamaConfig
+from mvlm.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm
+from mvlm.models.quantization import Scheme
+
+
+class Llama(nn.Module):
+    """Embeddings to logits, through a KV cache that remembers what came before."""
+
+    def __init__(self, config: LlamaConfig, vocabulary: int, scheme: Scheme) -> None:
+        self.embed_tokens = Embedding(
+            "model.embed_tokens.weight", vocabulary, config.hidden_size, scheme
+        )
+        self.layers = nn.ModuleList(
+            [DecoderLayer(index, config, scheme) for index in range(config.num_hidden_layers)]
+        )
+        self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps)
+        head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
+        self.lm_head = Linear((head,), config.hidden_size, vocabulary, scheme, bias=False)
+
+    def embed(self, ids: nn.Tensor) -> nn.Tensor:
+        """Map ids ``(1, n)`` int32 to embeddings ``(1, n, hidden)``."""
+        return self.embed_tokens(ids)
+
+    def forward(self, x: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
+        """Map embeddings ``(1, n, hidden)`` to final hidden states, appending to the cache."""
+        for layer in self.layers:
+            x = layer(x, cache)
+        return self.norm(x)
+
+    def logits(self, hidden: nn.Tensor) -> nn.Tensor:
+        """Map hidden states ``(1, n, hidden)`` to logits ``(1, n, vocabulary)`` float32."""
+        return self.lm_head(hidden)
+
+
+class DecoderLayer(nn.Module):
+    """Attention and a gated MLP, each behind an RMSNorm and around a residual."""
+
+    def __init__(self, index: int, config: LlamaConfig, scheme: Scheme) -> None:
+        name = f"model.layers.{index}"
+        hidden, inner, eps = config.hidden_size, config.intermediate_size, config.rms_norm_eps
+        self.input_norm = RMSNorm(f"{name}.input_layernorm", hidden, eps)
+        self.attention = Attention(index, config, scheme)
+        self.post_norm = RMSNorm(f"{name}.post_attention_layernorm", hidden, eps)
+        self.gate_up = Linear(
+            (f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"), hidden, 2 * inner, scheme, bias=False
+        )
+        self.down = Linear((f"{name}.mlp.down_proj",), inner, hidden, scheme, bias=False)
+
+    def forward(self, x: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
+        """Map ``(1, n, hidden)`` to the same shape."""
+        x = x + self.attention(self.input_norm(x), cache)
+        gate, up = nn.op.split(self.gate_up(self.post_norm(x)), 2, axis=-1)
+        return x + self.down(ACTIVATIONS["silu"](gate) * up)
+
+
+class Attention(nn.Module):
+    """Causal attention with rotary positions, over as many KV heads as the configuration has."""
+
+    def __init__(self, index: int, config: LlamaConfig, scheme: Scheme) -> None:
+        name = f"model.layers.{index}.self_attn"
+        self.index = index
+        self.heads = config.num_attention_heads
+        self.kv_heads = config.num_key_value_heads
+        self.head_dim = config.head_dim
+        self.qkv = Linear(
+            tuple(f"{name}.{part}_proj" for part in "qkv"),
+            config.hidden_size,
+            (self.heads + 2 * self.kv_heads) * self.head_dim,
+            scheme,
+            bias=False,
+        )
+        self.out = Linear(
+            (f"{name}.o_proj",),
+            self.heads * self.head_dim,
+            config.hidden_size,
+            scheme,
+            bias=False,
+        )
+
+    def forward(self, x: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
+        """Map ``(1, n, hidden)`` to the same shape, appending K and V to the cache."""
+        batch, length, _ = x.shape
+        heads = self.heads + 2 * self.kv_heads
+        qkv = nn.op.reshape(self.qkv(x), (batch, length, heads, self.head_dim))
+        mixed = cache.attention_with_fused_qkv(
+            self.index, qkv, self.heads, sm_scale=self.head_dim**-0.5
+        )
+        return self.out(nn.op.reshape(mixed, (batch, length, self.heads * self.head_dim)))

@@ -1,0 +1,14 @@
+"""The heavy operations, each defined once by what it computes.
+
+An operation is a TensorIR function whose attributes name it (``mvlm.op``). The definition is plain
+and slow: it is the meaning that a kernel must keep, and what runs where no kernel is known. The
+compiler replaces it by the kernel that ``schedules`` has for the target; since the function is
+marked opaque, fusion leaves it alone until then.
+"""
+
+from mvlm.models.ops.attention import attention
+from mvlm.models.ops.convolution import depthwise_convolution
+from mvlm.models.ops.embedding import embedding
+from mvlm.models.ops.linear import linear
+
+__all__ = ["attention", "depthwise_convolution", "embedding", "linear"]

@@ -1,0 +1,66 @@
+"""Bidirectional attention of the vision tower: no mask, no positions, no cache."""
+
+from __future__ import annotations
+
+from tvm import te, tirx
+from tvm.relax.frontend import nn
+
+from mvlm.models.ops.definition import define
+
+
+def attention(qkv: nn.Tensor, heads: int) -> nn.Tensor:
+    """Let every position attend to every other.
+
+    ``softmax(q k^T / sqrt(head_dim)) v`` for each head (Vaswani et al. 2017, section 3.2).
+
+    Args:
+        qkv: ``(1, S, 3 * heads * head_dim)`` float32: queries, keys and values side by side.
+        heads: How many heads.
+
+    Returns:
+        ``(1, S, heads * head_dim)`` float32.
+    """
+    _, length, width = qkv.shape
+    hidden = width // 3
+    function = _attention(length, heads, hidden // heads)
+    flat = nn.op.reshape(qkv, (length, width))
+    out = nn.Tensor.placeholder((length, hidden), "float32")
+    mixed = nn.op.tensor_ir_op(function, "attention", [flat], out)
+    return nn.op.reshape(mixed, (1, length, hidden))
+
+
+def _attention(length: int, heads: int, head_dim: int) -> tirx.PrimFunc:
+    hidden = heads * head_dim
+    qkv = te.placeholder((length, 3 * hidden), "float32", name="qkv")
+    d = te.reduce_axis((0, head_dim), name="d")
+    scores = te.compute(
+        (heads, length, length),
+        lambda h, i, j: te.sum(
+            qkv[i, h * head_dim + d]
+            * qkv[j, hidden + h * head_dim + d]
+            * tirx.const(head_dim**-0.5, "float32"),
+            axis=d,
+        ),
+        name="scores",
+    )
+    a = te.reduce_axis((0, length), name="a")
+    largest = te.compute(
+        (heads, length), lambda h, i: te.max(scores[h, i, a], axis=a), name="largest"
+    )
+    weights = te.compute(
+        (heads, length, length),
+        lambda h, i, j: te.exp(scores[h, i, j] - largest[h, i]),
+        name="weights",
+    )
+    b = te.reduce_axis((0, length), name="b")
+    total = te.compute((heads, length), lambda h, i: te.sum(weights[h, i, b], axis=b), name="total")
+    j = te.reduce_axis((0, length), name="j")
+    mixed = te.compute(
+        (length, hidden),
+        lambda i, c: te.sum(weights[c // head_dim, i, j] * qkv[j, 2 * hidden + c], axis=j),
+        name="mixed",
+    )
+    out = te.compute(
+        (length, hidden), lambda i, c: mixed[i, c] / total[c // head_dim, i], name="out"
+    )
+    return define("attention", [qkv, out], heads=heads, head_dim=head_dim)

@@ -1,0 +1,26 @@
+"""Marks a TensorIR function as an operation that a kernel may replace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import te, tirx
+
+OP_ATTRIBUTE = "mvlm.op"
+
+# Relax's TOpPatternKind: an opaque function is never fused with its neighbours.
+_OPAQUE = 8
+
+
+def define(name: str, arguments: list[te.Tensor], **attributes: int | str) -> tirx.PrimFunc:
+    """Make the operation `name` of tensor expressions: inputs first, the output last."""
+    # Private, so that the module names it and definitions of many shapes live side by side.
+    function = te.create_prim_func(arguments).without_attr("global_symbol")
+    marks: dict[str, Any] = {OP_ATTRIBUTE: name, "op_pattern": _OPAQUE}
+    marks |= {f"mvlm.{key}": value for key, value in attributes.items()}
+    return function.with_attrs(marks)
+
+
+def row_count(rows: object) -> int | tirx.Var:
+    """Return a row count to define an operation with: a number, or a variable of its own."""
+    return rows if isinstance(rows, int) else tirx.Var("rows", "int64")

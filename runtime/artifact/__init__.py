@@ -1,0 +1,30 @@
+"""The artifact: a folder whose every byte is named by its manifest.
+
+::
+
+    manifest.json             what this is, what it was made from, and every file's digest
+    chat.json                 template, special tokens, picture preprocessing, limits
+    tokenizer.model           the SentencePiece model
+    lib/model.so              the compiled functions
+    lib/libtvm_runtime.so     the runtime that they were compiled for
+    lib/kernels.json          which kernels each function calls, and how often
+    weights/weights.bin       parameters, packed for the target, each aligned to 64 bytes
+    weights/index.json        their names, shapes, dtypes and offsets
+
+The sha256 of the canonical manifest names the artifact. :func:`open_artifact` checks the manifest,
+the digests, the machine and the versions before any library of it is opened.
+"""
+
+from mvlm.runtime.artifact.manifest import Manifest, read_manifest
+from mvlm.runtime.artifact.verify import open_artifact, verify_files
+from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex, map_weights
+
+__all__ = [
+    "Manifest",
+    "TensorEntry",
+    "WeightsIndex",
+    "map_weights",
+    "open_artifact",
+    "read_manifest",
+    "verify_files",
+]

@@ -1,0 +1,25 @@
+"""Names of the files within an artifact, and the limits that a reader holds them to."""
+
+MANIFEST = "manifest.json"
+CHAT = "chat.json"
+TOKENIZER = "tokenizer.model"
+MODEL_LIBRARY = "lib/model.so"
+RUNTIME_LIBRARY = "lib/libtvm_runtime.so"
+KERNELS = "lib/kernels.json"
+WEIGHTS = "weights/weights.bin"
+WEIGHTS_INDEX = "weights/index.json"
+
+REQUIRED_FILES = (
+    CHAT,
+    TOKENIZER,
+    MODEL_LIBRARY,
+    RUNTIME_LIBRARY,
+    KERNELS,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+)
+
+MAX_JSON_BYTES = 16 << 20
+MAX_FILES = 1_000
+WEIGHT_ALIGNMENT = 64
+MAX_CONTEXT = 1 << 20

@@ -1,0 +1,148 @@
+"""Checks that an artifact is whole and belongs on this machine, before any of its code runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from mvlm.runtime.artifact.layout import MANIFEST
+from mvlm.runtime.artifact.manifest import FileEntry, Manifest, read_manifest
+from mvlm.runtime.errors import ArtifactError
+from mvlm.runtime.machine import Machine, read_machine
+
+# The TVM whose runtime this package knows how to call.
+TVM_VERSION = "0.27.0.post1"
+
+_AGAIN = "Fetch or compile the artifact again."
+_BLOCK_BYTES = 1 << 20
+
+
+def open_artifact(folder: Path, machine: Machine | None = None) -> Manifest:
+    """Check an artifact from its manifest to its last byte, and that it can run here.
+
+    Raises:
+        ArtifactError: It is damaged, incomplete, for another machine or for other versions.
+    """
+    manifest = read_manifest(folder)
+    check_machine(manifest, machine or read_machine())
+    check_abi(manifest)
+    verify_files(folder, manifest)
+    return manifest
+
+
+def check_machine(manifest: Manifest, machine: Machine) -> None:
+    """Refuse code for another architecture, or for CPU features that are not here.
+
+    Raises:
+        ArtifactError: Names both sides.
+    """
+    target = manifest.target
+    fix = "Compile it here with `mvlm compile MODEL --target host`."
+    if target.architecture != machine.architecture:
+        raise ArtifactError(
+            "the artifact is for another architecture",
+            expected=f"{machine.architecture} (this machine)",
+            found=f"{target.architecture} (target {target.name})",
+            fix=fix,
+        )
+    absent = sorted(set(target.features) - machine.features)
+    if absent:
+        raise ArtifactError(
+            "the artifact needs CPU features that this machine lacks",
+            expected=", ".join(absent),
+            found=f"{machine.cpu} without {'it' if len(absent) == 1 else 'them'}",
+            fix=fix,
+        )
+
+
+def check_abi(manifest: Manifest) -> None:
+    """Refuse code that was compiled for another version of the runtime's interface.
+
+    Raises:
+        ArtifactError: Names both versions.
+    """
+    if manifest.abi.tvm != TVM_VERSION:
+        raise ArtifactError(
+            "the artifact was compiled by another TVM",
+            expected=f"{TVM_VERSION} (what this mvlm runs)",
+            found=manifest.abi.tvm,
+            fix="Compile it again with this mvlm, or install the mvlm that made it.",
+        )
+    installed = metadata.version("apache-tvm-ffi")
+    if manifest.abi.tvm_ffi != installed:
+        raise ArtifactError(
+            "the artifact was compiled for another apache-tvm-ffi",
+            expected=manifest.abi.tvm_ffi,
+            found=f"{installed} (installed)",
+            fix=f"`pip install apache-tvm-ffi=={manifest.abi.tvm_ffi}`, or compile it again.",
+        )
+
+
+def verify_files(
+    folder: Path, manifest: Manifest, progress: Callable[[int], None] | None = None
+) -> None:
+    """Compare every file with its entry, and refuse files without one.
+
+    Args:
+        folder: The artifact.
+        manifest: What should be in it.
+        progress: Called with the bytes of each block read.
+
+    Raises:
+        ArtifactError: Names the first file that differs, is absent, or is not in the manifest.
+    """
+    entries = {entry.path: entry for entry in manifest.files}
+    for path in _files_within(folder):
+        if path not in entries and path != MANIFEST:
+            raise ArtifactError(f"{folder / path} is not in the manifest", fix=_AGAIN)
+    for entry in manifest.files:
+        _verify_file(folder, entry, progress)
+
+
+def _files_within(folder: Path) -> list[str]:
+    """List the files below `folder`; a link could lead anywhere, so it counts as a stranger."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        found += [(Path(parent) / name).relative_to(folder).as_posix() for name in files + links]
+    return found
+
+
+def _verify_file(folder: Path, entry: FileEntry, progress: Callable[[int], None] | None) -> None:
+    path = folder / entry.path
+    try:
+        status = path.lstat()
+    except OSError:
+        raise ArtifactError(f"{path} is missing", fix=_AGAIN) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ArtifactError(f"{path} is not a regular file", fix=_AGAIN)
+    if status.st_size != entry.size:
+        raise ArtifactError(
+            f"{path} has the wrong size",
+            expected=f"{entry.size} bytes",
+            found=f"{status.st_size}",
+            fix=_AGAIN,
+        )
+    digest = digest_file(path, progress)
+    if digest != entry.sha256:
+        raise ArtifactError(
+            f"{path} is damaged",
+            expected=f"sha256 {entry.sha256[:16]}...",
+            found=f"{digest[:16]}...",
+            fix=_AGAIN,
+        )
+
+
+def digest_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """Return the sha256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            if progress:
+                progress(len(block))
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+"""The weights file: parameters end to end, each aligned, opened with mmap and never copied."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mvlm.runtime.artifact.document import build, read_document
+from mvlm.runtime.artifact.layout import WEIGHT_ALIGNMENT, WEIGHTS, WEIGHTS_INDEX
+from mvlm.runtime.errors import ArtifactError
+
+_DTYPES = ("float32", "float16", "uint32", "int32", "uint8", "int8")
+_MAX_TENSORS = 100_000
+_MAX_RANK = 8
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One parameter: its name, shape, NumPy dtype and place in the file, in bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"{self.name} has dtype {self.dtype!r}, none of {', '.join(_DTYPES)}")
+        if not 1 <= len(self.shape) <= _MAX_RANK or any(extent <= 0 for extent in self.shape):
+            raise ValueError(f"{self.name} has shape {self.shape}")
+        if self.offset < 0 or self.offset % WEIGHT_ALIGNMENT:
+            raise ValueError(f"{self.name} lies at {self.offset}, which is not aligned")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class WeightsIndex:
+    """The parameters in the order in which the compiled functions take them."""
+
+    tensors: tuple[TensorEntry, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.tensors) <= _MAX_TENSORS:
+            raise ValueError(f"{len(self.tensors)} tensors")
+        if len({entry.name for entry in self.tensors}) != len(self.tensors):
+            raise ValueError("a tensor is named twice")
+        placed = sorted(self.tensors, key=lambda entry: entry.offset)
+        for before, after in pairwise(placed):
+            if before.offset + before.nbytes > after.offset:
+                raise ValueError(f"{before.name} and {after.name} overlap")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the index as plain JSON values."""
+        return {"tensors": [asdict(entry) | {"shape": list(entry.shape)} for entry in self.tensors]}
+
+
+def read_weights_index(folder: Path) -> WeightsIndex:
+    """Read ``weights/index.json``.
+
+    Raises:
+        ArtifactError: It breaks the format.
+    """
+    document = read_document(folder / WEIGHTS_INDEX)
+    return build(
+        document.where,
+        lambda: WeightsIndex(
+            tuple(
+                TensorEntry(
+                    entry.get("name", str),
+                    entry.list_of("shape", int),
+                    entry.get("dtype", str),
+                    entry.get("offset", int),
+                )
+                for entry in document.children("tensors")
+            )
+        ),
+    )
+
+
+def map_weights(folder: Path) -> list[npt.NDArray[Any]]:
+    """Map the parameters into memory, in the order of the index.
+
+    The arrays are views of one private mapping: untouched pages cost nothing and are shared
+    between processes. They are marked writable only because DLPack hands over no others; nothing
+    writes to them, and a write would stay in this process.
+
+    Raises:
+        ArtifactError: A tensor lies outside the file.
+    """
+    index = read_weights_index(folder)
+    path = folder / WEIGHTS
+    size = path.stat().st_size
+    for entry in index.tensors:
+        if entry.offset + entry.nbytes > size:
+            raise ArtifactError(
+                f"{path}: tensor {entry.name} lies outside the file",
+                expected=f"at most {size} bytes",
+                found=f"its end at {entry.offset + entry.nbytes}",
+                fix="Fetch or compile the artifact again.",
+            )
+    mapping = np.memmap(path, dtype=np.uint8, mode="c")
+    return [
+        np.asarray(mapping[entry.offset : entry.offset + entry.nbytes])
+        .view(entry.dtype)
+        .reshape(entry.shape)
+        for entry in index.tensors
+    ]

@@ -1,0 +1,335 @@
+"""A conversation about pictures: history, streaming, and what happens at the context's end.
+
+The policy at the limit: an answer that reaches the end of the context stops there, with the finish
+reason ``length``. A conversation that no longer fits forgets its oldest turns, one after the other,
+and keeps their pictures, which are what it is about, as long as those fit themselves;
+:attr:`Reply.forgotten_turns` says how many turns were forgotten. A single prompt that does not fit
+is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mvlm.runtime.artifact.layout import TOKENIZER
+from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
+from mvlm.runtime.machine import peak_rss_bytes
+from mvlm.runtime.model import Model
+from mvlm.runtime.sampling import Sampler, SamplingParams
+from mvlm.runtime.session import Picture, Reading, Session, Trace
+from mvlm.runtime.streaming import TextStream
+from mvlm.runtime.template import IMAGE_PLACEHOLDER, TEMPLATES, ChatTemplate, Turn
+from mvlm.runtime.tokenizer import Tokenizer
+
+FloatArray = npt.NDArray[np.float32]
+
+# Room that a prompt must leave for its answer before older turns are forgotten for it.
+_ANSWER_ROOM = 64
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Positions used: `prompt_tokens` counts all of the prompt, pictures included."""
+
+    prompt_tokens: int
+    image_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Speeds of one answer.
+
+    Attributes:
+        vision_ms: Encoding the pictures that were new.
+        prefill_tok_s: Prompt positions read in a second, of those not already in the cache.
+        decode_tok_s: Answer tokens in a second, from the second on.
+        first_token_ms: From the question to the first token.
+        peak_rss_bytes: The largest resident memory of the process so far.
+    """
+
+    vision_ms: float
+    prefill_tok_s: float
+    decode_tok_s: float
+    first_token_ms: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer.
+
+    Attributes:
+        text: Without white space at either end, and without the stop string.
+        token_ids: Every token that was generated, an end of sequence included.
+        finish_reason: ``stop`` at an end of sequence or a stop string, ``length`` at a limit,
+            ``cancelled`` when the reader went away.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length", "cancelled"]
+    usage: Usage
+    stats: Stats
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as plain JSON values."""
+        return asdict(self) | {"token_ids": list(self.token_ids)}
+
+
+@dataclass
+class _Exchange:
+    """A turn of the conversation and the pixels of its pictures."""
+
+    turn: Turn
+    pixels: tuple[FloatArray, ...] = field(default=(), repr=False)
+
+
+class Chat:
+    """A conversation with one model.
+
+    Args:
+        model: The loaded artifact.
+        template: Name of the chat template; the artifact's own if None.
+        capacity: Positions of the KV cache; the model's context if None.
+
+    Raises:
+        UsageError: There is no such template.
+        ArtifactError: The artifact names a template that does not exist.
+        TokenizerError: The artifact's tokenizer is damaged.
+    """
+
+    def __init__(
+        self, model: Model, template: str | None = None, capacity: int | None = None
+    ) -> None:
+        settings = model.settings
+        self.session = Session(model, capacity)
+        self.template = _find_template(template, settings.template)
+        self.tokenizer = Tokenizer(model.folder / TOKENIZER, legacy=settings.legacy_tokenizer)
+        self._history: list[_Exchange] = []
+        self._speaking: Reply | None = None
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation so far, without turns that were forgotten."""
+        return tuple(exchange.turn for exchange in self._history)
+
+    def ask(
+        self,
+        question: str,
+        pixels: Sequence[FloatArray] = (),
+        params: SamplingParams | None = None,
+        trace: Trace | None = None,
+    ) -> Reply:
+        """Ask the next question; nothing is computed before the reply is read.
+
+        Args:
+            question: The user's text.
+            pixels: Preprocessed pictures ``(1, 3, S, S)`` shown with it.
+            params: How to decode; greedily if None.
+            trace: Records every stage.
+
+        Raises:
+            PromptError: The question is blank, or its pictures do not match its text.
+            ContextError: The question alone does not fit into the context.
+        """
+        params = params or SamplingParams()
+        if not self.template.has_turns:
+            self._history.clear()
+        exchanges = [*self._history, _Exchange(Turn(question, len(pixels)), tuple(pixels))]
+        kept, ids = self._fit(exchanges, params.max_tokens)
+        forgotten = len(exchanges) - len(kept)
+        return Reply(self, kept, ids, params, trace, forgotten)
+
+    def reset(self) -> None:
+        """Begin a new conversation; a reply that was not finished ends where it is."""
+        if self._speaking is not None:
+            self._speaking.cancel()
+            self._speaking = None
+        self._history.clear()
+        self.session.clear()
+
+    def begin(self, reply: Reply) -> None:
+        """Let a reply use the session; one that was not finished ends where it is."""
+        if self._speaking is not None:
+            self._speaking.cancel()
+        self._speaking = reply
+
+    def remember(self, reply: Reply, exchanges: Sequence[_Exchange]) -> None:
+        """Take a finished reply's conversation as the history, unless another has begun since."""
+        if self._speaking is reply:
+            self._speaking = None
+            self._history = list(exchanges)
+
+    def _fit(
+        self, exchanges: Sequence[_Exchange], max_tokens: int
+    ) -> tuple[list[_Exchange], list[int]]:
+        """Forget the oldest turns until the rest leaves room for an answer."""
+        capacity, shown_now = self.session.cache.capacity, len(exchanges[-1].pixels)
+        room = min(max_tokens, _ANSWER_ROOM, capacity // 4)
+        kept = list(exchanges)
+        while True:
+            turns = [exchange.turn for exchange in kept]
+            ids = self.tokenizer.encode_prompt(self.template.render(turns))
+            length = self.session.length(ids)
+            if length + room <= capacity or (len(kept) == 1 and length < capacity):
+                return kept, ids
+            if len(kept) > 1:
+                kept = _without_oldest(kept)
+            elif len(kept[0].pixels) > shown_now:
+                # Of the pictures of forgotten turns, the oldest go first.
+                kept = [_showing(kept[0].turn, kept[0].pixels[1:])]
+            else:
+                raise ContextError(
+                    "the prompt does not fit into the context",
+                    expected=f"fewer than {capacity} tokens",
+                    found=length,
+                    fix="Shorten the question, or show fewer pictures.",
+                )
+
+
+def _without_oldest(exchanges: Sequence[_Exchange]) -> list[_Exchange]:
+    """Drop the first turn; its pictures move to the next one, unless that one places its own."""
+    oldest, following, *rest = exchanges
+    turn = following.turn
+    if IMAGE_PLACEHOLDER in turn.question:
+        return [following, *rest]
+    return [_showing(turn, oldest.pixels + following.pixels), *rest]
+
+
+def _showing(turn: Turn, pixels: tuple[FloatArray, ...]) -> _Exchange:
+    return _Exchange(replace(turn, images=len(pixels)), pixels)
+
+
+class Reply:
+    """An answer while it is being generated: iterate over its text, then take :attr:`answer`."""
+
+    def __init__(
+        self,
+        chat: Chat,
+        exchanges: list[_Exchange],
+        ids: list[int],
+        params: SamplingParams,
+        trace: Trace | None,
+        forgotten_turns: int,
+    ) -> None:
+        self.forgotten_turns = forgotten_turns
+        self._chat = chat
+        self._exchanges = exchanges
+        self._ids = ids
+        self._params = params
+        self._trace = trace
+        self._cancelled = False
+        self._answer: Answer | None = None
+        self._parts = self._generate()
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the text as it becomes final."""
+        return self._parts
+
+    def cancel(self) -> None:
+        """Stop after the current token."""
+        self._cancelled = True
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; generates what has not been read yet.
+
+        Raises:
+            PromptError: An error interrupted the answer before.
+        """
+        for _ in self._parts:
+            pass
+        if self._answer is None:
+            raise PromptError("the answer was interrupted", fix="Ask again.")
+        return self._answer
+
+    def _generate(self) -> Iterator[str]:
+        session, settings = self._chat.session, self._chat.session.model.settings
+        stream = TextStream(self._chat.tokenizer, (*self._chat.template.stop, *self._params.stop))
+        clock = _Clock(session)
+        self._chat.begin(self)
+        pictures = [
+            session.look(pixels, self._trace)
+            for exchange in self._exchanges
+            for pixels in exchange.pixels
+        ]
+        reading = session.read(self._ids, pictures, self._trace)
+        limit = min(self._params.max_tokens, session.cache.capacity - reading.positions)
+        sampler, logits, tokens = Sampler(self._params), reading.logits, list[int]()
+        reason: Literal["stop", "length", "cancelled"] = "length"
+        while not self._cancelled:
+            if self._trace:
+                self._trace.step_logits.append(logits[None])
+            tokens.append(sampler.sample(logits, [*self._ids, *tokens]))
+            clock.token()
+            if tokens[-1] in settings.eos:
+                reason = "stop"
+                break
+            if text := stream.push(tokens[-1]):
+                yield text
+            if stream.stopped_by is not None:
+                reason = "stop"
+                break
+            if len(tokens) >= limit:
+                break
+            logits = session.step(tokens[-1])
+        if self._cancelled:
+            reason = "cancelled"
+        if text := stream.finish():
+            yield text
+        self._finish(stream.text, tokens, reason, reading, pictures, clock)
+
+    def _finish(
+        self,
+        text: str,
+        tokens: list[int],
+        reason: Literal["stop", "length", "cancelled"],
+        reading: Reading,
+        pictures: Sequence[Picture],
+        clock: _Clock,
+    ) -> None:
+        *earlier, last = self._exchanges
+        answered = _Exchange(replace(last.turn, answer=text), last.pixels)
+        self._chat.remember(self, [*earlier, answered])
+        image_tokens = sum(len(picture.embeddings) for picture in pictures)
+        usage = Usage(reading.positions, image_tokens, len(tokens))
+        self._answer = Answer(text, tuple(tokens), reason, usage, clock.stats(reading))
+
+
+class _Clock:
+    """Times one answer."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._vision_before = session.vision_seconds
+        self._begin = time.perf_counter()
+        self._tokens: list[float] = []
+
+    def token(self) -> None:
+        self._tokens.append(time.perf_counter())
+
+    def stats(self, reading: Reading) -> Stats:
+        first = self._tokens[0] if self._tokens else self._begin
+        decoding = self._tokens[-1] - first if self._tokens else 0.0
+        return Stats(
+            vision_ms=1e3 * (self._session.vision_seconds - self._vision_before),
+            prefill_tok_s=reading.computed / reading.seconds,
+            decode_tok_s=(len(self._tokens) - 1) / decoding if decoding else 0.0,
+            first_token_ms=1e3 * (first - self._begin),
+            peak_rss_bytes=peak_rss_bytes(),
+        )
+
+
+def _find_template(chosen: str | None, default: str) -> ChatTemplate:
+    name = default if chosen is None else chosen
+    if name not in TEMPLATES:
+        error = ArtifactError if chosen is None else UsageError
+        raise error("unknown chat template", expected=" or ".join(TEMPLATES), found=repr(name))
+    return TEMPLATES[name]

@@ -1,0 +1,97 @@
+"""Loads an artifact's compiled functions through tvm_ffi, without the compiler.
+
+The artifact carries the TVM runtime that it was compiled for. A process can hold one only: its
+functions register by name, and a second copy would abort. Where one is already there (the
+compiler's, in a process that has imported tvm) it is used instead, the versions having been
+compared before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
+from mvlm.runtime.errors import ArtifactError, UsageError
+from mvlm.runtime.ffi import tvm_ffi
+
+_CPU = 1  # DLPack's device type
+_POOLED_ALLOCATOR = 2
+_SHARE_CORES = -3  # every thread may run on every core of a list
+
+
+def load_functions(folder: Path, threads: int) -> Callable[[str], Callable[..., Any]]:
+    """Open a verified artifact's libraries.
+
+    Args:
+        folder: The artifact; its files have been verified.
+        threads: Threads that kernels run on, at least 1.
+
+    Returns:
+        A lookup of compiled functions by name.
+
+    Raises:
+        ArtifactError: The dynamic loader refuses a library.
+    """
+    if threads < 1:
+        raise UsageError("threads", expected="1 or more", found=threads)
+    load_runtime(folder / RUNTIME_LIBRARY)
+    _start_threads(threads)
+    try:
+        library = tvm_ffi.load_module(folder / MODEL_LIBRARY)
+    except (OSError, RuntimeError) as error:
+        raise _unloadable(folder / MODEL_LIBRARY, error) from None
+    machine = library["vm_load_executable"]()
+    machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+
+    def function(name: str) -> Callable[..., Any]:
+        found: Callable[..., Any] = machine[name]
+        return found
+
+    return function
+
+
+def _start_threads(threads: int) -> None:
+    """Set the thread pool up, and keep the calling thread where it was allowed to run.
+
+    The pool is never larger than the list of cores is long, and without a list no larger than the
+    environment or half of the machine's logical cores. It binds its caller to those cores as well,
+    which would hold for whatever the program does next, and for its children.
+    """
+    allowed = os.sched_getaffinity(0)
+    cores = islice(cycle(sorted(allowed)), max(threads, len(allowed)))
+    configure = global_function("runtime.config_threadpool")
+    configure(_SHARE_CORES, threads, [str(core) for core in cores])
+    os.sched_setaffinity(0, allowed)
+
+
+def load_runtime(path: Path) -> None:
+    """Open the TVM runtime library, unless one is in this process already.
+
+    Raises:
+        ArtifactError: The dynamic loader refuses it.
+    """
+    if tvm_ffi.get_global_func("runtime.NumThreads", allow_missing=True) is not None:
+        return
+    try:
+        ctypes.CDLL(os.fspath(path), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise _unloadable(path, error) from None
+
+
+def global_function(name: str) -> Callable[..., Any]:
+    """Return a function that the TVM runtime registers."""
+    function: Callable[..., Any] = tvm_ffi.get_global_func(name)
+    return function
+
+
+def _unloadable(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"{path} cannot be loaded",
+        found=str(error).strip().splitlines()[-1][:200],
+        fix="Compile the model again on this system.",
+    )

@@ -1,0 +1,251 @@
+"""A session: what a model has read so far, and reading on from there.
+
+The session keeps, for every position of its KV cache, what was read there. Given a whole prompt it
+finds the part that the cache already holds, rewinds to its end and reads the rest, so that a
+conversation costs its new turn only, and a prompt that begins differently costs what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+import numpy as np
+import numpy.typing as npt
+
+from mvlm.runtime.errors import ContextError, PromptError
+from mvlm.runtime.model import Model
+from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
+
+FloatArray = npt.NDArray[np.float32]
+
+_KEPT_PICTURES = 8
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the decoder reads it.
+
+    Attributes:
+        digest: The sha256 of its pixels; equal pictures share cache positions.
+        embeddings: ``(image_tokens, hidden)`` float32.
+    """
+
+    digest: bytes
+    embeddings: FloatArray = field(repr=False)
+
+
+@dataclass
+class Trace:
+    """Every stage's numbers, for whoever compares them with another implementation.
+
+    The arrays are float32, but for the ids; see the design of ``chat --dump``.
+
+    Attributes:
+        pixel_values: ``(pictures, 3, S, S)``, one entry a picture.
+        vision_features: ``(pictures, patches, C)``.
+        projector_output: ``(pictures, image_tokens, hidden)``.
+        prompt_ids: ``(ids,)`` int64, a picture as -200.
+        prefill_logits: ``(positions, vocabulary)``.
+        step_logits: ``(tokens, vocabulary)``: the logits that each answered token was chosen from.
+    """
+
+    pixel_values: list[FloatArray] = field(default_factory=list)
+    vision_features: list[FloatArray] = field(default_factory=list)
+    projector_output: list[FloatArray] = field(default_factory=list)
+    prompt_ids: Sequence[int] = ()
+    prefill_logits: FloatArray | None = None
+    step_logits: list[FloatArray] = field(default_factory=list)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the recorded stages as arrays by name; a stage that did not run is absent."""
+        stages: dict[str, list[FloatArray]] = {
+            "pixel_values": self.pixel_values,
+            "vision_features": self.vision_features,
+            "projector_output": self.projector_output,
+            "step_logits": self.step_logits,
+        }
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            name: np.concatenate(parts) for name, parts in stages.items() if parts
+        }
+        arrays["prompt_ids"] = np.asarray(self.prompt_ids, np.int64)
+        if self.prefill_logits is not None:
+            arrays["prefill_logits"] = self.prefill_logits
+        return arrays
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What reading a prompt gave.
+
+    Attributes:
+        logits: ``(vocabulary,)`` float32 of the last position.
+        positions: Positions that the prompt takes.
+        computed: Positions that were not in the cache before.
+        seconds: What computing them took.
+    """
+
+    logits: FloatArray = field(repr=False)
+    positions: int
+    computed: int
+    seconds: float
+
+
+class Session:
+    """One sequence of a model.
+
+    Args:
+        model: The loaded artifact.
+        capacity: Positions of the KV cache; the model's context if None.
+    """
+
+    def __init__(self, model: Model, capacity: int | None = None) -> None:
+        self.model = model
+        self.cache = model.new_cache(capacity)
+        self.vision_seconds = 0.0  # spent on pictures since the session began
+        self._read: list[Hashable] = []
+        self._pictures: OrderedDict[bytes, Picture] = OrderedDict()
+
+    def look(self, pixels: FloatArray, trace: Trace | None = None) -> Picture:
+        """Encode a picture, or remember it: ``(1, 3, S, S)`` float32 to decoder embeddings.
+
+        Raises:
+            PromptError: The model reads text only, or the pixels are misshapen.
+        """
+        digest = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+        known = self._pictures.get(digest)
+        if known and trace is None:
+            self._pictures.move_to_end(digest)
+            return known
+        start = time.perf_counter()
+        features = self.model.vision_features(pixels)
+        embeddings = self.model.project(features)
+        self.vision_seconds += time.perf_counter() - start
+        if trace:
+            trace.pixel_values.append(pixels)
+            trace.vision_features.append(features)
+            trace.projector_output.append(embeddings)
+        picture = Picture(digest, embeddings[0])
+        self._pictures[digest] = picture
+        while len(self._pictures) > _KEPT_PICTURES:
+            self._pictures.popitem(last=False)
+        return picture
+
+    def length(self, ids: Sequence[int]) -> int:
+        """Count the positions of a prompt's ids, in which -200 stands for a picture."""
+        return len(ids) + ids.count(IMAGE_TOKEN_ID) * (self.model.settings.image_tokens - 1)
+
+    def read(
+        self, ids: Sequence[int], pictures: Sequence[Picture] = (), trace: Trace | None = None
+    ) -> Reading:
+        """Read a whole prompt, from the sequence's first position.
+
+        Args:
+            ids: The prompt, with -200 in the place of each picture.
+            pictures: As many as there are places.
+            trace: Records the prompt and the logits of all its positions; then nothing is taken
+                from the cache.
+
+        Raises:
+            PromptError: The prompt is empty, or the pictures do not match their places.
+            ContextError: The prompt does not fit; the session is as it was then.
+        """
+        keys = self._keys(ids, pictures)
+        if len(keys) > self.cache.capacity:
+            raise ContextError(
+                "the prompt does not fit into the context",
+                expected=f"at most {self.cache.capacity} positions",
+                found=len(keys),
+            )
+        start = time.perf_counter()
+        kept = 0 if trace else _common_prefix(self._read, keys[:-1])
+        self._rewind(kept)
+        rest = self._embeddings(ids, pictures)[kept:]
+        logits = self._append(
+            keys[kept:],
+            lambda: self.model.prefill(rest[None], self.cache, all_logits=trace is not None),
+        )
+        if trace:
+            trace.prompt_ids, trace.prefill_logits = tuple(ids), logits
+        return Reading(logits[-1], len(keys), len(rest), time.perf_counter() - start)
+
+    def step(self, token: int) -> FloatArray:
+        """Read one more token; the next one's logits ``(vocabulary,)``.
+
+        Raises:
+            ContextError: The cache is full.
+        """
+        logits = self._append([token], lambda: self.model.decode(token, self.cache))
+        last: FloatArray = logits[-1]
+        return last
+
+    def clear(self) -> None:
+        """Forget everything but the encoded pictures."""
+        self._read.clear()
+        self.cache.clear()
+
+    def _append(self, keys: Sequence[Hashable], run: Callable[[], FloatArray]) -> FloatArray:
+        # A call that was interrupted halfway filled some layers' positions and not others'.
+        self.cache.rewind(len(self._read))
+        logits = run()
+        self._read += keys
+        return logits
+
+    def _rewind(self, length: int) -> None:
+        del self._read[length:]
+        self.cache.rewind(length)
+
+    def _keys(self, ids: Sequence[int], pictures: Sequence[Picture]) -> list[Hashable]:
+        """Name every position: a token by its id, a picture's by its digest and their number."""
+        places = ids.count(IMAGE_TOKEN_ID)
+        if not ids or places != len(pictures):
+            raise PromptError(
+                "the prompt",
+                expected=f"ids with {len(pictures)} pictures",
+                found=f"{places} places",
+            )
+        keys: list[Hashable] = []
+        shown = iter(pictures)
+        for token in ids:
+            if token == IMAGE_TOKEN_ID:
+                picture = next(shown)
+                keys += [(picture.digest, index) for index in range(len(picture.embeddings))]
+            else:
+                keys.append(token)
+        return keys
+
+    def _embeddings(self, ids: Sequence[int], pictures: Sequence[Picture]) -> FloatArray:
+        """Splice the pictures' embeddings between those of the text: ``(positions, hidden)``."""
+        texts = [token for token in ids if token != IMAGE_TOKEN_ID]
+        rows = self.model.embed(texts)[0] if texts else None
+        parts, begin, shown = [], 0, iter(pictures)
+        for run in _runs(ids):
+            if run:
+                assert rows is not None
+                parts.append(rows[begin : begin + run])
+                begin += run
+            else:
+                parts.append(next(shown).embeddings)
+        return np.concatenate(parts)
+
+
+def _runs(ids: Sequence[int]) -> list[int]:
+    """Lengths of the runs of text, with 0 for each picture between them."""
+    runs: list[int] = []
+    for token in ids:
+        if token == IMAGE_TOKEN_ID:
+            runs.append(0)
+        elif runs and runs[-1]:
+            runs[-1] += 1
+        else:
+            runs.append(1)
+    return runs
+
+
+def _common_prefix(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
+    pairs = zip(left, right, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

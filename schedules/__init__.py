@@ -1,0 +1,21 @@
+"""How an operation is computed on a kind of device: TensorIR kernels and schedule rules.
+
+A folder here serves one kind of device and offers a :class:`KernelSet`. A kernel replaces an
+operation's definition (see ``models.ops``) as a whole; a rule schedules what is left, the fused
+elementwise functions and reductions.
+"""
+
+from __future__ import annotations
+
+from mvlm.schedules.kernel_set import KernelSet
+
+__all__ = ["KernelSet", "find_kernels"]
+
+
+def find_kernels(name: str) -> KernelSet:
+    """Return the kernels of the folder `name`."""
+    if name == "cpu":
+        from mvlm.schedules.cpu import KERNELS
+
+        return KERNELS
+    raise KeyError(name)

@@ -1,0 +1,14 @@
+"""Kernels for CPUs with vectors, in plain TensorIR: whatever LLVM's target has serves them."""
+
+from mvlm.schedules.cpu.attention import bidirectional_attention
+from mvlm.schedules.cpu.default import default_schedule
+from mvlm.schedules.cpu.linear import float_linear, q4_linear
+from mvlm.schedules.kernel_set import KernelSet
+
+KERNELS = KernelSet(
+    builders={
+        "linear": (float_linear, q4_linear),
+        "attention": (bidirectional_attention,),
+    },
+    rules=(default_schedule,),
+)

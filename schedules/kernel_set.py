@@ -1,0 +1,48 @@
+"""A device's kernels and schedule rules, and how they are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tvm import tirx
+
+# The attribute by which a definition names its operation; `models.ops` sets it.
+OP_ATTRIBUTE = "mvlm.op"
+
+# A kernel for the definition, or None where it does not serve this one.
+KernelBuilder = Callable[[tirx.PrimFunc], tirx.PrimFunc | None]
+# The scheduled function, or None where the rule does not apply.
+ScheduleRule = Callable[[tirx.PrimFunc], tirx.PrimFunc | None]
+
+
+@dataclass(frozen=True)
+class KernelSet:
+    """What a kind of device offers.
+
+    Attributes:
+        builders: For each operation, its kernels, the most special first.
+        rules: Schedule rules for all other functions, tried in order.
+    """
+
+    builders: Mapping[str, tuple[KernelBuilder, ...]]
+    rules: tuple[ScheduleRule, ...]
+
+    def replace(self, definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
+        """Return the first kernel that serves a definition, marked as scheduled."""
+        name = definition.attrs.get(OP_ATTRIBUTE, None)
+        for builder in self.builders.get(str(name), ()):
+            kernel = builder(definition)
+            if kernel is not None:
+                kept = dict(definition.attrs.items())
+                marks = kept | {"tirx.is_scheduled": True, "tirx.noalias": True}
+                return kernel.with_attrs(marks).without_attr("global_symbol")
+        return None
+
+    def schedule(self, function: tirx.PrimFunc) -> tirx.PrimFunc:
+        """Return a function scheduled by the first rule that applies; as it is if none does."""
+        for rule in self.rules:
+            scheduled = rule(function)
+            if scheduled is not None:
+                return scheduled.with_attr("tirx.is_scheduled", True)
+        return function

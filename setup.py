@@ -1,0 +1,25 @@
+"""Packaging: the folders at the top of the repository are the packages `mvlm.<folder>`.
+
+`mvlm` itself is a namespace package without a folder of its own (PEP 420), so that each folder's
+name in the repository is its name in an import.
+"""
+
+from setuptools import find_packages, setup
+
+FOLDERS = ("bench", "cli", "compile", "models", "runtime", "schedules", "training")
+
+packages = [
+    name
+    for folder in FOLDERS
+    for name in [f"mvlm.{folder}"]
+    + [f"mvlm.{folder}.{inner}" for inner in find_packages(where=folder)]
+]
+
+setup(
+    packages=packages,
+    package_dir={f"mvlm.{folder}": folder for folder in FOLDERS},
+    package_data={
+        **{name: ["py.typed"] for name in packages},
+        "mvlm.models": ["py.typed", "bundled/*", "bundled/*/*"],
+    },
+)

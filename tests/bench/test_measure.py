@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mvlm.bench.measure import Plan, measure_speeds
+from mvlm.runtime.errors import UsageError
+from mvlm.runtime.model import Model
+from mvlm.runtime.session import Session
+from tests.artifacts import Shelf
+
+
+def test_runs_what_was_planned(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(shelf.artifact("ldpnet"), threads=1)
+    read, steps, done = [], [], []
+    plain_read, plain_step = Session.read, Session.step
+
+    def counted_read(self, *arguments):  # type: ignore[no-untyped-def]
+        read.append(plain_read(self, *arguments))
+        return read[-1]
+
+    def counted_step(self, token):  # type: ignore[no-untyped-def]
+        steps.append(token)
+        return plain_step(self, token)
+
+    monkeypatch.setattr(Session, "read", counted_read)
+    monkeypatch.setattr(Session, "step", counted_step)
+    pixels = np.zeros((1, 3, 56, 56), np.float32)
+    runs = measure_speeds(model, Plan(runs=3, prompt_tokens=17, tokens=5), pixels, done.append)
+    assert len(runs) == 3 and done == [0, 1, 2, 3]
+    # One run more than is counted; all positions are computed each time, the picture's too.
+    assert [(reading.positions, reading.computed) for reading in read] == [(17, 17)] * 4
+    assert len(steps) == 4 * 5
+    for run in runs:
+        assert 0 < run.vision_ms < run.first_token_ms
+        assert run.prefill_tok_s > 0 and run.decode_tok_s > 0 and run.peak_rss_bytes > 1e6
+
+
+def test_the_picture_takes_its_part_of_the_prompt(shelf: Shelf) -> None:
+    model = Model(shelf.artifact("ldpnet"), threads=1)
+    pixels = np.zeros((1, 3, 56, 56), np.float32)
+    with pytest.raises(UsageError, match="the picture takes 4"):
+        measure_speeds(model, Plan(prompt_tokens=5), pixels)
+    context = model.settings.context
+    with pytest.raises(UsageError, match="context"):
+        measure_speeds(model, Plan(prompt_tokens=context - 3, tokens=4), pixels)
+
+
+@pytest.mark.parametrize("field", ["runs", "prompt_tokens", "tokens"])
+def test_a_plan_is_checked(field: str) -> None:
+    with pytest.raises(UsageError, match="--" + field.replace("_", "-")):
+        Plan(**{field: 0})

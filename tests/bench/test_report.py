@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from mvlm.bench.report import Spread, weight_bytes_per_token
+from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex, read_weights_index
+from tests.artifacts import Shelf
+
+
+def test_spread() -> None:
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(median=2.0, min=1.0, max=3.0)
+    assert Spread.of([5.0]) == Spread(5.0, 5.0, 5.0)
+
+
+def _index(*tensors: tuple[str, tuple[int, ...], str]) -> WeightsIndex:
+    return WeightsIndex(
+        tuple(
+            TensorEntry(name, shape, dtype, place << 20)
+            for place, (name, shape, dtype) in enumerate(tensors)
+        )
+    )
+
+
+def test_a_token_reads_all_of_the_decoder_and_one_row_of_the_table() -> None:
+    table = ("decoder.embed_tokens.q_weight", (100, 8), "uint32")
+    layer = ("decoder.layers.0.down.q_weight", (4, 6), "uint32")
+    head = ("decoder.lm_head.weight", (8, 100), "float16")
+    tower = ("tower.layers.0.norm1.weight", (50,), "float32")
+    projector = ("image_projector.weight", (50,), "float32")
+    index = _index(table, layer, head, tower, projector)
+    assert weight_bytes_per_token(index) == 8 * 4 + 4 * 6 * 4 + 8 * 100 * 2
+
+
+def test_a_table_that_is_the_head_too_is_read_whole() -> None:
+    index = _index(("decoder.embed_tokens.weight", (10, 8), "float32"))
+    assert weight_bytes_per_token(index) == 10 * 8 * 4
+
+
+def test_on_a_real_artifact_it_is_the_parameters_that_decode_takes(shelf: Shelf) -> None:
+    """Counted from the model's shape, at 4 bytes a weight."""
+    hidden, inner, layers, vocabulary = 128, 256, 2, None
+    index = read_weights_index(shelf.artifact("text"))
+    shapes = {entry.name: entry.shape for entry in index.tensors}
+    vocabulary = shapes["decoder.lm_head.weight"][1]
+    layers = 1 + max(int(n.split(".")[2]) for n in shapes if n.startswith("decoder.layers."))
+    layer = 4 * hidden * hidden + 3 * hidden * inner + 2 * hidden
+    weights = layers * layer + hidden + vocabulary * hidden + hidden
+    assert weight_bytes_per_token(index) == 4 * weights
+
+
+@pytest.mark.parametrize("values", [[]])
+def test_nothing_has_no_spread(values: list[float]) -> None:
+    with pytest.raises(ValueError):
+        Spread.of(values)

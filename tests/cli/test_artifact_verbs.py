@@ -1,0 +1,119 @@
+"""`mvlm inspect`, `mvlm verify` and `mvlm targets`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mvlm.compile import targets as compile_targets
+from mvlm.runtime.artifact import read_manifest
+from mvlm.runtime.artifact.layout import MODEL_LIBRARY, WEIGHTS
+from mvlm.runtime.machine import read_machine
+from tests.artifacts import Shelf
+from tests.cli.command_line import mvlm
+from tests.cli.manifests import edit_manifest
+
+
+@pytest.fixture(scope="module")
+def artifact(shelf: Shelf) -> Path:
+    return shelf.artifact("ldpnet")
+
+
+@pytest.fixture
+def copy(artifact: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(artifact, tmp_path / "artifact")
+
+
+def test_inspect_shows_the_manifest(artifact: Path) -> None:
+    manifest = read_manifest(artifact)
+    written = json.loads((artifact / "manifest.json").read_bytes())
+    assert mvlm("inspect", artifact, "--json").json == written
+    shown = mvlm("inspect", artifact).stdout
+    for words in (manifest.digest, "ldpnet", MODEL_LIBRARY, manifest.abi.tvm):
+        assert words in shown
+
+
+def test_inspect_lists_the_kernels_of_each_function(artifact: Path) -> None:
+    document = mvlm("inspect", artifact, "--json", "--kernels").json
+    calls = document["kernels"]
+    layers = document["model"]["layers"]
+    assert calls["vision_tower"]["attention"] == document["model"]["vision"]["layers_used"]
+    # Queries, output, gate and up, and down in every layer, and the output head.
+    linears = sum(count for name, count in calls["decode"].items() if name.startswith("linear"))
+    assert linears == 4 * layers + 1
+    shown = mvlm("inspect", artifact, "--kernels").stdout
+    assert "decode: " in shown and "rms_norm" in shown
+
+
+def test_verify_says_that_all_is_well(artifact: Path) -> None:
+    digest = read_manifest(artifact).digest
+    result = mvlm("verify", artifact, "--json")
+    assert result.exit_code == 0
+    assert result.json["digest"] == digest
+    assert result.json["intact"] is result.json["fits_this_machine"] is True
+    shown = mvlm("verify", artifact).stdout
+    assert digest in shown and "runs here  yes" in shown
+
+
+def test_verify_names_the_damage(copy: Path) -> None:
+    content = bytearray((copy / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (copy / WEIGHTS).write_bytes(content)
+    result = mvlm("verify", copy)
+    assert result.exit_code == 1 and f"{copy / WEIGHTS} is damaged" in result.stderr
+    (copy / WEIGHTS).unlink()
+    assert "is missing" in mvlm("verify", copy).stderr
+
+
+def test_verify_names_a_stranger(copy: Path) -> None:
+    (copy / "virus.so").touch()
+    result = mvlm("verify", copy)
+    assert result.exit_code == 1 and "virus.so is not in the manifest" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "words"),
+    [
+        ("target", "architecture", "the artifact is for another architecture"),
+        ("abi", "tvm", "the artifact was compiled by another TVM"),
+    ],
+)
+def test_verify_says_where_a_whole_artifact_does_not_run(
+    copy: Path, section: str, key: str, words: str
+) -> None:
+    edit_manifest(copy, section, key, "other")
+    result = mvlm("verify", copy, "--json")
+    assert (result.exit_code, result.json["intact"]) == (0, True)
+    assert result.json["fits_this_machine"] is False and words in result.json["misfit"]
+    assert f"runs here  no: {words}" in mvlm("verify", copy).stdout
+
+
+def test_targets_describes_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = mvlm("targets", "--json").json
+    host = next(entry for entry in document["targets"] if entry["name"] == "host")
+    assert host["ready"] is True and host["linker"]
+    assert host["architecture"] == read_machine().architecture
+    assert "machine" not in document
+    assert "host: the CPU of this machine" in mvlm("targets").stdout
+
+
+def test_targets_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    host = mvlm("targets", "--json").json["targets"][0]
+    assert host["ready"] is False
+    assert host["missing"]["found"] == "no-such-compiler" and "CC" in host["missing"]["fix"]
+    shown = mvlm("targets")
+    assert shown.exit_code == 0 and "unset CC" in shown.stdout
+
+
+def test_targets_detects_this_machine() -> None:
+    machine = read_machine()
+    detected = mvlm("targets", "--detect", "--json").json["machine"]
+    assert detected["cpu"] == machine.cpu and detected["features"] == sorted(machine.features)
+    assert machine.cpu in mvlm("targets", "--detect").stdout
+    assert {entry["name"] for entry in mvlm("targets", "--json").json["targets"]} == set(
+        compile_targets.TARGETS
+    )

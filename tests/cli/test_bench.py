@@ -1,0 +1,60 @@
+"""`mvlm bench`: the document that programs rely on, and the table for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mvlm.bench import bandwidth
+from tests.artifacts import Shelf
+from tests.cli.command_line import mvlm
+
+QUICK = ("--runs", "2", "--prompt-tokens", "12", "--tokens", "3", "--threads", "1")
+SPEEDS = ("vision_ms", "prefill_tok_s", "decode_tok_s", "first_token_ms", "peak_rss_bytes")
+
+
+@pytest.fixture(autouse=True)
+def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real measurement, which takes seconds, has its own test."""
+    monkeypatch.setattr(bandwidth, "measure_in_child", lambda threads, cores: [1e9, 3e9])
+
+
+def test_document(shelf: Shelf) -> None:
+    result = mvlm("bench", shelf.artifact("ldpnet"), *QUICK, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    report = result.json
+    for name in SPEEDS:
+        spread = report[name]
+        assert 0 < spread["min"] <= spread["median"] <= spread["max"]
+    assert report["threads"] == 1
+    assert report["read_bandwidth_bytes_s"] == 2e9
+    share = report["decode_tok_s"]["median"] * report["weight_bytes_per_token"] / 2e9
+    assert report["bandwidth_share"] == pytest.approx(share)
+    assert report["machine"]["cpu"] and len(report["machine"]["load_after"]) == 3
+    assert {"python", "mvlm", "tvm", "apache-tvm-ffi", "numpy"} <= report["versions"].keys()
+    assert report["plan"] == {"runs": 2, "prompt_tokens": 12, "tokens": 3}
+
+
+def test_a_model_of_text_has_no_vision(shelf: Shelf) -> None:
+    report = mvlm("bench", shelf.artifact("text"), *QUICK, "--json").json
+    assert report["vision_ms"] == {"median": 0, "min": 0, "max": 0}
+    assert report["decode_tok_s"]["median"] > 0
+
+
+def test_table(shelf: Shelf) -> None:
+    shown = mvlm("bench", shelf.artifact("text"), *QUICK).stdout
+    for words in ("prefill", "decode", "tok/s", "2.0 GB/s read by 1 threads", "machine"):
+        assert words in shown
+
+
+def test_takes_a_picture(shelf: Shelf, tmp_path: Path) -> None:
+    result = mvlm("bench", shelf.artifact("ldpnet"), *QUICK, "--image", tmp_path / "no.png")
+    assert result.exit_code == 1 and "no file" in result.stderr
+
+
+def test_refuses_a_plan_that_does_not_fit(shelf: Shelf) -> None:
+    result = mvlm("bench", shelf.artifact("ldpnet"), "--prompt-tokens", "5")
+    assert result.exit_code == 2 and "the picture takes 4" in result.stderr
+    result = mvlm("bench", shelf.artifact("ldpnet"), "--tokens", "100000")
+    assert result.exit_code == 2 and "context" in result.stderr

@@ -1,0 +1,122 @@
+"""`mvlm compile`, and the compiling that chat does when it is given a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mvlm.cli.shared.interrupts import remembered_interrupts
+from mvlm.runtime.artifact import open_artifact
+from tests.artifacts import Shelf
+from tests.cli.command_line import finish, mvlm, start
+
+ASK = ("--quant", "q0f32", "--prompt", "Hello", "--max-tokens", "3", "--json")
+
+
+def test_writes_an_artifact_and_says_so(shelf: Shelf, tmp_path: Path) -> None:
+    artifact, dump = tmp_path / "out" / "artifact", tmp_path / "phases"
+    options = ("--quant", "q0f16", "--context", "64", "--prefill-chunk", "32", "--dump", dump)
+    result = mvlm("compile", shelf.checkpoint("text"), *options, "-o", artifact, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    manifest = open_artifact(artifact)
+    assert (
+        result.json.items()
+        >= {
+            "artifact": str(artifact),
+            "digest": manifest.digest,
+            "bytes": sum(entry.size for entry in manifest.files),
+            "target": "host",
+            "quantization": {"language": "q0f16", "vision": "q0f16"},
+        }.items()
+    )
+    assert result.json["seconds"] > 0
+    assert manifest.model["context"] == 64
+    phases = sorted(path.name for path in dump.iterdir())
+    assert phases == ["0-graph.py", "1-kernels.py", "2-fuse.py", "3-schedule.py", "4-lower.py"]
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "words"),
+    [
+        (("--target", "toaster"), 2, "unknown target"),
+        (("--quant", "q1"), 2, "unknown quantization"),
+        (("--vision-quant", "q1"), 2, "unknown quantization"),
+        (("--context", "0"), 2, "--context"),
+        (("--prefill-chunk", "0"), 2, "--prefill-chunk"),
+    ],
+)
+def test_refuses_what_it_cannot_compile(
+    shelf: Shelf, tmp_path: Path, options: tuple[str, str], exit_code: int, words: str
+) -> None:
+    result = mvlm("compile", shelf.checkpoint("text"), *options, "-o", tmp_path / "artifact")
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert result.stderr.startswith("error: ") and words in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_does_not_write_over_other_files(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("three years' work")
+    result = mvlm("compile", shelf.checkpoint("text"), "-o", tmp_path)
+    assert result.exit_code == 2 and "in the way" in result.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "three years' work"
+
+
+def test_chat_compiles_a_checkpoint_once_in_a_process_of_its_own(
+    shelf: Shelf, empty_cache: Path
+) -> None:
+    code = (
+        "import sys; from mvlm.cli.app import run; code = run(sys.argv[1:]);"
+        "print([m for m in ('tvm', 'torch') if m in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    ask = ("chat", shelf.checkpoint("text"), *ASK)
+    first = finish(start(*ask, code=code))
+    assert first.exit_code == 0
+    note, modules = first.stderr.splitlines()
+    assert note.startswith("compiling text (q0f32)") and modules == "[]"
+    (artifact,) = (empty_cache / "artifacts").iterdir()
+    open_artifact(artifact)
+    again = finish(start(*ask, code=code))
+    assert again.stderr.splitlines() == ["[]"]
+    assert again.json["token_ids"] == first.json["token_ids"]
+
+
+def test_a_failed_compilation_is_reported_once(shelf: Shelf, empty_cache: Path) -> None:
+    empty_cache.write_text("a file in the cache's place")
+    result = finish(start("chat", shelf.checkpoint("text"), *ASK))
+    assert result.exit_code == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "cannot write" in errors[0]
+    assert result.json["error"]["message"] == errors[0]
+
+
+@pytest.mark.parametrize("verb", ["compile", "chat"])
+def test_interrupted_it_leaves_nothing(shelf: Shelf, empty_cache: Path, verb: str) -> None:
+    more = ("--json",) if verb == "compile" else ASK
+    process = start(verb, shelf.checkpoint("text"), *more)
+    _wait_until(lambda: any(empty_cache.rglob(".*.staging-*")))
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.splitlines().count("interrupted") == 1
+    assert list((empty_cache / "artifacts").iterdir()) == []
+
+
+def _wait_until(holds: Callable[[], bool], timeout: float = 60) -> None:
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_an_interrupt_that_compiled_code_swallows_is_raised_again() -> None:
+    with remembered_interrupts() as raise_if_interrupted:
+        raise_if_interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            raise_if_interrupted()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

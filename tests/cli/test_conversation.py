@@ -1,0 +1,126 @@
+"""`mvlm chat` as a conversation: piped in, and typed by a person on a terminal."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.artifacts import Shelf
+from tests.cli.command_line import Terminal, mvlm
+
+SHORT = ("--max-tokens", "4")
+
+
+@pytest.fixture(scope="module")
+def artifact(shelf: Shelf) -> Path:
+    return shelf.artifact("ldpnet")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a picture.png"
+    Image.effect_noise((50, 40), 90).convert("RGB").save(path)
+    return path
+
+
+def _answers(stdout: str) -> list[str]:
+    return stdout.splitlines()
+
+
+def test_answers_alone_go_to_standard_output(artifact: Path) -> None:
+    result = mvlm("chat", artifact, *SHORT, stdin="One?\n\n  \nTwo?\n")
+    assert result.exit_code == 0
+    assert len(_answers(result.stdout)) == 2
+    assert ">" not in result.stdout
+
+
+def test_a_conversation_has_a_memory_until_it_is_reset(artifact: Path) -> None:
+    again = mvlm("chat", artifact, *SHORT, stdin="One?\nTwo?\nOne?\n/reset\nOne?\n")
+    first, _, third, fourth = _answers(again.stdout)
+    assert first == fourth != third
+
+
+def test_a_picture_is_shown_with_the_next_question(artifact: Path, picture: Path) -> None:
+    asked = ("chat", artifact, *SHORT)
+    commanded = mvlm(*asked, stdin=f"/image {picture}\nWhat is this?\nAnd now?\n")
+    optioned = mvlm(*asked, "--image", picture, stdin="What is this?\nAnd now?\n")
+    quoted = mvlm(*asked, stdin=f"/image '{picture}'\nWhat is this?\nAnd now?\n")
+    blind = mvlm(*asked, stdin="What is this?\nAnd now?\n")
+    assert commanded.stdout == optioned.stdout == quoted.stdout != blind.stdout
+
+
+def test_an_error_does_not_end_it(artifact: Path) -> None:
+    said = (
+        "/image no.png\n/nope\n/image\n" + "word " * 5000 + "\nStill there?\n/quit\nNever asked\n"
+    )
+    result = mvlm("chat", artifact, *SHORT, stdin=said)
+    assert (result.exit_code, len(_answers(result.stdout))) == (0, 1)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    for error, words in zip(
+        errors, ("no file no.png", "/image, /reset, /help, /quit", "/image", "context"), strict=True
+    ):
+        assert words in error
+
+
+def test_a_bad_picture_at_the_start_ends_it(artifact: Path) -> None:
+    assert mvlm("chat", artifact, "--image", "no.png", stdin="Hello?\n").exit_code == 1
+
+
+def test_help_names_the_commands(artifact: Path) -> None:
+    shown = mvlm("chat", artifact, stdin="/help\n").stdout
+    assert all(command in shown for command in ("/image", "/reset", "/help", "/quit"))
+
+
+def test_says_when_turns_are_forgotten(artifact: Path) -> None:
+    asked = ("chat", artifact, "--context", "160", "--max-tokens", "30", "--temperature", "2")
+    result = mvlm(*asked, stdin="What is it?\n" * 4)
+    assert result.exit_code == 0
+    assert "forgotten" in result.stderr
+
+
+def test_a_person_has_a_prompt_speeds_and_a_history(artifact: Path) -> None:
+    terminal = Terminal("chat", artifact, *SHORT)
+    banner = terminal.wait_for("> ")
+    assert "ldpnet q0f32" in banner and "/help" in banner
+    terminal.type("What is it?\n")
+    assert "tok/s" in terminal.wait_for("\n> ")
+    terminal.type("\x1b[A")  # the arrow up brings the question back
+    terminal.wait_for("What is it?")
+    terminal.type("\n")
+    terminal.wait_for("tok/s")
+    terminal.wait_for("> ")
+    terminal.type("\x04")
+    assert terminal.leave() == 0
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_conversation(artifact: Path) -> None:
+    terminal = Terminal("chat", artifact, "--max-tokens", "1900")
+    terminal.wait_for("> ")
+    terminal.type("Tell me all.\n")
+    terminal.wait_for("Tell me all.\r\n.")
+    terminal.type("\x03")
+    assert "cancelled" in terminal.wait_for("\n> ")
+    terminal.type("/reset\n")
+    terminal.wait_for("a new conversation")
+    terminal.wait_for("> ")
+    terminal.type("\x03")
+    terminal.wait_for("Ctrl-D to leave")
+    terminal.type("\x03")
+    assert terminal.leave() == 130
+    assert "Traceback" not in terminal.seen
+
+
+def test_what_a_model_says_cannot_reprogram_the_terminal(artifact: Path) -> None:
+    terminal = Terminal(
+        "chat", artifact, "--temperature", "90", "--seed", "3", "--max-tokens", "300"
+    )
+    terminal.wait_for("> ")
+    terminal.type("Say anything.\n")
+    said = terminal.wait_for("tok/s").partition("Say anything.")[2]
+    terminal.type("/quit\n")
+    assert terminal.leave() == 0
+    own = re.sub(r"\x1b\[(2|0)m|\x1b\[\?2004[hl]|\r\n", "", said)
+    assert all(c.isprintable() or c in "\n\t" for c in own)

@@ -1,0 +1,46 @@
+"""`mvlm demo`, with a random model in the bundled one's place: quick, and just as talkative."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mvlm.cli import demo
+from tests.artifacts import Shelf
+from tests.cli.command_line import mvlm
+
+SPEEDS = ("vision", "prefill", "decode", "peak RSS")
+
+
+@pytest.fixture(autouse=True)
+def random_model(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = shelf.artifact("ldpnet")
+    monkeypatch.setattr(demo, "find_artifact", lambda *_, **__: artifact)
+
+
+def test_says_what_it_looks_at_what_it_asks_and_how_fast_it_was() -> None:
+    result = mvlm("demo")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    picture = Path(lines[0].removeprefix("picture").strip())
+    assert picture.name == "demo.png" and picture.is_file()
+    assert lines[1] == "question  Describe the picture."
+    assert lines[2].startswith("answer    ")
+    assert all(any(line.startswith(name) for line in lines) for name in SPEEDS)
+    assert "\u2580" not in result.stdout
+
+
+def test_looks_at_another_picture_and_asks_something_else(tmp_path: Path) -> None:
+    picture = tmp_path / "mine.jpg"
+    Image.new("RGB", (90, 30), "green").save(picture)
+    result = mvlm("demo", "--image", picture, "--prompt", "What colour?", "--json")
+    assert result.exit_code == 0
+    assert (result.json["picture"], result.json["prompt"]) == (str(picture), "What colour?")
+    assert {"text", "token_ids", "finish_reason", "usage", "stats"} <= result.json.keys()
+
+
+def test_refuses_what_is_no_picture(tmp_path: Path) -> None:
+    result = mvlm("demo", "--image", tmp_path / "none.png")
+    assert (result.exit_code, result.stdout) == (1, "")

@@ -1,0 +1,335 @@
+"""Checkpoints and toolchains that cannot be compiled, and what is written when they can."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mvlm.compile import builder, toolchain
+from mvlm.compile.builder import compile_job
+from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.targets import CompileTarget
+from mvlm.compile.toolchain import Linker, find_host_linker
+from mvlm.models.mobilevlm import MobileVLM
+from mvlm.models.quantization import dequantize_q4
+from mvlm.runtime.artifact import layout, map_weights, open_artifact
+from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, TokenizerError, UsageError
+from mvlm.runtime.settings import read_settings
+from tests.artifacts import Shelf
+from tests.models.rounding import to_q4
+from tests.reference import write_random_checkpoint
+from tests.reference.checkpoints import save_weights
+from tests.reference.model import load_tensors
+
+Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_random_checkpoint(tmp_path / "model", "text", seed=0, num_hidden_layers=1)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "output" / "artifact"
+
+
+@pytest.fixture
+def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generate no code: it takes longest, and is not what most of these tests are about."""
+
+    def instead(
+        model: MobileVLM, job: CompileJob, target: CompileTarget, folder: Path, *_: object
+    ) -> list[Any]:
+        for path in (layout.MODEL_LIBRARY, layout.RUNTIME_LIBRARY, layout.KERNELS):
+            (folder / path).write_text("{}")
+        return model.export(target.tvm)[1]
+
+    monkeypatch.setattr(builder, "_write_library", instead)
+
+
+def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
+    """Replace or (None) remove tensors; dots are written as double underscores."""
+    tensors = load_tensors(folder)
+    for name, tensor in changes.items():
+        tensors.pop(name.replace("__", "."))
+        if tensor is not None:
+            tensors[name.replace("__", ".")] = tensor
+    save_weights(folder, tensors, file_format="safetensors")
+
+
+def refuse(folder: Path, output: Path, kind: type[MvlmError], match: str) -> None:
+    """Assert that compiling fails and leaves nothing behind."""
+    with pytest.raises(kind, match=match):
+        compile_job(plan_job(folder, quantization="q0f32"), output)
+    assert not output.exists()
+    assert not output.parent.exists() or not list(output.parent.iterdir())
+
+
+# --- weights ------------------------------------------------------------------------------------
+
+
+def test_a_missing_shard(tmp_path: Path, output: Path) -> None:
+    folder = write_random_checkpoint(tmp_path / "sharded", "text", seed=0, shards=3)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    refuse(folder, output, CheckpointError, r"lists files that are not beside it: model-00002")
+
+
+@pytest.mark.parametrize("file_format", ["safetensors", "bin"])
+def test_a_truncated_shard(tmp_path: Path, output: Path, file_format: str) -> None:
+    folder = write_random_checkpoint(
+        tmp_path / "sharded", "text", seed=0, shards=2, file_format=file_format
+    )
+    shard = next(folder.glob(f"*00002-of-00002.{file_format}"))
+    os.truncate(shard, shard.stat().st_size // 2)
+    refuse(folder, output, CheckpointError, shard.name)
+
+
+def test_a_missing_tensor(checkpoint: Path, output: Path) -> None:
+    rewrite(checkpoint, model__norm__weight=None)
+    refuse(checkpoint, output, CheckpointError, r"missing.*model\.norm\.weight|model\.norm\.weight")
+
+
+def test_a_misshapen_tensor(checkpoint: Path, output: Path) -> None:
+    rewrite(checkpoint, model__norm__weight=torch.ones(127))
+    refuse(checkpoint, output, CheckpointError, r"model\.norm\.weight.*128.*127")
+
+
+def test_a_tensor_of_another_dtype(checkpoint: Path, output: Path) -> None:
+    rewrite(checkpoint, model__norm__weight=torch.ones(128, dtype=torch.int8))
+    refuse(checkpoint, output, CheckpointError, r"not float32.*model\.norm\.weight \(I8\)")
+
+
+@pytest.mark.usefixtures("no_code")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite(checkpoint: Path, output: Path, value: float) -> None:
+    weight = load_tensors(checkpoint)[Q_PROJ]
+    weight[3, 5] = value
+    rewrite(checkpoint, **{Q_PROJ.replace(".", "__"): weight})
+    refuse(checkpoint, output, CheckpointError, rf"{Q_PROJ} holds NaN.*found 1 of")
+
+
+@pytest.mark.usefixtures("no_code")
+def test_opposite_infinities_do_not_cancel(checkpoint: Path, output: Path) -> None:
+    weight = load_tensors(checkpoint)[Q_PROJ]
+    weight[0, 0], weight[0, 1] = float("inf"), float("-inf")
+    rewrite(checkpoint, **{Q_PROJ.replace(".", "__"): weight})
+    refuse(checkpoint, output, CheckpointError, "found 2 of")
+
+
+@pytest.mark.usefixtures("no_code")
+def test_large_weights_are_no_infinities(checkpoint: Path, output: Path) -> None:
+    """Their sum is beyond float32."""
+    rewrite(checkpoint, model__norm__weight=torch.full((128,), 3e38))
+    compile_job(plan_job(checkpoint, quantization="q0f32"), output)
+
+
+@pytest.mark.usefixtures("no_code")
+def test_weights_beyond_float16(checkpoint: Path, output: Path) -> None:
+    weight = load_tensors(checkpoint)[Q_PROJ]
+    weight[3, 5] = 1e5
+    rewrite(checkpoint, **{Q_PROJ.replace(".", "__"): weight})
+    with pytest.raises(CheckpointError, match=r"q_proj.*do not fit into float16.*q0f32"):
+        compile_job(plan_job(checkpoint, quantization="q0f16"), output)
+    assert not output.exists()
+
+
+@pytest.mark.usefixtures("no_code")
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_weights_are_the_checkpoints(tmp_path: Path, output: Path, dtype: str) -> None:
+    folder = write_random_checkpoint(tmp_path / "typed", "text", seed=3, dtype=dtype)
+    compile_job(plan_job(folder, quantization="q0f32"), output)
+    names = [t["name"] for t in json.loads((output / layout.WEIGHTS_INDEX).read_text())["tensors"]]
+    arrays = dict(zip(names, map_weights(output), strict=True))
+    expected = load_tensors(folder)
+    np.testing.assert_array_equal(
+        arrays["decoder.lm_head.weight"].T, expected["lm_head.weight"].numpy()
+    )
+    stacked = torch.cat([expected[Q_PROJ.replace("q_proj", f"{part}_proj")] for part in "qkv"])
+    np.testing.assert_array_equal(
+        arrays["decoder.layers.0.attention.qkv.weight"].T, stacked.numpy()
+    )
+
+
+@pytest.mark.usefixtures("no_code")
+def test_four_bit_weights_are_those_of_mlc(checkpoint: Path, output: Path) -> None:
+    compile_job(plan_job(checkpoint, quantization="q4f16_1"), output)
+    names = [t["name"] for t in json.loads((output / layout.WEIGHTS_INDEX).read_text())["tensors"]]
+    arrays = dict(zip(names, map_weights(output), strict=True))
+    name = "decoder.layers.0.down"
+    words, scales = arrays[f"{name}.q_weight"], arrays[f"{name}.q_scale"]
+    found = dequantize_q4(words.T, scales.T, 256)
+    expected = load_tensors(checkpoint)["model.layers.0.mlp.down_proj.weight"].numpy()
+    np.testing.assert_array_equal(found, to_q4(expected))
+
+
+# --- tokenizers, targets, toolchains ------------------------------------------------------------
+
+
+def test_a_tokenizer_with_too_many_pieces(tmp_path: Path, output: Path) -> None:
+    folder = write_random_checkpoint(tmp_path / "few", "text", seed=0, vocab_size=383)
+    refuse(folder, output, TokenizerError, r"does not belong.*at most 383 pieces.*found 384")
+
+
+def test_a_model_with_rows_to_spare(tmp_path: Path, output: Path, no_code: None) -> None:
+    folder = write_random_checkpoint(tmp_path / "many", "text", seed=0, vocab_size=400)
+    compile_job(plan_job(folder, quantization="q0f32"), output)
+    assert read_settings(output).vocabulary == 400
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", None])
+def test_a_damaged_tokenizer(checkpoint: Path, output: Path, content: bytes | None) -> None:
+    path = checkpoint / "tokenizer.model"
+    path.write_bytes(path.read_bytes()[:1000] if content is None else content)
+    refuse(checkpoint, output, TokenizerError, r"tokenizer\.model")
+
+
+def test_no_tokenizer(checkpoint: Path, output: Path) -> None:
+    (checkpoint / "tokenizer.model").unlink()
+    refuse(checkpoint, output, CheckpointError, "has no tokenizer")
+
+
+def test_an_unknown_target(checkpoint: Path, output: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown target: expected host.*found 'pdp11'"):
+        compile_job(plan_job(checkpoint, target="pdp11"), output)
+
+
+def test_no_linker(checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(output))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    refuse(checkpoint, output, TargetError, r"no C compiler.*cc, gcc, clang.*pip install ziglang")
+
+
+def test_a_linker_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "broken-cc"
+    script.write_text("#!/bin/sh\necho out of cheese >&2\nexit 3\n")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CC", str(script))
+    with pytest.raises(TargetError, match=r"linking model\.so with .*broken-cc.*out of cheese"):
+        find_host_linker().link(tmp_path / "model.so", [])
+
+
+def test_a_cc_that_is_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(TargetError, match=r"\$CC is not a program: found no-such-compiler"):
+        find_host_linker()
+
+
+def test_a_cc_with_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `ccache gcc` or `gcc -m64`, which build systems set."""
+    monkeypatch.setenv("CC", "gcc -m64")
+    assert find_host_linker().command[1:] == ("-m64",)
+
+
+def test_an_empty_cc_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "")
+    assert find_host_linker().description in toolchain._COMPILERS
+
+
+def test_a_linker_that_is_not_there(tmp_path: Path) -> None:
+    linker = Linker((str(tmp_path / "gone"),), "gone")
+    with pytest.raises(TargetError, match="gone"):
+        linker.link(tmp_path / "out.so", [])
+
+
+def test_another_tvm(checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "package_versions", lambda: {"apache-tvm": "0.26.0"})
+    refuse(checkpoint, output, TargetError, r"expected 0\.27.*found 0\.26\.0.*pip install")
+
+
+@pytest.mark.parametrize("there", ["a file", "a folder"])
+def test_something_in_the_way(checkpoint: Path, tmp_path: Path, there: str) -> None:
+    output = tmp_path / "mine"
+    if there == "a folder":
+        output.mkdir()
+        (output / "thesis.txt").write_text("mine")
+    else:
+        output.write_text("mine")
+    with pytest.raises(UsageError, match="is in the way"):
+        compile_job(plan_job(checkpoint), output)
+    assert (output / "thesis.txt" if output.is_dir() else output).read_text() == "mine"
+
+
+# --- what is written ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_code")
+def test_a_tied_head_does_not_count_past_the_end(tmp_path: Path, output: Path) -> None:
+    folder = write_random_checkpoint(
+        tmp_path / "tied", "text", seed=0, num_hidden_layers=1, tie_word_embeddings=True
+    )
+    counts: list[tuple[int, int]] = []
+
+    def progress(step: str, done: int, total: int) -> None:
+        if step == "weights":
+            counts.append((done, total))
+
+    compile_job(plan_job(folder, quantization="q0f32"), output, progress=progress)
+    assert counts[-1][0] == counts[-1][1]
+
+
+def test_compiling_again_gives_the_same_artifact(shelf: Shelf, tmp_path: Path) -> None:
+    """Bit by bit, so that anyone can check where an artifact comes from."""
+    first = shelf.artifact("text")
+    second = tmp_path / "again"
+    seen: list[tuple[str, int, int]] = []
+    compile_job(
+        plan_job(shelf.checkpoint("text"), quantization="q0f32"),
+        second,
+        progress=lambda *report: seen.append(report),
+    )
+    left, right = open_artifact(first), open_artifact(second)
+    pairs = zip(left.files, right.files, strict=True)
+    assert [one.path for one, other in pairs if one != other] == []
+    assert left.digest == right.digest
+    check_progress(seen)
+
+
+def check_progress(seen: list[tuple[str, int, int]]) -> None:
+    """It goes forwards, step by step, to the end of each."""
+    steps = list(dict.fromkeys(step for step, _, _ in seen))
+    names = ["graph", "kernels", "fuse", "schedule", "lower", "code", "link"]
+    assert steps == [*(f"compile: {name}" for name in names), "weights", "manifest"]
+    for prefix in ("compile", "weights", "manifest"):
+        counts = [(done, total) for step, done, total in seen if step.startswith(prefix)]
+        assert counts == sorted(counts)
+        assert len({total for _, total in counts}) == 1
+        assert counts[-1][0] == counts[-1][1]
+
+
+def test_the_artifact_says_what_it_was_made_from(shelf: Shelf) -> None:
+    manifest = open_artifact(shelf.artifact("ldpnet"))
+    assert manifest.model["name"] == "ldpnet"
+    assert manifest.model["vision"]["projector"] == "ldpnet"
+    tensors = load_tensors(shelf.checkpoint("ldpnet"))
+    clip = load_tensors(shelf.checkpoint("ldpnet").with_name("ldpnet-clip"))
+    # Of the tower's three layers the last is unused, and so is its last normalization.
+    used = {
+        name: tensor
+        for name, tensor in clip.items()
+        if name.startswith("vision_model.")
+        and not name.startswith(("vision_model.encoder.layers.2.", "vision_model.post_layernorm"))
+    }
+    parameters = sum(tensor.numel() for tensor in [*tensors.values(), *used.values()])
+    assert manifest.model["parameters"] == parameters
+    toolchain_entry = manifest.provenance["toolchain"]
+    assert {"apache-tvm", "apache-tvm-ffi", "llvm", "linker", "numpy"} <= toolchain_entry.keys()
+    job = plan_job(shelf.checkpoint("ldpnet"), quantization="q0f32")
+    assert manifest.provenance["checkpoint"] == job.checkpoint_digest()
+
+
+def test_an_existing_artifact_is_replaced(shelf: Shelf, tmp_path: Path, no_code: None) -> None:
+    place = Path(shutil.copytree(shelf.artifact("ldpnet"), tmp_path / "artifact"))
+    compile_job(plan_job(shelf.checkpoint("text"), quantization="q0f32"), place)
+    assert open_artifact(place).model["name"] == "text"
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

@@ -1,0 +1,151 @@
+"""The phases: what a module is after each, and how they are dumped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tvm
+from tvm import relax
+
+from mvlm.compile import pipeline
+from mvlm.compile.pipeline import lower, phases, tensor_functions
+from mvlm.compile.targets import TARGETS, find_target, host_target
+from mvlm.models.config import read_config
+from mvlm.models.mobilevlm import MobileVLM
+from mvlm.models.quantization import SCHEMES
+from mvlm.runtime.errors import TargetError, UsageError
+from mvlm.runtime.machine import Machine, read_machine
+from mvlm.schedules import find_kernels
+from tests.artifacts import Shelf
+
+NAMES = ["graph", "kernels", "fuse", "schedule", "lower"]
+HEAVY = {"linear", "attention", "embedding", "depthwise_convolution"}
+
+
+@pytest.fixture(scope="module")
+def dumped(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dump of a small model of all parts, 4-bit."""
+    folder = tmp_path_factory.mktemp("dump") / "deep" / "er"
+    config, target = read_config(shelf.checkpoint("ldpnet")), host_target()
+    module, _ = MobileVLM(config, SCHEMES["q4f16_1"]).export(target.tvm)
+    lower(module, target.tvm, target.kernels, {"n": 512}, folder)
+    return folder
+
+
+def after(dumped: Path, name: str) -> str:
+    return (dumped / f"{NAMES.index(name)}-{name}.py").read_text()
+
+
+def test_a_file_for_every_phase(dumped: Path) -> None:
+    assert sorted(path.name for path in dumped.iterdir()) == [
+        f"{number}-{name}.py" for number, name in enumerate(NAMES)
+    ]
+    assert [phase.name for phase in phases(find_kernels("cpu"), {})] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dumps_are_python(dumped: Path, name: str) -> None:
+    text = after(dumped, name)
+    compile(text, name, "exec")
+    assert "from tvm.script import" in text
+    assert "class Module" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_functions_keep_their_names(dumped: Path, name: str) -> None:
+    for function in ("embed", "prefill", "prefill_all", "decode", "vision_tower", "projector"):
+        assert f"def {function}(" in after(dumped, name)
+
+
+def test_graph_holds_definitions(dumped: Path) -> None:
+    for operation in HEAVY:
+        assert f'"mvlm.op": "{operation}"' in after(dumped, "graph")
+    assert "R.rms_norm" in after(dumped, "graph") or "R.nn.rms_norm" in after(dumped, "graph")
+    assert (
+        "is_scheduled"
+        not in after(dumped, "graph").split("class Module")[1].split("def attention")[0]
+    )
+
+
+def test_operators_are_gone_after_fusing(dumped: Path) -> None:
+    assert "R.nn." not in after(dumped, "fuse")
+    assert "R.add(" not in after(dumped, "fuse")
+
+
+def test_everything_is_scheduled_and_lowered(dumped: Path) -> None:
+    assert "T.parallel(" in after(dumped, "schedule")
+    assert "T.vectorized(" in after(dumped, "schedule")
+    assert "R.call_tir(" not in after(dumped, "lower")
+    assert "R.vm." in after(dumped, "lower") or "vm.builtin" in after(dumped, "lower")
+
+
+def test_what_is_ours_is_scheduled_and_nothing_dumped_unasked(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[str] = []
+    config, target = read_config(shelf.checkpoint("text")), host_target()
+    module, _ = MobileVLM(config, SCHEMES["q0f16"]).export(target.tvm)
+    lowered = lower(module, target.tvm, target.kernels, {"n": 512}, entered=seen.append).module
+    assert seen == NAMES
+    assert not list(tmp_path.iterdir())
+    # The KV cache brings kernels of its own, and lowering adds arithmetic on shapes.
+    foreign = ("batch_", "tree_attn", "shape_func", "compute_symbolic_expr")
+    plain = {
+        variable.name_hint
+        for variable, function in tensor_functions(lowered)
+        if not function.attrs.get("tirx.is_scheduled", False)
+    }
+    assert {name for name in plain if not name.startswith(foreign)} == set()
+
+
+def test_every_heavy_linear_has_a_kernel(dumped: Path) -> None:
+    """A definition that no kernel serves would run on one thread, a multiplication at a time."""
+    text = after(dumped, "schedule")
+    for operation in ("linear", "attention"):
+        for part in text.split("@T.prim_func")[1:]:
+            if f'"mvlm.op": "{operation}"' in part:
+                assert "T.parallel(" in part
+
+
+def test_memory_is_planned_for_the_largest_chunk() -> None:
+    module = tvm.IRModule()
+    module["main"] = relax.Function([], relax.Tuple([]), relax.TupleType([]))
+    bounded = pipeline._bound_extents({"n": 64})(module)
+    assert bounded["main"].attrs["tir_var_upper_bound"]["n"] == 64
+
+
+# --- targets ------------------------------------------------------------------------------------
+
+
+def test_targets_by_name() -> None:
+    assert find_target("host").summary
+    assert set(TARGETS) == {target.name for target in TARGETS.values()}
+    with pytest.raises(UsageError, match=r"unknown target: expected host.*found 'abacus'"):
+        find_target("abacus")
+
+
+def test_the_host_is_this_machine() -> None:
+    target, machine = host_target(), read_machine()
+    assert target.architecture == machine.architecture
+    assert set(target.features) == machine.features
+    assert target.tvm.kind.name == "llvm"
+    assert list(target.options["mattr"]) == machine.llvm_attributes
+
+
+def test_an_architecture_without_a_triple() -> None:
+    machine = Machine("riscv64", "a CPU", frozenset(), cores=1, memory_bytes=1 << 30)
+    with pytest.raises(TargetError, match=r"not supported: expected x86_64 or aarch64.*riscv64"):
+        host_target(machine)
+
+
+def test_features_that_are_masked_are_not_used() -> None:
+    """As in a virtual machine that hides AVX from a CPU whose model has it."""
+    here = read_machine()
+    if here.architecture != "x86_64":
+        pytest.skip("names features of x86")
+    masked = Machine(here.architecture, here.cpu, here.features - {"avx2", "fma"}, 1, 1 << 30)
+    target = host_target(masked)
+    assert {"-avx2", "-fma"} <= set(target.options["mattr"])
+    assert "avx2" not in target.features

@@ -1,0 +1,27 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.artifacts import Shelf
+
+# torch's threads and TVM's would fight over the cores; both read this when they start.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Compiled artifacts of small random models, each compiled once a session."""
+    return Shelf(tmp_path_factory.mktemp("shelf"))
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, in the place of the user's."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("MVLM_CACHE", str(folder))
+    return folder

@@ -1,0 +1,82 @@
+"""Runs one operation of `models.ops` on its own: as its definition says, or by a CPU kernel."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from tvm import tirx
+from tvm.relax.frontend import nn
+
+from mvlm.compile.targets import host_target
+from mvlm.schedules.cpu import KERNELS
+
+Array = npt.NDArray[Any]
+# A shape with names for extents that are known at run time only, and a dtype.
+Spec = tuple[tuple[int | str, ...], str]
+
+
+def trace(function: Callable[..., nn.Tensor], specs: Sequence[Spec]) -> tvm.IRModule:
+    """Export a function of tensors as a Relax module."""
+
+    class Traced(nn.Module):
+        def forward(self, *tensors: nn.Tensor) -> nn.Tensor:
+            return function(*tensors)
+
+    # The exporter reads the names of the arguments from the signature.
+    names = [f"a{index}" for index in range(len(specs))]
+    scope: dict[str, Any] = {"function": function}
+    exec(f"def forward(self, {', '.join(names)}): return function({', '.join(names)})", scope)
+    Traced.forward = scope["forward"]  # type: ignore[method-assign]
+    spec = {
+        name: nn.spec.Tensor(list(shape), dtype)
+        for name, (shape, dtype) in zip(names, specs, strict=True)
+    }
+    modes = {"param_mode": "none", "effect_mode": "none"}
+    module, _ = Traced().export_tvm(spec={"forward": {**spec, "$": modes}})
+    return module
+
+
+def definition(function: Callable[..., nn.Tensor], specs: Sequence[Spec]) -> tirx.PrimFunc:
+    """Return the one operation that a function of tensors is made of."""
+    module = trace(function, specs)
+    found = [f for _, f in module.functions_items() if isinstance(f, tirx.PrimFunc)]
+    assert len(found) == 1
+    return found[0]
+
+
+def kernel(of: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Return the CPU kernel that replaces a definition."""
+    replaced = KERNELS.replace(of)
+    assert replaced is not None, "no kernel serves this operation"
+    return replaced
+
+
+def run(function: tirx.PrimFunc, inputs: Sequence[Array], out_shape: tuple[int, ...]) -> Array:
+    """Compile a TensorIR function for this machine and call it."""
+    return compiled(function)(inputs, out_shape)
+
+
+def compiled(
+    function: tirx.PrimFunc,
+) -> Callable[[Sequence[Array], tuple[int, ...]], Array]:
+    """Compile a TensorIR function for this machine; its last argument is the float32 output."""
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    executable = tvm.compile(module, target=_target())["main"]
+
+    def call(inputs: Sequence[Array], out_shape: tuple[int, ...]) -> Array:
+        # Filled, so that an element that is never written shows.
+        out = tvm.runtime.tensor(np.full(out_shape, np.nan, np.float32))
+        executable(*(tvm.runtime.tensor(np.ascontiguousarray(value)) for value in inputs), out)
+        return out.numpy()
+
+    return call
+
+
+@functools.cache
+def _target() -> tvm.target.Target:
+    return host_target().tvm

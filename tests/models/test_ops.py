@@ -1,0 +1,89 @@
+"""The definitions of the heavy operations, against NumPy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mvlm.models import ops
+from mvlm.models.quantization import quantize_q4
+from tests.kernels import Spec, definition, run
+from tests.oracles import attention, depthwise_convolution, from_q4, linear
+
+# Sums of float32 products in another order differ by a few units in the last place of the
+# largest partial sum; the inputs below keep those sums near ten.
+TOLERANCE = 1e-5
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("rows", [1, 5, "n"])
+def test_linear(storage: str, rows: int | str) -> None:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((3 if rows == "n" else int(rows), 41), np.float32)
+    weight = random.standard_normal((41, 7), np.float32).astype(storage)
+    specs: list[Spec] = [((1, rows, 41), "float32"), ((41, 7), storage)]
+    function = definition(lambda x, w: ops.linear(x, (w,)), specs)
+    assert function.attrs["mvlm.op"] == "linear"
+    found = run(function, [x, weight], (len(x), 7))
+    np.testing.assert_allclose(found, linear(x, weight), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("width", [1, 8, 31, 33, 64])
+def test_q4_linear(width: int) -> None:
+    random = np.random.default_rng(1)
+    x = random.standard_normal((2, width), np.float32)
+    words, scales = quantize_q4(random.standard_normal((5, width), np.float32))
+    specs: list[Spec] = [
+        ((1, "n", width), "float32"),
+        (words.T.shape, "uint32"),
+        (scales.T.shape, "float16"),
+    ]
+    function = definition(lambda x, w, s: ops.linear(x, (w, s)), specs)
+    found = run(function, [x, words.T, scales.T], (2, 5))
+    np.testing.assert_allclose(found, linear(x, from_q4(words, scales, width).T), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_embedding(storage: str) -> None:
+    table = np.random.default_rng(2).standard_normal((9, 6), np.float32).astype(storage)
+    ids = np.array([8, 0, 3, 3], np.int32)
+    function = definition(
+        lambda i, t: ops.embedding(i, (t,), 6), [((1, "n"), "int32"), ((9, 6), storage)]
+    )
+    np.testing.assert_array_equal(run(function, [ids, table], (4, 6)), table[ids])
+
+
+@pytest.mark.parametrize("width", [6, 32, 36, 40])
+def test_q4_embedding(width: int) -> None:
+    words, scales = quantize_q4(
+        np.random.default_rng(3).standard_normal((9, width), np.float32) * 0.02
+    )
+    ids = np.array([8, 0, 3, 3], np.int32)
+    specs: list[Spec] = [((1, "n"), "int32"), (words.shape, "uint32"), (scales.shape, "float16")]
+    function = definition(lambda i, w, s: ops.embedding(i, (w, s), width), specs)
+    found = run(function, [ids, words, scales], (4, width))
+    np.testing.assert_array_equal(found, from_q4(words, scales, width)[ids])
+
+
+@pytest.mark.parametrize(("length", "heads", "head_dim"), [(1, 1, 2), (7, 2, 6), (17, 3, 8)])
+def test_attention(length: int, heads: int, head_dim: int) -> None:
+    qkv = np.random.default_rng(4).standard_normal((length, 3 * heads * head_dim), np.float32)
+    function = definition(lambda x: ops.attention(x, heads), [((1, *qkv.shape), "float32")])
+    found = run(function, [qkv], (length, heads * head_dim))
+    np.testing.assert_allclose(found, attention(qkv, heads), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("grid", "stride"), [(1, 1), (1, 2), (2, 2), (4, 1), (5, 2), (6, 2), (7, 1)]
+)
+def test_depthwise_convolution(grid: int, stride: int) -> None:
+    random = np.random.default_rng(5)
+    x = random.standard_normal((grid, grid, 5), np.float32)
+    taps = random.standard_normal((9, 5), np.float32)
+    function = definition(
+        lambda x, w: ops.depthwise_convolution(x, w, grid, stride),
+        [((1, grid * grid, 5), "float32"), ((9, 5), "float32")],
+    )
+    expected = depthwise_convolution(x, taps, stride)
+    found = run(function, [x, taps], expected.shape)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)

@@ -1,0 +1,234 @@
+"""Compiled models against the torch reference: every stage, every family, every quantization.
+
+The tolerances are the reference's own (`FEATURE_TOLERANCE`, `LOGIT_TOLERANCE`), which are tight
+enough to show a tanh GELU or a wrong epsilon. They hold for float16 and 4-bit weights as well,
+because the reference then computes with the very same rounded weights: what is compared is the
+arithmetic, and that is float32 everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mvlm.compile.builder import compile_job
+from mvlm.compile.job import plan_job
+from mvlm.runtime.model import Model
+from mvlm.runtime.session import Reading, Session, Trace
+from tests.artifacts import Shelf
+from tests.models.rounding import Rounding, to_float16, to_q4, write_rounded
+from tests.reference import (
+    FAMILIES,
+    FEATURE_TOLERANCE,
+    IMAGE_TOKEN,
+    LOGIT_TOLERANCE,
+    Reference,
+    draw_picture,
+    preprocess,
+    write_random_checkpoint,
+)
+
+Floats = npt.NDArray[np.float32]
+
+GREEDY_TOKENS = 64
+# Greedy tokens of two implementations must agree where the best logit leads by more than both
+# may be off. The prompts below were taken with leads well above this.
+SMALLEST_LEAD = 2 * LOGIT_TOLERANCE
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A compiled model and the reference, with a prompt for both."""
+
+    model: Model
+    reference: Reference
+    ids: list[int]
+    pixels: Floats | None
+
+    def read(self) -> tuple[Session, Reading, Trace]:
+        """Read the prompt, recording every stage."""
+        session, trace = Session(self.model), Trace()
+        pixels = [] if self.pixels is None else np.split(self.pixels, len(self.pixels))
+        pictures = [session.look(picture, trace) for picture in pixels]
+        return session, session.read(self.ids, pictures, trace), trace
+
+    def check_stages(self) -> None:
+        """Compare features, projected embeddings and the logits of every position."""
+        _, reading, trace = self.read()
+        found = trace.arrays()
+        if self.pixels is not None:
+            np.testing.assert_array_equal(found["pixel_values"], self.pixels)
+            features = self.reference.vision_features(self.pixels)
+            assert found["vision_features"].shape == features.shape
+            assert largest_difference(found["vision_features"], features) <= FEATURE_TOLERANCE
+            projected = self.reference.projector_output(self.pixels)
+            assert found["projector_output"].shape == projected.shape
+            assert largest_difference(found["projector_output"], projected) <= FEATURE_TOLERANCE
+        logits = self.reference.prefill_logits(self.ids, self.pixels)
+        assert found["prefill_logits"].shape == logits.shape
+        assert largest_difference(found["prefill_logits"], logits) <= LOGIT_TOLERANCE
+        np.testing.assert_array_equal(found["prompt_ids"], self.ids)
+        np.testing.assert_array_equal(reading.logits, found["prefill_logits"][-1])
+
+    def check_greedy(self) -> None:
+        """Compare the tokens of greedy decoding."""
+        tokens, lead = self.reference.greedy_with_margin(self.ids, self.pixels, GREEDY_TOKENS)
+        assert lead > SMALLEST_LEAD, "take another prompt: this one has a tie"
+        session, reading, _ = self.read()
+        found = [int(reading.logits.argmax())]
+        while len(found) < GREEDY_TOKENS:
+            found.append(int(session.step(found[-1]).argmax()))
+        assert found == tokens
+
+
+def largest_difference(left: npt.NDArray[np.generic], right: Floats) -> float:
+    return float(np.abs(left - right).max())
+
+
+def make_pair(artifact: Path, checkpoint: Path, *, pictures: int = 1, seed: int = 0) -> Pair:
+    """A prompt of 20 random tokens with pictures among them, seven tokens apart."""
+    model = Model(artifact)
+    ids = [1, *np.random.default_rng(seed).integers(3, model.settings.vocabulary, 20).tolist()]
+    if model.settings.image is None:
+        return Pair(model, Reference(checkpoint), ids, None)
+    drawn = [draw_picture(90 - 20 * number, 61, seed=seed + number) for number in range(pictures)]
+    for number in range(pictures):
+        ids.insert(5 + 7 * number, IMAGE_TOKEN)
+    return Pair(model, Reference(checkpoint), ids, preprocess(checkpoint, drawn))
+
+
+@pytest.fixture(scope="module")
+def pair(shelf: Shelf) -> Callable[[str], Pair]:
+    """The pair of a family in float32, made once."""
+    pairs: dict[str, Pair] = {}
+
+    def of(family: str) -> Pair:
+        if family not in pairs:
+            pairs[family] = make_pair(shelf.artifact(family), shelf.checkpoint(family))
+        return pairs[family]
+
+    return of
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_stage_in_float32(pair: Callable[[str], Pair], family: str) -> None:
+    pair(family).check_stages()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_tokens_in_float32(pair: Callable[[str], Pair], family: str) -> None:
+    pair(family).check_greedy()
+
+
+def test_three_pictures_in_one_prompt(shelf: Shelf) -> None:
+    family = "ldpnet_odd"
+    pair = make_pair(shelf.artifact(family), shelf.checkpoint(family), pictures=3, seed=1)
+    assert pair.ids.count(IMAGE_TOKEN) == 3
+    pair.check_stages()
+    pair.check_greedy()
+
+
+def test_pictures_at_both_ends_and_side_by_side(shelf: Shelf) -> None:
+    family = "ldpnet"
+    pair = make_pair(shelf.artifact(family), shelf.checkpoint(family), pictures=3, seed=2)
+    ids = [IMAGE_TOKEN, 1, 40, 50, IMAGE_TOKEN, IMAGE_TOKEN]
+    Pair(pair.model, pair.reference, ids, pair.pixels).check_stages()
+
+
+def test_a_prompt_of_a_picture_alone(shelf: Shelf) -> None:
+    family = "ldpnet"
+    pair = make_pair(shelf.artifact(family), shelf.checkpoint(family))
+    Pair(pair.model, pair.reference, [IMAGE_TOKEN], pair.pixels).check_stages()
+
+
+@pytest.mark.parametrize("family", ["ldpnet_odd", "linear", "mlp2x_gelu"])
+@pytest.mark.parametrize("seed", [3, 4])
+def test_other_prompts(shelf: Shelf, family: str, seed: int) -> None:
+    make_pair(shelf.artifact(family), shelf.checkpoint(family), seed=seed).check_stages()
+
+
+def test_positions_far_into_the_context(shelf: Shelf) -> None:
+    """Three chunks, and rotary angles that grow with the position.
+
+    Both sides round the angle at position p, p radians at the most, to p * 2^-24, and compute the
+    frequencies differently in the last place. Moving the reference's own frequencies by that much
+    moves its logits by 8e-5 below position 400 and by 4e-4 below 2,000: hence a tolerance that
+    grows with the position.
+    """
+    model, reference = Model(shelf.artifact("text")), Reference(shelf.checkpoint("text"))
+    ids = [1, *np.random.default_rng(5).integers(3, 384, 1199).tolist()]
+    trace = Trace()
+    Session(model).read(ids, (), trace)
+    assert trace.prefill_logits is not None
+    error = np.abs(trace.prefill_logits - reference.prefill_logits(ids)).max(-1)
+    assert (error <= LOGIT_TOLERANCE * np.maximum(1, np.arange(len(ids)) / 400)).all()
+
+
+@pytest.mark.parametrize(
+    ("family", "quantization", "language", "vision"),
+    [
+        ("ldpnet", "q0f16", to_float16, to_float16),
+        ("ldpnet", "q4f16_1", to_q4, to_float16),
+        ("ldpnet_odd", "q4f16_1", to_q4, to_float16),
+    ],
+)
+def test_rounded_weights(
+    shelf: Shelf,
+    tmp_path: Path,
+    family: str,
+    quantization: str,
+    language: Rounding,
+    vision: Rounding,
+) -> None:
+    rounded = write_rounded(shelf.checkpoint(family), tmp_path, language, vision)
+    pair = make_pair(shelf.artifact(family, quantization), rounded)
+    pair.check_stages()
+    pair.check_greedy()
+
+
+def test_four_bits_in_the_tower_too(shelf: Shelf, tmp_path: Path) -> None:
+    """Patches of 14 x 14 have 588 values, which neither 8 nor 32 divides."""
+    family = "ldpnet"
+    rounded = write_rounded(shelf.checkpoint(family), tmp_path, to_q4, to_q4)
+    artifact = shelf.artifact(family, "q4f16_1", vision_quantization="q4f16_1")
+    make_pair(artifact, rounded).check_stages()
+
+
+def test_rounding_shows(shelf: Shelf) -> None:
+    """The quantized models are not float32 ones by another name."""
+    exact = make_pair(shelf.artifact("ldpnet"), shelf.checkpoint("ldpnet"))
+    for quantization, least in (("q0f16", 1e-4), ("q4f16_1", 1e-2)):
+        model = Model(shelf.artifact("ldpnet", quantization))
+        _, reading, _ = Pair(model, exact.reference, exact.ids, exact.pixels).read()
+        logits = exact.reference.prefill_logits(exact.ids, exact.pixels)
+        assert largest_difference(reading.logits, logits[-1]) > least
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param("ldpnet_odd", marks=pytest.mark.slow), "ldpnetv2_odd"]
+)
+def test_bfloat16_shards_the_whole_way(tmp_path: Path, family: str) -> None:
+    """As the official releases are: several `pytorch_model-*.bin` in bfloat16."""
+    checkpoint = write_random_checkpoint(
+        tmp_path / "model", family, seed=6, file_format="bin", shards=3, dtype="bfloat16"
+    )
+    assert len(list(checkpoint.glob("pytorch_model-*.bin"))) == 3
+    artifact = tmp_path / "artifact"
+    compile_job(plan_job(checkpoint, quantization="q0f32"), artifact)
+    pair = make_pair(artifact, checkpoint)
+    pair.check_stages()
+    pair.check_greedy()
+
+
+def test_a_tied_output_head(tmp_path: Path) -> None:
+    checkpoint = write_random_checkpoint(
+        tmp_path / "model", "text", seed=7, tie_word_embeddings=True
+    )
+    artifact = tmp_path / "artifact"
+    compile_job(plan_job(checkpoint, quantization="q0f32"), artifact)
+    make_pair(artifact, checkpoint).check_stages()

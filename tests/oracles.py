@@ -1,0 +1,47 @@
+"""What the heavy operations compute, in NumPy and float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def linear(x: Array, weight: Array) -> Array:
+    """``(M, K)`` times ``(K, N)``."""
+    return x.astype(np.float64) @ weight.astype(np.float64)
+
+
+def from_q4(words: Array, scales: Array, width: int) -> Array:
+    """Rows of packed nibbles ``(N, words)`` as float32 ``(N, width)``, digit by digit."""
+    out = np.empty((len(words), width), np.float32)
+    for row, packed in enumerate(words):
+        for column in range(width):
+            nibble = int(packed[column // 8]) // 16 ** (column % 8) % 16
+            out[row, column] = np.float32(nibble - 7) * np.float32(scales[row, column // 32])
+    return out
+
+
+def attention(qkv: Array, heads: int) -> Array:
+    """Softmax attention of every row to every row; queries, keys and values side by side."""
+    length, width = qkv.shape
+    q, k, v = np.moveaxis(qkv.astype(np.float64).reshape(length, 3, heads, -1), 0, 2)
+    scores = q @ np.swapaxes(k, 1, 2) / np.sqrt(width / 3 / heads)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.moveaxis(weights @ v, 0, 1).reshape(length, width // 3)
+
+
+def depthwise_convolution(x: Array, taps: Array, stride: int) -> Array:
+    """Each channel of ``(G, G, C)`` with its own 3x3 kernel ``(9, C)``, padding 1."""
+    padded = np.pad(x.astype(np.float64), ((1, 1), (1, 1), (0, 0)))
+    side = (x.shape[0] - 1) // stride + 1
+    out = np.zeros((side, side, x.shape[2]))
+    for row in range(side):
+        for column in range(side):
+            window = padded[row * stride :, column * stride :][:3, :3]
+            out[row, column] = (window.reshape(9, -1) * taps).sum(0)
+    return out

@@ -1,0 +1,64 @@
+"""How often the compiled bundled model is right, on held-out scenes and on others' pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.pictures.artifacts import compile_bundled
+from tests.pictures.examination import (
+    Candidate,
+    Outcome,
+    examine_held_out,
+    examine_independent,
+)
+from tests.pictures.report import accuracy, summary
+
+SCHEMES = ("q0f32", "q4f16_1")
+
+# Strict: a model that reaches the goal fails here, so that this mark goes with its reason.
+_below_its_goal = pytest.mark.xfail(
+    strict=True,
+    reason="the bundled model has not reached its goal yet; its card has what it reaches",
+)
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
+    folder: Path = tmp_path_factory.mktemp("bundled")
+    return [Candidate(scheme, compile_bundled(scheme, folder)) for scheme in SCHEMES]
+
+
+@pytest.fixture(scope="module")
+def held_out(candidates: list[Candidate]) -> list[Outcome]:
+    return examine_held_out(candidates, count=1000)
+
+
+@pytest.fixture(scope="module")
+def independent(candidates: list[Candidate]) -> list[Outcome]:
+    return examine_independent(candidates, count=300)
+
+
+@_below_its_goal
+@pytest.mark.parametrize(("scheme", "least"), [("q0f32", 95), ("q4f16_1", 93)])
+def test_held_out_scenes(held_out: list[Outcome], scheme: str, least: float) -> None:
+    outcomes = [outcome for outcome in held_out if outcome.model == scheme]
+    assert len(outcomes) == 1000
+    assert accuracy(outcomes) >= least, summary(outcomes, ["kind"])
+
+
+@pytest.mark.parametrize(
+    "answer", ["Yes.", "No.", "Red.", "A star.", "Two.", "The red star.", "To the left."]
+)
+def test_no_answer_fits_all(independent: list[Outcome], answer: str) -> None:
+    # Else the accuracy would say little about what the model sees.
+    assert sum(o.expected.allows(answer) for o in independent) < 0.25 * len(independent)
+
+
+@_below_its_goal
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_pictures_by_other_hands(independent: list[Outcome], scheme: str) -> None:
+    outcomes = [outcome for outcome in independent if outcome.model == scheme]
+    assert len(outcomes) == 900
+    assert accuracy(outcomes) >= 85, summary(outcomes, ["kind", "wording", "style", "background"])

@@ -1,0 +1,150 @@
+"""An artifact's libraries in a process: opened once, with the threads that were asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
+from mvlm.runtime.errors import ArtifactError, UsageError
+from mvlm.runtime.library import load_functions
+from mvlm.runtime.model import Model
+from mvlm.runtime.session import Session
+from tests.artifacts import Shelf
+
+FRESH = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from mvlm.runtime.library import global_function
+from mvlm.runtime.model import Model
+from mvlm.runtime.session import Session
+
+def answer(folder, threads):
+    model = Model(Path(folder), threads)
+    return Session(model).read([1, 5, 6, 7]).logits.tolist()
+
+def libraries(name):
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sorted({line.split()[-1] for line in lines if line.endswith(name)})
+"""
+
+
+def run_fresh(code: str, **environment: str) -> object:
+    """Run `code` after FRESH in an interpreter of its own, which prints JSON."""
+    result = subprocess.run(
+        [sys.executable, "-c", FRESH + code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | environment,
+    )
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_the_artifacts_own_runtime_is_opened(shelf: Shelf) -> None:
+    artifact = shelf.artifact("text")
+    found = run_fresh(f"""
+answer({str(artifact)!r}, 1)
+print(json.dumps(libraries("libtvm_runtime.so") + libraries("model.so")))
+""")
+    assert found == [str(artifact / RUNTIME_LIBRARY), str(artifact / MODEL_LIBRARY)]
+
+
+def test_two_artifacts_share_the_first_ones_runtime(shelf: Shelf) -> None:
+    first, second = shelf.artifact("text"), shelf.artifact("linear")
+    found = run_fresh(f"""
+both = [answer(folder, 1) for folder in ({str(first)!r}, {str(second)!r}, {str(first)!r})]
+print(json.dumps([libraries("libtvm_runtime.so"), both[0] == both[2], both[0] != both[1]]))
+""")
+    assert found == [[str(first / RUNTIME_LIBRARY)], True, True]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_are_those_asked_for(shelf: Shelf, threads: int) -> None:
+    """Whatever the environment says, and with the same numbers out."""
+    artifact = str(shelf.artifact("ldpnet"))
+    found = run_fresh(
+        f"""
+logits = answer({artifact!r}, {threads})
+print(json.dumps([global_function("runtime.NumThreads")(), logits]))
+""",
+        TVM_NUM_THREADS="1",
+        OMP_NUM_THREADS="1",
+    )
+    assert isinstance(found, list)
+    assert found[0] == threads
+    model = Model(Path(artifact), 1)
+    assert found[1] == pytest.approx(Session(model).read([1, 5, 6, 7]).logits.tolist(), abs=1e-5)
+
+
+def test_the_calling_thread_stays_where_it_was_allowed_to_run(shelf: Shelf) -> None:
+    artifact = str(shelf.artifact("text"))
+    found = run_fresh(f"""
+import os
+before = os.sched_getaffinity(0)
+answer({artifact!r}, 1)
+print(json.dumps(before == os.sched_getaffinity(0)))
+""")
+    assert found is True
+
+
+def test_a_process_may_be_bound_to_one_core(shelf: Shelf) -> None:
+    artifact = str(shelf.artifact("text"))
+    found = run_fresh(f"""
+import os
+os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+answer({artifact!r}, None)
+print(json.dumps([global_function("runtime.NumThreads")(), len(os.sched_getaffinity(0))]))
+""")
+    assert found == [1, 1]
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_no_threads(shelf: Shelf, threads: int) -> None:
+    with pytest.raises(UsageError, match="threads: expected 1 or more"):
+        load_functions(shelf.artifact("text"), threads)
+
+
+def test_all_cores_by_default(shelf: Shelf) -> None:
+    assert Model(shelf.artifact("text")).threads == len(os.sched_getaffinity(0))
+
+
+def test_a_library_that_the_loader_refuses(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / MODEL_LIBRARY).write_bytes(b"\x7fELF and no more")
+    with pytest.raises(ArtifactError, match=r"model\.so cannot be loaded: found .*Compile"):
+        load_functions(tmp_path, 1)
+
+
+def test_a_runtime_that_the_loader_refuses(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / RUNTIME_LIBRARY).write_bytes(b"\x7fELF and no more")
+    found = run_fresh(f"""
+from mvlm.runtime.errors import ArtifactError
+from mvlm.runtime.library import load_functions
+try:
+    load_functions(Path({str(tmp_path)!r}), 1)
+except ArtifactError as error:
+    print(json.dumps(str(error)))
+""")
+    assert "libtvm_runtime.so cannot be loaded" in str(found)
+
+
+def test_models_come_and_go(shelf: Shelf) -> None:
+    """A process that changes models neither crashes nor mixes them up."""
+    artifacts = [str(shelf.artifact(family)) for family in ("text", "ldpnet", "linear")]
+    found = run_fresh(f"""
+import gc
+rounds = []
+for _ in range(3):
+    rounds.append([answer(folder, 1) for folder in {artifacts!r}])
+    gc.collect()
+print(json.dumps(rounds[0] == rounds[1] == rounds[2]))
+""")
+    assert found is True

@@ -1,0 +1,94 @@
+"""What machine this is, read from /proc/cpuinfo as different CPUs write it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+from mvlm.runtime.machine import FEATURES, peak_rss_bytes, read_machine
+
+ZEN = """processor\t: 0
+vendor_id\t: AuthenticAMD
+model name\t: AMD EPYC 7B13
+flags\t\t: fpu sse sse2 ssse3 fma sse4_1 sse4_2 popcnt avx f16c bmi1 avx2 bmi2 sha_ni
+
+processor\t: 1
+model name\t: Another name
+flags\t\t: fpu sse sse2
+"""
+KRYO = """processor\t: 0
+BogoMIPS\t: 38.40
+Features\t: fp asimd evtstrm aes crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+CPU implementer\t: 0x41
+CPU part\t: 0xd05
+"""
+
+
+def read(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "cpuinfo"
+    path.write_text(text)
+    return path
+
+
+def test_this_machine() -> None:
+    machine = read_machine()
+    assert machine.architecture == platform.machine()
+    assert machine.cores == len(os.sched_getaffinity(0))
+    assert machine.memory_bytes > 64 << 20
+    assert machine.features <= FEATURES[machine.architecture].keys()
+    assert machine.cpu
+
+
+def test_an_x86(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    machine = read_machine(read(tmp_path, ZEN))
+    assert machine.cpu == "AMD EPYC 7B13"
+    assert {"avx2", "fma", "f16c", "bmi1"} <= machine.features
+    assert "sse2" not in machine.features
+    assert not any(name.startswith("avx512") for name in machine.features)
+    attributes = machine.llvm_attributes
+    assert {"+avx2", "+fma", "+bmi", "-avx512f", "-avx512vnni", "-amx-int8"} <= set(attributes)
+    assert len(attributes) == len(FEATURES["x86_64"])
+
+
+def test_a_kryo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    machine = read_machine(read(tmp_path, KRYO))
+    assert machine.features == {"asimd", "asimddp", "asimdhp", "atomics"}
+    assert machine.cpu == "0xd05"
+    attributes = set(machine.llvm_attributes)
+    assert {"+neon", "+dotprod", "+fullfp16", "-i8mm", "-sve"} <= attributes
+
+
+@pytest.mark.parametrize(("name", "meant"), [("arm64", "aarch64"), ("AMD64", "x86_64")])
+def test_other_systems_names(name: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: name)
+    assert read_machine().architecture == meant
+
+
+@pytest.mark.parametrize("text", ["", "\0\xff garbage", "flags", "flags:", ":::\n\n"])
+def test_a_file_that_says_nothing(tmp_path: Path, text: str) -> None:
+    machine = read_machine(read(tmp_path, text))
+    assert machine.features == frozenset()
+    assert machine.cpu == machine.architecture
+
+
+def test_no_file_at_all(tmp_path: Path) -> None:
+    assert read_machine(tmp_path / "nothing").features == frozenset()
+
+
+def test_an_architecture_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    machine = read_machine()
+    assert (machine.features, machine.llvm_attributes) == (frozenset(), [])
+
+
+def test_peak_memory_is_in_bytes() -> None:
+    before = peak_rss_bytes()
+    held = bytearray(64 << 20)
+    held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
+    assert 20 << 20 < before <= peak_rss_bytes()
+    assert peak_rss_bytes() >= 64 << 20

@@ -1,0 +1,140 @@
+"""Training sequences: many questions about one picture in one row, without seeing each other.
+
+The system prompt and the picture's tokens are the same for every question about a picture, so a
+row holds them once (the system prompt even once a batch) and then several *chains*. A chain is
+one conversation: its tokens attend to the prefix and to the earlier tokens of the same chain, and
+its positions go on from the prefix. What the model computes is what it would compute for each
+conversation on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+from mvlm.training.chatter import CHATTER
+from mvlm.training.prompt import Prompter
+from mvlm.training.world.questions import Question, ask, ask_kind
+from mvlm.training.world.scene import Scene
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Text of a batch, padded to (rows, length).
+
+    `ids`: what to embed; `chain`: chain number, -1 for padding; `positions`: absolute; `targets`:
+    the id that should follow, IGNORE where nothing is learned; `weights`: of each target.
+    """
+
+    ids: Tensor
+    chain: Tensor
+    positions: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+def conversations(scene: Scene, pairs: int, rng: Random, describe: bool) -> list[list[Question]]:
+    """Chains about one scene: mostly single questions, else conversations of 2 to `pairs` turns.
+
+    With `describe` (stage 1) only the kinds that name everything in the picture.
+    """
+    asked = []
+    for _ in range(pairs):
+        question = None
+        if describe:
+            question = ask_kind("describe" if rng.random() < 0.6 else "list", scene, rng)
+        asked.append(question or ask(scene, rng))
+    if not describe and rng.random() < 0.15:
+        text, answer = CHATTER[int(rng.random() * len(CHATTER))]
+        asked[-1] = Question("chatter", text, answer)
+    if rng.random() < (0.85 if describe else 0.65):
+        return [[question] for question in asked]
+    rng.shuffle(asked)
+    chains = []
+    while asked:
+        turns = rng.randint(2, pairs)
+        chains.append(asked[:turns])
+        asked = asked[turns:]
+    return chains
+
+
+def pack(
+    rows: Sequence[list[list[Question]]], prompter: Prompter, start: int, longest: int = 10**9
+) -> Batch:
+    """Packs the chains of each row; their positions begin at `start`.
+
+    A chain that would make its row longer than `longest` tokens is left out: rows of nearly one
+    length waste little on padding.
+    """
+    packed = []
+    for chains in rows:
+        row = _Row([], [], [], [], [])
+        for number, questions in enumerate(chains):
+            tokens = _chain(questions, prompter)
+            if row.ids and len(row.ids) + len(tokens.ids) > longest:
+                continue
+            row.ids.extend(tokens.ids)
+            row.chain.extend([number] * len(tokens.ids))
+            row.positions.extend(range(start, start + len(tokens.ids)))
+            row.targets.extend(tokens.targets)
+            row.weights.extend(tokens.weights)
+        packed.append(row)
+    length = max(len(row.ids) for row in packed)
+
+    def column(values: list[list[int]] | list[list[float]], filler: int) -> Tensor:
+        return torch.tensor([[*row, *[filler] * (length - len(row))] for row in values])
+
+    return Batch(
+        column([row.ids for row in packed], 0),
+        column([row.chain for row in packed], -1),
+        column([row.positions for row in packed], 0),
+        column([row.targets for row in packed], IGNORE),
+        column([row.weights for row in packed], 0).float(),
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    ids: list[int]
+    chain: list[int]
+    positions: list[int]
+    targets: list[int]
+    weights: list[float]
+
+
+def _chain(questions: list[Question], prompter: Prompter) -> _Row:
+    """One conversation, without chain number and positions."""
+    row = _Row([], [], [], [], [])
+    for turn, question in enumerate(questions):
+        prompt = (prompter.next_turn if turn else prompter.first_turn)(question.text)
+        answer = prompter.answer(question.answer)
+        # The last prompt token predicts the first answer token, and so on; the closing </s> is
+        # itself an input only if another turn follows.
+        last = turn == len(questions) - 1
+        wanted = [IGNORE] * (len(prompt) - 1) + list(answer) + ([] if last else [IGNORE])
+        row.ids.extend([*prompt, *(answer[:-1] if last else answer)])
+        row.targets.extend(wanted)
+        # Long answers would otherwise drown the one-word ones.
+        row.weights.extend([len(answer) ** -0.8] * len(wanted))
+    return row
+
+
+def attention_mask(chain: Tensor, system: int, image: int) -> Tensor:
+    """Who may look at whom: (rows, 1, image + length, system + image + length), True for yes."""
+    rows, length = chain.shape
+    own = chain[:, :, None] == chain[:, None, :]
+    earlier = torch.ones(length, length, dtype=torch.bool).tril()
+    text = own & earlier
+    total = image + length
+    mask = torch.zeros(rows, total, system + total, dtype=torch.bool)
+    mask[:, :, :system] = True
+    mask[:, :image, system : system + image] = torch.ones(image, image, dtype=torch.bool).tril()
+    mask[:, image:, system : system + image] = True
+    mask[:, image:, system + image :] = text
+    return mask[:, None]

@@ -1,0 +1,148 @@
+"""The picture store: training scenes drawn ahead of time, kept as raw bytes, mapped from disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mvlm.training.world.render import edge_map, fit, label_map, render
+from mvlm.training.world.scene import Scene, random_scene
+
+#: Patches along a side, and label cells: three per patch.
+GRID = 12
+CELLS = 3 * GRID
+CHUNK = 250
+T = TypeVar("T", np.uint8, np.int8)
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class PictureStore:
+    """Training pictures with all that is known about them.
+
+    `pixels` (count, side, side, 3), `labels` (count, CELLS, CELLS) from `render.label_map`,
+    `edges` (count, GRID, GRID, 3) from `render.edge_map`, and the scenes.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    edges: NDArray[np.int8]
+    scenes: list[Scene]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> PictureBatch:
+        """Those pictures, each turned and mirrored at random together with its labels."""
+        pictures, labels, edges, scenes = [], [], [], []
+        for index in indices:
+            mirror, flip, swap = (bool(b) for b in rng.random(3) < 0.5)
+            pictures.append(_turn(self.pixels[index], mirror, flip, swap))
+            labels.append(_turn(self.labels[index], mirror, flip, swap))
+            # Mirroring negates an edge's angle; swapping x and y takes it from a right angle.
+            signs = np.array([-1 if swap else 1, -1 if mirror != flip else 1, 1], np.int8)
+            edges.append(_turn(self.edges[index], mirror, flip, swap) * signs)
+            scenes.append(turn_scene(self.scenes[index], mirror, flip, swap))
+        stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+        stacked *= torch.from_numpy(rng.uniform(0.92, 1.04, (len(scenes), 3, 1, 1))).float()
+        return PictureBatch(
+            normalize(stacked.clamp_(0, 255)),
+            torch.from_numpy(np.stack(labels)).long(),
+            torch.from_numpy(np.stack(edges)).float(),
+            scenes,
+        )
+
+
+@dataclass(frozen=True)
+class PictureBatch:
+    """Normalised pixels (n, 3, side, side), labels, edges (see `PictureStore`) and scenes."""
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    edges: torch.Tensor
+    scenes: list[Scene]
+
+
+def normalize(pixels: torch.Tensor) -> torch.Tensor:
+    """Bytes as floats (n, 3, h, w) -> CLIP's normalised pixels."""
+    mean = torch.tensor(MEAN).view(1, 3, 1, 1)
+    std = torch.tensor(STD).view(1, 3, 1, 1)
+    return ((pixels / 255 - mean) / std).contiguous()
+
+
+def _turn(array: NDArray[T], mirror: bool, flip: bool, swap: bool) -> NDArray[T]:
+    if mirror:
+        array = array[:, ::-1]
+    if flip:
+        array = array[::-1]
+    return np.swapaxes(array, 0, 1) if swap else array
+
+
+def turn_scene(scene: Scene, mirror: bool, flip: bool, swap: bool) -> Scene:
+    """The scene of a picture mirrored left-right, then upside down, then along the diagonal."""
+    shapes = []
+    for shape in scene.shapes:
+        x = 1 - shape.x if mirror else shape.x
+        y = 1 - shape.y if flip else shape.y
+        shapes.append(replace(shape, x=y, y=x) if swap else replace(shape, x=x, y=y))
+    width, height = (scene.height, scene.width) if swap else (scene.width, scene.height)
+    return Scene(width, height, tuple(shapes))
+
+
+_Chunk = tuple[int, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int8], list[Scene]]
+
+
+def _draw_chunk(job: tuple[int, int, int, int]) -> _Chunk:
+    seed, start, count, side = job
+    rng = np.random.default_rng([seed, 1, start])
+    pixels = np.empty((count, side, side, 3), np.uint8)
+    labels = np.empty((count, CELLS, CELLS), np.uint8)
+    edges = np.empty((count, GRID, GRID, 3), np.int8)
+    scenes = []
+    for row in range(count):
+        scene = random_scene(rng)
+        pixels[row] = np.asarray(fit(render(scene, rng), side))
+        labels[row] = label_map(scene, CELLS)
+        edges[row] = edge_map(scene, GRID)
+        bare = tuple(replace(shape, outline=()) for shape in scene.shapes)
+        scenes.append(replace(scene, shapes=bare))
+    return start, pixels, labels, edges, scenes
+
+
+def draw_store(
+    folder: Path, count: int, side: int, seed: int, processes: int,
+    progress: Callable[[int], None],
+) -> PictureStore:  # fmt: skip
+    """Opens the store in `folder`, drawing it first if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"pictures-{count}-{side}-{seed}"
+    done = stem.with_suffix(".scenes")
+    mode: Literal["r", "w+"] = "r" if done.exists() else "w+"
+    pixels = np.memmap(stem.with_suffix(".pixels"), np.uint8, mode, shape=(count, side, side, 3))
+    labels = np.memmap(stem.with_suffix(".labels"), np.uint8, mode, shape=(count, CELLS, CELLS))
+    edges = np.memmap(stem.with_suffix(".edges"), np.int8, mode, shape=(count, GRID, GRID, 3))
+    if not done.exists():
+        scenes: dict[int, list[Scene]] = {}
+        jobs = [(seed, s, min(CHUNK, count - s), side) for s in range(0, count, CHUNK)]
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            for start, drawn, cells, directions, chunk in pool.imap_unordered(_draw_chunk, jobs):
+                pixels[start : start + len(chunk)] = drawn
+                labels[start : start + len(chunk)] = cells
+                edges[start : start + len(chunk)] = directions
+                scenes[start] = chunk
+                progress(len(chunk))
+        for array in (pixels, labels, edges):
+            array.flush()
+        ordered = [scene for start in sorted(scenes) for scene in scenes[start]]
+        done.write_bytes(pickle.dumps(ordered))
+    return PictureStore(pixels, labels, edges, pickle.loads(done.read_bytes()))

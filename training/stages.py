@@ -1,0 +1,162 @@
+"""The three stages of training: the tower learns to see, then to name, then to answer.
+
+0. `tower`: stands in for CLIP's pre-training (see `tower_pretraining`). Afterwards the tower is
+   frozen, as in the paper.
+1. `alignment`: projector and decoder learn to name what is in the picture (descriptions). The
+   paper trains the projector alone here, since its decoder can already read; ours cannot.
+2. `tuning`: visual instruction tuning, projector and decoder, on questions and conversations;
+   towards the end the decoder's matrices are rounded to 4 bits in half of the steps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from mvlm.training.batches import IGNORE, Batch, attention_mask, conversations, pack
+from mvlm.training.model.clip import ClipTower
+from mvlm.training.model.mobilevlm import MobileVlm
+from mvlm.training.optimizer import optimizer_for
+from mvlm.training.pictures import PictureStore
+from mvlm.training.prompt import Prompter
+from mvlm.training.tower_pretraining import (
+    PatchHead,
+    patch_targets,
+    pretraining_loss,
+    pretraining_scores,
+)
+
+#: Called after each step with (step, steps, smoothed measurements).
+Report = Callable[[int, int, dict[str, float]], None]
+WARM_UP = 60
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast one stage learns.
+
+    `batch` pictures a step with `pairs` questions each, cut to `tokens` of text. `seconds` bounds
+    the stage: on a slow machine the schedule ends early.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    pairs: int = 0
+    tokens: int = 0
+    seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch) < 1 or self.rate <= 0 or self.seconds <= 0:
+            raise ValueError(f"steps, batch, rate and seconds must be positive: {self}")
+
+
+class _Schedule:
+    """Warm-up, then a cosine to a fiftieth; on a slow machine the clock decides, not the steps."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.began = plan, time.monotonic()
+
+    def progress(self, step: int) -> float:
+        """How much of the stage is over, 0 to 1."""
+        return max(step / self.plan.steps, (time.monotonic() - self.began) / self.plan.seconds)
+
+    def rate(self, step: int) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress(step))))
+        return self.plan.rate * min(1.0, (step + 1) / WARM_UP) * (0.02 + 0.98 * cosine)
+
+
+class _Smooth:
+    """Running means of measurements."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def add(self, new: dict[str, float]) -> dict[str, float]:
+        for key, value in new.items():
+            self.values[key] = self.values.get(key, value) * 0.97 + value * 0.03
+        return self.values
+
+
+def pretrain_tower(
+    tower: ClipTower, store: PictureStore, plan: Plan, seed: int, report: Report
+) -> None:
+    """Stage 0, in place."""
+    torch.manual_seed(seed + 100)
+    rng = np.random.default_rng([seed, 10])
+    head = PatchHead(tower.config.width)
+    optimizer = optimizer_for(tower, head)
+    schedule, smooth = _Schedule(plan), _Smooth()
+    for step in range(plan.steps):
+        if schedule.progress(step) >= 1:
+            break
+        batch = store.batch(rng.integers(0, len(store), plan.batch), rng)
+        wanted = patch_targets(batch)
+        said = head(tower(batch.pixels))
+        loss = pretraining_loss(said, wanted)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step(schedule.rate(step))
+        scores = pretraining_scores(said, wanted) | {"loss": float(loss.detach())}
+        report(step + 1, plan.steps, smooth.add(scores))
+
+
+def train_language(
+    tower: ClipTower, model: MobileVlm, prompter: Prompter, store: PictureStore, plan: Plan,
+    seed: int, report: Report, describe: bool,
+) -> None:  # fmt: skip
+    """Stage 1 (`describe`) or stage 2, in place; the tower stays as it is."""
+    stage = 1 if describe else 2
+    torch.manual_seed(seed + 100 + stage)
+    rng, words = np.random.default_rng([seed, 10 + stage]), Random(f"{seed}/stage {stage}")
+    optimizer = optimizer_for(model)
+    schedule, smooth = _Schedule(plan), _Smooth()
+    for step in range(plan.steps):
+        progress = schedule.progress(step)
+        if progress >= 1:
+            break
+        batch = store.batch(rng.integers(0, len(store), plan.batch), rng)
+        rows = [conversations(scene, plan.pairs, words, describe) for scene in batch.scenes]
+        start = len(prompter.before_image()) + model.config.image_tokens
+        packed = pack(rows, prompter, start, plan.tokens)
+        model.pretend_4bit(not describe and progress > ROUNDING_FROM and step % 2 == 0)
+        with torch.no_grad():
+            features = tower(batch.pixels)
+        loss, right = answer_loss(model, features, packed, prompter)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step(schedule.rate(step))
+        report(step + 1, plan.steps, smooth.add({"loss": float(loss.detach()), "tokens": right}))
+    model.pretend_4bit(False)
+
+
+#: Share of stage 2 after which half of its steps see 4-bit weights.
+ROUNDING_FROM = 0.7
+
+
+def answer_loss(
+    model: MobileVlm, features: Tensor, batch: Batch, prompter: Prompter
+) -> tuple[Tensor, float]:
+    """Cross-entropy of the answers' tokens, and the share of them that is predicted right."""
+    body = model.model
+    system_ids = torch.tensor([prompter.before_image()])
+    system = system_ids.shape[1]
+    _, past = body(body.embed_tokens(system_ids), torch.arange(system)[None])
+    image = body.mm_projector(features)
+    rows, tokens = image.shape[:2]
+    x = torch.cat([image, body.embed_tokens(batch.ids)], 1)
+    at = torch.arange(system, system + tokens).expand(rows, -1)
+    mask = attention_mask(batch.chain, system, tokens)
+    hidden, _ = body(x, torch.cat([at, batch.positions], 1), mask, past)
+    chosen = batch.targets != IGNORE
+    logits = model.lm_head(hidden[:, tokens:][chosen])
+    targets, weights = batch.targets[chosen], batch.weights[chosen]
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    right = (logits.detach().argmax(-1) == targets).float().mean()
+    return (losses * weights).sum() / weights.sum(), float(right)

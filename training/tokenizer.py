@@ -1,0 +1,65 @@
+"""The SentencePiece model of the small world, with LLaMA's settings and special ids.
+
+BPE with byte fallback, a dummy space in front, no normalization, digits split; `<unk>` 0, `<s>` 1,
+`</s>` 2. Its corpus is a sample of questions and answers, so that most words are one piece.
+"""
+
+from __future__ import annotations
+
+import io
+import string
+from random import Random
+
+import numpy as np
+import sentencepiece
+
+from mvlm.training.chatter import CHATTER
+from mvlm.training.prompt import SYSTEM
+from mvlm.training.world.questions import ask
+from mvlm.training.world.scene import random_scene
+
+VOCABULARY = 800
+SAMPLES = 12_000
+
+
+def corpus(seed: int) -> list[str]:
+    """Lines of text as they occur in prompts and answers."""
+    rng, words = np.random.default_rng([seed, 3]), Random(f"{seed}/tokenizer")
+    lines = [f"{SYSTEM} USER: ASSISTANT:"] * 200
+    for index in range(SAMPLES):
+        asked = ask(random_scene(rng), words)
+        lines.append(f"USER: {asked.text} ASSISTANT: {asked.answer}")
+        # The first question follows a newline, not a space, so its first word needs a piece
+        # without the leading "▁": any symbol in front makes SentencePiece count that.
+        lines.append(f"({asked.text}" if index % 2 else f"({asked.text.capitalize()}")
+    for question, answer in CHATTER:
+        lines += [f"USER: {question} ASSISTANT: {answer}"] * 10
+    letters = string.ascii_letters + string.digits + string.punctuation
+    lines += [" ".join(letters), "".join(letters)] * 20
+    return lines
+
+
+def train_tokenizer(seed: int) -> bytes:
+    """Trains the model and returns the bytes of `tokenizer.model`."""
+    buffer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus(seed)),
+        model_writer=buffer,
+        model_type="bpe",
+        vocab_size=VOCABULARY,
+        character_coverage=1.0,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=True,
+        split_digits=True,
+        allow_whitespace_only_pieces=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        num_threads=1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return buffer.getvalue()

@@ -1,0 +1,170 @@
+"""Stage 0: what stands in for CLIP's pre-training.
+
+The releases start from OpenAI's CLIP, which has seen 400 million pictures with captions. A tower
+this small has no such start, so it first learns to *see*: a throw-away linear head predicts, from
+the features of every patch, what lies under it. The supervision is far denser than a caption's
+and needs no language model.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from mvlm.training.pictures import CELLS, GRID, PictureBatch
+from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene
+
+NAMES = len(SHAPES) * len(COLOURS)
+PARTS = {
+    "shape": len(SHAPES) + 1,
+    "colour": len(COLOURS) + 1,
+    "cover": 9,
+    "centre": 1,
+    "geometry": 4,
+    "place": 2,
+    "rank": 6,
+    "direction": 2,
+    "corner": 5,
+}
+#: How far two shapes' places must differ before one counts as further left, as a fraction.
+CLEAR = 0.04
+
+
+class PatchHead(nn.Module):
+    """The throw-away head: patch features (n, patches, width) -> predictions by name."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.patch = nn.Linear(width, sum(PARTS.values()))
+        self.whole = nn.Linear(width, MAX_SHAPES + 1 + NAMES)
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Predictions per patch for the names of `PARTS`, per picture for count and names."""
+        parts = self.patch(features).split(list(PARTS.values()), -1)
+        count, names = self.whole(features.mean(1)).split([MAX_SHAPES + 1, NAMES], -1)
+        return dict(zip(PARTS, parts, strict=True)) | {"count": count, "names": names}
+
+
+def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
+    """What the head should say about the pictures of a batch."""
+    labels, scenes, grid = batch.labels, batch.scenes, GRID
+    n, per = len(scenes), CELLS // grid
+    cells = labels.view(n, grid, per, grid, per).permute(0, 1, 3, 2, 4).reshape(n, grid**2, per**2)
+    votes = torch.stack([(cells == i).sum(-1) for i in range(MAX_SHAPES + 1)], -1)
+    owner = votes[..., 1:].argmax(-1) + 1
+    owner = torch.where(votes[..., 1:].sum(-1) > 0, owner, 0)  # (n, patches), 0 for background
+    table = torch.zeros(n, MAX_SHAPES + 1, 12)
+    count = torch.zeros(n, dtype=torch.long)
+    names = torch.zeros(n, NAMES)
+    centre = torch.zeros(n, grid, grid)
+    for row, scene in enumerate(scenes):
+        count[row] = len(scene.shapes)
+        ranks = _ranks(scene)
+        for i, shape in enumerate(scene.shapes):
+            kind, colour = SHAPES.index(shape.kind), COLOURS.index(shape.colour)
+            place = [shape.x, shape.y, shape.span, shape.area**0.5]
+            table[row, i + 1] = torch.tensor([kind + 1, colour + 1, *place, *ranks[i]])
+            names[row, kind * len(COLOURS) + colour] = 1
+            centre[row, min(grid - 1, int(shape.y * grid)), min(grid - 1, int(shape.x * grid))] = 1
+    own = table.gather(1, owner[..., None].expand(-1, -1, 12))
+    at = (torch.arange(grid) + 0.5) / grid
+    place = torch.stack([at.repeat(grid), at.repeat_interleave(grid)], -1)
+    geometry = own[..., 2:6].clone()
+    geometry[..., :2] = spread(geometry[..., :2])
+    geometry[..., 2:] = 1.5 * (geometry[..., 2:].clamp(min=0.02) / 0.2).log()
+    return {
+        "shape": own[..., 0].long(),
+        "colour": own[..., 1].long(),
+        "cover": (cells > 0).float(),
+        "centre": centre.view(n, -1, 1),
+        "geometry": geometry,
+        "place": spread(place).expand(n, -1, -1),
+        "rank": own[..., 6:],
+        "count": count,
+        "names": names,
+        "direction": batch.edges[..., :2].reshape(n, -1, 2) / 100,
+        "corner": batch.edges[..., 2].reshape(n, -1).long(),
+    }
+
+
+def spread(place: Tensor) -> Tensor:
+    """Places from 0 to 1 as numbers of about unit variance."""
+    return (place - 0.5) * 4
+
+
+def _ranks(scene: Scene) -> list[list[float]]:
+    """Per shape: leftmost, rightmost, topmost, bottommost, biggest, smallest; -1 if in doubt."""
+    result = []
+    for shape in scene.shapes:
+        others = [other for other in scene.shapes if other is not shape]
+        row = [
+            _verdict([o.x - shape.x for o in others], CLEAR),
+            _verdict([shape.x - o.x for o in others], CLEAR),
+            _verdict([o.y - shape.y for o in others], CLEAR),
+            _verdict([shape.y - o.y for o in others], CLEAR),
+            _verdict([float(shape.is_bigger_than(o)) - o.is_bigger_than(shape) for o in others], 0),
+            _verdict([float(o.is_bigger_than(shape)) - shape.is_bigger_than(o) for o in others], 0),
+        ]
+        result.append(row)
+    return result
+
+
+def _verdict(leads: list[float], margin: float) -> float:
+    if all(lead > margin for lead in leads):
+        return 1.0
+    return 0.0 if any(lead < -margin for lead in leads) else -1.0
+
+
+def pretraining_loss(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:
+    """The weighted sum of the heads' losses."""
+    inside = (wanted["shape"] > 0).float()
+    # Background patches are many and easy: they weigh as much as the shapes' in all.
+    weight = torch.where(inside > 0, 1.0, 0.25)
+    weight = weight / weight.sum()
+    on = inside / inside.sum().clamp(min=1)
+    shape = F.cross_entropy(
+        said["shape"].flatten(0, 1), wanted["shape"].flatten(), reduction="none"
+    )
+    colour = F.cross_entropy(
+        said["colour"].flatten(0, 1), wanted["colour"].flatten(), reduction="none"
+    )
+    geometry = F.smooth_l1_loss(said["geometry"], wanted["geometry"], reduction="none", beta=0.1)
+    known = (wanted["rank"] >= 0).float() * on[..., None]
+    rank = F.binary_cross_entropy_with_logits(
+        said["rank"], wanted["rank"].clamp(min=0), reduction="none"
+    )
+    corner = F.cross_entropy(
+        said["corner"].flatten(0, 1), wanted["corner"].flatten(), reduction="none"
+    )
+    has_corner = torch.where(wanted["corner"].flatten() > 0, 1.0, 0.25)
+    # Only patches that an outline crosses have a direction.
+    crossed = (wanted["direction"].abs().sum(-1) > 0).float()
+    direction = F.smooth_l1_loss(said["direction"], wanted["direction"], reduction="none", beta=0.2)
+    return (
+        (shape * weight.flatten()).sum()
+        + (colour * weight.flatten()).sum()
+        + 0.5 * F.binary_cross_entropy_with_logits(said["cover"], wanted["cover"])
+        + 3.0 * F.binary_cross_entropy_with_logits(said["centre"], wanted["centre"])
+        + 2.0 * (geometry.mean(-1) * on).sum()
+        # Where a patch is cannot be told from what is in it, and the projector's convolutions
+        # are blind to it: unless the features say so, the decoder never learns left from right.
+        + F.smooth_l1_loss(said["place"], wanted["place"], beta=0.1)
+        + 0.4 * (rank * known).sum() / 6
+        + (corner * has_corner).sum() / has_corner.sum()
+        + (direction.sum(-1) * crossed).sum() / crossed.sum().clamp(min=1)
+        + 0.3 * F.cross_entropy(said["count"], wanted["count"])
+        + 2.0 * F.binary_cross_entropy_with_logits(said["names"], wanted["names"])
+    )
+
+
+@torch.no_grad()
+def pretraining_scores(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float]:
+    """Accuracies on patches inside shapes (shape, colour) and on whole pictures (count)."""
+    inside = wanted["shape"] > 0
+    count = (said["count"].argmax(-1) == wanted["count"]).float().mean()
+    result = {"count": float(count)}
+    for part in ("shape", "colour"):
+        hit = said[part].argmax(-1) == wanted[part]
+        result[part] = float(hit[inside].float().mean())
+    return result
