@@ -1,4 +1,4 @@
-"""Records `mvlm demo` as it looks on a terminal, into docs/demo.svg: `python docs/record_demo.py`."""
+"""Records `mvlm demo` as a terminal shows it: `python docs/record_demo.py` writes docs/demo.svg."""
 
 from __future__ import annotations
 
