@@ -139,7 +139,7 @@ class Model:
         tensor = tvm_ffi.from_dlpack(_aligned(argument))
         result = self._function(name)(tensor, *rest, self._weights)
         # The allocator hands the tensor's memory out again once the tensor is gone: copy.
-        array: FloatArray = np.from_dlpack(result).copy()
+        array: FloatArray = np.from_dlpack(result).astype(np.float32, copy=True)
         return array
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -13,6 +15,8 @@ from mvlm.training.model.mobilevlm import MobileVlm
 from mvlm.training.pictures import normalize
 from mvlm.training.prompt import EOS, IMAGE, Prompter
 from mvlm.training.world.render import fit
+
+Array = npt.NDArray[Any]
 
 MAX_NEW_TOKENS = 64
 
@@ -35,8 +39,8 @@ def answers(
     return result
 
 
-def _pixels(picture: Image.Image, side: int) -> np.ndarray:
-    pixels: np.ndarray = np.asarray(fit(picture.convert("RGB"), side)).transpose(2, 0, 1)
+def _pixels(picture: Image.Image, side: int) -> Array:
+    pixels: Array = np.asarray(fit(picture.convert("RGB"), side)).transpose(2, 0, 1)
     return pixels
 
 

@@ -69,7 +69,7 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
             centre[row, min(grid - 1, int(shape.y * grid)), min(grid - 1, int(shape.x * grid))] = 1
     own = table.gather(1, owner[..., None].expand(-1, -1, 12))
     at = (torch.arange(grid) + 0.5) / grid
-    place = torch.stack([at.repeat(grid), at.repeat_interleave(grid)], -1)
+    places = torch.stack([at.repeat(grid), at.repeat_interleave(grid)], -1)
     geometry = own[..., 2:6].clone()
     geometry[..., :2] = spread(geometry[..., :2])
     geometry[..., 2:] = 1.5 * (geometry[..., 2:].clamp(min=0.02) / 0.2).log()
@@ -79,7 +79,7 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
         "cover": (cells > 0).float(),
         "centre": centre.view(n, -1, 1),
         "geometry": geometry,
-        "place": spread(place).expand(n, -1, -1),
+        "place": spread(places).expand(n, -1, -1),
         "rank": own[..., 6:],
         "count": count,
         "names": names,

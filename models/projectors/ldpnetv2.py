@@ -7,6 +7,7 @@ skip that tells the tokens where they are.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from tvm.relax.frontend import nn
 
 from mvlm.models.config import ProjectorConfig
@@ -42,7 +43,7 @@ class LDPNetV2(nn.Module):
         return nn.op.reshape(pooled, (1, POOLED_GRID**2, width))
 
 
-def pooling_matrix(grid: int, out_grid: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def pooling_matrix(grid: int, out_grid: int) -> npt.NDArray[np.float32]:
     """Return adaptive average pooling as a matrix ``(out_grid^2, grid^2)``.
 
     Output cell i covers rows ``floor(i * grid / out)`` up to ``ceil((i + 1) * grid / out)``, the

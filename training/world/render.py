@@ -9,11 +9,15 @@ from __future__ import annotations
 import colorsys
 import io
 import math
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from mvlm.training.world.scene import COLOURS, Scene, Shape
+
+Array = npt.NDArray[Any]
 
 RGB = tuple[int, int, int]
 
@@ -150,7 +154,7 @@ def render(scene: Scene, rng: np.random.Generator, longest: int | None = None) -
     return _degrade(picture, rng)
 
 
-def label_map(scene: Scene, cells: int) -> np.ndarray:
+def label_map(scene: Scene, cells: int) -> Array:
     """Which shape covers each cell of the padded square.
 
     Returns (cells, cells) uint8: 0 for none, i + 1 for shape i.
@@ -171,7 +175,7 @@ def label_map(scene: Scene, cells: int) -> np.ndarray:
     return np.where(votes.max(-1) * 3 >= scale * scale, votes.argmax(-1) + 1, 0).astype(np.uint8)
 
 
-def edge_map(scene: Scene, grid: int) -> np.ndarray:
+def edge_map(scene: Scene, grid: int) -> Array:
     """What the outlines do in each patch: (grid, grid, 3) int8.
 
     The first two channels are 100 * (cos, sin) of twice the mean direction of the edges there (a
@@ -230,7 +234,7 @@ def _corners(
 
 
 def _draw_shape(
-    picture: Image.Image, scene: Scene, shape: Shape, ink: RGB, behind: np.ndarray, longest: int,
+    picture: Image.Image, scene: Scene, shape: Shape, ink: RGB, behind: Array, longest: int,
     style: _SceneStyle, rng: np.random.Generator,
 ) -> None:  # fmt: skip
     form = style.draw_form(rng) if style.mixed else style.form
@@ -288,7 +292,7 @@ def _paste(
 
 def _background(
     size: tuple[int, int], inks: list[RGB], rng: np.random.Generator
-) -> tuple[Image.Image, np.ndarray]:
+) -> tuple[Image.Image, Array]:
     """A background from which all inks stand out, and its darkest and lightest colours (2, 3)."""
     for _ in range(40):
         first, second = _background_colours(rng)
@@ -304,10 +308,10 @@ def _background(
     return _paint(size, first, second, rng), np.stack([first, second])
 
 
-def _background_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _background_colours(rng: np.random.Generator) -> tuple[Array, Array]:
     choice = rng.random()
     if choice < 0.28:
-        first = np.full(3, 255.0)
+        first: Array = np.full(3, 255.0)
     elif choice < 0.42:
         first = np.clip(rng.uniform(225, 255) + rng.uniform(-12, 12, 3), 0, 255)
     elif choice < 0.58:
@@ -326,7 +330,7 @@ def _background_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 def _paint(
-    size: tuple[int, int], first: np.ndarray, second: np.ndarray, rng: np.random.Generator
+    size: tuple[int, int], first: Array, second: Array, rng: np.random.Generator
 ) -> Image.Image:
     """A plain field, a linear or radial gradient, or soft blotches between the two colours."""
     if np.array_equal(first, second):

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple")
@@ -208,7 +212,7 @@ def _random_shape(kind: str, colour: str, place: Place, rng: np.random.Generator
     )
 
 
-def _outline(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def _outline(kind: str, rng: np.random.Generator) -> tuple[Array, float]:
     """Corners (n, 2) around the inscribed circle's centre, y downwards, and its radius."""
     if kind == "circle":
         return _ring(np.ones(72), 0.0), 1.0
@@ -224,12 +228,12 @@ def _outline(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     return _triangle(rng)
 
 
-def _ring(radii: np.ndarray, start: float) -> np.ndarray:
+def _ring(radii: Array, start: float) -> Array:
     angles = start + np.arange(len(radii)) * (2 * math.pi / len(radii))
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1)
 
 
-def _triangle(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def _triangle(rng: np.random.Generator) -> tuple[Array, float]:
     """Equilateral mostly; else isosceles or right-angled."""
     form = rng.random()
     if form < 0.5:
