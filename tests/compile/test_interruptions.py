@@ -78,18 +78,26 @@ def test_ended_early(checkpoint: Path, tmp_path: Path) -> None:
     """By a kill, by Ctrl-C in one of our passes, by files that cannot grow as on a full disk."""
     troubles = {
         "SIGKILL@compile: code": "kill",
-        "SIGKILL@weights": "kill",
         "SIGKILL@manifest": "kill",
         "SIGINT@compile: schedule": "interrupt",
-        # The objects in the temporary folder, and the runtime library in the artifact.
         "LIMIT@1024": "ArtifactError: cannot write",
-        "LIMIT@2000000": "ArtifactError: cannot write",
     }
-    ends = ended_early(checkpoint, tmp_path, list(troubles))
+    check_troubles(checkpoint, tmp_path, troubles)
+
+
+def check_troubles(checkpoint: Path, folder: Path, troubles: dict[str, str]) -> None:
+    ends = ended_early(checkpoint, folder, list(troubles))
     for end, expected in zip(ends, troubles.values(), strict=True):
         assert end.startswith(expected)
         assert "Error" not in end or "no space left" in end
-    check(tmp_path, list(troubles), ends)
+    check(folder, list(troubles), ends)
+
+
+@pytest.mark.slow
+def test_files_that_cannot_grow(checkpoint: Path, tmp_path: Path) -> None:
+    """Beyond less and less: the weights, the libraries, the objects in the temporary folder."""
+    troubles = {f"LIMIT@{1 << bits}": "ArtifactError: cannot write" for bits in (21, 18, 14, 6)}
+    check_troubles(checkpoint, tmp_path, troubles)
 
 
 @pytest.mark.slow

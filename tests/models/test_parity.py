@@ -169,41 +169,48 @@ def test_positions_far_into_the_context(shelf: Shelf) -> None:
     assert (error <= LOGIT_TOLERANCE * np.maximum(1, np.arange(len(ids)) / 200)).all()
 
 
+@dataclass(frozen=True)
+class Rounded:
+    """Schemes for decoder and vision, and what they make of a matrix."""
+
+    quantization: str
+    vision_quantization: str
+    language: Rounding
+    vision: Rounding
+
+
+HALF = Rounded("q0f16", "q0f16", to_float16, to_float16)
+FOUR_BITS = Rounded("q4f16_1", "q0f16", to_q4, to_float16)
+# Patches of 14 x 14 have 588 values, which neither 8 nor 32 divides.
+ALL_FOUR_BITS = Rounded("q4f16_1", "q4f16_1", to_q4, to_q4)
+
+
 @pytest.mark.parametrize(
-    ("family", "quantization", "language", "vision"),
+    ("family", "rounded"),
     [
-        ("ldpnet", "q0f16", to_float16, to_float16),
-        ("ldpnet", "q4f16_1", to_q4, to_float16),
-        ("ldpnet_odd", "q4f16_1", to_q4, to_float16),
+        pytest.param("ldpnet", HALF, id="float16"),
+        pytest.param("ldpnet_odd", FOUR_BITS, id="4 bits"),
+        pytest.param("ldpnet", ALL_FOUR_BITS, id="4 bits in the tower too"),
+        pytest.param("linear", FOUR_BITS, id="grouped heads", marks=pytest.mark.slow),
+        pytest.param("ldpnetv2", FOUR_BITS, id="V2", marks=pytest.mark.slow),
     ],
 )
-def test_rounded_weights(
-    shelf: Shelf,
-    tmp_path: Path,
-    family: str,
-    quantization: str,
-    language: Rounding,
-    vision: Rounding,
-) -> None:
-    rounded = write_rounded(shelf.checkpoint(family), tmp_path, language, vision)
-    pair = make_pair(shelf.artifact(family, quantization), rounded)
+def test_rounded_weights(shelf: Shelf, tmp_path: Path, family: str, rounded: Rounded) -> None:
+    checkpoint = write_rounded(shelf.checkpoint(family), tmp_path, rounded.language, rounded.vision)
+    artifact = shelf.artifact(
+        family, rounded.quantization, vision_quantization=rounded.vision_quantization
+    )
+    pair = make_pair(artifact, checkpoint)
     pair.check_stages()
     pair.check_greedy()
-
-
-def test_four_bits_in_the_tower_too(shelf: Shelf, tmp_path: Path) -> None:
-    """Patches of 14 x 14 have 588 values, which neither 8 nor 32 divides."""
-    family = "ldpnet"
-    rounded = write_rounded(shelf.checkpoint(family), tmp_path, to_q4, to_q4)
-    artifact = shelf.artifact(family, "q4f16_1", vision_quantization="q4f16_1")
-    make_pair(artifact, rounded).check_stages()
 
 
 def test_rounding_shows(shelf: Shelf) -> None:
     """The quantized models are not float32 ones by another name."""
     exact = make_pair(shelf.artifact("ldpnet"), shelf.checkpoint("ldpnet"))
-    for quantization, least in (("q0f16", 1e-4), ("q4f16_1", 1e-2)):
-        model = Model(shelf.artifact("ldpnet", quantization))
+    for rounded, least in ((HALF, 1e-4), (ALL_FOUR_BITS, 1e-2)):
+        schemes = (rounded.quantization, rounded.vision_quantization)
+        model = Model(shelf.artifact("ldpnet", schemes[0], vision_quantization=schemes[1]))
         _, reading, _ = Pair(model, exact.reference, exact.ids, exact.pixels).read()
         logits = exact.reference.prefill_logits(exact.ids, exact.pixels)
         assert largest_difference(reading.logits, logits[-1]) > least
@@ -227,7 +234,7 @@ def test_bfloat16_shards_the_whole_way(tmp_path: Path, family: str) -> None:
 
 def test_a_tied_output_head(tmp_path: Path) -> None:
     checkpoint = write_random_checkpoint(
-        tmp_path / "model", "text", seed=7, tie_word_embeddings=True
+        tmp_path / "model", "text", seed=7, num_hidden_layers=1, tie_word_embeddings=True
     )
     artifact = tmp_path / "artifact"
     compile_job(plan_job(checkpoint, quantization="q0f32"), artifact)

@@ -13,7 +13,7 @@ from transformers import LlamaTokenizer
 
 from mvlm.runtime.artifact.layout import CHAT, TOKENIZER
 from mvlm.runtime.chat import Answer, Chat
-from mvlm.runtime.errors import ArtifactError, ContextError, PromptError
+from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
 from mvlm.runtime.kv_cache import KVCache
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
@@ -159,9 +159,13 @@ def test_plain_completion_has_no_history(model: Model) -> None:
         assert list(trace.prompt_ids) == chat.tokenizer.encode("There is a red", bos=True)
 
 
-def test_an_unknown_template(model: Model) -> None:
-    with pytest.raises(ArtifactError, match=r"expected vicuna_v1 or plain, found 'mine'"):
+def test_an_unknown_template(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's mistake, or the artifact's."""
+    with pytest.raises(UsageError, match=r"expected vicuna_v1 or plain, found 'mine'"):
         Chat(model, template="mine")
+    monkeypatch.setattr(model, "settings", replace(model.settings, template="mine"))
+    with pytest.raises(ArtifactError, match=r"expected vicuna_v1 or plain, found 'mine'"):
+        Chat(model)
 
 
 # --- streaming and the end of an answer ---------------------------------------------------------
