@@ -78,6 +78,8 @@ def phases(kernels: KernelSet, upper_bounds: dict[str, int]) -> tuple[Phase, ...
             (
                 _bound_extents(upper_bounds),
                 transform.RewriteDataflowReshape(),
+                # What reshaped by copying is not called any more; generating its code takes time.
+                transform.DeadCodeElimination(),
                 transform.ToNonDataflow(),
                 transform.RemovePurityChecking(),
                 transform.CallTIRRewrite(),
