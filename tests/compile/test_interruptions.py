@@ -94,9 +94,21 @@ def check_troubles(checkpoint: Path, folder: Path, troubles: dict[str, str]) -> 
 
 
 @pytest.mark.slow
-def test_files_that_cannot_grow(checkpoint: Path, tmp_path: Path) -> None:
-    """Beyond less and less: the weights, the libraries, the objects in the temporary folder."""
-    troubles = {f"LIMIT@{1 << bits}": "ArtifactError: cannot write" for bits in (21, 18, 14, 6)}
+@pytest.mark.parametrize(
+    "bits",
+    [
+        pytest.param((21, 6), id="what we write ourselves"),
+        pytest.param(
+            (18, 14),
+            id="object files",
+            marks=pytest.mark.xfail(
+                strict=True, reason="LLVM ends the process where it cannot write an object file"
+            ),
+        ),
+    ],
+)
+def test_files_that_cannot_grow(checkpoint: Path, tmp_path: Path, bits: tuple[int, ...]) -> None:
+    troubles = {f"LIMIT@{1 << limit}": "ArtifactError: cannot write" for limit in bits}
     check_troubles(checkpoint, tmp_path, troubles)
 
 
