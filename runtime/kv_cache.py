@@ -12,7 +12,7 @@ from typing import Any
 
 from mvlm.runtime.errors import ContextError
 from mvlm.runtime.ffi import tvm_ffi
-from mvlm.runtime.library import global_function
+from mvlm.runtime.loader import global_function
 
 _PAGE_SIZE = 16  # what the attention kernels are compiled for
 _SEQUENCE = 0

@@ -13,7 +13,7 @@ from mvlm.runtime.artifact import Manifest, map_weights, open_artifact
 from mvlm.runtime.errors import PromptError, UsageError
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.kv_cache import KVCache
-from mvlm.runtime.library import load_functions
+from mvlm.runtime.loader import load_functions
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.settings import ChatSettings, read_settings
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -15,8 +13,7 @@ from mvlm.training.model.mobilevlm import MobileVlm
 from mvlm.training.pictures import normalize
 from mvlm.training.prompt import EOS, IMAGE, Prompter
 from mvlm.training.world.render import fit
-
-Array = npt.NDArray[Any]
+from mvlm.training.world.scene import Array
 
 MAX_NEW_TOKENS = 64
 

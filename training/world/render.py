@@ -9,15 +9,11 @@ from __future__ import annotations
 import colorsys
 import io
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from mvlm.training.world.scene import COLOURS, Scene, Shape
-
-Array = npt.NDArray[Any]
+from mvlm.training.world.scene import COLOURS, Array, Scene, Shape
 
 RGB = tuple[int, int, int]
 

@@ -12,7 +12,7 @@ import pytest
 
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
 from mvlm.runtime.errors import ArtifactError, UsageError
-from mvlm.runtime.library import load_functions
+from mvlm.runtime.loader import load_functions
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
 from tests.artifacts import Shelf
@@ -21,7 +21,7 @@ FRESH = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from mvlm.runtime.library import global_function
+from mvlm.runtime.loader import global_function
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
 
@@ -127,7 +127,7 @@ def test_a_runtime_that_the_loader_refuses(tmp_path: Path) -> None:
     (tmp_path / RUNTIME_LIBRARY).write_bytes(b"\x7fELF and no more")
     found = run_fresh(f"""
 from mvlm.runtime.errors import ArtifactError
-from mvlm.runtime.library import load_functions
+from mvlm.runtime.loader import load_functions
 try:
     load_functions(Path({str(tmp_path)!r}), 1)
 except ArtifactError as error:
