@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ from mvlm.runtime.artifact import layout
 from mvlm.runtime.artifact.manifest import AbiEntry, FileEntry, Manifest, TargetEntry
 from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file
 from mvlm.runtime.errors import TargetError, TokenizerError
-from mvlm.runtime.image import ImageSpec
 from mvlm.runtime.settings import ChatSettings
 from mvlm.runtime.tokenizer import Tokenizer
+
+# More than the code of any model takes; the weights are not in it.
+_CODE_BYTES = 16 << 20
 
 # Called with what is being done, how much of it is done, and of how much.
 Progress = Callable[[str, int, int], None]
@@ -112,10 +115,22 @@ def _write_library(
         entered("link")
         target.linker.link(Path(output), [Path(name) for name in objects])
 
-    executable.export_library(os.fspath(folder / layout.MODEL_LIBRARY), fcompile=link)
+    # Beside the artifact, where what a killed process leaves behind is swept up.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as workspace:
+        _require_room(Path(workspace))
+        executable.export_library(
+            os.fspath(folder / layout.MODEL_LIBRARY), fcompile=link, workspace_dir=workspace
+        )
     shutil.copyfile(_runtime_library(), folder / layout.RUNTIME_LIBRARY)
     progress("compile: link", len(steps), len(steps))
     return parameters
+
+
+def _require_room(folder: Path) -> None:
+    """Raise OSError where no code could be written: LLVM would end the process instead."""
+    with (folder / "room").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, _CODE_BYTES)
+    (folder / "room").unlink()
 
 
 def _write_weights(
@@ -137,7 +152,7 @@ def _write_weights(
 
 
 def _settings(job: CompileJob) -> ChatSettings:
-    config, image = job.config, job.config.image
+    config = job.config
     return ChatSettings(
         template="vicuna_v1",
         bos=config.generation.bos_token_id,
@@ -147,7 +162,7 @@ def _settings(job: CompileJob) -> ChatSettings:
         hidden=config.language.hidden_size,
         context=job.context,
         prefill_chunk=job.prefill_chunk,
-        image=None if image is None else ImageSpec(image.size, image.mean, image.std, image.aspect),
+        image=config.image,
         image_tokens=config.image_tokens,
     )
 

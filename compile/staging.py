@@ -74,10 +74,16 @@ def _check_replaceable(destination: Path) -> None:
 
 @contextmanager
 def _explained(destination: Path) -> Iterator[None]:
-    """Turn the system's errors into ones that say what to do."""
+    """Turn the system's errors about `destination` into ones that say what to do.
+
+    An error that names a file elsewhere, such as a checkpoint that went away, is not ours.
+    """
     try:
         yield
     except OSError as error:
+        named = error.filename
+        if named is not None and not _lies_beside(Path(os.fsdecode(named)), destination):
+            raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise ArtifactError(
             f"cannot write {destination}",
@@ -86,6 +92,12 @@ def _explained(destination: Path) -> Iterator[None]:
             if full
             else "Name another place with -o; nothing was left behind.",
         ) from error
+
+
+def _lies_beside(path: Path, destination: Path) -> bool:
+    """Whether `path` is the destination's folder, one that leads to it, or something within."""
+    folder = destination.parent.absolute()
+    return path.absolute() in folder.parents or path.absolute().is_relative_to(folder)
 
 
 def _claim(destination: Path) -> tuple[Path, int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
@@ -214,8 +215,38 @@ class LayerNorm(Vectors):
         self.eps = eps
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
-        """Normalize ``(..., width)``."""
-        return nn.op.layer_norm(x, self.width, weight=self.weight, bias=self.bias, eps=self.eps)
+        """Normalize ``(1, n, width)``."""
+        return nn.op.tensor_expr_op(self._compute, "layer_norm", [x, self.weight, self.bias])
+
+    def _compute(self, x: te.Tensor, weight: te.Tensor, bias: te.Tensor) -> te.Tensor:
+        """The variance of what is left without the mean.
+
+        Relax's own operator subtracts the mean's square from the mean of squares, which cancels
+        where the mean is large: 1.6e-5 off at a mean of 30.
+        """
+        batch, length, width = x.shape
+        along = [te.reduce_axis((0, width), name="along") for _ in range(2)]
+        total = te.compute(
+            (batch, length), lambda b, i: te.sum(x[b, i, along[0]], axis=along[0]), name="total"
+        )
+        centred = te.compute(
+            x.shape, lambda b, i, k: x[b, i, k] - total[b, i] / float(self.width), name="centred"
+        )
+        squares = te.compute(
+            (batch, length),
+            lambda b, i: te.sum(centred[b, i, along[1]] * centred[b, i, along[1]], axis=along[1]),
+            name="squares",
+        )
+        return te.compute(
+            x.shape,
+            lambda b, i, k: (
+                centred[b, i, k]
+                * tirx.rsqrt(squares[b, i] / float(self.width) + self.eps)
+                * weight[k]
+                + bias[k]
+            ),
+            name="normalized",
+        )
 
 
 class DepthwiseConvolution(Vectors):

@@ -1,7 +1,7 @@
 """The decoder: MobileLLaMA (MobileVLM paper, section 3.3), a LLaMA of 1.4 or 2.7 billion.
 
 RMSNorm, rotary positions that rotate halves, SwiGLU, no biases. The KV cache is TVM's paged one:
-attention, positions and the cache's pages are its business, this module hands it Q, K and V.
+attention and the cache's pages are its business, this module hands it Q, K and V, rotated.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 from mvlm.models.config import LlamaConfig
 from mvlm.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm
 from mvlm.models.quantization import Scheme
+from mvlm.models.rotary import inverse_frequencies, rotary_table, rotate
+
+RotaryTable = tuple[nn.Tensor, nn.Tensor]
 
 
 class Llama(nn.Module):
@@ -24,6 +27,7 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(
             [DecoderLayer(index, config, scheme) for index in range(config.num_hidden_layers)]
         )
+        self.frequencies = inverse_frequencies(config.head_dim, config.rope_theta)
         self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps)
         head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
         self.lm_head = Linear((head,), config.hidden_size, vocabulary, scheme, bias=False)
@@ -34,8 +38,9 @@ class Llama(nn.Module):
 
     def forward(self, x: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
         """Map embeddings ``(1, n, hidden)`` to final hidden states, appending to the cache."""
+        table = rotary_table(cache.get_query_positions(x.shape[1]), self.frequencies)
         for layer in self.layers:
-            x = layer(x, cache)
+            x = layer(x, table, cache)
         return self.norm(x)
 
     def logits(self, hidden: nn.Tensor) -> nn.Tensor:
@@ -57,9 +62,9 @@ class DecoderLayer(nn.Module):
         )
         self.down = Linear((f"{name}.mlp.down_proj",), inner, hidden, scheme, bias=False)
 
-    def forward(self, x: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
-        """Map ``(1, n, hidden)`` to the same shape."""
-        x = x + self.attention(self.input_norm(x), cache)
+    def forward(self, x: nn.Tensor, table: RotaryTable, cache: PagedKVCache) -> nn.Tensor:
+        """Map ``(1, n, hidden)`` to the same shape; `table` as :func:`rotary_table` makes it."""
+        x = x + self.attention(self.input_norm(x), table, cache)
         gate, up = nn.op.split(self.gate_up(self.post_norm(x)), 2, axis=-1)
         return x + self.down(ACTIVATIONS["silu"](gate) * up)
 
@@ -88,11 +93,12 @@ class Attention(nn.Module):
             bias=False,
         )
 
-    def forward(self, x: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
+    def forward(self, x: nn.Tensor, table: RotaryTable, cache: PagedKVCache) -> nn.Tensor:
         """Map ``(1, n, hidden)`` to the same shape, appending K and V to the cache."""
         batch, length, _ = x.shape
         heads = self.heads + 2 * self.kv_heads
         qkv = nn.op.reshape(self.qkv(x), (batch, length, heads, self.head_dim))
+        qkv = rotate(qkv, table, self.heads + self.kv_heads)
         mixed = cache.attention_with_fused_qkv(
             self.index, qkv, self.heads, sm_scale=self.head_dim**-0.5
         )

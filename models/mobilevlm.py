@@ -108,7 +108,7 @@ class MobileVLM(nn.Module):
             v_head_dim=language.head_dim,
             mla_original_qk_head_dim=0,
             mla_original_v_head_dim=0,
-            rope_mode=RopeMode.NORMAL,
+            rope_mode=RopeMode.NONE,  # the decoder rotates
             rope_scale=1,
             rope_theta=language.rope_theta,
             rope_scaling={},

@@ -58,6 +58,7 @@ SCHEMES = {
     )
 }
 DEFAULT_SCHEME = "q4f16_1"
+_BLOCK_VALUES = 1 << 20  # of a matrix that are quantized at once
 
 
 def find_scheme(name: str) -> Scheme:
@@ -90,6 +91,20 @@ def quantize_q4(
         Words ``(rows, ceil(K / 8))`` and scales ``(rows, ceil(K / 32))``.
     """
     rows, width = matrix.shape
+    words = np.empty((rows, -(-width // NIBBLES_PER_WORD)), np.uint32)
+    scales = np.empty((rows, -(-width // GROUP_SIZE)), np.float16)
+    # Some rows at a time: what is computed on the way takes several times a matrix's memory.
+    step = max(1, _BLOCK_VALUES // width)
+    for start in range(0, rows, step):
+        block = slice(start, start + step)
+        words[block], scales[block] = _quantize_rows(matrix[block])
+    return words, scales
+
+
+def _quantize_rows(
+    matrix: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float16]]:
+    rows, width = matrix.shape
     groups = -(-width // GROUP_SIZE)
     padded = np.zeros((rows, groups * GROUP_SIZE), np.float32)
     padded[:, :width] = matrix
@@ -106,7 +121,7 @@ def quantize_q4(
     words = nibbles.reshape(rows, -1, NIBBLES_PER_WORD)
     shifts = np.arange(NIBBLES_PER_WORD, dtype=np.uint32) * 4
     packed = np.bitwise_or.reduce(words << shifts, axis=2)
-    return packed[:, : -(-width // NIBBLES_PER_WORD)].copy(), scales
+    return packed[:, : -(-width // NIBBLES_PER_WORD)], scales
 
 
 def dequantize_q4(

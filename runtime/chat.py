@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ class Stats:
     Attributes:
         vision_ms: Encoding the pictures that were new.
         prefill_tok_s: Prompt positions read in a second, of those not already in the cache.
-        decode_tok_s: Answer tokens in a second, from the second on.
+        decode_tok_s: Answer tokens in a second, from the second on; its reader's time not counted.
         first_token_ms: From the question to the first token.
         peak_rss_bytes: The largest resident memory of the process so far.
     """
@@ -273,7 +274,8 @@ class Reply:
                 reason = "stop"
                 break
             if text := stream.push(tokens[-1]):
-                yield text
+                with clock.paused():
+                    yield text
             if stream.stopped_by is not None:
                 reason = "stop"
                 break
@@ -304,16 +306,23 @@ class Reply:
 
 
 class _Clock:
-    """Times one answer."""
+    """Times one answer, without the time that its reader takes between two parts of it."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._vision_before = session.vision_seconds
         self._begin = time.perf_counter()
+        self._paused = 0.0
         self._tokens: list[float] = []
 
     def token(self) -> None:
-        self._tokens.append(time.perf_counter())
+        self._tokens.append(time.perf_counter() - self._paused)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - began
 
     def stats(self, reading: Reading) -> Stats:
         first = self._tokens[0] if self._tokens else self._begin

@@ -80,8 +80,8 @@ class ImageSpec:
     def __post_init__(self) -> None:
         if type(self.size) is not int or not 1 <= self.size <= _MAX_SPEC_SIZE:
             raise ConfigError("image size", expected=f"1 to {_MAX_SPEC_SIZE}", found=self.size)
-        _check_colour("image mean", self.mean, "numbers from 0 to 1", lambda v: 0 <= v <= 1)
-        _check_colour("image std", self.std, "numbers above 0, up to 1", lambda v: 0 < v <= 1)
+        _check_colour("image_mean", self.mean, "numbers from 0 to 1", lambda v: 0 <= v <= 1)
+        _check_colour("image_std", self.std, "numbers above 0, up to 1", lambda v: 0 < v <= 1)
         if self.aspect not in ("pad", "crop"):
             raise ConfigError("image aspect", expected="pad or crop", found=repr(self.aspect))
 

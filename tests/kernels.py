@@ -1,4 +1,4 @@
-"""Runs one operation of `models.ops` on its own: as its definition says, or by a CPU kernel."""
+"""Runs a part of a model on its own: a graph, or one operation of it as defined or by a kernel."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tvm
-from tvm import tirx
+from tvm import relax, tirx
 from tvm.relax.frontend import nn
 
+from mvlm.compile.pipeline import lower
 from mvlm.compile.targets import host_target
 from mvlm.schedules.cpu import KERNELS
 
@@ -39,6 +40,17 @@ def trace(function: Callable[..., nn.Tensor], specs: Sequence[Spec]) -> tvm.IRMo
     modes = {"param_mode": "none", "effect_mode": "none"}
     module, _ = Traced().export_tvm(spec={"forward": {**spec, "$": modes}})
     return module
+
+
+def run_graph(function: Callable[..., nn.Tensor], specs: Sequence[Spec], *inputs: Array) -> Array:
+    """Take a function of tensors through all of the compiler's phases and call it."""
+    target = host_target()
+    module = lower(trace(function, specs), target.tvm, target.kernels, {"n": 64}).module
+    with tvm.transform.PassContext(opt_level=3):
+        executable = relax.build(module, target.tvm, relax_pipeline=None)
+    machine = relax.VirtualMachine(executable, tvm.cpu())
+    found: Array = machine["forward"](*(tvm.runtime.tensor(value) for value in inputs)).numpy()
+    return found
 
 
 def definition(function: Callable[..., nn.Tensor], specs: Sequence[Spec]) -> tirx.PrimFunc:

@@ -23,18 +23,18 @@ from mvlm.training.model.clip import ClipTower
 from mvlm.training.model.mobilevlm import MobileVlm, ModelConfig, build
 from mvlm.training.pictures import PictureStore, draw_store
 from mvlm.training.prompt import Prompter
-from mvlm.training.stages import Plan, Report, pretrain_tower, train_language
+from mvlm.training.stages import Plan, Report, align_projector, pretrain_tower, tune
 from mvlm.training.tokenizer import train_tokenizer
 
 PICTURES = 60_000
 #: The stages in order. Their shares of `--time-limit` only matter on a machine that is slower
 #: than two quiet cores: the schedules then end early instead of running over.
 PLANS = {
-    "tower": Plan(steps=2000, batch=32, rate=3e-3),
-    "alignment": Plan(steps=300, batch=24, rate=3e-3, pairs=3, tokens=110),
-    "tuning": Plan(steps=2400, batch=16, rate=3e-3, pairs=12, tokens=208),
+    "tower": Plan(steps=2700, batch=32, rate=8e-3),
+    "alignment": Plan(steps=360, batch=32, rate=6e-3),
+    "tuning": Plan(steps=2400, batch=16, rate=6e-3, pairs=12, tokens=208),
 }
-SHARES = {"tower": 0.45, "alignment": 0.08, "tuning": 0.47}
+SHARES = {"tower": 0.475, "alignment": 0.025, "tuning": 0.5}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--from", dest="first", choices=list(PLANS),
                         help="repeat this stage and those after it")  # fmt: skip
     parser.add_argument("--until", dest="last", choices=list(PLANS), default="tuning")
-    parser.add_argument("--time-limit", type=float, default=57, metavar="MINUTES",
+    parser.add_argument("--time-limit", type=float, default=54, metavar="MINUTES",
                         help="bound on the three stages together")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -115,9 +115,8 @@ def _run_stage(
         if stage == "tower":
             pretrain_tower(tower, store, plan, run.seed, report)
         else:
-            train_language(
-                tower, model, prompter, store, plan, run.seed, report, stage == "alignment"
-            )
+            learn = align_projector if stage == "alignment" else tune
+            learn(tower, model, prompter, store, plan, run.seed, report)
 
 
 def _tokenizer(run: Run, console: Console) -> bytes:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mvlm.training.chatter import CHATTER
 from mvlm.training.prompt import Prompter
-from mvlm.training.world.questions import Question, ask, ask_kind
+from mvlm.training.world.questions import Question, ask
 from mvlm.training.world.scene import Scene
 
 IGNORE = -100
@@ -39,21 +39,13 @@ class Batch:
     weights: Tensor
 
 
-def conversations(scene: Scene, pairs: int, rng: Random, describe: bool) -> list[list[Question]]:
-    """Chains about one scene: mostly single questions, else conversations of 2 to `pairs` turns.
-
-    With `describe` (stage 1) only the kinds that name everything in the picture.
-    """
-    asked = []
-    for _ in range(pairs):
-        question = None
-        if describe:
-            question = ask_kind("describe" if rng.random() < 0.6 else "list", scene, rng)
-        asked.append(question or ask(scene, rng))
-    if not describe and rng.random() < 0.15:
+def conversations(scene: Scene, pairs: int, rng: Random) -> list[list[Question]]:
+    """Chains about one scene: mostly single questions, else conversations of 2 to `pairs` turns."""
+    asked = [ask(scene, rng) for _ in range(pairs)]
+    if rng.random() < 0.15:
         text, answer = CHATTER[int(rng.random() * len(CHATTER))]
         asked[-1] = Question("chatter", text, answer)
-    if rng.random() < (0.85 if describe else 0.65):
+    if rng.random() < 0.65:
         return [[question] for question in asked]
     rng.shuffle(asked)
     chains = []

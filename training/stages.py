@@ -2,9 +2,9 @@
 
 0. `tower`: stands in for CLIP's pre-training (see `tower_pretraining`). Afterwards the tower is
    frozen, as in the paper.
-1. `alignment`: projector and decoder learn to name what is in the picture (descriptions). The
-   paper trains the projector alone here, since its decoder can already read; ours cannot.
-2. `tuning`: visual instruction tuning, projector and decoder, on questions and conversations;
+1. `alignment`: the projector alone learns to turn features into the words' embeddings (see
+   `alignment`); the paper does it with captions.
+2. `tuning`: visual instruction tuning of the decoder, on questions and conversations;
    towards the end the decoder's matrices are rounded to 4 bits in half of the steps.
 """
 
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from mvlm.training.alignment import WordMatcher, word_loss
 from mvlm.training.batches import IGNORE, Batch, attention_mask, conversations, pack
 from mvlm.training.model.clip import ClipTower
 from mvlm.training.model.mobilevlm import MobileVlm
@@ -43,8 +44,8 @@ WARM_UP = 60
 class Plan:
     """How long and how fast one stage learns.
 
-    `batch` pictures a step with `pairs` questions each, cut to `tokens` of text. `seconds` bounds
-    the stage: on a slow machine the schedule ends early.
+    `batch` pictures a step, with `pairs` questions each in the last stage, cut to `tokens` of text.
+    `seconds` bounds the stage: on a slow machine the schedule ends early.
     """
 
     steps: int
@@ -108,14 +109,41 @@ def pretrain_tower(
         report(step + 1, plan.steps, smooth.add(scores))
 
 
-def train_language(
+def align_projector(
     tower: ClipTower, model: MobileVlm, prompter: Prompter, store: PictureStore, plan: Plan,
-    seed: int, report: Report, describe: bool,
+    seed: int, report: Report,
 ) -> None:  # fmt: skip
-    """Stage 1 (`describe`) or stage 2, in place; the tower stays as it is."""
-    stage = 1 if describe else 2
-    torch.manual_seed(seed + 100 + stage)
-    rng, words = np.random.default_rng([seed, 10 + stage]), Random(f"{seed}/stage {stage}")
+    """Stage 1, in place; of the decoder, only the embeddings change."""
+    torch.manual_seed(seed + 101)
+    rng = np.random.default_rng([seed, 11])
+    projector, embeddings = model.model.mm_projector, model.model.embed_tokens
+    matcher = WordMatcher(prompter)
+    optimizer = optimizer_for(projector, embeddings, matcher)
+    schedule, smooth = _Schedule(plan), _Smooth()
+    for step in range(plan.steps):
+        if schedule.progress(step) >= 1:
+            break
+        batch = store.batch(rng.integers(0, len(store), plan.batch), rng)
+        with torch.no_grad():
+            features = tower(batch.pixels)
+        logits = matcher(projector(features), embeddings.weight)
+        loss, right = word_loss(matcher, logits, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step(schedule.rate(step))
+        report(step + 1, plan.steps, smooth.add({"loss": float(loss.detach()), "words": right}))
+    model.head_from_embeddings()
+
+
+def tune(
+    tower: ClipTower, model: MobileVlm, prompter: Prompter, store: PictureStore, plan: Plan,
+    seed: int, report: Report,
+) -> None:  # fmt: skip
+    """Stage 2, in place; tower and projector stay as they are."""
+    torch.manual_seed(seed + 102)
+    rng, words = np.random.default_rng([seed, 12]), Random(f"{seed}/tuning")
+    # The gradients of a decoder that cannot read yet would scramble the image tokens: places were
+    # lost within minutes and never learned again.
+    model.model.mm_projector.requires_grad_(False)
     optimizer = optimizer_for(model)
     schedule, smooth = _Schedule(plan), _Smooth()
     for step in range(plan.steps):
@@ -123,10 +151,10 @@ def train_language(
         if progress >= 1:
             break
         batch = store.batch(rng.integers(0, len(store), plan.batch), rng)
-        rows = [conversations(scene, plan.pairs, words, describe) for scene in batch.scenes]
+        rows = [conversations(scene, plan.pairs, words) for scene in batch.scenes]
         start = len(prompter.before_image()) + model.config.image_tokens
         packed = pack(rows, prompter, start, plan.tokens)
-        model.pretend_4bit(not describe and progress > ROUNDING_FROM and step % 2 == 0)
+        model.pretend_4bit(progress > ROUNDING_FROM and step % 2 == 0)
         with torch.no_grad():
             features = tower(batch.pixels)
         loss, right = answer_loss(model, features, packed, prompter)

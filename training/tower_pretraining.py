@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from mvlm.training.pictures import CELLS, GRID, PictureBatch
+from mvlm.training.world.questions import in_reading_order
 from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene
 
 NAMES = len(SHAPES) * len(COLOURS)
@@ -21,9 +22,10 @@ PARTS = {
     "colour": len(COLOURS) + 1,
     "cover": 9,
     "centre": 1,
-    "geometry": 4,
+    "geometry": 6,
     "place": 2,
     "rank": 6,
+    "order": MAX_SHAPES,
     "direction": 2,
     "corner": 5,
 }
@@ -54,25 +56,27 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
     votes = torch.stack([(cells == i).sum(-1) for i in range(MAX_SHAPES + 1)], -1)
     owner = votes[..., 1:].argmax(-1) + 1
     owner = torch.where(votes[..., 1:].sum(-1) > 0, owner, 0)  # (n, patches), 0 for background
-    table = torch.zeros(n, MAX_SHAPES + 1, 12)
+    table = torch.zeros(n, MAX_SHAPES + 1, 15)
     count = torch.zeros(n, dtype=torch.long)
     names = torch.zeros(n, NAMES)
     centre = torch.zeros(n, grid, grid)
     for row, scene in enumerate(scenes):
         count[row] = len(scene.shapes)
-        ranks = _ranks(scene)
+        ranks, order = ranks_of(scene), in_reading_order(scene)
         for i, shape in enumerate(scene.shapes):
             kind, colour = SHAPES.index(shape.kind), COLOURS.index(shape.colour)
-            place = [shape.x, shape.y, shape.span, shape.area**0.5]
-            table[row, i + 1] = torch.tensor([kind + 1, colour + 1, *place, *ranks[i]])
+            sizes = [shape.span, shape.area**0.5]
+            middle = [shape.x, shape.y, *scene.in_picture(shape)]
+            numbers = [*middle, *sizes, *ranks[i], order.index(shape)]
+            table[row, i + 1] = torch.tensor([kind + 1, colour + 1, *numbers])
             names[row, kind * len(COLOURS) + colour] = 1
             centre[row, min(grid - 1, int(shape.y * grid)), min(grid - 1, int(shape.x * grid))] = 1
-    own = table.gather(1, owner[..., None].expand(-1, -1, 12))
+    own = table.gather(1, owner[..., None].expand(-1, -1, 15))
     at = (torch.arange(grid) + 0.5) / grid
     places = torch.stack([at.repeat(grid), at.repeat_interleave(grid)], -1)
-    geometry = own[..., 2:6].clone()
-    geometry[..., :2] = spread(geometry[..., :2])
-    geometry[..., 2:] = 1.5 * (geometry[..., 2:].clamp(min=0.02) / 0.2).log()
+    geometry = own[..., 2:8].clone()
+    geometry[..., :4] = spread(geometry[..., :4])
+    geometry[..., 4:] = 1.5 * (geometry[..., 4:].clamp(min=0.02) / 0.2).log()
     return {
         "shape": own[..., 0].long(),
         "colour": own[..., 1].long(),
@@ -80,7 +84,8 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
         "centre": centre.view(n, -1, 1),
         "geometry": geometry,
         "place": spread(places).expand(n, -1, -1),
-        "rank": own[..., 6:],
+        "rank": own[..., 8:14],
+        "order": own[..., 14].long(),
         "count": count,
         "names": names,
         "direction": batch.edges[..., :2].reshape(n, -1, 2) / 100,
@@ -93,7 +98,7 @@ def spread(place: Tensor) -> Tensor:
     return (place - 0.5) * 4
 
 
-def _ranks(scene: Scene) -> list[list[float]]:
+def ranks_of(scene: Scene) -> list[list[float]]:
     """Per shape: leftmost, rightmost, topmost, bottommost, biggest, smallest; -1 if in doubt."""
     result = []
     for shape in scene.shapes:
@@ -134,6 +139,9 @@ def pretraining_loss(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tens
     rank = F.binary_cross_entropy_with_logits(
         said["rank"], wanted["rank"].clamp(min=0), reduction="none"
     )
+    order = F.cross_entropy(
+        said["order"].flatten(0, 1), wanted["order"].flatten(), reduction="none"
+    )
     corner = F.cross_entropy(
         said["corner"].flatten(0, 1), wanted["corner"].flatten(), reduction="none"
     )
@@ -150,7 +158,8 @@ def pretraining_loss(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tens
         # Where a patch is cannot be told from what is in it, and the projector's convolutions
         # are blind to it: unless the features say so, the decoder never learns left from right.
         + F.smooth_l1_loss(said["place"], wanted["place"], beta=0.1)
-        + 0.4 * (rank * known).sum() / 6
+        + (rank * known).sum() / 6
+        + 0.5 * (order * on.flatten()).sum()
         + (corner * has_corner).sum() / has_corner.sum()
         + (direction.sum(-1) * crossed).sum() / crossed.sum().clamp(min=1)
         + 0.3 * F.cross_entropy(said["count"], wanted["count"])
@@ -160,11 +169,13 @@ def pretraining_loss(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tens
 
 @torch.no_grad()
 def pretraining_scores(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float]:
-    """Accuracies on patches inside shapes (shape, colour) and on whole pictures (count)."""
+    """Accuracies on whole pictures (count) and on patches inside shapes (the others)."""
     inside = wanted["shape"] > 0
     count = (said["count"].argmax(-1) == wanted["count"]).float().mean()
-    result = {"count": float(count)}
-    for part in ("shape", "colour"):
+    known = wanted["rank"] >= 0
+    rank = ((said["rank"] > 0) == (wanted["rank"] > 0))[known & inside[..., None]].float().mean()
+    result = {"count": float(count), "rank": float(rank)}
+    for part in ("shape", "colour", "order"):
         hit = said[part].argmax(-1) == wanted[part]
         result[part] = float(hit[inside].float().mean())
     return result

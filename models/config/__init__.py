@@ -5,7 +5,6 @@ and refuse the same mistakes.
 """
 
 from mvlm.models.config.clip import ClipVisionConfig
-from mvlm.models.config.image import ImageProcessorConfig
 from mvlm.models.config.llama import LlamaConfig
 from mvlm.models.config.mobilevlm import MobileVLMConfig
 from mvlm.models.config.projector import ProjectorConfig
@@ -16,7 +15,6 @@ from mvlm.models.config.tower import find_vision_tower
 __all__ = [
     "ClipVisionConfig",
     "GenerationConfig",
-    "ImageProcessorConfig",
     "LlamaConfig",
     "MobileVLMConfig",
     "ProjectorConfig",

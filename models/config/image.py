@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from mvlm.models.config.checks import check_choice, check_integer, check_number
 from mvlm.models.config.document import Document
-from mvlm.runtime.errors import ConfigError
+from mvlm.runtime.image import ImageSpec
 
 # Mean and standard deviation of red, green and blue over CLIP's training pictures.
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -16,45 +14,7 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _BICUBIC = 3
 
 
-@dataclass(frozen=True)
-class ImageProcessorConfig:
-    """How a picture becomes the tower's input: to a square, bicubic to size, normalized.
-
-    Args:
-        size: Side of the square that the tower takes, in pixels.
-        mean: Per channel (red, green, blue), subtracted from values in 0...1.
-        std: Per channel, divided by.
-        aspect: `pad` fills a picture up to a square with the mean colour; `crop` resizes its
-            shorter side and cuts the middle out.
-
-    Raises:
-        ConfigError: A value is of the wrong type or out of range.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    aspect: Literal["pad", "crop"]
-
-    def __post_init__(self) -> None:
-        check_integer("size", self.size, 1, 8192)
-        for key, values, low in (("image_mean", self.mean, 0.0), ("image_std", self.std, 1e-6)):
-            if not isinstance(values, tuple) or len(values) != 3:
-                raise ConfigError(f"`{key}` is not usable", expected="three numbers")
-            for value in values:
-                check_number(key, value, low, 1.0)
-        check_choice("aspect", self.aspect, ("pad", "crop"))
-
-    @property
-    def background(self) -> tuple[int, int, int]:
-        """The colour that `pad` fills with: the mean in 0...255, truncated and not rounded."""
-        red, green, blue = (int(value * 255) for value in self.mean)
-        return red, green, blue
-
-
-def image_processor_config(
-    document: Document, *, image_size: int, aspect: str
-) -> ImageProcessorConfig:
+def image_spec(document: Document, *, image_size: int, aspect: str) -> ImageSpec:
     """Read a tower folder's `preprocessor_config.json`.
 
     Args:
@@ -70,7 +30,7 @@ def image_processor_config(
         _check_steps(document)
         _check_size(document, image_size, squared=aspect == "pad")
     return document.build(
-        ImageProcessorConfig,
+        ImageSpec,
         size=image_size,
         mean=_triple(document.get("image_mean", _CLIP_MEAN)),
         std=_triple(document.get("image_std", _CLIP_STD)),

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from mvlm.models.config.checks import check_choice, check_integer
 from mvlm.models.config.clip import ClipVisionConfig
-from mvlm.models.config.image import ImageProcessorConfig
 from mvlm.models.config.llama import LlamaConfig
 from mvlm.models.config.projector import ProjectorConfig
 from mvlm.models.config.text import GenerationConfig, TokenizerConfig
 from mvlm.runtime.errors import ConfigError
+from mvlm.runtime.image import ImageSpec
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class MobileVLMConfig:
     projector: ProjectorConfig | None
     select_layer: int
     select_feature: str
-    image: ImageProcessorConfig | None
+    image: ImageSpec | None
     generation: GenerationConfig
     tokenizer: TokenizerConfig
     extra_tokens: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class MobileVLMConfig:
             check_integer("eos_token_id", eos, 0, last)
 
     def _check_vision(
-        self, vision: ClipVisionConfig, projector: ProjectorConfig, image: ImageProcessorConfig
+        self, vision: ClipVisionConfig, projector: ProjectorConfig, image: ImageSpec
     ) -> None:
         layers = vision.num_hidden_layers
         check_integer("mm_vision_select_layer", self.select_layer, -layers - 1, layers)

@@ -10,7 +10,7 @@ from mvlm.models.config.clip import (
     derive_clip_vision_config,
 )
 from mvlm.models.config.document import Document, read_document, read_optional_document
-from mvlm.models.config.image import image_processor_config
+from mvlm.models.config.image import image_spec
 from mvlm.models.config.llama import llama_config
 from mvlm.models.config.mobilevlm import MobileVLMConfig
 from mvlm.models.config.projector import ProjectorConfig, parse_projector_type
@@ -98,9 +98,7 @@ def _vision_fields(folder: Path, config: Document, vision_tower: Path | None) ->
         "projector": projector,
         "select_layer": config.require("mm_vision_select_layer"),
         "select_feature": config.get("mm_vision_select_feature", "patch"),
-        "image": image_processor_config(
-            preprocessor, image_size=vision.image_size, aspect=_aspect(config)
-        ),
+        "image": image_spec(preprocessor, image_size=vision.image_size, aspect=_aspect(config)),
         "extra_tokens": _extra_tokens(config),
     }
 

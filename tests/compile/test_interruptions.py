@@ -98,13 +98,7 @@ def check_troubles(checkpoint: Path, folder: Path, troubles: dict[str, str]) -> 
     "bits",
     [
         pytest.param((21, 6), id="what we write ourselves"),
-        pytest.param(
-            (18, 14),
-            id="object files",
-            marks=pytest.mark.xfail(
-                strict=True, reason="LLVM ends the process where it cannot write an object file"
-            ),
-        ),
+        pytest.param((18, 14), id="object files"),
     ],
 )
 def test_files_that_cannot_grow(checkpoint: Path, tmp_path: Path, bits: tuple[int, ...]) -> None:

@@ -157,6 +157,13 @@ def test_a_read_only_parent(tmp_path: Path) -> None:
         pytest.fail("must not get here")
 
 
+def test_an_error_about_a_file_elsewhere_is_not_about_the_destination(tmp_path: Path) -> None:
+    missing = tmp_path / "checkpoint" / "gone"
+    with pytest.raises(FileNotFoundError, match="gone"), staged_folder(tmp_path / "out" / "a"):
+        missing.read_bytes()
+    assert not list((tmp_path / "out").iterdir())
+
+
 # --- what interrupts ----------------------------------------------------------------------------
 
 

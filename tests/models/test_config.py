@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from mvlm.models.config import (
     ClipVisionConfig,
     GenerationConfig,
-    ImageProcessorConfig,
     LlamaConfig,
     MobileVLMConfig,
     ProjectorConfig,
@@ -25,6 +24,7 @@ from mvlm.models.config import (
 )
 from mvlm.models.config.projector import parse_projector_type
 from mvlm.runtime.errors import ConfigError, UsageError
+from mvlm.runtime.image import ImageSpec
 
 Edit = Callable[..., Path]
 
@@ -155,7 +155,7 @@ def test_mobilevlm(write: Edit) -> None:
         projector=ProjectorConfig("ldpnet", 2, 1024, 2048),
         select_layer=-2,
         select_feature="patch",
-        image=ImageProcessorConfig(
+        image=ImageSpec(
             336, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), "pad"
         ),
         generation=GenerationConfig(1, (2,), 0),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
+from mvlm.models import quantization
 from mvlm.models.quantization import (
     DEFAULT_SCHEME,
     GROUP_SIZE,
@@ -92,6 +93,14 @@ def test_widths(width: int) -> None:
     # What is beyond the width stands for zero.
     whole = dequantize_q4(words, scales, words.shape[1] * 8)
     assert not whole[:, width:].any()
+
+
+def test_blocks_of_rows_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = np.random.default_rng(0).standard_normal((7, 40), np.float32)
+    whole = quantize_q4(matrix)
+    monkeypatch.setattr(quantization, "_BLOCK_VALUES", 100)
+    for found, expected in zip(quantize_q4(matrix), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_groups_of_zeros_stay_zero() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -336,6 +337,18 @@ def test_usage_and_stats(chat: Chat, model: Model) -> None:
     assert stats.prefill_tok_s > 0
     assert stats.decode_tok_s > 0
     assert stats.peak_rss_bytes > 10 << 20
+
+
+def test_a_slow_reader_does_not_slow_the_answer(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, clock = 0.0, time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + away)
+    reply = chat.ask("What?", params=SamplingParams(max_tokens=8))
+    for _ in reply:
+        away += 10_000
+    assert away > 10_000
+    assert reply.answer.stats.decode_tok_s > 8 / 10_000
 
 
 def test_json_has_what_programs_rely_on(chat: Chat) -> None:

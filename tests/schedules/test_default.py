@@ -10,31 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 import tvm
-from tvm import relax
 from tvm.relax.frontend import nn
 from tvm.script import tirx as T
 
-from mvlm.compile.pipeline import lower
-from mvlm.compile.targets import host_target
 from mvlm.models import ops
 from mvlm.models.layers import ACTIVATIONS
 from mvlm.models.quantization import quantize_q4
 from mvlm.schedules import KernelSet, find_kernels
 from mvlm.schedules.cpu import default_schedule
-from tests.kernels import Array, Spec, compiled, definition, trace
+from tests.kernels import Array, Spec, compiled, definition, run_graph
 from tests.oracles import depthwise_convolution, from_q4
 
 Compute = Callable[..., nn.Tensor]
-
-
-def run(function: Compute, specs: list[Spec], *inputs: Array) -> Array:
-    """Take a function of tensors through all of the compiler's phases and call it."""
-    target = host_target()
-    module = lower(trace(function, specs), target.tvm, target.kernels, {"n": 64}).module
-    with tvm.transform.PassContext(opt_level=3):
-        executable = relax.build(module, target.tvm, relax_pipeline=None)
-    machine = relax.VirtualMachine(executable, tvm.cpu())
-    return machine["forward"](*(tvm.runtime.tensor(value) for value in inputs)).numpy()
 
 
 def torch_of(function: Callable[[torch.Tensor], torch.Tensor], x: Array) -> Array:
@@ -49,11 +36,13 @@ def test_normalizations(width: int, length: int) -> None:
     weight, bias = random.standard_normal((2, width), np.float32)
     vector: Spec = ((width,), "float32")
     rows: Spec = ((1, "n", width), "float32")
-    found = run(lambda x, w: nn.op.rms_norm(x, w, axes=-1, epsilon=1e-6), [rows, vector], x, weight)
+    found = run_graph(
+        lambda x, w: nn.op.rms_norm(x, w, axes=-1, epsilon=1e-6), [rows, vector], x, weight
+    )
     expected = x / np.sqrt((x.astype(np.float64) ** 2).mean(-1, keepdims=True) + 1e-6) * weight
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
-    found = run(
+    found = run_graph(
         lambda x, w, b: nn.op.layer_norm(x, width, weight=w, bias=b, eps=1e-5),
         [rows, vector, vector],
         x,
@@ -71,7 +60,7 @@ def test_layer_norm_of_values_far_from_zero(offset: float) -> None:
     x = np.random.default_rng(1).standard_normal((1, 5, 64), np.float32) + np.float32(offset)
     ones, zeros = np.ones(64, np.float32), np.zeros(64, np.float32)
     vector: Spec = ((64,), "float32")
-    found = run(
+    found = run_graph(
         lambda x, w, b: nn.op.layer_norm(x, 64, weight=w, bias=b, eps=1e-5),
         [((1, "n", 64), "float32"), vector, vector],
         x,
@@ -99,14 +88,14 @@ def test_activations(name: str) -> None:
     """Everywhere, and tightly enough to tell the erf GELU from the tanh one."""
     x = np.linspace(-12, 12, 1003, dtype=np.float32)[None, None]
     x = np.concatenate([x, x * 8], axis=1)
-    found = run(ACTIVATIONS[name], [((1, "n", 1003), "float32")], x)
+    found = run_graph(ACTIVATIONS[name], [((1, "n", 1003), "float32")], x)
     np.testing.assert_allclose(found, torch_of(GELUS[name], x), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_of_huge_values_are_finite(name: str) -> None:
     x = np.array([[[-1e30, -1e4, -100, 0, 100, 1e4, 1e30]]], np.float32)
-    found = run(ACTIVATIONS[name], [((1, "n", 7), "float32")], x)
+    found = run_graph(ACTIVATIONS[name], [((1, "n", 7), "float32")], x)
     np.testing.assert_allclose(found, torch_of(GELUS[name], x), rtol=1e-5, atol=1e-30)
 
 
@@ -118,7 +107,7 @@ def test_softmax_split_and_broadcast(length: int) -> None:
         left, right = nn.op.split(nn.op.softmax(x, axis=-1), 2, axis=-1)
         return left * right + nn.op.sum(left, axis=-1, keepdims=True)
 
-    found = run(compute, [((1, "n", 34), "float32")], x)
+    found = run_graph(compute, [((1, "n", 34), "float32")], x)
     left, right = np.split(torch_of(lambda x: x.softmax(-1), x), 2, axis=-1)
     np.testing.assert_allclose(found, left * right + left.sum(-1, keepdims=True), atol=1e-6)
 
@@ -129,7 +118,7 @@ def test_q4_embedding_is_scheduled_right(width: int) -> None:
     words, scales = quantize_q4(table)
     ids = np.array([[49, 0, 7, 7, 31]], np.int32)
     specs: list[Spec] = [((1, "n"), "int32"), (words.shape, "uint32"), (scales.shape, "float16")]
-    found = run(lambda i, w, s: ops.embedding(i, (w, s), width), specs, ids, words, scales)
+    found = run_graph(lambda i, w, s: ops.embedding(i, (w, s), width), specs, ids, words, scales)
     np.testing.assert_array_equal(found[0], from_q4(words, scales, width)[ids[0]])
 
 

@@ -17,9 +17,8 @@ from mvlm.training.model.ldp import squeeze_channels
 from mvlm.training.model.llama import LlamaConfig, quantize_4bit
 from mvlm.training.model.mobilevlm import ModelConfig, build
 from mvlm.training.optimizer import optimizer_for, orthogonalize
-from mvlm.training.prompt import IMAGE, Prompter
+from mvlm.training.prompt import IMAGE
 from mvlm.training.stages import answer_loss
-from mvlm.training.tokenizer import train_tokenizer
 from mvlm.training.world.questions import ask
 from mvlm.training.world.scene import random_scene
 
@@ -27,17 +26,6 @@ CONFIG = ModelConfig(
     ClipConfig(image_size=48, patch_size=12, width=32, heads=2, layers=2),
     LlamaConfig(vocab_size=800, hidden=64, ffn=96, layers=2, max_positions=512),
 )
-
-
-@pytest.fixture(scope="module")
-def prompter():
-    from mvlm.training import tokenizer as module
-
-    kept, module.SAMPLES = module.SAMPLES, 1500
-    try:
-        return Prompter(train_tokenizer(0))
-    finally:
-        module.SAMPLES = kept
 
 
 @pytest.fixture
@@ -90,7 +78,7 @@ def test_conversations_hold_all_the_questions_asked_for():
     rng, words = np.random.default_rng(0), Random(0)
     longest = 0
     for _ in range(200):
-        chains = conversations(random_scene(rng), 8, words, describe=False)
+        chains = conversations(random_scene(rng), 8, words)
         assert sum(map(len, chains)) == 8
         longest = max(longest, *map(len, chains))
     assert longest >= 6
@@ -117,7 +105,7 @@ def test_a_few_steps_lower_the_loss(parts, prompter):
     _, model = parts
     rng, words = np.random.default_rng(2), Random(2)
     scene = random_scene(rng)
-    rows = [conversations(scene, 6, words, describe=False)]
+    rows = [conversations(scene, 6, words)]
     start = len(prompter.before_image()) + CONFIG.image_tokens
     packed = pack(rows, prompter, start)
     features = torch.randn(1, CONFIG.clip.grid**2, CONFIG.clip.width)

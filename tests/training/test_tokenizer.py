@@ -3,21 +3,10 @@
 from random import Random
 
 import numpy as np
-import pytest
 
-from mvlm.training import tokenizer as tokenizer_module
-from mvlm.training.prompt import BOS, EOS, IMAGE, SYSTEM, Prompter
+from mvlm.training.prompt import BOS, EOS, IMAGE, SYSTEM
 from mvlm.training.world.questions import ask
 from mvlm.training.world.scene import random_scene
-
-
-@pytest.fixture(scope="module")
-def prompter():
-    kept, tokenizer_module.SAMPLES = tokenizer_module.SAMPLES, 1500
-    try:
-        return Prompter(tokenizer_module.train_tokenizer(0))
-    finally:
-        tokenizer_module.SAMPLES = kept
 
 
 def pieces(prompter, ids):

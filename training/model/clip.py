@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 #: quick_gelu(x) = x * sigmoid(QUICK * x) = silu(QUICK * x) / QUICK
 QUICK = 1.702
+#: How strong places are beside the embedded patches, whose numbers are about 0.6.
+POSITION_SCALE = 0.4
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,9 @@ class ClipConfig:
 
     image_size: int = 144
     patch_size: int = 12
-    width: int = 192
-    heads: int = 3
-    layers: int = 5
+    width: int = 128
+    heads: int = 2
+    layers: int = 7
 
     def __post_init__(self) -> None:
         if self.image_size % (2 * self.patch_size):
@@ -34,6 +37,18 @@ class ClipConfig:
         return self.image_size // self.patch_size
 
 
+def waves(grid: int, width: int) -> Tensor:
+    """Sines and cosines of column and row, half a wave to 3/8 waves per patch: (grid^2, width).
+
+    Learned from nothing, places take hundreds of steps to appear in the features.
+    """
+    frequencies = torch.exp(torch.linspace(math.log(0.5), math.log(0.75 * grid), width // 4))
+    at = math.pi * (torch.arange(grid) + 0.5)[:, None] / grid * frequencies
+    along = torch.cat([at.sin(), at.cos()], 1)
+    columns, rows = along.expand(grid, -1, -1), along[:, None].expand(-1, grid, -1)
+    return torch.cat([columns, rows], -1).reshape(grid**2, width)
+
+
 class _Embeddings(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -43,7 +58,9 @@ class _Embeddings(nn.Module):
             3, config.width, config.patch_size, config.patch_size, bias=False
         )
         self.position_embedding = nn.Embedding(config.grid**2 + 1, config.width)
-        nn.init.normal_(self.position_embedding.weight, std=0.02)
+        with torch.no_grad():
+            self.position_embedding.weight[0] = 0
+            self.position_embedding.weight[1:] = POSITION_SCALE * waves(config.grid, config.width)
 
     def forward(self, pixels: Tensor) -> Tensor:
         batch = pixels.shape[0]
@@ -63,6 +80,21 @@ class _Attention(nn.Module):
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
+        self._start_alike()
+
+    @torch.no_grad()
+    def _start_alike(self) -> None:
+        """Queries equal to keys, and an output that takes back a part of what is read.
+
+        After "Mimetic Initialization of Self-Attention Layers" (Trockman and Kolter, 2023): each
+        patch starts by looking at patches near it, as it would in a trained tower.
+        """
+        width = self.q_proj.in_features
+        for head in self.q_proj.weight.chunk(self.heads):
+            head.copy_(torch.linalg.qr(torch.randn(width, width // self.heads))[0].T * 1.25)
+        self.k_proj.weight.copy_(self.q_proj.weight)
+        nn.init.orthogonal_(self.v_proj.weight, 0.7)
+        self.out_proj.weight.copy_(-0.57 * self.v_proj.weight.T)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape

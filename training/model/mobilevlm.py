@@ -11,8 +11,10 @@ from mvlm.training.model.clip import ClipConfig, ClipTower
 from mvlm.training.model.ldp import Ldp
 from mvlm.training.model.llama import Linear, Llama, LlamaConfig
 
-#: Embeddings start this small, as LLaMA's do.
-INIT_STD = 0.02
+#: Embeddings start about as large as image tokens are, so that a layer adds to them instead of
+#: drowning them; and the head as a fraction of them that gives logits of about 1.
+EMBEDDING_STD = 0.5
+HEAD_SCALE = 0.15
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,16 @@ class MobileVlm(nn.Module):
         for name, weight in self.named_parameters():
             if weight.dim() == 2 and "mm_projector" not in name:
                 nn.init.normal_(
-                    weight, std=INIT_STD if "embed" in name else weight.shape[1] ** -0.5
+                    weight, std=EMBEDDING_STD if "embed" in name else weight.shape[1] ** -0.5
                 )
         for layer in self.model.layers:  # residual branches start small
             for last in (layer.self_attn.o_proj, layer.mlp.down_proj):  # type: ignore[union-attr]
                 nn.init.normal_(last.weight, std=0.3 * last.weight.shape[1] ** -0.5)  # type: ignore
+
+    @torch.no_grad()
+    def head_from_embeddings(self) -> None:
+        """Starts the output head from the embeddings: what a token looks like is what it says."""
+        self.lm_head.weight.copy_(self.model.embed_tokens.weight * HEAD_SCALE)
 
     def pretend_4bit(self, on: bool) -> None:
         """Switches 4-bit rounding of the decoder's matrices on or off in the forward pass."""
