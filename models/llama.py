@@ -12,9 +12,7 @@ from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 from mvlm.models.config import LlamaConfig
 from mvlm.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm
 from mvlm.models.quantization import Scheme
-from mvlm.models.rotary import inverse_frequencies, rotary_table, rotate
-
-RotaryTable = tuple[nn.Tensor, nn.Tensor]
+from mvlm.models.rotary import RotaryTable, inverse_frequencies, rotary_table, rotate
 
 
 class Llama(nn.Module):

@@ -14,6 +14,9 @@ import numpy.typing as npt
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
+# Cosines and sines.
+RotaryTable = tuple[nn.Tensor, nn.Tensor]
+
 
 def inverse_frequencies(head_dim: int, theta: float) -> npt.NDArray[np.float32]:
     """Return theta^(-2i/head_dim) for i below head_dim/2, rounded where LLaMA rounds it."""
@@ -22,9 +25,7 @@ def inverse_frequencies(head_dim: int, theta: float) -> npt.NDArray[np.float32]:
     return np.float32(1) / powers
 
 
-def rotary_table(
-    positions: nn.Tensor, frequencies: npt.NDArray[np.float32]
-) -> tuple[nn.Tensor, nn.Tensor]:
+def rotary_table(positions: nn.Tensor, frequencies: npt.NDArray[np.float32]) -> RotaryTable:
     """Return cosines and sines, both ``(n, head_dim/2)`` float32, of positions ``(n,)`` int32."""
 
     def angles(at: te.Tensor, frequency: te.Tensor) -> te.Tensor:
@@ -45,7 +46,7 @@ def rotary_table(
     return each(tirx.cos, "cosines"), each(tirx.sin, "sines")
 
 
-def rotate(qkv: nn.Tensor, table: tuple[nn.Tensor, nn.Tensor], turning: int) -> nn.Tensor:
+def rotate(qkv: nn.Tensor, table: RotaryTable, turning: int) -> nn.Tensor:
     """Rotate the first `turning` heads of ``(1, n, heads, head_dim)``; the others pass.
 
     A head's first half holds the real parts of its pairs and its second half the imaginary ones.

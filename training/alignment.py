@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from mvlm.training.pictures import CELLS, PictureBatch
+from mvlm.training.pictures import GRID, PictureBatch
 from mvlm.training.prompt import Prompter
 from mvlm.training.tower_pretraining import ranks_of
 from mvlm.training.world.questions import place_name
@@ -68,12 +68,7 @@ def true_concepts(batch: PictureBatch) -> tuple[Tensor, Tensor]:
 
     An image token covers two by two patches, and shows the shape that most of it belongs to.
     """
-    count, grid, side = len(batch.scenes), CELLS // 6, 6
-    cells = batch.labels.view(count, grid, side, grid, side).permute(0, 1, 3, 2, 4)
-    cells = cells.reshape(count, grid**2, side**2)
-    votes = torch.stack([(cells == i).sum(-1) for i in range(1, MAX_SHAPES + 1)], -1)
-    shown = votes.sum(-1) > 0
-    owner = torch.where(shown, votes.argmax(-1) + 1, 0)
+    count, owner = len(batch.scenes), batch.owners(GRID // 2)
     table = torch.zeros(count, MAX_SHAPES + 1, len(CONCEPTS), dtype=torch.bool)
     for row, scene in enumerate(batch.scenes):
         for i, (shape, ranks) in enumerate(zip(scene.shapes, ranks_of(scene), strict=True)):
@@ -84,4 +79,4 @@ def true_concepts(batch: PictureBatch) -> tuple[Tensor, Tensor]:
                 + [rank == 1 and len(scene.shapes) > 1 for rank in ranks]
                 + [words[0] in place for words in _PLACES]
             )
-    return table.gather(1, owner[..., None].expand(-1, -1, len(CONCEPTS))), shown
+    return table[torch.arange(count)[:, None], owner], owner > 0

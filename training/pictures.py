@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mvlm.training.world.render import edge_map, fit, label_map, render
-from mvlm.training.world.scene import Scene, random_scene
+from mvlm.training.world.scene import MAX_SHAPES, Scene, random_scene
 
 #: Patches along a side, and label cells: three per patch.
 GRID = 12
@@ -71,6 +71,18 @@ class PictureBatch:
     labels: torch.Tensor
     edges: torch.Tensor
     scenes: list[Scene]
+
+    def squares(self, grid: int) -> torch.Tensor:
+        """The label cells under each square of a grid, row by row: (n, grid^2, cells)."""
+        n, per = len(self.scenes), CELLS // grid
+        cells = self.labels.view(n, grid, per, grid, per).permute(0, 1, 3, 2, 4)
+        return cells.reshape(n, grid**2, per**2)
+
+    def owners(self, grid: int) -> torch.Tensor:
+        """Which shape most of a square belongs to, from 1; 0 where there is none: (n, grid^2)."""
+        cells = self.squares(grid)
+        votes = torch.stack([(cells == i).sum(-1) for i in range(1, MAX_SHAPES + 1)], -1)
+        return torch.where(votes.sum(-1) > 0, votes.argmax(-1) + 1, 0)
 
 
 def normalize(pixels: torch.Tensor) -> torch.Tensor:

@@ -25,8 +25,8 @@ from mvlm.training.alignment import WordMatcher, word_loss
 from mvlm.training.batches import IGNORE, Batch, attention_mask, conversations, pack
 from mvlm.training.model.clip import ClipTower
 from mvlm.training.model.mobilevlm import MobileVlm
-from mvlm.training.optimizer import optimizer_for
-from mvlm.training.pictures import PictureStore
+from mvlm.training.optimizer import MuonAdamW, optimizer_for
+from mvlm.training.pictures import PictureBatch, PictureStore
 from mvlm.training.prompt import Prompter
 from mvlm.training.tower_pretraining import (
     PatchHead,
@@ -87,26 +87,43 @@ class _Smooth:
         return self.values
 
 
+#: The loss to descend, and other measurements.
+StepResult = tuple[Tensor, dict[str, float]]
+#: Takes a batch, the step's number and how much of the stage is over, 0 to 1.
+StepLoss = Callable[[PictureBatch, int, float], StepResult]
+
+
+def _learn(
+    store: PictureStore, plan: Plan, rng: np.random.Generator, optimizer: MuonAdamW,
+    report: Report, step_loss: StepLoss,
+) -> None:  # fmt: skip
+    """Runs one stage's steps to the end of its plan."""
+    schedule, smooth = _Schedule(plan), _Smooth()
+    for step in range(plan.steps):
+        progress = schedule.progress(step)
+        if progress >= 1:
+            break
+        batch = store.batch(rng.integers(0, len(store), plan.batch), rng)
+        loss, scores = step_loss(batch, step, progress)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step(schedule.rate(step))
+        report(step + 1, plan.steps, smooth.add({"loss": float(loss.detach())} | scores))
+
+
 def pretrain_tower(
     tower: ClipTower, store: PictureStore, plan: Plan, seed: int, report: Report
 ) -> None:
     """Stage 0, in place."""
     torch.manual_seed(seed + 100)
-    rng = np.random.default_rng([seed, 10])
     head = PatchHead(tower.config.width)
-    optimizer = optimizer_for(tower, head)
-    schedule, smooth = _Schedule(plan), _Smooth()
-    for step in range(plan.steps):
-        if schedule.progress(step) >= 1:
-            break
-        batch = store.batch(rng.integers(0, len(store), plan.batch), rng)
+
+    def step_loss(batch: PictureBatch, step: int, progress: float) -> StepResult:
         wanted = patch_targets(batch)
         said = head(tower(batch.pixels))
-        loss = pretraining_loss(said, wanted)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step(schedule.rate(step))
-        scores = pretraining_scores(said, wanted) | {"loss": float(loss.detach())}
-        report(step + 1, plan.steps, smooth.add(scores))
+        return pretraining_loss(said, wanted), pretraining_scores(said, wanted)
+
+    rng = np.random.default_rng([seed, 10])
+    _learn(store, plan, rng, optimizer_for(tower, head), report, step_loss)
 
 
 def align_projector(
@@ -115,22 +132,17 @@ def align_projector(
 ) -> None:  # fmt: skip
     """Stage 1, in place; of the decoder, only the embeddings change."""
     torch.manual_seed(seed + 101)
-    rng = np.random.default_rng([seed, 11])
     projector, embeddings = model.model.mm_projector, model.model.embed_tokens
     matcher = WordMatcher(prompter)
-    optimizer = optimizer_for(projector, embeddings, matcher)
-    schedule, smooth = _Schedule(plan), _Smooth()
-    for step in range(plan.steps):
-        if schedule.progress(step) >= 1:
-            break
-        batch = store.batch(rng.integers(0, len(store), plan.batch), rng)
+
+    def step_loss(batch: PictureBatch, step: int, progress: float) -> StepResult:
         with torch.no_grad():
             features = tower(batch.pixels)
-        logits = matcher(projector(features), embeddings.weight)
-        loss, right = word_loss(matcher, logits, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step(schedule.rate(step))
-        report(step + 1, plan.steps, smooth.add({"loss": float(loss.detach()), "words": right}))
+        loss, right = word_loss(matcher, matcher(projector(features), embeddings.weight), batch)
+        return loss, {"words": right}
+
+    rng = np.random.default_rng([seed, 11])
+    _learn(store, plan, rng, optimizer_for(projector, embeddings, matcher), report, step_loss)
     model.head_from_embeddings()
 
 
@@ -140,27 +152,23 @@ def tune(
 ) -> None:  # fmt: skip
     """Stage 2, in place; tower and projector stay as they are."""
     torch.manual_seed(seed + 102)
-    rng, words = np.random.default_rng([seed, 12]), Random(f"{seed}/tuning")
+    words = Random(f"{seed}/tuning")
+    start = len(prompter.before_image()) + model.config.image_tokens
     # The gradients of a decoder that cannot read yet would scramble the image tokens: places were
     # lost within minutes and never learned again.
     model.model.mm_projector.requires_grad_(False)
-    optimizer = optimizer_for(model)
-    schedule, smooth = _Schedule(plan), _Smooth()
-    for step in range(plan.steps):
-        progress = schedule.progress(step)
-        if progress >= 1:
-            break
-        batch = store.batch(rng.integers(0, len(store), plan.batch), rng)
+
+    def step_loss(batch: PictureBatch, step: int, progress: float) -> StepResult:
         rows = [conversations(scene, plan.pairs, words) for scene in batch.scenes]
-        start = len(prompter.before_image()) + model.config.image_tokens
         packed = pack(rows, prompter, start, plan.tokens)
         model.pretend_4bit(progress > ROUNDING_FROM and step % 2 == 0)
         with torch.no_grad():
             features = tower(batch.pixels)
         loss, right = answer_loss(model, features, packed, prompter)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step(schedule.rate(step))
-        report(step + 1, plan.steps, smooth.add({"loss": float(loss.detach()), "tokens": right}))
+        return loss, {"tokens": right}
+
+    rng = np.random.default_rng([seed, 12])
+    _learn(store, plan, rng, optimizer_for(model), report, step_loss)
     model.pretend_4bit(False)
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from mvlm.training.pictures import CELLS, GRID, PictureBatch
+from mvlm.training.pictures import GRID, PictureBatch
 from mvlm.training.world.questions import in_reading_order
 from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene
 
@@ -50,12 +50,8 @@ class PatchHead(nn.Module):
 
 def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
     """What the head should say about the pictures of a batch."""
-    labels, scenes, grid = batch.labels, batch.scenes, GRID
-    n, per = len(scenes), CELLS // grid
-    cells = labels.view(n, grid, per, grid, per).permute(0, 1, 3, 2, 4).reshape(n, grid**2, per**2)
-    votes = torch.stack([(cells == i).sum(-1) for i in range(MAX_SHAPES + 1)], -1)
-    owner = votes[..., 1:].argmax(-1) + 1
-    owner = torch.where(votes[..., 1:].sum(-1) > 0, owner, 0)  # (n, patches), 0 for background
+    scenes, grid = batch.scenes, GRID
+    n = len(scenes)
     table = torch.zeros(n, MAX_SHAPES + 1, 15)
     count = torch.zeros(n, dtype=torch.long)
     names = torch.zeros(n, NAMES)
@@ -71,7 +67,7 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
             table[row, i + 1] = torch.tensor([kind + 1, colour + 1, *numbers])
             names[row, kind * len(COLOURS) + colour] = 1
             centre[row, min(grid - 1, int(shape.y * grid)), min(grid - 1, int(shape.x * grid))] = 1
-    own = table.gather(1, owner[..., None].expand(-1, -1, 15))
+    own = table[torch.arange(n)[:, None], batch.owners(grid)]
     at = (torch.arange(grid) + 0.5) / grid
     places = torch.stack([at.repeat(grid), at.repeat_interleave(grid)], -1)
     geometry = own[..., 2:8].clone()
@@ -80,7 +76,7 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
     return {
         "shape": own[..., 0].long(),
         "colour": own[..., 1].long(),
-        "cover": (cells > 0).float(),
+        "cover": (batch.squares(grid) > 0).float(),
         "centre": centre.view(n, -1, 1),
         "geometry": geometry,
         "place": spread(places).expand(n, -1, -1),
