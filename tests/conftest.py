@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from tests.artifacts import Shelf
 
 # torch's threads and TVM's would fight over the cores; both read this when they start.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+# A shell starts background jobs with Ctrl-C ignored, which our child processes would inherit; the
+# tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
