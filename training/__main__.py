@@ -27,14 +27,15 @@ from mvlm.training.stages import Plan, Report, align_projector, pretrain_tower, 
 from mvlm.training.tokenizer import train_tokenizer
 
 PICTURES = 60_000
-#: The stages in order. Their shares of `--time-limit` only matter on a machine that is slower
-#: than two quiet cores: the schedules then end early instead of running over.
+#: The stages in order. Their bounds only matter on a machine that is slower than two quiet cores:
+#: the schedules then end early instead of running over `--time-limit`.
 PLANS = {
     "tower": Plan(steps=2700, batch=32, rate=8e-3),
-    "alignment": Plan(steps=360, batch=32, rate=6e-3),
-    "tuning": Plan(steps=2400, batch=16, rate=6e-3, pairs=12, tokens=208),
+    "alignment": Plan(steps=800, batch=32, rate=6e-3),
+    "tuning": Plan(steps=2500, batch=16, rate=6e-3, pairs=12, tokens=220),
 }
-SHARES = {"tower": 0.475, "alignment": 0.025, "tuning": 0.5}
+#: The most that the stages before the last may take of the limit; the last gets what is left.
+SHARES = {"tower": 0.475, "alignment": 0.05}
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,11 @@ class Run:
     output: Path
     minutes: float
 
-    def plan(self, stage: str) -> Plan:
-        """The stage's plan with its share of the time limit."""
-        return replace(PLANS[stage], seconds=60 * self.minutes * SHARES[stage])
+    def plan(self, stage: str, spent: float) -> Plan:
+        """The stage's plan, bounded; the stages before it have taken `spent` seconds."""
+        limit = 60 * self.minutes
+        bound = limit * SHARES[stage] if stage in SHARES else limit - spent
+        return replace(PLANS[stage], seconds=max(bound, 1.0))
 
     def checkpoint(self, stage: str) -> Path:
         """Where the state after a stage is kept."""
@@ -94,29 +97,34 @@ def train(run: Run, stages: list[str], threads: int, console: Console) -> None:
     tokenizer = _tokenizer(run, console)
     prompter = Prompter(tokenizer)
     tower, model = build(config, run.seed)
+    spent = 0.0
     for stage in stages:
         saved = run.checkpoint(stage)
         if not saved.exists():
-            _run_stage(run, stage, tower, model, prompter, store, console)
-            torch.save({"tower": tower.state_dict(), "model": model.state_dict()}, saved)
+            began = time.monotonic()
+            plan = run.plan(stage, spent)
+            _run_stage(stage, plan, run.seed, tower, model, prompter, store, console)
+            seconds = time.monotonic() - began
+            parts = {"tower": tower.state_dict(), "model": model.state_dict()}
+            torch.save(parts | {"seconds": seconds}, saved)
         state = torch.load(saved, weights_only=True)
         tower.load_state_dict(state["tower"])
         model.load_state_dict(state["model"])
+        spent += state["seconds"]
     export(run.output, tower, model, tokenizer)
     console.print(f"wrote {run.output}")
 
 
 def _run_stage(
-    run: Run, stage: str, tower: ClipTower, model: MobileVlm, prompter: Prompter,
+    stage: str, plan: Plan, seed: int, tower: ClipTower, model: MobileVlm, prompter: Prompter,
     store: PictureStore, console: Console,
 ) -> None:  # fmt: skip
-    plan = run.plan(stage)
     with _bar(console, stage, plan.steps) as report:
         if stage == "tower":
-            pretrain_tower(tower, store, plan, run.seed, report)
+            pretrain_tower(tower, store, plan, seed, report)
         else:
             learn = align_projector if stage == "alignment" else tune
-            learn(tower, model, prompter, store, plan, run.seed, report)
+            learn(tower, model, prompter, store, plan, seed, report)
 
 
 def _tokenizer(run: Run, console: Console) -> bytes:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mvlm.training.chatter import CHATTER
+from mvlm.training.grounding import phrases, spoken_shapes
 from mvlm.training.prompt import Prompter
 from mvlm.training.world.questions import Question, ask
 from mvlm.training.world.scene import Scene
@@ -29,7 +30,10 @@ class Batch:
     """Text of a batch, padded to (rows, length).
 
     `ids`: what to embed; `chain`: chain number, -1 for padding; `positions`: absolute; `targets`:
-    the id that should follow, IGNORE where nothing is learned; `weights`: of each target.
+    the id that should follow, IGNORE where nothing is learned; `weights`: of each target;
+    `meant` and `spoken`: the numbers from 1 of the shapes that a phrase ending here means, and
+    that the next token is said of (see `grounding`), 0 for none; `counts`: how many shapes a phrase
+    ending here fits, -1 where none ends.
     """
 
     ids: Tensor
@@ -37,6 +41,9 @@ class Batch:
     positions: Tensor
     targets: Tensor
     weights: Tensor
+    meant: Tensor
+    counts: Tensor
+    spoken: Tensor
 
 
 def conversations(scene: Scene, pairs: int, rng: Random) -> list[list[Question]]:
@@ -57,18 +64,19 @@ def conversations(scene: Scene, pairs: int, rng: Random) -> list[list[Question]]
 
 
 def pack(
-    rows: Sequence[list[list[Question]]], prompter: Prompter, start: int, longest: int = 10**9
-) -> Batch:
-    """Packs the chains of each row; their positions begin at `start`.
+    rows: Sequence[list[list[Question]]], scenes: Sequence[Scene], prompter: Prompter, start: int,
+    longest: int = 10**9,
+) -> Batch:  # fmt: skip
+    """Packs the chains of each row, one scene's; their positions begin at `start`.
 
     A chain that would make its row longer than `longest` tokens is left out: rows of nearly one
     length waste little on padding.
     """
     packed = []
-    for chains in rows:
-        row = _Row([], [], [], [], [])
+    for chains, scene in zip(rows, scenes, strict=True):
+        row = _Row([], [], [], [], [], [], [], [])
         for number, questions in enumerate(chains):
-            tokens = _chain(questions, prompter)
+            tokens = _chain(questions, scene, prompter)
             if row.ids and len(row.ids) + len(tokens.ids) > longest:
                 continue
             row.ids.extend(tokens.ids)
@@ -76,6 +84,9 @@ def pack(
             row.positions.extend(range(start, start + len(tokens.ids)))
             row.targets.extend(tokens.targets)
             row.weights.extend(tokens.weights)
+            row.meant.extend(tokens.meant)
+            row.counts.extend(tokens.counts)
+            row.spoken.extend(tokens.spoken)
         packed.append(row)
     length = max(len(row.ids) for row in packed)
 
@@ -88,6 +99,9 @@ def pack(
         column([row.positions for row in packed], 0),
         column([row.targets for row in packed], IGNORE),
         column([row.weights for row in packed], 0).float(),
+        column([row.meant for row in packed], 0),
+        column([row.counts for row in packed], -1),
+        column([row.spoken for row in packed], 0),
     )
 
 
@@ -98,11 +112,14 @@ class _Row:
     positions: list[int]
     targets: list[int]
     weights: list[float]
+    meant: list[int]
+    counts: list[int]
+    spoken: list[int]
 
 
-def _chain(questions: list[Question], prompter: Prompter) -> _Row:
+def _chain(questions: list[Question], scene: Scene, prompter: Prompter) -> _Row:
     """One conversation, without chain number and positions."""
-    row = _Row([], [], [], [], [])
+    row = _Row([], [], [], [], [], [], [], [])
     for turn, question in enumerate(questions):
         prompt = (prompter.next_turn if turn else prompter.first_turn)(question.text)
         answer = prompter.answer(question.answer)
@@ -114,6 +131,13 @@ def _chain(questions: list[Question], prompter: Prompter) -> _Row:
         row.targets.extend(wanted)
         # Long answers would otherwise drown the one-word ones.
         row.weights.extend([len(answer) ** -0.8] * len(wanted))
+        asked = phrases(prompter.spell(prompt), scene)
+        spoken = spoken_shapes(prompter.spell(answer), question, asked, scene)
+        after = len(wanted) - len(prompt)
+        row.meant.extend([*(phrase.shape if phrase else 0 for phrase in asked), *[0] * after])
+        row.counts.extend([*(phrase.count if phrase else -1 for phrase in asked), *[-1] * after])
+        # The token in front of each is where it must be known.
+        row.spoken.extend([*[0] * (len(prompt) - 1), *spoken, 0][: len(wanted)])
     return row
 
 

@@ -55,6 +55,7 @@ class MuonAdamW:
                 self._muon(weights, velocity, lr)
 
     def _muon(self, weights: list[nn.Parameter], velocity: Tensor, lr: float) -> None:
+        # A weight without a gradient is at rest: it is not even decayed.
         gradient = torch.stack(
             [w.grad if w.grad is not None else torch.zeros_like(w) for w in weights]
         )
@@ -62,6 +63,8 @@ class MuonAdamW:
         update = orthogonalize(gradient.lerp(velocity, self.momentum))
         size = 0.2 * max(velocity.shape[1:]) ** 0.5
         for weight, change in zip(weights, update, strict=True):
+            if weight.grad is None:
+                continue
             weight.mul_(1 - lr * self.weight_decay).add_(change, alpha=-lr * size)
             weight.grad = None
 

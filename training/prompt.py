@@ -63,6 +63,10 @@ class Prompter:
                 ids += self.answer(turns[index][1])
         return ids
 
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """The pieces of ids, "▁" for a space in front."""
+        return [str(piece) for piece in self.pieces.id_to_piece(list(ids))]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of answer ids, without special tokens and outer spaces."""
         return str(self.pieces.decode([i for i in ids if i > EOS])).strip()

@@ -4,8 +4,10 @@
    frozen, as in the paper.
 1. `alignment`: the projector alone learns to turn features into the words' embeddings (see
    `alignment`); the paper does it with captions.
-2. `tuning`: visual instruction tuning of the decoder, on questions and conversations;
-   towards the end the decoder's matrices are rounded to 4 bits in half of the steps.
+2. `tuning`: visual instruction tuning, on questions and conversations, of the decoder and, once
+   that can read, of the projector too; until late in the stage both are also told what to see in
+   the picture (see `alignment` and `grounding`). Towards the end the decoder's matrices are
+   rounded to 4 bits in half of the steps.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from mvlm.training.alignment import WordMatcher, word_loss
+from mvlm.training.alignment import TokenReader, alignment_loss, facts
 from mvlm.training.batches import IGNORE, Batch, attention_mask, conversations, pack
+from mvlm.training.grounding import GroundingHeads
 from mvlm.training.model.clip import ClipTower
 from mvlm.training.model.mobilevlm import MobileVlm
 from mvlm.training.optimizer import MuonAdamW, optimizer_for
@@ -133,16 +136,15 @@ def align_projector(
     """Stage 1, in place; of the decoder, only the embeddings change."""
     torch.manual_seed(seed + 101)
     projector, embeddings = model.model.mm_projector, model.model.embed_tokens
-    matcher = WordMatcher(prompter)
+    reader = TokenReader(prompter, model.config.llama.hidden)
 
     def step_loss(batch: PictureBatch, step: int, progress: float) -> StepResult:
         with torch.no_grad():
             features = tower(batch.pixels)
-        loss, right = word_loss(matcher, matcher(projector(features), embeddings.weight), batch)
-        return loss, {"words": right}
+        return alignment_loss(reader, reader(projector(features), embeddings.weight), batch)
 
     rng = np.random.default_rng([seed, 11])
-    _learn(store, plan, rng, optimizer_for(projector, embeddings, matcher), report, step_loss)
+    _learn(store, plan, rng, optimizer_for(projector, embeddings, reader), report, step_loss)
     model.head_from_embeddings()
 
 
@@ -150,46 +152,65 @@ def tune(
     tower: ClipTower, model: MobileVlm, prompter: Prompter, store: PictureStore, plan: Plan,
     seed: int, report: Report,
 ) -> None:  # fmt: skip
-    """Stage 2, in place; tower and projector stay as they are."""
+    """Stage 2, in place; the tower stays as it is."""
     torch.manual_seed(seed + 102)
     words = Random(f"{seed}/tuning")
     start = len(prompter.before_image()) + model.config.image_tokens
-    # The gradients of a decoder that cannot read yet would scramble the image tokens: places were
-    # lost within minutes and never learned again.
-    model.model.mm_projector.requires_grad_(False)
+    heads = GroundingHeads(model.config.llama.hidden)
+    reader = TokenReader(prompter, model.config.llama.hidden)
+    projector, embeddings = model.model.mm_projector, model.model.embed_tokens
 
     def step_loss(batch: PictureBatch, step: int, progress: float) -> StepResult:
         rows = [conversations(scene, plan.pairs, words) for scene in batch.scenes]
-        packed = pack(rows, prompter, start, plan.tokens)
+        packed = pack(rows, batch.scenes, prompter, start, plan.tokens)
         model.pretend_4bit(progress > ROUNDING_FROM and step % 2 == 0)
         with torch.no_grad():
             features = tower(batch.pixels)
-        loss, right = answer_loss(model, features, packed, prompter)
-        return loss, {"tokens": right}
+        # The gradients of a decoder that cannot read yet would scramble the image tokens: places
+        # were lost within minutes and never learned again.
+        with torch.set_grad_enabled(progress > PROJECTOR_FROM):
+            image = projector(features)
+        states: list[Tensor] = []
+        loss, right = answer_loss(model, image, packed, prompter, states)
+        text = [state[:, model.config.image_tokens :] for state in states]
+        known = facts(batch.scenes)
+        ground = heads(text, packed.meant, packed.counts, packed.spoken, known)
+        align, seen = alignment_loss(reader, reader(image, embeddings.weight), batch)
+        weight = GUIDANCE * max(0.0, 1 - progress / UNGUIDED_FROM)
+        scores = {"tokens": right, "grounding": float(ground.detach())}
+        return loss + weight * (ground + align), scores | seen
 
     rng = np.random.default_rng([seed, 12])
-    _learn(store, plan, rng, optimizer_for(model), report, step_loss)
+    _learn(store, plan, rng, optimizer_for(model, heads, reader), report, step_loss)
     model.pretend_4bit(False)
 
 
 #: Share of stage 2 after which half of its steps see 4-bit weights.
 ROUNDING_FROM = 0.7
+#: Weight of alignment and grounding at the start, and the share of stage 2 after which it is zero.
+GUIDANCE, UNGUIDED_FROM = 0.3, 0.7
+#: Share of stage 2 after which the projector learns too.
+PROJECTOR_FROM = 0.25
 
 
 def answer_loss(
-    model: MobileVlm, features: Tensor, batch: Batch, prompter: Prompter
-) -> tuple[Tensor, float]:
-    """Cross-entropy of the answers' tokens, and the share of them that is predicted right."""
+    model: MobileVlm, image: Tensor, batch: Batch, prompter: Prompter,
+    states: list[Tensor] | None = None,
+) -> tuple[Tensor, float]:  # fmt: skip
+    """Cross-entropy of the answers' tokens, and the share of them that is predicted right.
+
+    `image` are the projector's tokens (rows, tokens, hidden); `states` is given the hidden states
+    after each layer, of image tokens and text.
+    """
     body = model.model
     system_ids = torch.tensor([prompter.before_image()])
     system = system_ids.shape[1]
     _, past = body(body.embed_tokens(system_ids), torch.arange(system)[None])
-    image = body.mm_projector(features)
     rows, tokens = image.shape[:2]
     x = torch.cat([image, body.embed_tokens(batch.ids)], 1)
     at = torch.arange(system, system + tokens).expand(rows, -1)
     mask = attention_mask(batch.chain, system, tokens)
-    hidden, _ = body(x, torch.cat([at, batch.positions], 1), mask, past)
+    hidden, _ = body(x, torch.cat([at, batch.positions], 1), mask, past, states)
     chosen = batch.targets != IGNORE
     logits = model.lm_head(hidden[:, tokens:][chosen])
     targets, weights = batch.targets[chosen], batch.weights[chosen]

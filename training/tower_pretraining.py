@@ -8,13 +8,15 @@ and needs no language model.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from mvlm.training.pictures import GRID, PictureBatch
-from mvlm.training.world.questions import in_reading_order
-from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene
+from mvlm.training.world.questions import in_telling_order
+from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene, Shape
 
 NAMES = len(SHAPES) * len(COLOURS)
 PARTS = {
@@ -31,6 +33,8 @@ PARTS = {
 }
 #: How far two shapes' places must differ before one counts as further left, as a fraction.
 CLEAR = 0.04
+#: Places from 0 to 1, times this, have about unit variance.
+SPREAD = 4.0
 
 
 class PatchHead(nn.Module):
@@ -58,28 +62,23 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
     centre = torch.zeros(n, grid, grid)
     for row, scene in enumerate(scenes):
         count[row] = len(scene.shapes)
-        ranks, order = ranks_of(scene), in_reading_order(scene)
+        ranks, order = ranks_of(scene), in_telling_order(scene)
         for i, shape in enumerate(scene.shapes):
             kind, colour = SHAPES.index(shape.kind), COLOURS.index(shape.colour)
-            sizes = [shape.span, shape.area**0.5]
-            middle = [shape.x, shape.y, *scene.in_picture(shape)]
-            numbers = [*middle, *sizes, *ranks[i], order.index(shape)]
+            numbers = [*geometry_of(scene, shape), *ranks[i], order.index(shape)]
             table[row, i + 1] = torch.tensor([kind + 1, colour + 1, *numbers])
             names[row, kind * len(COLOURS) + colour] = 1
             centre[row, min(grid - 1, int(shape.y * grid)), min(grid - 1, int(shape.x * grid))] = 1
     own = table[torch.arange(n)[:, None], batch.owners(grid)]
     at = (torch.arange(grid) + 0.5) / grid
     places = torch.stack([at.repeat(grid), at.repeat_interleave(grid)], -1)
-    geometry = own[..., 2:8].clone()
-    geometry[..., :4] = spread(geometry[..., :4])
-    geometry[..., 4:] = 1.5 * (geometry[..., 4:].clamp(min=0.02) / 0.2).log()
     return {
         "shape": own[..., 0].long(),
         "colour": own[..., 1].long(),
         "cover": (batch.squares(grid) > 0).float(),
         "centre": centre.view(n, -1, 1),
-        "geometry": geometry,
-        "place": spread(places).expand(n, -1, -1),
+        "geometry": own[..., 2:8],
+        "place": ((places - 0.5) * SPREAD).expand(n, -1, -1),
         "rank": own[..., 8:14],
         "order": own[..., 14].long(),
         "count": count,
@@ -89,9 +88,17 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
     }
 
 
-def spread(place: Tensor) -> Tensor:
-    """Places from 0 to 1 as numbers of about unit variance."""
-    return (place - 0.5) * 4
+def geometry_of(scene: Scene, shape: Shape) -> list[float]:
+    """Where a shape is in the padded square and in the picture, its span and the root of its area.
+
+    All are scaled to about unit variance; the lengths are logarithms, as sizes compare by ratio.
+    """
+    places = (shape.x, shape.y, *scene.in_picture(shape))
+    lengths = (shape.span, shape.area**0.5)
+    return [
+        *((place - 0.5) * SPREAD for place in places),
+        *(1.5 * math.log(max(length, 0.02) / 0.2) for length in lengths),
+    ]
 
 
 def ranks_of(scene: Scene) -> list[list[float]]:

@@ -33,7 +33,7 @@ def parts():
     return build(CONFIG, 0)
 
 
-def plain_loss(model, features, prompter, questions):
+def plain_loss(model, features, prompter, scene, questions):
     """The loss of one conversation, computed on the plain sequence of the official prompt."""
     ids = prompter.prompt([(q.text, q.answer) for q in questions[:-1]], questions[-1].text)
     ids += prompter.answer(questions[-1].answer)
@@ -44,7 +44,7 @@ def plain_loss(model, features, prompter, questions):
     x = torch.cat([body.embed_tokens(before), image, body.embed_tokens(after)])[None]
     hidden, _ = body(x, torch.arange(x.shape[1])[None])
     logits = model.lm_head(hidden[0, -len(after) :])
-    packed = pack([[questions]], prompter, at + len(image))
+    packed = pack([[questions]], [scene], prompter, at + len(image))
     keep = packed.targets[0] != IGNORE
     losses = torch.nn.functional.cross_entropy(
         logits[:-1][keep], packed.targets[0][keep], reduction="none"
@@ -57,16 +57,16 @@ def plain_loss(model, features, prompter, questions):
 def test_packed_conversations_cost_what_they_cost_alone(parts, prompter):
     _, model = parts
     rng, words = np.random.default_rng(1), Random(1)
-    rows = []
-    for _ in range(3):
-        scene = random_scene(rng)
+    scenes, rows = [random_scene(rng) for _ in range(3)], []
+    for scene in scenes:
         asked = [ask(scene, words) for _ in range(7)]
         rows.append([asked[:1], asked[1:5], asked[5:]])
     features = torch.randn(3, CONFIG.clip.grid**2, CONFIG.clip.width)
     start = len(prompter.before_image()) + CONFIG.image_tokens
-    loss, _ = answer_loss(model, features, pack(rows, prompter, start), prompter)
+    image = model.model.mm_projector(features)
+    loss, _ = answer_loss(model, image, pack(rows, scenes, prompter, start), prompter)
     single = [
-        plain_loss(model, features[row : row + 1], prompter, chain)
+        plain_loss(model, features[row : row + 1], prompter, scenes[row], chain)
         for row, chains in enumerate(rows)
         for chain in chains
     ]
@@ -101,18 +101,29 @@ def test_muon_makes_updates_nearly_orthogonal():
     assert bool((singular > 0.5).all() and (singular < 1.4).all())
 
 
+def test_a_weight_without_a_gradient_stays_as_it_is():
+    at_rest, learning = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+    before = [weight.detach().clone() for weight in at_rest.parameters()]
+    optimizer = optimizer_for(at_rest, learning)
+    for _ in range(3):
+        learning(torch.randn(4, 8)).square().sum().backward()
+        optimizer.step(0.1)
+    for weight, old in zip(at_rest.parameters(), before, strict=True):
+        assert torch.equal(weight, old)
+
+
 def test_a_few_steps_lower_the_loss(parts, prompter):
     _, model = parts
     rng, words = np.random.default_rng(2), Random(2)
     scene = random_scene(rng)
     rows = [conversations(scene, 6, words)]
     start = len(prompter.before_image()) + CONFIG.image_tokens
-    packed = pack(rows, prompter, start)
+    packed = pack(rows, [scene], prompter, start)
     features = torch.randn(1, CONFIG.clip.grid**2, CONFIG.clip.width)
     optimizer = optimizer_for(model)
     losses = []
     for _ in range(12):
-        loss, _ = answer_loss(model, features, packed, prompter)
+        loss, _ = answer_loss(model, model.model.mm_projector(features), packed, prompter)
         loss.backward()
         optimizer.step(3e-3)
         losses.append(float(loss.detach()))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mvlm.training.alignment import CONCEPTS, WordMatcher, true_concepts, word_loss
+from mvlm.training.alignment import CONCEPTS, TokenReader, alignment_loss, facts
 from mvlm.training.pictures import CELLS, GRID, PictureBatch
 from mvlm.training.tower_pretraining import (
     PatchHead,
@@ -11,7 +11,7 @@ from mvlm.training.tower_pretraining import (
     pretraining_loss,
     pretraining_scores,
 )
-from mvlm.training.world.scene import Scene, Shape
+from mvlm.training.world.scene import MAX_SHAPES, Scene, Shape
 
 TOKENS = GRID // 2
 
@@ -67,8 +67,9 @@ def test_every_part_of_the_tower_loss_reaches_the_features():
 
 
 def test_image_tokens_are_named_by_the_words_that_are_true_of_them():
-    true, shown = true_concepts(two_shapes())
-    words = {token: {w for w, t in zip(CONCEPTS, true[0, token], strict=True) if t}
+    batch = two_shapes()
+    true = facts(batch.scenes).at(batch.owners(TOKENS))
+    words = {token: {w for w, t in zip(CONCEPTS, true.concepts[0, token], strict=True) if t}
              for token in range(TOKENS**2)}  # fmt: skip
     circle, star = 2 * TOKENS + 1, 3 * TOKENS + 5
     assert {names[0] for names in words[circle]} == {
@@ -77,24 +78,47 @@ def test_image_tokens_are_named_by_the_words_that_are_true_of_them():
     assert {names[0] for names in words[star]} == {
         "star", "blue", "rightmost", "lowest", "smallest", "bottom", "right",
     }  # fmt: skip
-    assert not words[0] and not shown[0, 0] and shown[0, circle]
+    assert true.order[0, [circle, star]].tolist() == [0, 1]
+    assert true.geometry[0, circle, :4].tolist() == [-1.0, -0.5, -1.0, -1.0]
+    assert not words[0] and not true.known[0, 0] and true.known[0, circle]
+
+
+def said_of(true, reader, right):
+    """What a reader would say that is sure, and right or wrong."""
+    sign = 1 if right else -1
+    words = sign * (true.concepts[..., reader.concepts].float() * 20 - 10)
+    order = sign * 20 * torch.nn.functional.one_hot(true.order, MAX_SHAPES).float()
+    return words, sign * true.geometry, order
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_word_loss_falls_as_tokens_come_to_resemble_their_words(prompter, right):
+def test_alignment_loss_falls_as_tokens_come_to_say_what_they_show(prompter, right):
     torch.manual_seed(0)
-    matcher, batch = WordMatcher(prompter), two_shapes()
+    reader, batch = TokenReader(prompter, 64), two_shapes()
     # The names of shapes and colours, at least, are pieces even in a tokenizer of few questions.
-    assert set(matcher.concepts) >= set(range(10))
-    true, _ = true_concepts(batch)
-    signs = (true[..., matcher.concepts] == right).float() * 20 - 10
-    loss, share = word_loss(matcher, signs, batch)
-    assert (loss < 0.01 and share == 1) if right else (loss > 100 and share == 0)
+    assert set(reader.concepts) >= set(range(10))
+    said = said_of(facts(batch.scenes).at(batch.owners(TOKENS)), reader, right)
+    loss, scores = alignment_loss(reader, said, batch)
+    if right:
+        assert loss < 0.01 and scores == {"words": 1, "off": 0}
+    else:
+        assert loss > 100 and scores["words"] == 0 and scores["off"] > 1
 
 
-def test_the_matcher_finds_a_word_in_a_token(prompter):
+def test_every_part_of_the_alignment_reaches_the_token(prompter):
     torch.manual_seed(0)
-    matcher, embeddings = WordMatcher(prompter), torch.randn(800, 64)
+    reader, batch = TokenReader(prompter, 64), two_shapes()
+    tokens = torch.randn(1, TOKENS**2, 64, requires_grad=True)
+    embeddings = torch.randn(800, 64, requires_grad=True)
+    loss, _ = alignment_loss(reader, reader(tokens, embeddings), batch)
+    loss.backward()
+    for weight in (tokens, embeddings, reader.numbers.weight):
+        assert weight.grad is not None and weight.grad.abs().sum() > 0
+
+
+def test_the_reader_finds_a_word_in_a_token(prompter):
+    torch.manual_seed(0)
+    reader, embeddings = TokenReader(prompter, 64), torch.randn(800, 64)
     piece = prompter.pieces.piece_to_id("▁red")
-    logits = matcher(embeddings[piece][None, None], embeddings)
-    assert matcher.pieces[int(logits[0, 0].argmax())] == piece
+    words, _, _ = reader(embeddings[piece][None, None], embeddings)
+    assert reader.pieces[int(words[0, 0].argmax())] == piece

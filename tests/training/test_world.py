@@ -12,6 +12,7 @@ from mvlm.training.world.questions import (
     ask,
     ask_kind,
     description,
+    in_telling_order,
     place_name,
     side_of,
 )
@@ -134,6 +135,15 @@ def test_places_are_thirds_and_doubtful_ones_are_not_asked():
     assert place_name(scene, scene.shapes[1], certain=True) == "in the center"
     border = shape("circle", "green", 0.37, 0.5)
     assert place_name(scene, border, certain=True) is None
+
+
+def test_shapes_are_told_by_colour_then_kind_then_place():
+    blue = shape("circle", "blue", 0.1, 0.1)
+    star, right, left = (
+        shape(kind, "red", x, 0.5) for kind, x in (("star", 0.3), ("circle", 0.9), ("circle", 0.5))
+    )
+    told = in_telling_order(Scene(1.0, 1.0, (blue, star, right, left)))
+    assert told == [left, right, star, blue]
 
 
 def test_absent_things_are_said_to_be_absent():

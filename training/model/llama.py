@@ -154,13 +154,15 @@ class Llama(nn.Module):
         positions: Tensor,
         mask: Tensor | None = None,
         past: list[KeysValues] | None = None,
+        states: list[Tensor] | None = None,
     ) -> tuple[Tensor, list[KeysValues]]:
         """Runs the layers over embeddings.
 
         x: (batch, length, hidden); positions: (batch or 1, length) int64; mask: (batch, 1,
         length, past + length), True where a query may look, None for plain causal attention;
         past: keys and values of what came before, whose batch may be 1. Returns the normed
-        hidden states and, per layer, all keys and values.
+        hidden states and, per layer, all keys and values. `states` is given the hidden states
+        after each layer.
         """
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]  # type: ignore[index]
         kept = []
@@ -170,4 +172,6 @@ class Llama(nn.Module):
             x = x + mixed
             x = x + layer.mlp(layer.post_attention_layernorm(x))  # type: ignore[operator]
             kept.append(pair)
+            if states is not None:
+                states.append(x)
         return self.norm(x), kept

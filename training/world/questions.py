@@ -324,9 +324,9 @@ def _which_side(scene: Scene, rng: Random) -> tuple[str, str] | None:
 
 
 def _beside(scene: Scene, shape: Shape, direction: str) -> list[Shape] | None:
-    """All shapes on that side of `shape`, left to right; None if that is not clear for all."""
+    """All shapes on that side of `shape`; None if that is not clear for all."""
     found = []
-    for other in scene.shapes:
+    for other in in_telling_order(scene):
         if other is shape:
             continue
         verdict = side_of(other, shape, direction)
@@ -334,7 +334,7 @@ def _beside(scene: Scene, shape: Shape, direction: str) -> list[Shape] | None:
             return None
         if verdict:
             found.append(other)
-    return sorted(found, key=lambda s: s.x)
+    return found
 
 
 def _what_side(scene: Scene, rng: Random) -> tuple[str, str] | None:
@@ -522,9 +522,15 @@ def _yes(verdict: bool) -> str:
     return "Yes." if verdict else "No."
 
 
-def in_reading_order(scene: Scene) -> list[Shape]:
-    """The shapes from left to right; almost equal columns from top to bottom."""
-    return sorted(scene.shapes, key=lambda s: (round(s.x / 0.04), s.y))
+def in_telling_order(scene: Scene) -> list[Shape]:
+    """The shapes by colour, then by kind; those of one name from left to right.
+
+    What comes next is then a matter of what the shapes are: from left to right it hung on places
+    that are nearly equal, and a small model said one of two shapes twice.
+    """
+    return sorted(
+        scene.shapes, key=lambda s: (COLOURS.index(s.colour), SHAPES.index(s.kind), s.x, s.y)
+    )
 
 
 def _list(scene: Scene, rng: Random) -> tuple[str, str] | None:
@@ -536,7 +542,7 @@ def _list(scene: Scene, rng: Random) -> tuple[str, str] | None:
          "What is shown here?", "What is this?"), rng)  # fmt: skip
     if not scene.shapes:
         return text, EMPTY
-    return text, sentence(join([_a(shape.name) for shape in in_reading_order(scene)]))
+    return text, sentence(join([_a(shape.name) for shape in in_telling_order(scene)]))
 
 
 def _describe(scene: Scene, rng: Random) -> tuple[str, str] | None:
@@ -553,7 +559,7 @@ def description(scene: Scene) -> str:
     """The canonical description."""
     if not scene.shapes:
         return EMPTY
-    parts = [f"{_a(s.name)} {place_name(scene, s)}" for s in in_reading_order(scene)]
+    parts = [f"{_a(s.name)} {place_name(scene, s)}" for s in in_telling_order(scene)]
     count = len(parts)
     opening = "There is one shape" if count == 1 else f"There are {NUMBERS[count]} shapes"
     return f"{opening}: {join(parts)}."
@@ -561,23 +567,23 @@ def description(scene: Scene) -> str:
 
 #: Kind of question -> (maker, share of the questions before undecided ones are dropped).
 KINDS: dict[str, tuple[Maker, float]] = {
-    "colour": (_colour, 1.6),
+    "colour": (_colour, 1.4),
     "shape": (_shape, 1.6),
     "exists": (_exists, 1.2),
     "attribute": (_attribute, 1.0),
-    "count": (_count, 1.4),
-    "is_side": (_is_side, 3.0),
-    "which_side": (_which_side, 1.2),
-    "what_side": (_what_side, 3.0),
+    "count": (_count, 1.6),
+    "is_side": (_is_side, 2.4),
+    "which_side": (_which_side, 1.0),
+    "what_side": (_what_side, 3.4),
     "extreme": (_extreme, 2.2),
-    "where": (_where, 1.6),
-    "superlative": (_superlative, 2.6),
-    "bigger": (_bigger, 3.0),
-    "missing": (_missing, 1.0),
-    "colours": (_colours, 0.6),
+    "where": (_where, 1.4),
+    "superlative": (_superlative, 2.2),
+    "bigger": (_bigger, 2.4),
+    "missing": (_missing, 1.4),
+    "colours": (_colours, 1.8),
     "same": (_same, 0.4),
-    "list": (_list, 0.5),
-    "describe": (_describe, 0.7),
+    "list": (_list, 0.9),
+    "describe": (_describe, 1.2),
 }
 _NAMES = list(KINDS)
 _CUMULATIVE = list(accumulate(share for _, share in KINDS.values()))
