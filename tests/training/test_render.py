@@ -5,7 +5,15 @@ import pytest
 
 from mvlm.training.pictures import turn_scene
 from mvlm.training.samples import PICTURES, write
-from mvlm.training.world.render import PAD_COLOUR, edge_map, fit, label_map, random_colour, render
+from mvlm.training.world.render import (
+    CLEAR_PIXELS,
+    PAD_COLOUR,
+    edge_map,
+    fit,
+    label_map,
+    random_colour,
+    render,
+)
 from mvlm.training.world.scene import COLOURS, random_scene
 
 
@@ -15,6 +23,14 @@ def a_scene(seed, shapes=1):
         scene = random_scene(rng)
         if len(scene.shapes) == shapes:
             return scene
+
+
+def test_random_sizes_leave_every_shape_clear():
+    rng = np.random.default_rng(3)
+    for scene in (random_scene(rng) for _ in range(60)):
+        longest = max(render(scene, rng).size)
+        assert longest >= 60
+        assert all(shape.span * longest >= CLEAR_PIXELS for shape in scene.shapes)
 
 
 @pytest.mark.parametrize("longest", [60, 333, 2000])

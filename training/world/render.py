@@ -17,6 +17,9 @@ from mvlm.training.world.scene import COLOURS, Array, Scene, Shape
 
 RGB = tuple[int, int, int]
 
+#: A shape is drawn at least so wide: a star of eight pixels looks like a circle to anybody.
+CLEAR_PIXELS = 14
+
 #: RGB values that people use for the six names: CSS, matplotlib, Material, flat-UI palettes.
 PALETTE: dict[str, tuple[str, ...]] = {
     "red": (
@@ -137,10 +140,17 @@ def random_colour(name: str, rng: np.random.Generator) -> RGB:
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
+def least_longest(scene: Scene) -> int:
+    """Pixels that the longer side needs, so that people can tell what each shape is."""
+    spans = [shape.span for shape in scene.shapes]
+    return max(60, math.ceil(CLEAR_PIXELS / min(spans))) if spans else 60
+
+
 def render(scene: Scene, rng: np.random.Generator, longest: int | None = None) -> Image.Image:
-    """Draws the scene as RGB, `longest` pixels on the longer side (default: random)."""
+    """Draws the scene as RGB, `longest` pixels on the longer side (default: random but clear)."""
     if longest is None:
-        longest = int(math.exp(rng.uniform(math.log(60), math.log(460))))
+        drawn = int(math.exp(rng.uniform(math.log(60), math.log(460))))
+        longest = max(drawn, least_longest(scene))
     size = (max(1, round(scene.width * longest)), max(1, round(scene.height * longest)))
     inks = [random_colour(shape.colour, rng) for shape in scene.shapes]
     picture, behind = _background(size, inks, rng)
