@@ -40,8 +40,10 @@ def independent(candidates: list[Candidate]) -> list[Outcome]:
     return examine_independent(candidates, count=300)
 
 
-@_below_its_goal
-@pytest.mark.parametrize(("scheme", "least"), [("q0f32", 95), ("q4f16_1", 93)])
+@pytest.mark.parametrize(
+    ("scheme", "least"),
+    [pytest.param("q0f32", 95, marks=_below_its_goal), ("q4f16_1", 93)],
+)
 def test_held_out_scenes(held_out: list[Outcome], scheme: str, least: float) -> None:
     outcomes = [outcome for outcome in held_out if outcome.model == scheme]
     assert len(outcomes) == 1000
@@ -56,7 +58,6 @@ def test_no_answer_fits_all(independent: list[Outcome], answer: str) -> None:
     assert sum(o.expected.allows(answer) for o in independent) < 0.25 * len(independent)
 
 
-@_below_its_goal
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_pictures_by_other_hands(independent: list[Outcome], scheme: str) -> None:
     outcomes = [outcome for outcome in independent if outcome.model == scheme]
