@@ -30,7 +30,7 @@ PICTURES = 60_000
 #: The stages in order. Their bounds only matter on a machine that is slower than two quiet cores:
 #: the schedules then end early instead of running over `--time-limit`.
 PLANS = {
-    "tower": Plan(steps=2700, batch=32, rate=8e-3),
+    "tower": Plan(steps=3000, batch=32, rate=8e-3),
     "alignment": Plan(steps=800, batch=32, rate=6e-3),
     "tuning": Plan(steps=2500, batch=16, rate=6e-3, pairs=12, tokens=220),
 }

@@ -125,12 +125,15 @@ def alignment_loss(
     words, geometry, order = said
     wanted = true.concepts[..., reader.concepts]
     losses = F.binary_cross_entropy_with_logits(words, wanted.float(), reduction="none").sum(-1)
-    # Tokens without a shape have no words; they are many, so they count less.
-    weight = torch.where(shown, 1.0, 0.2)
-    off = F.smooth_l1_loss(geometry[shown], true.geometry[shown], beta=0.1)
+    share = batch.shares(GRID // 2)
+    on = share / share.sum().clamp(min=1)
+    # Tokens without a shape have no words; they are many, so they count less in all.
+    weight = 0.7 * on + 0.3 * ~shown / (~shown).sum().clamp(min=1)
+    off = F.smooth_l1_loss(geometry, true.geometry, beta=0.1, reduction="none").mean(-1)
+    told = F.cross_entropy(order.flatten(0, 1), true.order.flatten(), reduction="none")
     scores = {
         "words": float(((words > 0) == wanted)[shown].float().mean()),
         "off": float((geometry - true.geometry)[shown].abs().mean().detach()),
     }
-    loss = (losses * weight).sum() / weight.sum() + 2.0 * off
-    return loss + 0.5 * F.cross_entropy(order[shown], true.order[shown]), scores
+    loss = (losses * weight).sum() + 2.0 * (off * on).sum()
+    return loss + 0.5 * (told * on.flatten()).sum(), scores

@@ -75,6 +75,7 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
     return {
         "shape": own[..., 0].long(),
         "colour": own[..., 1].long(),
+        "share": batch.shares(grid),
         "cover": (batch.squares(grid) > 0).float(),
         "centre": centre.view(n, -1, 1),
         "geometry": own[..., 2:8],
@@ -126,11 +127,10 @@ def _verdict(leads: list[float], margin: float) -> float:
 
 def pretraining_loss(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:
     """The weighted sum of the heads' losses."""
-    inside = (wanted["shape"] > 0).float()
-    # Background patches are many and easy: they weigh as much as the shapes' in all.
-    weight = torch.where(inside > 0, 1.0, 0.25)
-    weight = weight / weight.sum()
-    on = inside / inside.sum().clamp(min=1)
+    on = wanted["share"] / wanted["share"].sum().clamp(min=1)
+    ground = (wanted["shape"] == 0).float()
+    # Background patches are many and easy: they weigh less than the shapes' in all.
+    weight = 0.6 * on + 0.4 * ground / ground.sum()
     shape = F.cross_entropy(
         said["shape"].flatten(0, 1), wanted["shape"].flatten(), reduction="none"
     )

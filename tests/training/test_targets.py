@@ -46,6 +46,14 @@ def test_patches_say_what_lies_under_them():
     assert wanted["count"].tolist() == [2]
 
 
+def test_a_shape_weighs_as_much_as_another_however_large():
+    batch = two_shapes()
+    owners, shares = batch.owners(GRID), batch.shares(GRID)
+    assert (owners == 1).sum() > (owners == 2).sum() > 0
+    for shape, weight in ((0, 0), (1, 1), (2, 1)):
+        assert float(shares[owners == shape].sum()) == pytest.approx(weight)
+
+
 def test_a_perfect_head_scores_full_marks():
     wanted = patch_targets(two_shapes())
     said = {

@@ -338,22 +338,27 @@ def _beside(scene: Scene, shape: Shape, direction: str) -> list[Shape] | None:
 
 
 def _what_side(scene: Scene, rng: Random) -> tuple[str, str] | None:
-    """What is left of X? One shape or nothing, sometimes several."""
+    """What is left of X? One shape or nothing.
+
+    Where there are several, any of them would be an answer and all of them a better one: not asked.
+    """
     shape = _a_shape(scene, rng)
     direction = _pick(DIRECTIONS, rng)
     reference = None if shape is None else _refer(scene, shape, rng)
     beside = None if shape is None else _beside(scene, shape, direction)
-    if reference is None or beside is None or (len(beside) != 1 and rng.random() < 0.6):
+    if reference is None or beside is None or len(beside) > 1:
+        return None
+    if not beside and rng.random() < 0.6:
         return None
     where = f"{_pick(_WORDINGS[direction], rng)} {reference}"
-    if len(beside) == 1 and rng.random() < 0.5:
+    if beside and rng.random() < 0.5:
         if rng.random() < 0.5:
             noun = _pick(("shape", "thing", "object"), rng)
             return f"What colour is the {noun} {where}?", sentence(beside[0].colour)
         text = _pick((f"What shape is {where}?", f"Which shape is {where}?"), rng)
         return text, sentence(_a(beside[0].kind))
     text = _pick((f"What is {where}?", f"What is {where}?", f"What do you see {where}?"), rng)
-    return text, sentence(join([_a(s.name) for s in beside])) if beside else "Nothing."
+    return text, sentence(_a(beside[0].name)) if beside else "Nothing."
 
 
 def _extreme(scene: Scene, rng: Random) -> tuple[str, str] | None:
@@ -507,9 +512,12 @@ def _same(scene: Scene, rng: Random) -> tuple[str, str] | None:
         return None
     if rng.random() < 0.5:
         colour, kind = pair[0].colour, pair[0].kind
-        if rng.random() < 0.5:
-            return f"Are all shapes {colour}?", _yes(all(s.colour == colour for s in scene.shapes))
-        return f"Are all shapes {_plural(kind)}?", _yes(all(s.kind == kind for s in scene.shapes))
+        same_colour = all(s.colour == colour for s in scene.shapes)
+        same_kind = all(s.kind == kind for s in scene.shapes)
+        # A yes is rare: where one of the two is true, that one is asked.
+        if rng.random() < 0.5 if same_colour == same_kind else same_colour:
+            return f"Are all shapes {colour}?", _yes(same_colour)
+        return f"Are all shapes {_plural(kind)}?", _yes(same_kind)
     if any(sum(s.kind == p.kind for s in scene.shapes) > 1 for p in pair):
         return None
     one, other = (f"the {s.kind}" for s in pair)
@@ -580,8 +588,8 @@ KINDS: dict[str, tuple[Maker, float]] = {
     "superlative": (_superlative, 2.2),
     "bigger": (_bigger, 2.4),
     "missing": (_missing, 1.4),
-    "colours": (_colours, 1.8),
-    "same": (_same, 0.4),
+    "colours": (_colours, 2.0),
+    "same": (_same, 0.6),
     "list": (_list, 0.9),
     "describe": (_describe, 1.2),
 }
@@ -589,13 +597,20 @@ _NAMES = list(KINDS)
 _CUMULATIVE = list(accumulate(share for _, share in KINDS.values()))
 
 
+_OPENINGS = ("Please tell me: ", "Please tell me, ", "Tell me, ", "Can you tell me: ")
+
+
 def _reword(text: str, rng: Random, casual: bool) -> str:
-    """American spelling in half of the cases; sometimes all lower case or no question mark."""
+    """American spelling in half of the cases; sometimes longer, in lower case, without a mark."""
     if rng.random() < 0.5:
         text = text.replace("colour", "color")
     text = text.replace("What is", "What's") if casual and rng.random() < 0.08 else text
     if casual and rng.random() < 0.15:
         text = text.replace("the picture", "the image")
+    if casual and rng.random() < 0.15 and text.endswith("?") and "in the " not in text:
+        text = text[:-1] + _pick((" in this picture?", " in the picture?", " here?"), rng)
+    if casual and rng.random() < 0.08:
+        text = _pick(_OPENINGS, rng) + text[:1].lower() + text[1:]
     if casual and rng.random() < 0.22:
         text = text.lower()
     if casual and rng.random() < 0.2:
