@@ -9,9 +9,11 @@ conversation on its own.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,52 +76,37 @@ def pack(
     """
     packed = []
     for chains, scene in zip(rows, scenes, strict=True):
-        row = _Row([], [], [], [], [], [], [], [])
+        row: _Columns = {name: [] for name in _FILLERS}
         for number, questions in enumerate(chains):
             tokens = _chain(questions, scene, prompter)
-            if row.ids and len(row.ids) + len(tokens.ids) > longest:
+            length = len(tokens["ids"])
+            if row["ids"] and len(row["ids"]) + length > longest:
                 continue
-            row.ids.extend(tokens.ids)
-            row.chain.extend([number] * len(tokens.ids))
-            row.positions.extend(range(start, start + len(tokens.ids)))
-            row.targets.extend(tokens.targets)
-            row.weights.extend(tokens.weights)
-            row.meant.extend(tokens.meant)
-            row.counts.extend(tokens.counts)
-            row.spoken.extend(tokens.spoken)
+            tokens |= {"chain": [number] * length, "positions": [*range(start, start + length)]}
+            for name, values in tokens.items():
+                row[name].extend(values)
         packed.append(row)
-    length = max(len(row.ids) for row in packed)
-
-    def column(values: list[list[int]] | list[list[float]], filler: int) -> Tensor:
-        return torch.tensor([[*row, *[filler] * (length - len(row))] for row in values])
-
+    width = max(len(row["ids"]) for row in packed)
     return Batch(
-        column([row.ids for row in packed], 0),
-        column([row.chain for row in packed], -1),
-        column([row.positions for row in packed], 0),
-        column([row.targets for row in packed], IGNORE),
-        column([row.weights for row in packed], 0).float(),
-        column([row.meant for row in packed], 0),
-        column([row.counts for row in packed], -1),
-        column([row.spoken for row in packed], 0),
+        **{
+            name: torch.tensor([row[name] + [filler] * (width - len(row[name])) for row in packed])
+            for name, filler in _FILLERS.items()
+        }
     )
 
 
-@dataclass(frozen=True)
-class _Row:
-    ids: list[int]
-    chain: list[int]
-    positions: list[int]
-    targets: list[int]
-    weights: list[float]
-    meant: list[int]
-    counts: list[int]
-    spoken: list[int]
+#: A token's values by the names of `Batch`, a list of each.
+_Columns = dict[str, list[Any]]
+#: What stands behind the end of a row.
+_FILLERS = {
+    "ids": 0, "chain": -1, "positions": 0, "targets": IGNORE, "weights": 0.0,
+    "meant": 0, "counts": -1, "spoken": 0,
+}  # fmt: skip
 
 
-def _chain(questions: list[Question], scene: Scene, prompter: Prompter) -> _Row:
+def _chain(questions: list[Question], scene: Scene, prompter: Prompter) -> _Columns:
     """One conversation, without chain number and positions."""
-    row = _Row([], [], [], [], [], [], [], [])
+    row: _Columns = defaultdict(list)
     for turn, question in enumerate(questions):
         prompt = (prompter.next_turn if turn else prompter.first_turn)(question.text)
         answer = prompter.answer(question.answer)
@@ -127,17 +114,17 @@ def _chain(questions: list[Question], scene: Scene, prompter: Prompter) -> _Row:
         # itself an input only if another turn follows.
         last = turn == len(questions) - 1
         wanted = [IGNORE] * (len(prompt) - 1) + list(answer) + ([] if last else [IGNORE])
-        row.ids.extend([*prompt, *(answer[:-1] if last else answer)])
-        row.targets.extend(wanted)
+        row["ids"] += [*prompt, *(answer[:-1] if last else answer)]
+        row["targets"] += wanted
         # Long answers would otherwise drown the one-word ones.
-        row.weights.extend([len(answer) ** -0.8] * len(wanted))
+        row["weights"] += [len(answer) ** -0.8] * len(wanted)
         asked = phrases(prompter.spell(prompt), scene)
         spoken = spoken_shapes(prompter.spell(answer), question, asked, scene)
         after = len(wanted) - len(prompt)
-        row.meant.extend([*(phrase.shape if phrase else 0 for phrase in asked), *[0] * after])
-        row.counts.extend([*(phrase.count if phrase else -1 for phrase in asked), *[-1] * after])
+        row["meant"] += [*(phrase.shape if phrase else 0 for phrase in asked), *[0] * after]
+        row["counts"] += [*(phrase.count if phrase else -1 for phrase in asked), *[-1] * after]
         # The token in front of each is where it must be known.
-        row.spoken.extend([*[0] * (len(prompt) - 1), *spoken, 0][: len(wanted)])
+        row["spoken"] += [*[0] * (len(prompt) - 1), *spoken, 0][: len(wanted)]
     return row
 
 
