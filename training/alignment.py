@@ -16,20 +16,22 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from mvlm.training.pictures import GRID, PictureBatch
+from mvlm.training.pictures import GRID, PictureBatch, shares
 from mvlm.training.prompt import Prompter
 from mvlm.training.tower_pretraining import PARTS, geometry_of, ranks_of
 from mvlm.training.world.questions import in_telling_order, place_name
 from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene, Shape
 
-#: What can be true of a shape, and the words that say so. The ends and sizes are in the order of
-#: `ranks_of`.
+#: What can be true of a shape, and the words that say so.
 _KINDS = [(kind, kind + "s") for kind in SHAPES]
 _COLOURS = [(colour, colour.capitalize()) for colour in COLOURS]
-_ENDS = [("leftmost",), ("rightmost",), ("topmost", "highest"), ("lowest", "bottommost")]
-_SIZES = [("biggest", "largest"), ("smallest",)]
+#: In the order of `ranks_of`.
+RANKS = [
+    ("leftmost",), ("rightmost",), ("topmost", "highest"), ("lowest", "bottommost"),
+    ("biggest", "largest"), ("smallest",),
+]  # fmt: skip
 _PLACES = [("top",), ("bottom",), ("left",), ("right",), ("center",)]
-CONCEPTS = [*_KINDS, *_COLOURS, *_ENDS, *_SIZES, *_PLACES]
+CONCEPTS = [*_KINDS, *_COLOURS, *RANKS, *_PLACES]
 GEOMETRY = PARTS["geometry"]
 
 
@@ -114,18 +116,20 @@ class TokenReader(nn.Module):
 
 
 def alignment_loss(
-    reader: TokenReader, said: tuple[Tensor, Tensor, Tensor], batch: PictureBatch
+    reader: TokenReader, said: tuple[Tensor, Tensor, Tensor], batch: PictureBatch, known: Facts
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of what was read, and how much of it was right where a shape is shown.
 
-    An image token covers two by two patches, and shows the shape that most of it belongs to.
+    `known`: the facts about the batch's shapes. An image token covers two by two patches, and
+    shows the shape that most of it belongs to.
     """
-    true = facts(batch.scenes).at(batch.owners(GRID // 2))
+    owners = batch.owners(GRID // 2)
+    true = known.at(owners)
     shown = true.known
     words, geometry, order = said
     wanted = true.concepts[..., reader.concepts]
     losses = F.binary_cross_entropy_with_logits(words, wanted.float(), reduction="none").sum(-1)
-    share = batch.shares(GRID // 2)
+    share = shares(owners)
     on = share / share.sum().clamp(min=1)
     # Tokens without a shape have no words; they are many, so they count less in all.
     weight = 0.7 * on + 0.3 * ~shown / (~shown).sum().clamp(min=1)

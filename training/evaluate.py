@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from mvlm.training.world.questions import KINDS, ask_kind
-from mvlm.training.world.render import least_longest, render
+from mvlm.training.world.render import random_longest, render
 from mvlm.training.world.scene import random_scene
 from mvlm.training.world.scoring import is_right
 from mvlm.training.world.stranger import stranger_scene
@@ -60,10 +60,7 @@ def _examples(count: int, seed: int, source: str) -> list[Example]:
             scene, picture = stranger_scene(words)
         else:
             scene = random_scene(rng)
-            longest = None
-            if rng.random() < 0.5:
-                drawn = int(np.exp(rng.uniform(np.log(60), np.log(2000))))
-                longest = max(drawn, least_longest(scene))
+            longest = random_longest(scene, rng, 2000) if rng.random() < 0.5 else None
             picture = render(scene, rng, longest)
         kind = kinds[len(examples) % len(kinds)]
         # A scene may not decide the kind whose turn it is; the next scene then gets that turn.

@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from mvlm.training.alignment import CONCEPTS, GEOMETRY, Facts
+from mvlm.training.alignment import CONCEPTS, GEOMETRY, RANKS, Facts
 from mvlm.training.tower_pretraining import ranks_of
 from mvlm.training.world.questions import Question, in_telling_order
 from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene, Shape
@@ -27,12 +27,7 @@ PHRASE_LAYERS, SPEECH_LAYERS = 2, 4
 
 _NOUNS = {kind + end: kind for kind in SHAPES for end in ("", "s")}
 _GENERIC = {"shape", "thing", "object", "one", "figure"}
-#: In the order of `ranks_of`.
-_RANKS = (
-    ("leftmost",), ("rightmost",), ("topmost", "highest"), ("lowest", "bottommost"),
-    ("biggest", "largest"), ("smallest",),
-)  # fmt: skip
-_RANK = {word: index for index, words in enumerate(_RANKS) for word in words}
+_RANK = {word: index for index, words in enumerate(RANKS) for word in words}
 _ONE_SUBJECT = {"colour", "shape", "attribute", "where"}
 
 

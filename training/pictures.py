@@ -84,16 +84,16 @@ class PictureBatch:
         votes = torch.stack([(cells == i).sum(-1) for i in range(1, MAX_SHAPES + 1)], -1)
         return torch.where(votes.sum(-1) > 0, votes.argmax(-1) + 1, 0)
 
-    def shares(self, grid: int) -> torch.Tensor:
-        """What each square weighs so that a shape's weigh 1 together: (n, grid^2), 0 for none.
 
-        A question may be about any shape; counted by area, the small ones would hardly be learned.
-        """
-        owners = self.owners(grid)
-        squares = torch.zeros(len(owners), MAX_SHAPES + 1).scatter_add(
-            1, owners, torch.ones(owners.shape)
-        )
-        return torch.where(owners > 0, 1 / squares.gather(1, owners), 0)
+def shares(owners: torch.Tensor) -> torch.Tensor:
+    """What each square of `PictureBatch.owners` weighs, so that a shape's weigh 1; 0 for none.
+
+    A question may be about any shape; counted by area, the small ones would hardly be learned.
+    """
+    squares = torch.zeros(len(owners), MAX_SHAPES + 1).scatter_add(
+        1, owners, torch.ones(owners.shape)
+    )
+    return torch.where(owners > 0, 1 / squares.gather(1, owners), 0)
 
 
 def normalize(pixels: torch.Tensor) -> torch.Tensor:

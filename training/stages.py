@@ -141,7 +141,8 @@ def align_projector(
     def step_loss(batch: PictureBatch, step: int, progress: float) -> StepResult:
         with torch.no_grad():
             features = tower(batch.pixels)
-        return alignment_loss(reader, reader(projector(features), embeddings.weight), batch)
+        said = reader(projector(features), embeddings.weight)
+        return alignment_loss(reader, said, batch, facts(batch.scenes))
 
     rng = np.random.default_rng([seed, 11])
     _learn(store, plan, rng, optimizer_for(projector, embeddings, reader), report, step_loss)
@@ -172,11 +173,13 @@ def tune(
             image = projector(features)
         states: list[Tensor] = []
         loss, right = answer_loss(model, image, packed, prompter, states)
+        weight = GUIDANCE * (1 - progress / UNGUIDED_FROM)
+        if weight <= 0:
+            return loss, {"tokens": right}
         text = [state[:, model.config.image_tokens :] for state in states]
         known = facts(batch.scenes)
         ground = heads(text, packed.meant, packed.counts, packed.spoken, known)
-        align, seen = alignment_loss(reader, reader(image, embeddings.weight), batch)
-        weight = GUIDANCE * max(0.0, 1 - progress / UNGUIDED_FROM)
+        align, seen = alignment_loss(reader, reader(image, embeddings.weight), batch, known)
         scores = {"tokens": right, "grounding": float(ground.detach())}
         return loss + weight * (ground + align), scores | seen
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from mvlm.training.pictures import GRID, PictureBatch
+from mvlm.training.pictures import GRID, PictureBatch, shares
 from mvlm.training.world.questions import in_telling_order
 from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene, Shape
 
@@ -69,13 +69,14 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
             table[row, i + 1] = torch.tensor([kind + 1, colour + 1, *numbers])
             names[row, kind * len(COLOURS) + colour] = 1
             centre[row, min(grid - 1, int(shape.y * grid)), min(grid - 1, int(shape.x * grid))] = 1
-    own = table[torch.arange(n)[:, None], batch.owners(grid)]
+    owners = batch.owners(grid)
+    own = table[torch.arange(n)[:, None], owners]
     at = (torch.arange(grid) + 0.5) / grid
     places = torch.stack([at.repeat(grid), at.repeat_interleave(grid)], -1)
     return {
         "shape": own[..., 0].long(),
         "colour": own[..., 1].long(),
-        "share": batch.shares(grid),
+        "share": shares(owners),
         "cover": (batch.squares(grid) > 0).float(),
         "centre": centre.view(n, -1, 1),
         "geometry": own[..., 2:8],

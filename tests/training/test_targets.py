@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mvlm.training.alignment import CONCEPTS, TokenReader, alignment_loss, facts
-from mvlm.training.pictures import CELLS, GRID, PictureBatch
+from mvlm.training.pictures import CELLS, GRID, PictureBatch, shares
 from mvlm.training.tower_pretraining import (
     PatchHead,
     patch_targets,
@@ -48,10 +48,11 @@ def test_patches_say_what_lies_under_them():
 
 def test_a_shape_weighs_as_much_as_another_however_large():
     batch = two_shapes()
-    owners, shares = batch.owners(GRID), batch.shares(GRID)
+    owners = batch.owners(GRID)
+    weights = shares(owners)
     assert (owners == 1).sum() > (owners == 2).sum() > 0
     for shape, weight in ((0, 0), (1, 1), (2, 1)):
-        assert float(shares[owners == shape].sum()) == pytest.approx(weight)
+        assert float(weights[owners == shape].sum()) == pytest.approx(weight)
 
 
 def test_a_perfect_head_scores_full_marks():
@@ -105,8 +106,9 @@ def test_alignment_loss_falls_as_tokens_come_to_say_what_they_show(prompter, rig
     reader, batch = TokenReader(prompter, 64), two_shapes()
     # The names of shapes and colours, at least, are pieces even in a tokenizer of few questions.
     assert set(reader.concepts) >= set(range(10))
-    said = said_of(facts(batch.scenes).at(batch.owners(TOKENS)), reader, right)
-    loss, scores = alignment_loss(reader, said, batch)
+    known = facts(batch.scenes)
+    said = said_of(known.at(batch.owners(TOKENS)), reader, right)
+    loss, scores = alignment_loss(reader, said, batch, known)
     if right:
         assert loss < 0.01 and scores == {"words": 1, "off": 0}
     else:
@@ -118,7 +120,7 @@ def test_every_part_of_the_alignment_reaches_the_token(prompter):
     reader, batch = TokenReader(prompter, 64), two_shapes()
     tokens = torch.randn(1, TOKENS**2, 64, requires_grad=True)
     embeddings = torch.randn(800, 64, requires_grad=True)
-    loss, _ = alignment_loss(reader, reader(tokens, embeddings), batch)
+    loss, _ = alignment_loss(reader, reader(tokens, embeddings), batch, facts(batch.scenes))
     loss.backward()
     for weight in (tokens, embeddings, reader.numbers.weight):
         assert weight.grad is not None and weight.grad.abs().sum() > 0

@@ -326,7 +326,7 @@ def _which_side(scene: Scene, rng: Random) -> tuple[str, str] | None:
 def _beside(scene: Scene, shape: Shape, direction: str) -> list[Shape] | None:
     """All shapes on that side of `shape`; None if that is not clear for all."""
     found = []
-    for other in in_telling_order(scene):
+    for other in scene.shapes:
         if other is shape:
             continue
         verdict = side_of(other, shape, direction)

@@ -140,17 +140,16 @@ def random_colour(name: str, rng: np.random.Generator) -> RGB:
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
-def least_longest(scene: Scene) -> int:
-    """Pixels that the longer side needs, so that people can tell what each shape is."""
-    spans = [shape.span for shape in scene.shapes]
-    return max(60, math.ceil(CLEAR_PIXELS / min(spans))) if spans else 60
+def random_longest(scene: Scene, rng: np.random.Generator, most: int) -> int:
+    """Pixels for the longer side, 60 to `most`, but so many that every shape is clear."""
+    drawn = int(math.exp(rng.uniform(math.log(60), math.log(most))))
+    return max(drawn, *(math.ceil(CLEAR_PIXELS / shape.span) for shape in scene.shapes), 60)
 
 
 def render(scene: Scene, rng: np.random.Generator, longest: int | None = None) -> Image.Image:
     """Draws the scene as RGB, `longest` pixels on the longer side (default: random but clear)."""
     if longest is None:
-        drawn = int(math.exp(rng.uniform(math.log(60), math.log(460))))
-        longest = max(drawn, least_longest(scene))
+        longest = random_longest(scene, rng, 460)
     size = (max(1, round(scene.width * longest)), max(1, round(scene.height * longest)))
     inks = [random_colour(shape.colour, rng) for shape in scene.shapes]
     picture, behind = _background(size, inks, rng)
