@@ -146,13 +146,16 @@ def _sync(path: Path) -> None:
 
 
 def _publish(content: Path, destination: Path, replaced: Path) -> None:
-    if destination.is_dir() and any(destination.iterdir()):
+    try:
+        # Tried first, not looked at first: another compiler may publish between look and rename.
+        content.rename(destination)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
         # A folder with files in it cannot be renamed over, so the two change places; the old one
         # then goes with the staging folder. A reader that has its files open keeps them.
         if not _exchange(content, destination):
             _replace(content, destination, replaced)
-    else:
-        content.rename(destination)
     _sync(destination.parent)
 
 
