@@ -10,16 +10,21 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 IMAGE ?=
 PROMPT ?=
 
-.PHONY: demo test test-slow lint format docs train bench clean help
+.PHONY: demo test test-slow test-real test-llama-cpp lint format docs train bench quality \
+	footprint clean help
 
 help:
 	@echo "make demo [IMAGE=file] [PROMPT=text]   compile the bundled model, ask it about a picture"
 	@echo "make test                              the default test suite"
 	@echo "make test-slow                         the tests that take minutes"
+	@echo "make test-real                         the tests of real sizes: 40 GB of disk, an hour"
+	@echo "make test-llama-cpp                    GGUF files in llama.cpp, which is built for it"
 	@echo "make lint                              ruff and mypy; make format mends what ruff can"
 	@echo "make docs                              write docs/commands.md from the commands' help"
 	@echo "make train                             train the bundled model again, about an hour"
 	@echo "make bench                             speeds of the bundled model on this machine"
+	@echo "make quality                           what quantization costs; writes docs/quantization.md"
+	@echo "make footprint                         memory and time of real sizes; writes docs/models.md"
 
 demo: $(VENV)/runtime.stamp
 	@$(BIN)/mvlm demo $(if $(IMAGE),--image "$(IMAGE)") $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -27,11 +32,23 @@ demo: $(VENV)/runtime.stamp
 bench: $(VENV)/runtime.stamp
 	@$(BIN)/mvlm bench models/bundled/mobilevlm-shapes
 
+quality: $(VENV)/test.stamp
+	$(BIN)/python -m mvlm.bench.quality --write
+
+footprint: $(VENV)/test.stamp
+	$(BIN)/python -m mvlm.bench.footprint --write
+
 test: $(VENV)/test.stamp
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow and not real and not llama_cpp" $(ARGS)
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/pytest -m slow $(ARGS)
+
+test-real: $(VENV)/test.stamp
+	$(BIN)/pytest -m real $(ARGS)
+
+test-llama-cpp: $(VENV)/llama-cpp.stamp
+	$(BIN)/pytest -m llama_cpp $(ARGS)
 
 lint: $(VENV)/lint.stamp build/typing
 	$(BIN)/ruff check .
@@ -60,6 +77,11 @@ build/typing: setup.py
 
 $(VENV)/test.stamp: $(VENV)/runtime.stamp
 	$(PIP) install --editable ".[test]"
+	touch $@
+
+# Built from source, which takes a C++ compiler and many minutes.
+$(VENV)/llama-cpp.stamp: $(VENV)/test.stamp
+	$(PIP) install --editable ".[llama-cpp]"
 	touch $@
 
 $(VENV)/lint.stamp: $(VENV)/test.stamp

@@ -14,7 +14,7 @@ from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.terminal import prepare_streams, version_callback
 
 # Each has the module of its name; in the order of a newcomer's way through them.
-VERBS = ("demo", "compile", "chat", "targets", "inspect", "verify", "bench")
+VERBS = ("demo", "compile", "chat", "targets", "inspect", "verify", "bench", "convert", "synth")
 
 # Help does not depend on the terminal, so that docs/commands.md can hold it.
 HELP_WIDTH = 80

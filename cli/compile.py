@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,9 +13,13 @@ from mvlm.cli.shared.options import Checkpoint, Debug, Json, Quantization, Visio
 from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
 
+if TYPE_CHECKING:
+    from mvlm.compile.job import CompileJob
+
 EXAMPLES = (
     "mvlm compile MobileVLM-1.7B",
     "mvlm compile MobileVLM-1.7B --target host --quant q0f16 -o mobilevlm-host",
+    "mvlm compile MobileVLM-1.7B --lora flowers --lora birds -o artifacts",
 )
 
 
@@ -30,10 +34,57 @@ def command(
         typer.Option(
             "--vision-quant",
             metavar="QUANT",
-            help="The same for tower and projector; default: what goes with --quant.",
+            help="The same for tower and projector; default: q0f16, or q0f32 with q0f32.",
+        ),
+    ] = None,
+    embedding_quantization: Annotated[
+        str | None,
+        typer.Option(
+            "--embedding-quant",
+            metavar="QUANT",
+            help="The same for the embedding table; default: as --quant.",
+        ),
+    ] = None,
+    head_quantization: Annotated[
+        str | None,
+        typer.Option(
+            "--head-quant",
+            metavar="QUANT",
+            help="The same for the output head; default: as --quant.",
+        ),
+    ] = None,
+    rounding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="How each group's scale is chosen: nearest, or search for the one with the "
+            "least error; default: search for q4a8, else nearest.",
         ),
     ] = None,
     vision_tower: VisionTower = None,
+    vision_onnx: Annotated[
+        Path | None,
+        typer.Option(
+            "--vision-onnx",
+            metavar="FILE",
+            help="Take tower, projector or both from this ONNX graph; its shapes say which.",
+        ),
+    ] = None,
+    lora: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Merge this LoRA adapter, as peft saves it. With several each makes an artifact "
+            "of its own, in a folder of its name; what they have in common is stored once.",
+        ),
+    ] = None,
+    share: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="ARTIFACT",
+            help="Store weights that are equal to this artifact's only once, by hard links.",
+        ),
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option(
@@ -44,6 +95,10 @@ def command(
         int | None,
         typer.Option(metavar="N", help="Prompt positions that are computed at once; default: 512."),
     ] = None,
+    allow_nonfinite: Annotated[
+        bool,
+        typer.Option("--allow-nonfinite", help="Take NaN in weights for 0 and infinity for 65504."),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -66,20 +121,59 @@ def command(
     """
     from mvlm.compile.cache import cached_artifact
     from mvlm.compile.job import PREFILL_CHUNK, plan_job
-    from mvlm.models.quantization import DEFAULT_SCHEME
+    from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
-    begin = time.perf_counter()
-    job = plan_job(
-        model,
-        target=target,
-        quantization=DEFAULT_SCHEME if quantization is None else quantization,
-        vision_quantization=vision_quantization,
-        vision_tower=vision_tower,
-        context=context,
-        prefill_chunk=PREFILL_CHUNK if prefill_chunk is None else prefill_chunk,
+    schemes = plan_quantization(
+        DEFAULT_SCHEME if quantization is None else quantization,
+        embedding=embedding_quantization,
+        head=head_quantization,
+        vision=vision_quantization,
+        rounding=rounding,
     )
-    artifact = cached_artifact(job) if output is None else output
-    with progress_bars() as draw, remembered_interrupts() as raise_if_interrupted:
+    adapters: list[Path | None] = [*lora] if lora else [None]
+    jobs = [
+        plan_job(
+            model,
+            target=target,
+            quantization=schemes,
+            vision_tower=vision_tower,
+            adapter=adapter,
+            vision_onnx=vision_onnx,
+            context=context,
+            prefill_chunk=PREFILL_CHUNK if prefill_chunk is None else prefill_chunk,
+            allow_nonfinite=allow_nonfinite,
+        )
+        for adapter in adapters
+    ]
+    donors, documents = list(share or ()), []
+    for job in jobs:
+        place = cached_artifact(job) if output is None else output
+        if output is not None and job.adapter is not None and len(jobs) > 1:
+            place = output / job.adapter.resolve().name
+        documents.append(_compile(job, place, dump, donors))
+        donors.append(place)
+    if json:
+        show_json(documents[0] if len(documents) == 1 else {"artifacts": documents})
+        return
+    for document in documents:
+        show(document["artifact"])
+        show_table(
+            [
+                ("digest", document["digest"]),
+                ("size", readable_bytes(document["bytes"])),
+                ("time", f"{document['seconds']:.1f} s"),
+            ]
+        )
+
+
+def _compile(
+    job: CompileJob, artifact: Path, dump: Path | None, share: list[Path]
+) -> dict[str, Any]:
+    begin = time.perf_counter()
+    with (
+        progress_bars(in_bytes=("weights",)) as draw,
+        remembered_interrupts() as raise_if_interrupted,
+    ):
 
         def progress(step: str, done: int, total: int) -> None:
             raise_if_interrupted()
@@ -88,19 +182,13 @@ def command(
         progress("compile: starting", 0, 1)
         from mvlm.compile.builder import compile_job
 
-        manifest = compile_job(job, artifact, dump=dump, progress=progress)
-    size = sum(entry.size for entry in manifest.files)
-    seconds = time.perf_counter() - begin
-    if json:
-        document = {"artifact": str(artifact), "digest": manifest.digest, "bytes": size}
-        document |= {"target": job.target, "quantization": dict(manifest.quantization)}
-        show_json(document | {"seconds": round(seconds, 3)})
-        return
-    show(str(artifact))
-    show_table(
-        [
-            ("digest", manifest.digest),
-            ("size", readable_bytes(size)),
-            ("time", f"{seconds:.1f} s"),
-        ]
-    )
+        manifest = compile_job(job, artifact, dump=dump, share=share, progress=progress)
+    return {
+        "artifact": str(artifact),
+        "digest": manifest.digest,
+        "bytes": sum(entry.size for entry in manifest.files),
+        "target": job.target,
+        "quantization": dict(manifest.quantization),
+        "published_as": manifest.model["published_as"],
+        "seconds": round(time.perf_counter() - begin, 3),
+    }

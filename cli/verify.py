@@ -25,12 +25,12 @@ def command(artifact: Artifact, json: Json = False, debug: Debug = False) -> Non
     manifest = read_manifest(artifact)
     size = sum(entry.size for entry in manifest.files)
     read = 0
-    with progress_bars() as progress:
+    with progress_bars(in_bytes=("verify",)) as progress:
 
         def advance(count: int) -> None:
             nonlocal read
             read += count
-            progress("verify", read >> 20, size >> 20)
+            progress("verify", read, size)
 
         verify_files(artifact, manifest, advance)
     misfit = _misfit(manifest)

@@ -7,7 +7,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,23 @@ import tvm_ffi
 from tvm import relax
 
 from mvlm.compile.job import CompileJob
+from mvlm.compile.memory import check_memory
 from mvlm.compile.pipeline import lower
 from mvlm.compile.provenance import package_versions, source_digest
+from mvlm.compile.sharing import share_files
 from mvlm.compile.staging import staged_folder
 from mvlm.compile.targets import CompileTarget, find_target
-from mvlm.compile.weights import write_weights
+from mvlm.compile.weights import source_bytes, write_weights
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
+from mvlm.models.family import recognise
 from mvlm.models.layers import packed_layers
 from mvlm.models.mobilevlm import MobileVLM
-from mvlm.models.quantization import find_scheme
+from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.artifact.manifest import AbiEntry, FileEntry, Manifest, TargetEntry
 from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file
 from mvlm.runtime.errors import TargetError, TokenizerError
+from mvlm.runtime.machine import read_machine
 from mvlm.runtime.settings import ChatSettings
 from mvlm.runtime.tokenizer import Tokenizer
 
@@ -44,6 +49,7 @@ def compile_job(
     output: Path,
     *,
     dump: Path | None = None,
+    share: Sequence[Path] = (),
     progress: Progress = lambda step, done, total: None,
 ) -> Manifest:
     """Compile a checkpoint and write the artifact, whole or not at all.
@@ -52,6 +58,7 @@ def compile_job(
         job: What to compile.
         output: The artifact's folder; an artifact that is there already is replaced.
         dump: A folder for the module after each phase, or None.
+        share: Artifacts whose weight files are shared where they are equal.
         progress: Called as the work proceeds.
 
     Returns:
@@ -61,29 +68,30 @@ def compile_job(
         UsageError: The target is unknown, or something else lies at `output`.
         CheckpointError: Weights are missing, unexpected, misshapen or not finite.
         TokenizerError: The tokenizer is damaged, or has more pieces than the model has rows.
-        TargetError: The toolchain cannot serve the target.
+        TargetError: The toolchain cannot serve the target, or there is too little memory.
         ArtifactError: The artifact cannot be written.
     """
     _check_tvm()
     # A Ctrl-C within one of our passes goes through TVM, which keeps the types that it knows.
     tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
     target = find_target(job.target).prepare()
-    checkpoint = open_checkpoint(job.checkpoint, job.vision_tower)
-    checkpoint.check(expected_tensors(job.config)).raise_if_bad()
+    checkpoint = open_checkpoint(job.checkpoint, job.vision_tower, job.adapter)
+    onnx = None if job.vision_onnx is None else import_vision(job.vision_onnx, job.config)
+    model = MobileVLM(job.config, job.quantization, onnx)
+    used = {name for _, layer in packed_layers(model) for name in layer.sources()}
+    checkpoint.check(expected_tensors(job.config), used).raise_if_bad()
     _check_tokenizer(job)
-
-    model = MobileVLM(
-        job.config, find_scheme(job.quantization), find_scheme(job.vision_quantization)
-    )
+    check_memory(model, checkpoint)
     with staged_folder(output) as folder:
         for path in layout.REQUIRED_FILES:
             (folder / path).parent.mkdir(exist_ok=True)
         parameters = _write_library(model, job, target, folder, dump, progress)
-        _write_weights(model, parameters, checkpoint, folder, progress)
+        _write_weights(model, parameters, checkpoint, job, folder, progress)
         shutil.copyfile(job.tokenizer, folder / layout.TOKENIZER)
         _write_json(folder / layout.CHAT, _settings(job).to_json())
         progress("manifest", 0, 1)
-        manifest = _manifest(job, target, folder)
+        manifest = _manifest(job, target, _file_entries(folder))
+        share_files(folder, manifest.files, share)
         (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
         progress("manifest", 1, 1)
     return manifest
@@ -137,17 +145,26 @@ def _write_weights(
     model: MobileVLM,
     parameters: list[tuple[str, Any]],
     checkpoint: Checkpoint,
+    job: CompileJob,
     folder: Path,
     progress: Progress,
 ) -> None:
-    total, done = sum(len(layer.sources()) for _, layer in packed_layers(model)), 0
+    total = sum(source_bytes(layer, checkpoint) for _, layer in packed_layers(model))
+    done = 0
 
-    def packed(tensors: int) -> None:
+    def packed(nbytes: int) -> None:
         nonlocal done
-        done += tensors
+        done += nbytes
         progress("weights", done, total)
 
-    index = write_weights(model, parameters, checkpoint, folder / layout.WEIGHTS, packed)
+    index = write_weights(
+        model,
+        parameters,
+        checkpoint,
+        folder / layout.WEIGHTS,
+        allow_nonfinite=job.allow_nonfinite,
+        progress=packed,
+    )
     _write_json(folder / layout.WEIGHTS_INDEX, index.to_json())
 
 
@@ -167,17 +184,17 @@ def _settings(job: CompileJob) -> ChatSettings:
     )
 
 
-def _manifest(job: CompileJob, target: CompileTarget, folder: Path) -> Manifest:
+def _manifest(job: CompileJob, target: CompileTarget, files: tuple[FileEntry, ...]) -> Manifest:
     versions = package_versions()
-    runtime = digest_file(folder / layout.RUNTIME_LIBRARY)
+    runtime = next(entry.sha256 for entry in files if entry.path == layout.RUNTIME_LIBRARY)
     return Manifest(
         model=_model_entry(job),
-        quantization={"language": job.quantization, "vision": job.vision_quantization},
+        quantization=job.quantization.names(),
         target=TargetEntry(
             target.name, target.architecture, target.features, "cpu", dict(target.options)
         ),
         abi=AbiEntry(versions["apache-tvm"], versions["apache-tvm-ffi"], runtime),
-        files=tuple(_file_entry(folder, path) for path in sorted(layout.REQUIRED_FILES)),
+        files=files,
         provenance={
             "checkpoint": job.checkpoint_digest(),
             "source": source_digest(),
@@ -195,9 +212,11 @@ def _manifest(job: CompileJob, target: CompileTarget, folder: Path) -> Manifest:
 def _model_entry(job: CompileJob) -> dict[str, Any]:
     language, vision, projector = job.config.language, job.config.vision, job.config.projector
     shapes = expected_tensors(job.config).values()
+    member = recognise(job.config)
     entry: dict[str, Any] = {
         "name": job.name,
         "family": "mobilevlm" if vision else "mobilellama",
+        "published_as": None if member is None else member.name,
         "parameters": sum(math.prod(shape) for shape in shapes),
         "layers": language.num_hidden_layers,
         "hidden": language.hidden_size,
@@ -220,9 +239,14 @@ def _model_entry(job: CompileJob) -> dict[str, Any]:
     return entry
 
 
-def _file_entry(folder: Path, path: str) -> FileEntry:
-    file = folder / path
-    return FileEntry(path, file.stat().st_size, digest_file(file))
+def _file_entries(folder: Path) -> tuple[FileEntry, ...]:
+    """Describe every file that has been written."""
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    files = [path for path in paths if (folder / path).is_file()]
+    with ThreadPoolExecutor(read_machine().cores) as pool:
+        digests = pool.map(lambda path: digest_file(folder / path), files)
+    sizes = ((folder / path).stat().st_size for path in files)
+    return tuple(map(FileEntry, files, sizes, digests))
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

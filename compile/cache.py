@@ -28,7 +28,7 @@ def cache_folder() -> Path:
 
 def cached_artifact(job: CompileJob) -> Path:
     """Return the place of a job's artifact, whether it is there or not."""
-    name = f"{job.name}-{job.quantization}-{job.target}-{job.key()[:_KEY_DIGITS]}"
+    name = f"{job.name}-{job.quantization.language.name}-{job.target}-{job.key()[:_KEY_DIGITS]}"
     return cache_folder() / "artifacts" / name
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 from mvlm.compile.provenance import files_digest, package_versions, source_digest
 from mvlm.models.checkpoint import open_checkpoint
 from mvlm.models.config import MobileVLMConfig, read_config
-from mvlm.models.quantization import DEFAULT_SCHEME, find_scheme
+from mvlm.models.interchange.onnx_graph import onnx_files
+from mvlm.models.quantization import DEFAULT_SCHEME, Quantization, plan_quantization
 from mvlm.runtime.artifact.layout import MAX_CONTEXT
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.machine import read_machine
 
 TOKENIZER_FILE = "tokenizer.model"
 PREFILL_CHUNK = 512
+# Fields that say where something is, which does not matter to what is made of it.
+_PLACES = ("vision_tower", "adapter", "vision_onnx")
 
 
 @dataclass(frozen=True)
@@ -26,27 +29,32 @@ class CompileJob:
     Attributes:
         checkpoint: The checkpoint's folder.
         vision_tower: The folder of a V1's CLIP, where it would not be found.
+        adapter: The folder of a LoRA adapter that is merged into the weights.
+        vision_onnx: A file whose graph takes the place of tower, projector or both.
         config: What the checkpoint says of itself.
         target: The target's name.
-        quantization: The scheme of the decoder.
-        vision_quantization: The scheme of tower and projector.
+        quantization: How the parts' matrices are stored.
         context: Positions of the KV cache at the most.
         prefill_chunk: Positions that one call of prefill takes at the most.
+        allow_nonfinite: Whether NaN and infinite weights are replaced instead of refused.
     """
 
     checkpoint: Path
     vision_tower: Path | None
+    adapter: Path | None
+    vision_onnx: Path | None
     config: MobileVLMConfig
     target: str
-    quantization: str
-    vision_quantization: str
+    quantization: Quantization
     context: int
     prefill_chunk: int
+    allow_nonfinite: bool
 
     @property
     def name(self) -> str:
-        """The model's name: its folder's."""
-        return self.checkpoint.resolve().name
+        """The model's name: its folder's, and the adapter's."""
+        name = self.checkpoint.resolve().name
+        return name if self.adapter is None else f"{name}+{self.adapter.resolve().name}"
 
     @property
     def tokenizer(self) -> Path:
@@ -66,9 +74,10 @@ class CompileJob:
         return path
 
     def checkpoint_digest(self) -> str:
-        """The sha256 of the weights and the tokenizer; reads every byte."""
-        weights = open_checkpoint(self.checkpoint, self.vision_tower).files()
-        return files_digest([self.tokenizer, *weights])
+        """The sha256 of the weights, of all that is merged, and of the tokenizer."""
+        weights = open_checkpoint(self.checkpoint, self.vision_tower, self.adapter).files()
+        graph = [] if self.vision_onnx is None else onnx_files(self.vision_onnx)
+        return files_digest([self.tokenizer, *weights, *graph])
 
     def key(self) -> str:
         """The sha256 of everything that goes into the artifact.
@@ -79,7 +88,7 @@ class CompileJob:
         machine = read_machine()
         parts = {
             "checkpoint": self.checkpoint_digest(),
-            "job": asdict(self) | {"checkpoint": self.name, "vision_tower": None},
+            "job": asdict(self) | {"checkpoint": self.name, **dict.fromkeys(_PLACES)},
             "machine": [machine.architecture, machine.cpu, *sorted(machine.features)],
             "source": source_digest(),
             "versions": package_versions(),
@@ -91,30 +100,32 @@ def plan_job(
     checkpoint: Path,
     *,
     target: str = "host",
-    quantization: str = DEFAULT_SCHEME,
-    vision_quantization: str | None = None,
+    quantization: str | Quantization = DEFAULT_SCHEME,
     vision_tower: Path | None = None,
+    adapter: Path | None = None,
+    vision_onnx: Path | None = None,
     context: int | None = None,
     prefill_chunk: int = PREFILL_CHUNK,
+    allow_nonfinite: bool = False,
 ) -> CompileJob:
     """Read a checkpoint's configuration and settle what was left open.
 
     Args:
         checkpoint: The checkpoint's folder.
         target: The target's name.
-        quantization: The scheme of the decoder.
-        vision_quantization: The scheme of tower and projector; the decoder scheme's choice if
-            None.
+        quantization: How the parts' matrices are stored, or the name of the decoder's scheme.
         vision_tower: The folder of a V1's CLIP, where it would not be found.
+        adapter: The folder of a LoRA adapter to merge.
+        vision_onnx: A file whose graph takes the place of tower, projector or both.
         context: Positions of the KV cache; what the model was trained for if None.
         prefill_chunk: Positions that one call of prefill takes at the most.
+        allow_nonfinite: Replace NaN and infinite weights instead of refusing them.
 
     Raises:
         UsageError: A name or a number is out of range.
         ConfigError: The checkpoint's configuration is not usable.
     """
-    scheme = find_scheme(quantization)
-    vision = find_scheme(vision_quantization or scheme.vision)
+    schemes = plan_quantization(quantization) if isinstance(quantization, str) else quantization
     config = read_config(checkpoint, vision_tower)
     longest = min(config.language.max_position_embeddings, MAX_CONTEXT)
     positions = longest if context is None else context
@@ -128,10 +139,12 @@ def plan_job(
     return CompileJob(
         checkpoint=checkpoint,
         vision_tower=vision_tower,
+        adapter=adapter,
+        vision_onnx=vision_onnx,
         config=config,
         target=target,
-        quantization=scheme.name,
-        vision_quantization=vision.name,
+        quantization=schemes,
         context=positions,
         prefill_chunk=min(prefill_chunk, positions),
+        allow_nonfinite=allow_nonfinite,
     )

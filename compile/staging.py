@@ -30,16 +30,19 @@ _RENAME_EXCHANGE = 2
 
 
 @contextmanager
-def staged_folder(destination: Path) -> Iterator[Path]:
+def staged_folder(destination: Path, mark: str | None = MANIFEST) -> Iterator[Path]:
     """Yield an empty folder that becomes `destination` when the block ends without an error.
 
-    An artifact that is already there is replaced; anything else is left alone.
+    Args:
+        destination: The folder to write.
+        mark: The file by which a folder is known as one that may be replaced; by default an
+            artifact's manifest. With None nothing is replaced but an empty folder.
 
     Raises:
-        UsageError: The destination is something other than an artifact or an empty folder.
+        UsageError: The destination is something else than that.
         ArtifactError: The disk is full, or the folder cannot be written.
     """
-    _check_replaceable(destination)
+    _check_replaceable(destination, mark)
     with _explained(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
         _sweep(destination)
@@ -55,18 +58,19 @@ def staged_folder(destination: Path) -> Iterator[Path]:
             os.close(lock)
 
 
-def _check_replaceable(destination: Path) -> None:
+def _check_replaceable(destination: Path, mark: str | None) -> None:
     if not destination.exists() and not destination.is_symlink():
         return
     if destination.is_dir() and not destination.is_symlink():
-        if (destination / MANIFEST).is_file() or not any(destination.iterdir()):
+        marked = mark is not None and (destination / mark).is_file()
+        if marked or not any(destination.iterdir()):
             return
         found = "a folder with other files"
     else:
         found = "a file or a link"
     raise UsageError(
         f"{destination} is in the way",
-        expected="nothing, an empty folder or an artifact",
+        expected="nothing or an empty folder" + (", or one to replace" if mark else ""),
         found=found,
         fix="Name another place with -o.",
     )

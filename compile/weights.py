@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,34 @@ import numpy.typing as npt
 from tvm.relax.frontend import nn
 
 from mvlm.models.checkpoint import Checkpoint
-from mvlm.models.layers import packed_layers
+from mvlm.models.layers import PackedLayer, packed_layers
 from mvlm.runtime.artifact.layout import WEIGHT_ALIGNMENT
 from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex
 from mvlm.runtime.errors import CheckpointError
+
+_LARGEST_FLOAT16 = 65504.0
+
+# What each layer's parameters go into, by its name: a file for what adapters change together.
+_FILES = (
+    (re.compile(r"tower\b.*"), "tower"),
+    (re.compile(r"image_projector\b.*"), "projector"),
+    (re.compile(r"decoder\.embed_tokens"), "embedding"),
+    (re.compile(r"decoder\.layers\.(\d+)\.(?:input_norm|attention\b.*)"), "layer-{:02}-attention"),
+    (re.compile(r"decoder\.layers\.(\d+)\..*"), "layer-{:02}-mlp"),
+    (re.compile(r"decoder\.(?:norm|lm_head)"), "head"),
+)
 
 
 def write_weights(
     model: nn.Module,
     parameters: list[tuple[str, nn.Parameter]],
     checkpoint: Checkpoint,
-    path: Path,
-    progress: Callable[[int], None] = lambda tensors: None,
+    folder: Path,
+    *,
+    allow_nonfinite: bool = False,
+    progress: Callable[[int], None] = lambda nbytes: None,
 ) -> WeightsIndex:
-    """Pack every parameter and write it to `path`.
+    """Pack every parameter and write it to a file in `folder`.
 
     The layers are packed in the model's order; the index lists them in the order in which the
     compiled functions take them.
@@ -33,8 +49,9 @@ def write_weights(
         model: The model that the parameters belong to.
         parameters: Names and parameters as the export returned them.
         checkpoint: Where the tensors come from; its names and shapes have been checked.
-        path: The file to write.
-        progress: Called with the number of checkpoint tensors that were just packed.
+        folder: Where the files go.
+        allow_nonfinite: Take 0 for NaN, and the largest float16 for infinity, and go on.
+        progress: Called with the bytes of the checkpoint's tensors that were just packed.
 
     Raises:
         CheckpointError: A tensor holds NaN or infinite values, or does not fit its parameter.
@@ -43,22 +60,36 @@ def write_weights(
     entries: dict[str, TensorEntry] = {}
 
     def read(name: str) -> npt.NDArray[Any]:
-        tensor = checkpoint.read(name)
-        _refuse_nonfinite(name, tensor)
-        return tensor
+        return _finite(name, checkpoint.read(name), allow_nonfinite)
 
-    with path.open("wb") as file:
-        for prefix, layer in packed_layers(model):
-            for name, value in layer.pack(read):
-                full = f"{prefix}.{name}"
-                file.write(bytes(-file.tell() % WEIGHT_ALIGNMENT))
-                entries[full] = _entry(full, value, expected[full], file.tell())
-                file.write(np.ascontiguousarray(value).data)
-            progress(len(layer.sources()))
+    for file_name, layers in groupby(packed_layers(model), lambda named: weights_file(named[0])):
+        with (folder / file_name).open("wb") as file:
+            for prefix, layer in layers:
+                for name, value in layer.pack(read):
+                    full = f"{prefix}.{name}"
+                    file.write(bytes(-file.tell() % WEIGHT_ALIGNMENT))
+                    entries[full] = _entry(full, value, expected[full], file_name, file.tell())
+                    file.write(np.ascontiguousarray(value).data)
+                progress(source_bytes(layer, checkpoint))
     return WeightsIndex(tuple(entries[name] for name, _ in parameters))
 
 
-def _entry(name: str, value: npt.NDArray[Any], parameter: nn.Parameter, offset: int) -> TensorEntry:
+def weights_file(layer: str) -> str:
+    """Return the name of the file that a layer's parameters go into."""
+    for pattern, name in _FILES:
+        if match := pattern.fullmatch(layer):
+            return name.format(*map(int, match.groups())) + ".bin"
+    raise KeyError(layer)
+
+
+def source_bytes(layer: PackedLayer, checkpoint: Checkpoint) -> int:
+    """Bytes of the checkpoint's tensors that a layer is made of."""
+    return sum(checkpoint.nbytes(name) for name in layer.sources())
+
+
+def _entry(
+    name: str, value: npt.NDArray[Any], parameter: nn.Parameter, file: str, offset: int
+) -> TensorEntry:
     wanted = tuple(int(extent) for extent in parameter.shape)
     if value.shape != wanted or str(value.dtype) != str(parameter.dtype):
         # The checkpoint's shapes were checked by name, so this is our own packing gone wrong.
@@ -67,17 +98,25 @@ def _entry(name: str, value: npt.NDArray[Any], parameter: nn.Parameter, offset: 
             expected=f"{parameter.dtype} {wanted}",
             found=f"{value.dtype} {value.shape}",
         )
-    return TensorEntry(name, wanted, str(value.dtype), offset)
+    return TensorEntry(name, wanted, str(value.dtype), file, offset)
 
 
-def _refuse_nonfinite(name: str, tensor: npt.NDArray[Any]) -> None:
+def _finite(name: str, tensor: npt.NDArray[Any], allow_nonfinite: bool) -> npt.NDArray[Any]:
     # A sum is finite only if every term is, and costs no second array of the tensor's size.
-    with np.errstate(invalid="ignore"):
-        total = tensor.astype(np.float32, copy=False).sum(dtype=np.float64)
-    if not np.isfinite(total):
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = tensor.sum(dtype=np.float64)
+    if np.isfinite(total):
+        return tensor
+    wide = tensor.astype(np.float32)
+    if not allow_nonfinite:
         raise CheckpointError(
             f"tensor {name} holds NaN or infinite values",
             expected="finite weights",
-            found=f"{int((~np.isfinite(tensor.astype(np.float32))).sum())} of {tensor.size}",
-            fix="Download the checkpoint again, or ask whoever trained it.",
+            found=f"{int((~np.isfinite(wide)).sum())} of {tensor.size}",
+            fix="Download the checkpoint again, or ask whoever trained it; `--allow-nonfinite` "
+            f"takes 0 for NaN and {_LARGEST_FLOAT16:.0f} for infinity.",
         )
+    finite: npt.NDArray[Any] = np.nan_to_num(
+        wide, nan=0, posinf=_LARGEST_FLOAT16, neginf=-_LARGEST_FLOAT16
+    )
+    return finite

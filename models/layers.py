@@ -15,12 +15,7 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
-from mvlm.models.quantization import (
-    GROUP_SIZE,
-    NIBBLES_PER_WORD,
-    Scheme,
-    quantize_q4,
-)
+from mvlm.models.quantization import GROUP_SIZE, Scheme, quantize
 from mvlm.runtime.errors import CheckpointError
 
 Array = npt.NDArray[Any]
@@ -82,18 +77,19 @@ class Linear(PackedLayer):
         self.source = source
         self.scheme = scheme
         self.features = features
-        if scheme.is_quantized:
-            words, groups = -(-width // NIBBLES_PER_WORD), -(-width // GROUP_SIZE)
-            self.q_weight = nn.Parameter((words, features), "uint32")
-            self.q_scale = nn.Parameter((groups, features), "float16")
+        storage = scheme.weights
+        if storage.is_integer:
+            self.q_weight = nn.Parameter((storage.elements(width), features), storage.dtype)
+            self.q_scale = nn.Parameter((-(-width // GROUP_SIZE), features), "float16")
         else:
-            self.weight = nn.Parameter((width, features), scheme.storage)
+            self.weight = nn.Parameter((width, features), storage.dtype)
         self.bias = nn.Parameter((features,), "float32") if bias else None
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Map ``(..., width)`` to ``(..., features)``."""
-        stored = (self.q_weight, self.q_scale) if self.scheme.is_quantized else (self.weight,)
-        y = ops.linear(x, stored)
+        is_integer = self.scheme.weights.is_integer
+        stored = (self.q_weight, self.q_scale) if is_integer else (self.weight,)
+        y = ops.linear(x, stored, self.scheme)
         return y if self.bias is None else y + self.bias
 
     def sources(self) -> list[str]:
@@ -106,12 +102,12 @@ class Linear(PackedLayer):
         matrices = [read(f"{name}.weight") for name in self.source]
         # A patch convolution's kernel is a matrix over the flattened patch, a pointwise one's too.
         matrix = np.concatenate([m.reshape(m.shape[0], -1) for m in matrices])
-        if self.scheme.is_quantized:
-            words, scales = quantize_q4(matrix.astype(np.float32))
-            yield "q_weight", words.T
+        if self.scheme.weights.is_integer:
+            integers, scales = quantize(matrix, self.scheme.weights, self.scheme.rounding)
+            yield "q_weight", integers.T
             yield "q_scale", scales.T
         else:
-            yield "weight", _stored(matrix.T, self.scheme.storage, ", ".join(self.source))
+            yield "weight", _stored(matrix.T, self.scheme.weights.dtype, ", ".join(self.source))
         if self.bias is not None:
             biases = [read(f"{name}.bias") for name in self.source]
             yield "bias", np.concatenate(biases).astype(np.float32)
@@ -124,16 +120,18 @@ class Embedding(PackedLayer):
         self.source = source
         self.width = width
         self.scheme = scheme
-        if scheme.is_quantized:
-            self.q_weight = nn.Parameter((rows, -(-width // NIBBLES_PER_WORD)), "uint32")
+        storage = scheme.weights
+        if storage.is_integer:
+            self.q_weight = nn.Parameter((rows, storage.elements(width)), storage.dtype)
             self.q_scale = nn.Parameter((rows, -(-width // GROUP_SIZE)), "float16")
         else:
-            self.weight = nn.Parameter((rows, width), scheme.storage)
+            self.weight = nn.Parameter((rows, width), storage.dtype)
 
     def forward(self, ids: nn.Tensor) -> nn.Tensor:
         """Map ids ``(1, n)`` to ``(1, n, width)``."""
-        stored = (self.q_weight, self.q_scale) if self.scheme.is_quantized else (self.weight,)
-        return ops.embedding(ids, stored, self.width)
+        storage = self.scheme.weights
+        stored = (self.q_weight, self.q_scale) if storage.is_integer else (self.weight,)
+        return ops.embedding(ids, stored, self.width, storage)
 
     def sources(self) -> list[str]:
         """The table's name."""
@@ -142,12 +140,12 @@ class Embedding(PackedLayer):
     def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
         """Quantize or convert the table."""
         table = read(self.source)
-        if self.scheme.is_quantized:
-            words, scales = quantize_q4(table.astype(np.float32))
-            yield "q_weight", words
+        if self.scheme.weights.is_integer:
+            integers, scales = quantize(table, self.scheme.weights, self.scheme.rounding)
+            yield "q_weight", integers
             yield "q_scale", scales
         else:
-            yield "weight", _stored(table, self.scheme.storage, self.source)
+            yield "weight", _stored(table, self.scheme.weights.dtype, self.source)
 
 
 def _stored(matrix: Array, dtype: str, source: str) -> Array:

@@ -11,24 +11,30 @@ from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
 from mvlm.models.config import LlamaConfig
 from mvlm.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm
-from mvlm.models.quantization import Scheme
+from mvlm.models.quantization import Quantization, Scheme
 from mvlm.models.rotary import RotaryTable, inverse_frequencies, rotary_table, rotate
 
 
 class Llama(nn.Module):
     """Embeddings to logits, through a KV cache that remembers what came before."""
 
-    def __init__(self, config: LlamaConfig, vocabulary: int, scheme: Scheme) -> None:
+    def __init__(self, config: LlamaConfig, quantization: Quantization) -> None:
+        vocabulary = config.vocab_size
         self.embed_tokens = Embedding(
-            "model.embed_tokens.weight", vocabulary, config.hidden_size, scheme
+            "model.embed_tokens.weight", vocabulary, config.hidden_size, quantization.embedding
         )
         self.layers = nn.ModuleList(
-            [DecoderLayer(index, config, scheme) for index in range(config.num_hidden_layers)]
+            [
+                DecoderLayer(index, config, quantization.language)
+                for index in range(config.num_hidden_layers)
+            ]
         )
         self.frequencies = inverse_frequencies(config.head_dim, config.rope_theta)
         self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps)
         head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
-        self.lm_head = Linear((head,), config.hidden_size, vocabulary, scheme, bias=False)
+        self.lm_head = Linear(
+            (head,), config.hidden_size, vocabulary, quantization.head, bias=False
+        )
 
     def embed(self, ids: nn.Tensor) -> nn.Tensor:
         """Map ids ``(1, n)`` int32 to embeddings ``(1, n, hidden)``."""

@@ -32,8 +32,9 @@ from tvm.target import Target
 from mvlm.models.clip import VisionTower
 from mvlm.models.config import MobileVLMConfig
 from mvlm.models.llama import Llama
+from mvlm.models.onnx_vision import OnnxVision
 from mvlm.models.projectors import build_projector
-from mvlm.models.quantization import Scheme, find_scheme
+from mvlm.models.quantization import Quantization
 
 CACHE_DTYPE = "float32"
 PAGE_SIZE = 16  # the only one that TVM's CPU kernels are written for
@@ -44,20 +45,27 @@ class MobileVLM(nn.Module):
 
     Args:
         config: The checkpoint's configuration.
-        scheme: How the decoder's matrices are stored.
-        vision_scheme: The same for tower and projector; the scheme's own choice if None.
+        quantization: How the parts' matrices are stored.
+        onnx: What takes the place of tower, projector or both.
     """
 
     def __init__(
-        self, config: MobileVLMConfig, scheme: Scheme, vision_scheme: Scheme | None = None
+        self, config: MobileVLMConfig, quantization: Quantization, onnx: OnnxVision | None = None
     ) -> None:
         self.config = config
-        self.scheme = scheme
-        self.vision_scheme = vision_scheme or find_scheme(scheme.vision)
+        role = onnx.role if onnx else None
         if config.vision is not None:
-            self.tower = VisionTower(config, self.vision_scheme)
-            self.image_projector = build_projector(config, self.vision_scheme)
-        self.decoder = Llama(config.language, config.language.vocab_size, scheme)
+            self.tower = (
+                onnx.layer
+                if onnx and role in ("tower", "both")
+                else VisionTower(config, quantization.vision)
+            )
+            if onnx and role == "projector":
+                self.image_projector = onnx.layer
+            elif role != "both":
+                self.image_projector = build_projector(config, quantization.vision)
+        self.ends_with_tower = role == "both"
+        self.decoder = Llama(config.language, quantization)
 
     def vision_tower(self, pixels: nn.Tensor) -> nn.Tensor:
         """Encode a picture into patch features."""
@@ -65,7 +73,7 @@ class MobileVLM(nn.Module):
 
     def projector(self, features: nn.Tensor) -> nn.Tensor:
         """Turn patch features into embeddings of the decoder."""
-        return self.image_projector(features)
+        return features if self.ends_with_tower else self.image_projector(features)
 
     def embed(self, ids: nn.Tensor) -> nn.Tensor:
         """Look up token embeddings."""
@@ -144,9 +152,10 @@ class MobileVLM(nn.Module):
             vision, size = self.config.vision, self.config.vision.image_size
             tokens = vision.num_patches + (self.config.select_feature == "cls_patch")
             functions["vision_tower"] = {"pixels": nn.spec.Tensor((1, 3, size, size), "float32")}
-            functions["projector"] = {
-                "features": nn.spec.Tensor((1, tokens, vision.hidden_size), "float32")
-            }
+            handed = (1, tokens, vision.hidden_size)
+            if self.ends_with_tower:
+                handed = (1, self.config.image_tokens, hidden)
+            functions["projector"] = {"features": nn.spec.Tensor(handed, "float32")}
         spec: dict[str, Any] = {name: {**of, "$": modes} for name, of in functions.items()}
         sizes = (
             "max_batch_size",

@@ -1,64 +1,126 @@
-"""Quantization schemes: how a matrix is stored, and the NumPy code that packs and unpacks it.
+"""Quantization schemes: how matrices are stored, and with what activations they are multiplied.
 
 A matrix of a linear layer arrives as ``(out_features, in_features)`` = ``(N, K)``, the checkpoint's
 orientation. It is stored transposed, ``(K, N)``, so that a kernel reads neighbouring output
 features from neighbouring addresses and vectorizes over them. An embedding table keeps its
-``(vocabulary, hidden)`` orientation, since one token reads one row.
+``(vocabulary, hidden)`` orientation, since one token reads one row; what is said of K below holds
+for its second axis.
 
-``q4f16_1`` holds the numbers of mlc-llm's scheme of that name: groups of 32 weights along K share
-one float16 scale ``max|w| / 7``, and each weight is the nibble
-``clip(round(w / scale + 7), 0, 14)`` with ``w ~ (nibble - 7) * scale``. Eight nibbles lie in a
-uint32, the lowest first.
+Integers come in groups of 32 along K that share one float16 scale, so that a matrix is two arrays:
+the integers, and scales ``(ceil(K / 32), N)``. A K that no 32 divides ends in a shorter group.
+
+==========  ==============================================================================
+storage     bits
+==========  ==============================================================================
+``float32`` IEEE single precision
+``float16`` IEEE half precision
+``q4mlc``   mlc-llm's: eight nibbles in a uint32, the lowest bits first, ``(ceil(K / 8), N)``;
+            ``w ~ (nibble - 7) * scale`` with nibbles 0 to 14
+``q4``      the same words; ``w ~ (nibble - 8) * scale`` with nibbles 0 to 15: one level more. The
+            scale may be negative, so that the level without a mirror image, -8, serves whichever
+            sign the group's extreme has
+``q8``      one int8 a weight, ``(K, N)``, -127 to 127; ``w ~ integer * scale``
+==========  ==============================================================================
+
+Words that K does not fill end in nibbles that stand for zero.
+
+Where a scheme's activations are ``int8``, they are quantized while the model runs: each group of
+32 of a row by ``scale = max|x| / 127`` in float32 and ``rint(x * (127 / max|x|))``. Products are
+summed exactly within a group, and groups in float32.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.models.rounding import ROUNDINGS, Rounding
 from mvlm.runtime.errors import UsageError
 
 GROUP_SIZE = 32
 NIBBLES_PER_WORD = 8
-_ZERO_POINT = 7
-_LARGEST_NIBBLE = 14
+
+Activations = Literal["float32", "int8"]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What a matrix is made of; the module's table has the bits.
+
+    Attributes:
+        name: As kernels know it.
+        dtype: Of a stored element.
+        packing: Weights in one element.
+        zero_point: The stored integer that stands for zero.
+        lowest: The least integer that is stored, the zero point taken away; 0 for floats.
+        highest: The greatest.
+    """
+
+    name: str
+    dtype: str
+    packing: int = 1
+    zero_point: int = 0
+    lowest: int = 0
+    highest: int = 0
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether a matrix is stored as integers with scales."""
+        return self.highest > 0
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits that one weight of a large matrix takes, its share of the scale included."""
+        bits = 8 * np.dtype(self.dtype).itemsize / self.packing
+        return bits + 16 / GROUP_SIZE if self.is_integer else bits
+
+    def elements(self, width: int) -> int:
+        """Stored elements along an axis of `width` weights."""
+        return -(-width // self.packing)
+
+
+FLOAT32 = Storage("float32", "float32")
+FLOAT16 = Storage("float16", "float16")
+Q4MLC = Storage("q4mlc", "uint32", NIBBLES_PER_WORD, zero_point=7, lowest=-7, highest=7)
+Q4 = Storage("q4", "uint32", NIBBLES_PER_WORD, zero_point=8, lowest=-8, highest=7)
+Q8 = Storage("q8", "int8", lowest=-127, highest=127)
+STORAGES = {storage.name: storage for storage in (FLOAT32, FLOAT16, Q4MLC, Q4, Q8)}
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How the weights of a part of the model are stored.
+    """How a part of the model is stored and computed.
 
     Attributes:
         name: The scheme's name on the command line.
-        storage: What a matrix is made of: a float type, or packed nibbles with scales.
-        bits_per_weight: Bits that one weight of a large matrix takes, its scale included.
-        vision: The scheme that the tower and the projector get unless the user names one.
+        weights: How matrices are stored.
+        activations: What they are multiplied with.
+        rounding: How a scale is chosen for each group, unless the user says otherwise.
+        vision: The scheme that goes with it for tower and projector, unless the user names one.
     """
 
     name: str
-    storage: Literal["float32", "float16", "q4"]
-    bits_per_weight: float
-    vision: str
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether a matrix is stored as integers with scales."""
-        return self.storage == "q4"
+    weights: Storage
+    activations: Activations = "float32"
+    rounding: Rounding = "nearest"
+    vision: str = "q0f16"
 
 
 SCHEMES = {
     scheme.name: scheme
     for scheme in (
-        Scheme("q0f32", "float32", 32, vision="q0f32"),
-        Scheme("q0f16", "float16", 16, vision="q0f16"),
-        Scheme("q4f16_1", "q4", 4 + 16 / GROUP_SIZE, vision="q0f16"),
+        Scheme("q0f32", FLOAT32, vision="q0f32"),
+        Scheme("q0f16", FLOAT16),
+        Scheme("q8a8", Q8, "int8"),
+        # Rounded as mlc-llm rounds, so that both make the same file of a checkpoint.
+        Scheme("q4f16_1", Q4MLC),
+        Scheme("q4a8", Q4, "int8", "search"),
     )
 }
-DEFAULT_SCHEME = "q4f16_1"
-_BLOCK_VALUES = 1 << 20  # of a matrix that are quantized at once
+DEFAULT_SCHEME = "q4a8"
 
 
 def find_scheme(name: str) -> Scheme:
@@ -76,59 +138,140 @@ def find_scheme(name: str) -> Scheme:
     return SCHEMES[name]
 
 
-def quantize_q4(
-    matrix: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float16]]:
-    """Quantize rows in groups of 32 along the last axis.
+@dataclass(frozen=True)
+class Quantization:
+    """The schemes of a model's parts; :func:`plan_quantization` makes it.
 
-    A last axis that no 32 divides ends in a shorter group; its words are filled up with nibbles
-    that stand for zero.
+    Attributes:
+        language: Of the decoder's layers.
+        embedding: Of its embedding table.
+        head: Of its output head.
+        vision: Of tower and projector.
+    """
+
+    language: Scheme
+    embedding: Scheme
+    head: Scheme
+    vision: Scheme
+
+    def names(self) -> dict[str, str]:
+        """Return the schemes' names by part."""
+        return {field.name: getattr(self, field.name).name for field in fields(self)}
+
+
+def plan_quantization(
+    language: str = DEFAULT_SCHEME,
+    *,
+    embedding: str | None = None,
+    head: str | None = None,
+    vision: str | None = None,
+    rounding: str | None = None,
+) -> Quantization:
+    """Settle the schemes of all parts.
 
     Args:
-        matrix: ``(rows, K)``, finite.
+        language: The scheme of the decoder's layers.
+        embedding: Of the embedding table; the layers' if None.
+        head: Of the output head; the layers' if None.
+        vision: Of tower and projector; what goes with `language` if None.
+        rounding: How scales are chosen in all parts; each scheme's own way if None.
+
+    Raises:
+        UsageError: A name is unknown.
+    """
+    if rounding is not None and rounding not in ROUNDINGS:
+        raise UsageError("unknown rounding", expected=" or ".join(ROUNDINGS), found=repr(rounding))
+
+    def scheme(name: str) -> Scheme:
+        found = find_scheme(name)
+        return found if rounding is None else replace(found, rounding=cast(Rounding, rounding))
+
+    layers = scheme(language)
+    return Quantization(
+        language=layers,
+        embedding=layers if embedding is None else scheme(embedding),
+        head=layers if head is None else scheme(head),
+        vision=scheme(layers.vision if vision is None else vision),
+    )
+
+
+_BLOCK_VALUES = 1 << 18  # of a matrix that are quantized at once
+
+
+def quantize(
+    matrix: npt.NDArray[Any], storage: Storage, rounding: Rounding = "nearest"
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float16]]:
+    """Quantize rows in groups of 32 along the last axis.
+
+    Args:
+        matrix: ``(rows, K)``, finite, of any float type.
+        storage: One of integers.
+        rounding: How the scales are chosen.
 
     Returns:
-        Words ``(rows, ceil(K / 8))`` and scales ``(rows, ceil(K / 32))``.
+        Elements ``(rows, ceil(K / packing))`` and scales ``(rows, ceil(K / 32))``.
     """
     rows, width = matrix.shape
-    words = np.empty((rows, -(-width // NIBBLES_PER_WORD)), np.uint32)
+    elements = np.empty((rows, storage.elements(width)), storage.dtype)
     scales = np.empty((rows, -(-width // GROUP_SIZE)), np.float16)
-    # Some rows at a time: what is computed on the way takes several times a matrix's memory.
+    # Some rows at a time: what is computed on the way takes several times a matrix's memory, and
+    # stays in the cache this way.
     step = max(1, _BLOCK_VALUES // width)
     for start in range(0, rows, step):
         block = slice(start, start + step)
-        words[block], scales[block] = _quantize_rows(matrix[block])
-    return words, scales
+        elements[block], scales[block] = _quantize_rows(
+            matrix[block].astype(np.float32), storage, rounding
+        )
+    return elements, scales
 
 
 def _quantize_rows(
-    matrix: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float16]]:
+    matrix: npt.NDArray[np.float32], storage: Storage, rounding: Rounding
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float16]]:
     rows, width = matrix.shape
     groups = -(-width // GROUP_SIZE)
     padded = np.zeros((rows, groups * GROUP_SIZE), np.float32)
     padded[:, :width] = matrix
     grouped = padded.reshape(rows, groups, GROUP_SIZE)
 
-    largest = np.abs(grouped).max(axis=2)
+    exact = ROUNDINGS[rounding](grouped, storage.lowest, storage.highest)
     # A scale beyond float16 would turn the group into infinities; the clip costs such a group
     # precision instead. A group of zeros gets scale 1, so that nothing divides by zero.
-    scales = np.minimum(largest / _ZERO_POINT, np.finfo(np.float16).max).astype(np.float16)
+    largest = np.finfo(np.float16).max
+    scales = np.clip(exact, -largest, largest).astype(np.float16)
     scales = np.where(scales == 0, np.float16(1), scales)
-    exact = grouped / scales.astype(np.float32)[:, :, None]
-    nibbles = np.clip(np.rint(exact + _ZERO_POINT), 0, _LARGEST_NIBBLE).astype(np.uint32)
-
-    words = nibbles.reshape(rows, -1, NIBBLES_PER_WORD)
-    shifts = np.arange(NIBBLES_PER_WORD, dtype=np.uint32) * 4
-    packed = np.bitwise_or.reduce(words << shifts, axis=2)
-    return packed[:, : -(-width // NIBBLES_PER_WORD)], scales
+    # The zero point is added before rounding, as mlc-llm does it: that decides ties.
+    zero = storage.zero_point
+    levels = np.rint(grouped / scales.astype(np.float32)[:, :, None] + np.float32(zero))
+    integers = np.clip(levels, storage.lowest + zero, storage.highest + zero)
+    return _packed(integers.reshape(rows, -1), storage)[:, : storage.elements(width)], scales
 
 
-def dequantize_q4(
-    words: npt.NDArray[np.uint32], scales: npt.NDArray[np.float16], width: int
+def _packed(integers: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[Any]:
+    """Put integers into elements, the first into the lowest bits."""
+    if storage.packing == 1:
+        return integers.astype(storage.dtype)
+    words = integers.astype(storage.dtype).reshape(len(integers), -1, storage.packing)
+    packed: npt.NDArray[Any] = np.bitwise_or.reduce(words << _shifts(storage), axis=2)
+    return packed
+
+
+def dequantize(
+    elements: npt.NDArray[Any], scales: npt.NDArray[np.float16], storage: Storage, width: int
 ) -> npt.NDArray[np.float32]:
-    """Undo :func:`quantize_q4` up to rounding: ``(rows, width)`` in float32."""
-    shifts = np.arange(NIBBLES_PER_WORD, dtype=np.uint32) * 4
-    nibbles = (words[:, :, None] >> shifts) & 15
-    values = nibbles.reshape(words.shape[0], -1)[:, :width].astype(np.float32) - _ZERO_POINT
-    return values * np.repeat(scales.astype(np.float32), GROUP_SIZE, axis=1)[:, :width]
+    """Undo :func:`quantize` up to rounding: ``(rows, width)`` in float32."""
+    levels = integers_of(elements, storage)[:, :width].astype(np.float32)
+    return levels * np.repeat(scales.astype(np.float32), GROUP_SIZE, axis=1)[:, :width]
+
+
+def integers_of(elements: npt.NDArray[Any], storage: Storage) -> npt.NDArray[np.int32]:
+    """Return the integers ``(rows, elements * packing)``, the zero point taken away."""
+    if storage.packing == 1:
+        return elements.astype(np.int32) - storage.zero_point
+    nibbles = (elements[:, :, None] >> _shifts(storage)) & np.uint32(15)
+    return nibbles.reshape(len(elements), -1).astype(np.int32) - storage.zero_point
+
+
+def _shifts(storage: Storage) -> npt.NDArray[np.uint32]:
+    bits = 8 * np.dtype(storage.dtype).itemsize // storage.packing
+    return np.arange(storage.packing, dtype=np.uint32) * np.uint32(bits)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mvlm.compile.builder import compile_job
 from mvlm.compile.job import plan_job
+from mvlm.models.quantization import plan_quantization
 from tests.reference.checkpoints import write_random_checkpoint
 
 
@@ -25,11 +26,15 @@ class Shelf:
         folder = self._folder / family
         return folder if folder.exists() else write_random_checkpoint(folder, family, seed=0)
 
-    def artifact(self, family: str, quantization: str = "q0f32", **options: Any) -> Path:
+    def artifact(
+        self, family: str, quantization: str = "q0f32", vision: str | None = None, **options: Any
+    ) -> Path:
         """Return the artifact of a family; `options` are those of `plan_job`."""
-        suffix = "-".join(f"{key}={value}" for key, value in sorted(options.items()))
+        named = options | ({"vision": vision} if vision else {})
+        suffix = "-".join(f"{key}={value}" for key, value in sorted(named.items()))
         folder = self._folder / "-".join(filter(None, (family, quantization, suffix)))
         if not folder.exists():
             checkpoint = self.checkpoint(family)
-            compile_job(plan_job(checkpoint, quantization=quantization, **options), folder)
+            schemes = plan_quantization(quantization, vision=vision)
+            compile_job(plan_job(checkpoint, quantization=schemes, **options), folder)
         return folder

@@ -15,14 +15,39 @@ def linear(x: Array, weight: Array) -> Array:
     return x.astype(np.float64) @ weight.astype(np.float64)
 
 
-def from_q4(words: Array, scales: Array, width: int) -> Array:
+def from_q4(words: Array, scales: Array, width: int, zero: int = 7) -> Array:
     """Rows of packed nibbles ``(N, words)`` as float32 ``(N, width)``, digit by digit."""
     out = np.empty((len(words), width), np.float32)
     for row, packed in enumerate(words):
         for column in range(width):
             nibble = int(packed[column // 8]) // 16 ** (column % 8) % 16
-            out[row, column] = np.float32(nibble - 7) * np.float32(scales[row, column // 32])
+            out[row, column] = np.float32(nibble - zero) * np.float32(scales[row, column // 32])
     return out
+
+
+def quantize_rows(x: Array) -> tuple[Array, Array]:
+    """Rows ``(M, K)`` as int8 and a float32 scale for every 32 of a row, step by step."""
+    integers = np.zeros(x.shape, np.int8)
+    scales = np.zeros((len(x), -(-x.shape[1] // 32)), np.float32)
+    for row, values in enumerate(x.astype(np.float32)):
+        for group in range(scales.shape[1]):
+            part = slice(32 * group, 32 * group + 32)
+            extreme = np.abs(values[part]).max()
+            scales[row, group] = extreme / np.float32(127)
+            if extreme >= np.float32(1e-30):
+                integers[row, part] = np.rint(values[part] * (np.float32(127) / extreme))
+    return integers, scales
+
+
+def int8_linear(x: Array, x_scales: Array, weight: Array, scales: Array) -> Array:
+    """Integers ``(M, K)`` times integers ``(K, N)``: exact within a group, groups in float64."""
+    total = np.zeros((len(x), weight.shape[1]))
+    for group in range(scales.shape[0]):
+        part = slice(32 * group, 32 * group + 32)
+        exact = x[:, part].astype(np.int64) @ weight[part].astype(np.int64)
+        factors = x_scales[:, group, None].astype(np.float64) * scales[group].astype(np.float64)
+        total += exact * factors
+    return total
 
 
 def attention(qkv: Array, heads: int) -> Array:

@@ -18,8 +18,8 @@ from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.terminal import note
 from mvlm.runtime.errors import UsageError
 
-# A checkpoint's mark, as the manifest is an artifact's.
-_CONFIG = "config.json"
+# A checkpoint's marks, as the manifest is an artifact's.
+_CONFIGS = ("config.json", "mlc-chat-config.json")
 _PATIENCE_SECONDS = 60
 
 
@@ -54,10 +54,10 @@ def find_artifact(
                     fix="Leave it out, or name the checkpoint's folder.",
                 )
         return place
-    if not (place / _CONFIG).is_file():
+    if not any((place / name).is_file() for name in _CONFIGS):
         raise UsageError(
             f"{place} is neither an artifact nor a checkpoint",
-            expected=f"a folder with {MANIFEST} or {_CONFIG}",
+            expected=f"a folder with {MANIFEST} or {_CONFIGS[0]}",
             found="neither of them in it" if place.is_dir() else "no such folder",
         )
     return _find_compiled(place, invocation, quantization, vision_tower)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mvlm.cli.shared.terminal import is_terminal
+from mvlm.cli.shared.terminal import is_terminal, readable_bytes
 
 # Called with what is being done, how much of it is done, and of how much.
 Progress = Callable[[str, int, int], None]
@@ -21,30 +21,47 @@ _PATIENCE_SECONDS = 0.7
 
 
 @contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Yield a function that draws one bar for each kind of step: of ``code: link``, for `code`."""
+def progress_bars(in_bytes: Container[str] = ()) -> Iterator[Progress]:
+    """Yield a function that draws one bar for each kind of step: of ``code: link``, for `code`.
+
+    Args:
+        in_bytes: The kinds whose numbers are bytes; others are counted.
+    """
     if not is_terminal(sys.stderr):
         yield lambda step, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description:<20}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[amount]:>19}"),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
     bars: dict[str, Any] = {}
     with Progress(*columns, console=Console(stderr=True)) as progress:
 
         def update(step: str, done: int, total: int) -> None:
             kind = step.partition(":")[0]
+            shown = [readable_bytes(n) if kind in in_bytes else str(n) for n in (done, total)]
+            amount = "/".join(shown)
             if kind not in bars:
-                bars[kind] = progress.add_task(step, total=total)
-            finished = done >= total
+                bars[kind] = progress.add_task(step, total=total, amount=amount)
             progress.update(
-                bars[kind], description=kind if finished else step, completed=done, total=total
+                bars[kind],
+                description=kind if done >= total else step,
+                completed=done,
+                total=total,
+                amount=amount,
             )
 
         yield update

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
+from mvlm.models.checkpoint.adapter import Adapter, open_adapter
 from mvlm.models.checkpoint.names import (
     CLIP_PREFIX,
     TOWER_PREFIX,
@@ -15,7 +16,7 @@ from mvlm.models.checkpoint.names import (
 from mvlm.models.checkpoint.report import Report
 from mvlm.models.checkpoint.tensor_file import FLOAT_DTYPES, Array
 from mvlm.models.checkpoint.weights import Weights, open_weights
-from mvlm.models.config.document import read_document
+from mvlm.models.config.mlc import checkpoint_document
 from mvlm.models.config.read import projector_config, tower_name
 from mvlm.models.config.tower import find_vision_tower
 
@@ -27,22 +28,27 @@ class Checkpoint:
         language: The weights of the checkpoint's own folder.
         tower: The weights of the tower's folder, for a MobileVLM V1. Without it the tower is
             taken from inside `language`, if it is there.
+        adapter: What is merged into the tensors as they are read.
     """
 
-    def __init__(self, language: Weights, tower: Weights | None = None) -> None:
+    def __init__(
+        self, language: Weights, tower: Weights | None = None, adapter: Adapter | None = None
+    ) -> None:
         sources = {_own_name(name, tower is None): (language, name) for name in language.names()}
         if tower is not None:
             sources.update({_tower_name(name): (tower, name) for name in tower.names()})
         self._sources = sources
         self._weights = (language,) if tower is None else (language, tower)
+        self._adapter = adapter
 
     def names(self) -> tuple[str, ...]:
         """All tensors' names, sorted; the tower's begin with `vision_tower.vision_model.`."""
         return tuple(sorted(self._sources))
 
     def files(self) -> tuple[Path, ...]:
-        """Every weight file and index that the tensors come from."""
-        return tuple(file for weights in self._weights for file in weights.files())
+        """Every file that the tensors come from."""
+        files = tuple(file for weights in self._weights for file in weights.files())
+        return files + (self._adapter.files() if self._adapter else ())
 
     def shape(self, name: str) -> Shape:
         """A tensor's shape; KeyError if there is no such tensor."""
@@ -54,22 +60,40 @@ class Checkpoint:
         weights, own_name = self._sources[name]
         return weights.dtype(own_name)
 
+    def nbytes(self, name: str) -> int:
+        """Bytes of a tensor in its file; KeyError if there is no such tensor."""
+        weights, own_name = self._sources[name]
+        return weights.nbytes(own_name)
+
     def read(self, name: str) -> Array:
-        """One tensor in its own dtype, as a writable array; KeyError if there is none.
+        """One tensor, as a writable array; KeyError if there is none.
+
+        It has its own dtype, or float32 where an adapter changes it.
 
         Raises:
             CheckpointError: It is not stored as float32, float16 or bfloat16.
         """
         weights, own_name = self._sources[name]
-        return weights.read(own_name)
+        tensor = weights.read(own_name)
+        return tensor if self._adapter is None else self._adapter.apply(name, tensor)
 
-    def check(self, expected: Mapping[str, Shape]) -> Report:
-        """Compare names, shapes and dtypes with what a model needs; reads no data."""
+    def check(self, expected: Mapping[str, Shape], used: Set[str] | None = None) -> Report:
+        """Compare names, shapes and dtypes with what a model needs; reads no data.
+
+        Args:
+            expected: The tensors that a model of this kind has.
+            used: Those of them that must be there; all if None.
+
+        Raises:
+            CheckpointError: The adapter, if there is one, is for another model.
+        """
+        if self._adapter is not None:
+            self._adapter.check(expected)
         found = self._sources.keys()
         ignored = harmless(found, expected)
         shared = sorted(found & expected.keys())
         return Report(
-            missing=tuple(sorted(expected.keys() - found)),
+            missing=tuple(sorted((expected.keys() if used is None else used) - found)),
             unexpected=tuple(sorted(found - expected.keys() - ignored)),
             misshapen=tuple(
                 (name, expected[name], self.shape(name))
@@ -83,26 +107,37 @@ class Checkpoint:
         )
 
 
-def open_checkpoint(folder: Path, vision_tower: Path | None = None) -> Checkpoint:
+def open_checkpoint(
+    folder: Path, vision_tower: Path | None = None, adapter: Path | None = None
+) -> Checkpoint:
     """Open a checkpoint's weights, without reading any tensor.
 
     A MobileVLM V1 takes its tower from the tower's own folder, even where the checkpoint holds
-    one too; a V2 takes it from the checkpoint.
+    one too; a V2 takes it from the checkpoint, and so does whatever we wrote in mlc-llm's format.
 
     Args:
         folder: The checkpoint.
         vision_tower: The folder of its CLIP, where it would not be found; unused by V2.
+        adapter: The folder of a LoRA adapter to merge.
 
     Raises:
         CheckpointError: Weights are absent, damaged or cut short.
         ConfigError: `config.json` does not tell what the model is, or no tower was found.
-        UsageError: `vision_tower` is not the folder of a CLIP.
+        UsageError: `vision_tower` is not the folder of a CLIP, or `adapter` not one of a LoRA.
     """
-    config = read_document(folder / "config.json")
-    if "mm_vision_tower" not in config or projector_config(config).is_v2:
-        return Checkpoint(open_weights(folder))
-    place = find_vision_tower(folder, tower_name(config), vision_tower)
-    return Checkpoint(open_weights(folder), open_weights(place))
+    config = checkpoint_document(folder)
+    language, tower = open_weights(folder), None
+    inside = (
+        "mm_vision_tower" not in config
+        or projector_config(config).is_v2
+        or any(name.startswith(TOWER_PREFIX) for name in language.names())
+    )
+    if not inside:
+        tower = open_weights(find_vision_tower(folder, tower_name(config), vision_tower))
+    merged = None
+    if adapter is not None:
+        merged = open_adapter(adapter, lambda name: _own_name(name, inside))
+    return Checkpoint(language, tower, merged)
 
 
 def _own_name(name: str, tower_inside: bool) -> str:

@@ -41,10 +41,10 @@ def expected_tensors(config: MobileVLMConfig) -> dict[str, Shape]:
 
     The tower's unused layers and its last LayerNorm are not among them.
     """
-    tensors = dict(_language(config.language))
+    tensors = dict(language_tensors(config.language))
     if config.vision is not None and config.projector is not None:
-        tensors.update(_vision(config.vision, config.num_used_vision_layers))
-        tensors.update(_projector(config.projector))
+        tensors.update(tower_tensors(config.vision, config.num_used_vision_layers))
+        tensors.update(projector_tensors(config.projector))
     return tensors
 
 
@@ -59,7 +59,8 @@ def harmless(names: Iterable[str], expected: Mapping[str, Shape]) -> set[str]:
     return found
 
 
-def _language(config: LlamaConfig) -> Iterator[tuple[str, Shape]]:
+def language_tensors(config: LlamaConfig) -> Iterator[tuple[str, Shape]]:
+    """The decoder's tensors, in the order of the layers."""
     hidden, inner = config.hidden_size, config.intermediate_size
     queries = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
@@ -80,7 +81,8 @@ def _language(config: LlamaConfig) -> Iterator[tuple[str, Shape]]:
         yield "lm_head.weight", (config.vocab_size, hidden)
 
 
-def _vision(config: ClipVisionConfig, num_layers: int) -> Iterator[tuple[str, Shape]]:
+def tower_tensors(config: ClipVisionConfig, num_layers: int) -> Iterator[tuple[str, Shape]]:
+    """The tensors of the tower up to its layer `num_layers`, without the last LayerNorm."""
     hidden, inner, patch = config.hidden_size, config.intermediate_size, config.patch_size
     embeddings = TOWER_PREFIX + "embeddings."
     yield embeddings + "class_embedding", (hidden,)
@@ -98,7 +100,8 @@ def _vision(config: ClipVisionConfig, num_layers: int) -> Iterator[tuple[str, Sh
         yield from _linear(layer + "mlp.fc2", inner, hidden)
 
 
-def _projector(config: ProjectorConfig) -> Iterator[tuple[str, Shape]]:
+def projector_tensors(config: ProjectorConfig) -> Iterator[tuple[str, Shape]]:
+    """The projector's tensors."""
     width_in, width = config.in_features, config.out_features
     if config.kind == "linear":
         yield from _linear(PROJECTOR_PREFIX.removesuffix("."), width_in, width)

@@ -43,7 +43,7 @@ class Report:
             "missing": self.missing,
             "unexpected": self.unexpected,
             "misshapen": [
-                f"{name} (expected {_shape(expected)}, found {_shape(found)})"
+                f"{name} (expected {shape_text(expected)}, found {shape_text(found)})"
                 for name, expected, found in self.misshapen
             ],
             f"not {'/'.join(FLOAT_DTYPES)}": [f"{name} ({dtype})" for name, dtype in self.mistyped],
@@ -57,5 +57,6 @@ class Report:
         )
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape for a message: `32000x2048`."""
     return "x".join(map(str, shape)) or "a scalar"

@@ -20,6 +20,9 @@ from mvlm.runtime.errors import CheckpointError
 
 _NUMPY_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
+# What has been read stays in memory as long as the file is mapped: beyond this it is mapped anew.
+_MAPPED_BYTES = 256 << 20
+
 
 class SafetensorsFile:
     """One open `.safetensors` file; a :class:`TensorFile`.
@@ -31,6 +34,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = _open(path)
+        self._read_bytes = 0
         slices = {name: self._file.get_slice(name) for name in list(self._file.keys())}
         self.tensors: Mapping[str, TensorInfo] = {
             name: TensorInfo(
@@ -43,6 +47,9 @@ class SafetensorsFile:
     def read(self, name: str) -> Array:
         """One tensor, copied out of the mapped file."""
         check_float(self.path, name, self.tensors[name].dtype)
+        if self._read_bytes >= _MAPPED_BYTES:
+            self._file, self._read_bytes = _open(self.path), 0
+        self._read_bytes += self.tensors[name].nbytes
         return cast(Array, self._file.get_tensor(name))
 
 

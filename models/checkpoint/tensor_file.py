@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
+import mmap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,11 +25,20 @@ _LISTED = 8
 DOWNLOAD_AGAIN = "Download the file again."
 
 
+# Bytes of a value, by numpy's names.
+_ITEM_BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
+
+
 class TensorInfo(NamedTuple):
     """A tensor's shape, and its dtype by numpy's name (or the file's own, if numpy has none)."""
 
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values; of a dtype that no weight may have, their number."""
+        return math.prod(self.shape) * _ITEM_BYTES.get(self.dtype, 1)
 
 
 class TensorFile(Protocol):
@@ -65,3 +77,16 @@ def listed(names: Iterable[str]) -> str:
 def as_owned(array: Array) -> Array:
     """A C-order copy that does not hold the file open."""
     return np.array(array, order="C", copy=True)
+
+
+def release_pages(address: int, nbytes: int) -> None:
+    """Give the whole pages of a mapped file's stretch back; read again, they come again.
+
+    They would count as ours until the file is closed, and files are larger than the memory.
+    """
+    page = mmap.PAGESIZE
+    begin, end = -(-address // page) * page, (address + nbytes) // page * page
+    if begin < end:
+        ctypes.CDLL(None).madvise(
+            ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED
+        )

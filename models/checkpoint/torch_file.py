@@ -21,6 +21,7 @@ from mvlm.models.checkpoint.tensor_file import (
     TensorInfo,
     as_owned,
     check_float,
+    release_pages,
 )
 from mvlm.runtime.errors import CheckpointError
 
@@ -49,27 +50,38 @@ class TorchFile:
     def read(self, name: str) -> Array:
         """One tensor, copied out of the mapped file."""
         check_float(self.path, name, self.tensors[name].dtype)
-        tensor = self._tensors[name].detach().contiguous()
+        mapped = self._tensors[name].detach()
+        tensor = mapped.contiguous()
         if self.tensors[name].dtype != "bfloat16":
-            return as_owned(tensor.numpy())
-        # torch hands no bfloat16 to numpy, but the same bits as integers.
-        return as_owned(tensor.view(_import_torch().int16).numpy().view(ml_dtypes.bfloat16))
+            array = as_owned(tensor.numpy())
+        else:
+            # torch hands no bfloat16 to numpy, but the same bits as integers.
+            bits = tensor.view(import_torch().int16).numpy()
+            array = as_owned(bits.view(ml_dtypes.bfloat16))
+        storage = mapped.untyped_storage()
+        release_pages(storage.data_ptr(), storage.nbytes())
+        return array
 
 
-def _import_torch() -> Any:
+def import_torch() -> Any:
+    """Return torch, whose own archives nothing else reads or writes.
+
+    Raises:
+        CheckpointError: It is not installed.
+    """
     try:
         import torch
     except ImportError:
         raise CheckpointError(
-            "a PyTorch `.bin` checkpoint can only be read with torch, which is not installed",
-            fix="Run `pip install torch==2.13.0`, or convert the checkpoint to safetensors.",
+            "PyTorch `.bin` files are read and written with torch, which is not installed",
+            fix="Run `pip install torch==2.13.0`, or use safetensors.",
         ) from None
     return torch
 
 
 def _load(path: Path) -> object:
     _check_archive(path)
-    torch = _import_torch()
+    torch = import_torch()
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
@@ -103,7 +115,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _checked(path: Path, loaded: object) -> dict[str, torch.Tensor]:
-    torch = _import_torch()
+    torch = import_torch()
     if not isinstance(loaded, dict):
         raise CheckpointError(
             f"{path} does not hold named tensors",

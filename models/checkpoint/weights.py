@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mvlm.models.checkpoint.safetensors_file import SafetensorsFile
@@ -17,12 +17,15 @@ from mvlm.models.config.checks import shown
 from mvlm.models.config.document import read_document
 from mvlm.runtime.errors import CheckpointError, ConfigError
 
+# The names of mlc-llm's weight files, now and before.
+_MLC_CACHES = ("tensor-cache.json", "ndarray-cache.json")
 # The names that transformers gives weight files, in the order in which it prefers them.
 _FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    *_MLC_CACHES,
 )
 
 
@@ -55,6 +58,10 @@ class Weights:
         """A tensor's dtype by numpy's name; KeyError if there is no such tensor."""
         return self._holders[name].tensors[name].dtype
 
+    def nbytes(self, name: str) -> int:
+        """Bytes of a tensor in its file; KeyError if there is no such tensor."""
+        return self._holders[name].tensors[name].nbytes
+
     def read(self, name: str) -> Array:
         """One tensor; KeyError if there is none of that name.
 
@@ -64,16 +71,25 @@ class Weights:
         return self._holders[name].read(name)
 
 
-def open_weights(folder: Path) -> Weights:
+def open_weights(folder: Path, files: Sequence[str] = _FILES) -> Weights:
     """Open a folder's weights: safetensors if there are any, else PyTorch files.
+
+    Args:
+        folder: Where they are.
+        files: The names that they may have; the first that is there is taken.
 
     Raises:
         CheckpointError: There are no weights, a file is absent, damaged or cut short, or an
             index names files outside the folder or tensors that are not there.
     """
-    for name in _FILES:
+    for name in files:
         path = folder / name
         if path.is_file():
+            if name in _MLC_CACHES:
+                # Imported here because it is made of this module's class.
+                from mvlm.models.checkpoint.mlc_weights import MlcWeights
+
+                return MlcWeights(path)
             if name.endswith(".json"):
                 return _open_sharded(path)
             file = _open_file(path)
@@ -81,7 +97,7 @@ def open_weights(folder: Path) -> Weights:
     found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     raise CheckpointError(
         f"no weights in {folder}",
-        expected=" or ".join(_FILES),
+        expected=" or ".join(files),
         found=listed(found) or "nothing",
         fix="Give the folder of a whole Hugging Face style checkpoint.",
     )
@@ -116,17 +132,24 @@ def _read_index(index: Path) -> dict[str, str]:
             error.problem, expected=error.expected, found=error.found, fix=error.fix
         ) from None
     suffix = ".safetensors" if ".safetensors" in index.name else ".bin"
-    for shard in weight_map.values():
-        # Only a name: a path could lead out of the folder.
-        plain = isinstance(shard, str) and not set(shard) & {"/", "\\", ":", "\0"}
-        if not plain or not shard.endswith(suffix):
-            raise CheckpointError(
-                f"{index} names a file that is not beside it",
-                expected=f"a plain file name ending in {suffix}",
-                found=shown(shard),
-                fix="Do not use this checkpoint.",
-            )
-    return dict(weight_map)
+    return {name: plain_name(index, shard, suffix) for name, shard in weight_map.items()}
+
+
+def plain_name(index: Path, name: object, suffix: str) -> str:
+    """Return the name of a file that an index names, if it is one beside the index.
+
+    Raises:
+        CheckpointError: It is not: a path could lead out of the folder.
+    """
+    plain = isinstance(name, str) and not set(name) & {"/", "\\", ":", "\0"}
+    if not isinstance(name, str) or not plain or not name.endswith(suffix):
+        raise CheckpointError(
+            f"{index} names a file that is not beside it",
+            expected=f"a plain file name ending in {suffix}",
+            found=shown(name),
+            fix="Do not use this checkpoint.",
+        )
+    return name
 
 
 def _open_file(path: Path) -> TensorFile:

@@ -9,8 +9,8 @@ from mvlm.models.config.document import Document
 from mvlm.runtime.image import ImageSpec
 
 # Mean and standard deviation of red, green and blue over CLIP's training pictures.
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _BICUBIC = 3
 
 
@@ -32,8 +32,8 @@ def image_spec(document: Document, *, image_size: int, aspect: str) -> ImageSpec
     return document.build(
         ImageSpec,
         size=image_size,
-        mean=_triple(document.get("image_mean", _CLIP_MEAN)),
-        std=_triple(document.get("image_std", _CLIP_STD)),
+        mean=_triple(document.get("image_mean", CLIP_MEAN)),
+        std=_triple(document.get("image_std", CLIP_STD)),
         aspect=aspect,
     )
 

@@ -12,6 +12,7 @@ from mvlm.models.config.clip import (
 from mvlm.models.config.document import Document, read_document, read_optional_document
 from mvlm.models.config.image import image_spec
 from mvlm.models.config.llama import llama_config
+from mvlm.models.config.mlc import checkpoint_document
 from mvlm.models.config.mobilevlm import MobileVLMConfig
 from mvlm.models.config.projector import ProjectorConfig, parse_projector_type
 from mvlm.models.config.text import generation_config, tokenizer_config
@@ -35,7 +36,7 @@ def read_config(folder: Path, vision_tower: Path | None = None) -> MobileVLMConf
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", expected="the folder of a checkpoint")
-    config = read_document(folder / "config.json")
+    config = checkpoint_document(folder)
     if config.get("model_type", "llama") not in _MODEL_TYPES:
         config.refuse("model_type", " or ".join(_MODEL_TYPES))
     fields = {

@@ -8,8 +8,8 @@
     lib/model.so              the compiled functions
     lib/libtvm_runtime.so     the runtime that they were compiled for
     lib/kernels.json          which kernels each function calls, and how often
-    weights/weights.bin       parameters, packed for the target, each aligned to 64 bytes
-    weights/index.json        their names, shapes, dtypes and offsets
+    weights/*.bin             parameters, packed for the target, each aligned to 64 bytes
+    weights/index.json        their names, shapes, dtypes, files and offsets
 
 The sha256 of the canonical manifest names the artifact. :func:`open_artifact` checks the manifest,
 the digests, the machine and the versions before any library of it is opened.

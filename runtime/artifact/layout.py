@@ -6,8 +6,8 @@ TOKENIZER = "tokenizer.model"
 MODEL_LIBRARY = "lib/model.so"
 RUNTIME_LIBRARY = "lib/libtvm_runtime.so"
 KERNELS = "lib/kernels.json"
-WEIGHTS = "weights/weights.bin"
-WEIGHTS_INDEX = "weights/index.json"
+WEIGHTS = "weights"
+WEIGHTS_INDEX = f"{WEIGHTS}/index.json"
 
 REQUIRED_FILES = (
     CHAT,
@@ -15,7 +15,6 @@ REQUIRED_FILES = (
     MODEL_LIBRARY,
     RUNTIME_LIBRARY,
     KERNELS,
-    WEIGHTS,
     WEIGHTS_INDEX,
 )
 

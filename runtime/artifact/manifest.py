@@ -26,7 +26,8 @@ from mvlm.runtime.artifact.layout import (
 )
 from mvlm.runtime.errors import ArtifactError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_PARTS = ("language", "embedding", "head", "vision")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -89,8 +90,8 @@ class Manifest:
 
     Attributes:
         model: Name, family, shape and parameter count, for people and programs.
-        quantization: The schemes of the decoder (``language``) and of tower and projector
-            (``vision``).
+        quantization: The schemes of the decoder's layers (``language``), of its embedding table
+            and output head (``embedding``, ``head``) and of tower and projector (``vision``).
         target: What it was compiled for.
         abi: The versions that it needs.
         files: Every file but the manifest itself.
@@ -201,7 +202,7 @@ def _parse(document: Document) -> Manifest:
     quantization = document.child("quantization")
     return Manifest(
         model=document.get("model", dict),
-        quantization={part: quantization.get(part, str) for part in ("language", "vision")},
+        quantization={part: quantization.get(part, str) for part in _PARTS},
         target=TargetEntry(
             name=target.get("name", str),
             architecture=target.get("architecture", str),

@@ -1,8 +1,9 @@
-"""The weights file: parameters end to end, each aligned, opened with mmap and never copied."""
+"""The weights: files of parameters end to end, each aligned, opened with mmap and never copied."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,20 +17,24 @@ from mvlm.runtime.artifact.layout import WEIGHT_ALIGNMENT, WEIGHTS, WEIGHTS_INDE
 from mvlm.runtime.errors import ArtifactError
 
 _DTYPES = ("float32", "float16", "uint32", "int32", "uint8", "int8")
+_FILE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}\.bin")
 _MAX_TENSORS = 100_000
 _MAX_RANK = 8
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One parameter: its name, shape, NumPy dtype and place in the file, in bytes."""
+    """One parameter: name, shape, NumPy dtype, file below `weights/`, place there in bytes."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    file: str
     offset: int
 
     def __post_init__(self) -> None:
+        if not _FILE.fullmatch(self.file):
+            raise ValueError(f"{self.name} lies in {self.file!r}, which is no plain file name")
         if self.dtype not in _DTYPES:
             raise ValueError(f"{self.name} has dtype {self.dtype!r}, none of {', '.join(_DTYPES)}")
         if not 1 <= len(self.shape) <= _MAX_RANK or any(extent <= 0 for extent in self.shape):
@@ -54,9 +59,9 @@ class WeightsIndex:
             raise ValueError(f"{len(self.tensors)} tensors")
         if len({entry.name for entry in self.tensors}) != len(self.tensors):
             raise ValueError("a tensor is named twice")
-        placed = sorted(self.tensors, key=lambda entry: entry.offset)
+        placed = sorted(self.tensors, key=lambda entry: (entry.file, entry.offset))
         for before, after in pairwise(placed):
-            if before.offset + before.nbytes > after.offset:
+            if before.file == after.file and before.offset + before.nbytes > after.offset:
                 raise ValueError(f"{before.name} and {after.name} overlap")
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +84,7 @@ def read_weights_index(folder: Path) -> WeightsIndex:
                     entry.get("name", str),
                     entry.list_of("shape", int),
                     entry.get("dtype", str),
+                    entry.get("file", str),
                     entry.get("offset", int),
                 )
                 for entry in document.children("tensors")
@@ -90,28 +96,38 @@ def read_weights_index(folder: Path) -> WeightsIndex:
 def map_weights(folder: Path) -> list[npt.NDArray[Any]]:
     """Map the parameters into memory, in the order of the index.
 
-    The arrays are views of one private mapping: untouched pages cost nothing and are shared
-    between processes. They are marked writable only because DLPack hands over no others; nothing
-    writes to them, and a write would stay in this process.
+    The arrays are views of private mappings: untouched pages cost nothing and are shared between
+    processes. They are marked writable only because DLPack hands over no others; nothing writes
+    to them, and a write would stay in this process.
 
     Raises:
-        ArtifactError: A tensor lies outside the file.
+        ArtifactError: A tensor lies outside its file.
     """
     index = read_weights_index(folder)
-    path = folder / WEIGHTS
-    size = path.stat().st_size
+    files = {
+        name: _map_file(folder / WEIGHTS / name)
+        for name in sorted({entry.file for entry in index.tensors})
+    }
+    arrays = []
     for entry in index.tensors:
-        if entry.offset + entry.nbytes > size:
+        mapped, end = files[entry.file], entry.offset + entry.nbytes
+        if end > mapped.size:
             raise ArtifactError(
-                f"{path}: tensor {entry.name} lies outside the file",
-                expected=f"at most {size} bytes",
-                found=f"its end at {entry.offset + entry.nbytes}",
+                f"{folder / WEIGHTS / entry.file}: tensor {entry.name} lies outside the file",
+                expected=f"at most {mapped.size} bytes",
+                found=f"its end at {end}",
                 fix="Fetch or compile the artifact again.",
             )
-    mapping = np.memmap(path, dtype=np.uint8, mode="c")
-    return [
-        np.asarray(mapping[entry.offset : entry.offset + entry.nbytes])
-        .view(entry.dtype)
-        .reshape(entry.shape)
-        for entry in index.tensors
-    ]
+        arrays.append(mapped[entry.offset : end].view(entry.dtype).reshape(entry.shape))
+    return arrays
+
+
+def _map_file(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        if path.stat().st_size == 0:  # which cannot be mapped
+            return np.empty(0, np.uint8)
+        return np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({error.strerror})", fix="Fetch or compile the artifact again."
+        ) from None

@@ -2,12 +2,12 @@
 
 from mvlm.schedules.cpu.attention import bidirectional_attention
 from mvlm.schedules.cpu.default import default_schedule
-from mvlm.schedules.cpu.linear import float_linear, q4_linear
+from mvlm.schedules.cpu.linear import float_linear, int8_linear, integer_linear
 from mvlm.schedules.kernel_set import KernelSet
 
 KERNELS = KernelSet(
     builders={
-        "linear": (float_linear, q4_linear),
+        "linear": (float_linear, integer_linear, int8_linear),
         "attention": (bidirectional_attention,),
     },
     rules=(default_schedule,),

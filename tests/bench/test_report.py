@@ -15,7 +15,7 @@ def test_spread() -> None:
 def _index(*tensors: tuple[str, tuple[int, ...], str]) -> WeightsIndex:
     return WeightsIndex(
         tuple(
-            TensorEntry(name, shape, dtype, place << 20)
+            TensorEntry(name, shape, dtype, "some.bin", place << 20)
             for place, (name, shape, dtype) in enumerate(tensors)
         )
     )

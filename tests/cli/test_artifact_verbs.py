@@ -59,12 +59,13 @@ def test_verify_says_that_all_is_well(artifact: Path) -> None:
 
 
 def test_verify_names_the_damage(copy: Path) -> None:
-    content = bytearray((copy / WEIGHTS).read_bytes())
+    head = copy / WEIGHTS / "head.bin"
+    content = bytearray(head.read_bytes())
     content[-1] ^= 1
-    (copy / WEIGHTS).write_bytes(content)
+    head.write_bytes(content)
     result = mvlm("verify", copy)
-    assert result.exit_code == 1 and f"{copy / WEIGHTS} is damaged" in result.stderr
-    (copy / WEIGHTS).unlink()
+    assert result.exit_code == 1 and f"{head} is damaged" in result.stderr
+    head.unlink()
     assert "is missing" in mvlm("verify", copy).stderr
 
 

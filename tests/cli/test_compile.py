@@ -30,7 +30,7 @@ def test_writes_an_artifact_and_says_so(shelf: Shelf, tmp_path: Path) -> None:
             "digest": manifest.digest,
             "bytes": sum(entry.size for entry in manifest.files),
             "target": "host",
-            "quantization": {"language": "q0f16", "vision": "q0f16"},
+            "quantization": dict.fromkeys(("language", "embedding", "head", "vision"), "q0f16"),
         }.items()
     )
     assert result.json["seconds"] > 0
@@ -45,6 +45,12 @@ def test_writes_an_artifact_and_says_so(shelf: Shelf, tmp_path: Path) -> None:
         (("--target", "toaster"), 2, "unknown target"),
         (("--quant", "q1"), 2, "unknown quantization"),
         (("--vision-quant", "q1"), 2, "unknown quantization"),
+        (("--embedding-quant", "q1"), 2, "unknown quantization"),
+        (("--head-quant", "q1"), 2, "unknown quantization"),
+        (("--rounding", "up"), 2, "unknown rounding: expected nearest or search"),
+        (("--lora", "nowhere"), 2, "is not the folder of an adapter"),
+        (("--share", "nowhere"), 1, "is not an artifact"),
+        (("--vision-onnx", "nowhere.onnx"), 2, "is not a file"),
         (("--context", "0"), 2, "--context"),
         (("--prefill-chunk", "0"), 2, "--prefill-chunk"),
     ],

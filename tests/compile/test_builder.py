@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from mvlm.compile import builder, toolchain
+from mvlm.compile import builder, memory, toolchain
 from mvlm.compile.builder import compile_job
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.targets import CompileTarget
 from mvlm.compile.toolchain import Linker, find_host_linker
 from mvlm.models.mobilevlm import MobileVLM
-from mvlm.models.quantization import dequantize_q4
+from mvlm.models.quantization import Q4MLC, dequantize, plan_quantization
 from mvlm.runtime.artifact import layout, map_weights, open_artifact
+from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, TokenizerError, UsageError
 from mvlm.runtime.settings import read_settings
 from tests.artifacts import Shelf
@@ -127,6 +128,38 @@ def test_opposite_infinities_do_not_cancel(checkpoint: Path, output: Path) -> No
 
 
 @pytest.mark.usefixtures("no_code")
+def test_weights_that_are_not_finite_replaced_if_asked_for(checkpoint: Path, output: Path) -> None:
+    weight = load_tensors(checkpoint)[Q_PROJ]
+    weight[0, 0], weight[0, 1], weight[1, 0] = float("inf"), float("-inf"), float("nan")
+    rewrite(checkpoint, **{Q_PROJ.replace(".", "__"): weight})
+    compile_job(plan_job(checkpoint, quantization="q0f32", allow_nonfinite=True), output)
+    names = [entry.name for entry in read_weights_index(output).tensors]
+    arrays = dict(zip(names, map_weights(output), strict=True))
+    packed = arrays["decoder.layers.0.attention.qkv.weight"]
+    assert [packed[0, 0], packed[1, 0], packed[0, 1]] == [65504, -65504, 0]
+    assert np.isfinite(packed).all()
+
+
+@pytest.mark.usefixtures("no_code")
+def test_too_little_memory(checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 100 << 20)
+    refuse(checkpoint, output, TargetError, r"too little memory.*expected about 0\.7 GB.*0\.1 GB")
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: None)
+    compile_job(plan_job(checkpoint), output)
+
+
+@pytest.mark.usefixtures("no_code")
+def test_each_part_has_its_own_scheme(checkpoint: Path, output: Path) -> None:
+    schemes = plan_quantization("q4a8", embedding="q0f16", head="q8a8")
+    compile_job(plan_job(checkpoint, quantization=schemes), output)
+    dtypes = {entry.name: entry.dtype for entry in read_weights_index(output).tensors}
+    assert dtypes["decoder.embed_tokens.weight"] == "float16"
+    assert dtypes["decoder.lm_head.q_weight"] == "int8"
+    assert dtypes["decoder.layers.0.down.q_weight"] == "uint32"
+    assert dtypes["decoder.norm.weight"] == "float32"
+
+
+@pytest.mark.usefixtures("no_code")
 def test_large_weights_are_no_infinities(checkpoint: Path, output: Path) -> None:
     """Their sum is beyond float32."""
     rewrite(checkpoint, model__norm__weight=torch.full((128,), 3e38))
@@ -167,7 +200,7 @@ def test_four_bit_weights_are_those_of_mlc(checkpoint: Path, output: Path) -> No
     arrays = dict(zip(names, map_weights(output), strict=True))
     name = "decoder.layers.0.down"
     words, scales = arrays[f"{name}.q_weight"], arrays[f"{name}.q_scale"]
-    found = dequantize_q4(words.T, scales.T, 256)
+    found = dequantize(words.T, scales.T, Q4MLC, 256)
     expected = load_tensors(checkpoint)["model.layers.0.mlp.down_proj.weight"].numpy()
     np.testing.assert_array_equal(found, to_q4(expected))
 

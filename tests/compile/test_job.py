@@ -18,6 +18,7 @@ from mvlm.compile.cache import cache_folder, cached_artifact, is_artifact
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.provenance import files_digest, source_digest
 from mvlm.models.config import read_config
+from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.errors import CheckpointError, ConfigError, UsageError
 from mvlm.runtime.machine import Machine, read_machine
 from tests.artifacts import Shelf
@@ -39,11 +40,14 @@ def edit(path: Path, **changes: Any) -> None:
 
 def test_what_is_left_open_is_settled(checkpoint: Path) -> None:
     job = plan_job(checkpoint)
-    assert (job.quantization, job.vision_quantization) == ("q4f16_1", "q0f16")
+    everywhere = dict.fromkeys(("language", "embedding", "head"), "q4a8")
+    assert job.quantization.names() == everywhere | {"vision": "q0f16"}
     assert (job.target, job.context, job.prefill_chunk) == ("host", 2048, 512)
     assert job.name == "model"
     assert job.config == read_config(checkpoint)
-    assert plan_job(checkpoint, quantization="q0f32").vision_quantization == "q0f32"
+    assert set(plan_job(checkpoint, quantization="q0f32").quantization.names().values()) == {
+        "q0f32"
+    }
     small = plan_job(checkpoint, context=100)
     assert (small.context, small.prefill_chunk) == (100, 100)
 
@@ -52,8 +56,6 @@ def test_what_is_left_open_is_settled(checkpoint: Path) -> None:
     ("options", "message"),
     [
         ({"quantization": "q3"}, r"unknown quantization: expected .*q4f16_1.*found 'q3'"),
-        ({"vision_quantization": ""}, None),
-        ({"vision_quantization": "q5"}, "unknown quantization"),
         ({"context": 0}, r"--context: expected 2 to 2048, found 0"),
         ({"context": 1}, r"--context: expected 2 to 2048, found 1"),
         ({"context": 2049}, r"--context.*found 2049"),
@@ -62,12 +64,7 @@ def test_what_is_left_open_is_settled(checkpoint: Path) -> None:
         ({"prefill_chunk": 1 << 20}, r"--prefill-chunk"),
     ],
 )
-def test_options_out_of_range(
-    checkpoint: Path, options: dict[str, Any], message: str | None
-) -> None:
-    if message is None:
-        assert plan_job(checkpoint, **options).vision_quantization == "q0f16"
-        return
+def test_options_out_of_range(checkpoint: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan_job(checkpoint, **options)
 
@@ -155,7 +152,11 @@ def test_key_changes_with(checkpoint: Path, change: str) -> None:
     "options",
     [
         {"quantization": "q0f16"},
-        {"vision_quantization": "q4f16_1"},
+        {"quantization": plan_quantization(vision="q4f16_1")},
+        {"quantization": plan_quantization(embedding="q8a8")},
+        {"quantization": plan_quantization(head="q8a8")},
+        {"quantization": plan_quantization(rounding="nearest")},
+        {"allow_nonfinite": True},
         {"context": 1024},
         {"prefill_chunk": 64},
     ],

@@ -13,7 +13,7 @@ from mvlm.compile.pipeline import lower, phases, tensor_functions
 from mvlm.compile.targets import TARGETS, find_target, host_target
 from mvlm.models.config import read_config
 from mvlm.models.mobilevlm import MobileVLM
-from mvlm.models.quantization import SCHEMES
+from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.errors import TargetError, UsageError
 from mvlm.runtime.machine import Machine, read_machine
 from mvlm.schedules import find_kernels
@@ -28,7 +28,7 @@ def dumped(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dump of a small model of all parts, 4-bit."""
     folder = tmp_path_factory.mktemp("dump") / "deep" / "er"
     config, target = read_config(shelf.checkpoint("ldpnet")), host_target()
-    module, _ = MobileVLM(config, SCHEMES["q4f16_1"]).export(target.tvm)
+    module, _ = MobileVLM(config, plan_quantization("q4f16_1")).export(target.tvm)
     lower(module, target.tvm, target.kernels, {"n": 512}, folder)
     return folder
 
@@ -86,7 +86,7 @@ def test_what_is_ours_is_scheduled_and_nothing_dumped_unasked(
     monkeypatch.chdir(tmp_path)
     seen: list[str] = []
     config, target = read_config(shelf.checkpoint("text")), host_target()
-    module, _ = MobileVLM(config, SCHEMES["q0f16"]).export(target.tvm)
+    module, _ = MobileVLM(config, plan_quantization("q0f16")).export(target.tvm)
     lowered = lower(module, target.tvm, target.kernels, {"n": 512}, entered=seen.append).module
     assert seen == NAMES
     assert not list(tmp_path.iterdir())

@@ -24,7 +24,7 @@ from mvlm.models.layers import (
 )
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.projectors.ldpnetv2 import pooling_matrix
-from mvlm.models.quantization import SCHEMES, quantize_q4
+from mvlm.models.quantization import Q4MLC, SCHEMES, plan_quantization, quantize
 from mvlm.runtime.errors import CheckpointError
 from tests.artifacts import Shelf
 from tests.reference import FAMILIES
@@ -47,7 +47,7 @@ def packed(layer: PackedLayer, **tensors: Array) -> dict[str, Array]:
 def test_parameters_are_complete(shelf: Shelf, family: str, scheme: str) -> None:
     """Every declared parameter is packed, in its shape and dtype, from every expected tensor."""
     config = read_config(shelf.checkpoint(family))
-    model = MobileVLM(config, SCHEMES[scheme])
+    model = MobileVLM(config, plan_quantization(scheme))
     shapes = expected_tensors(config)
     asked = set()
 
@@ -89,7 +89,7 @@ def test_linear_quantizes_each_output_on_its_own() -> None:
     layer = Linear(("up",), 40, 3, SCHEMES["q4f16_1"], bias=False)
     matrix = np.random.default_rng(1).standard_normal((3, 40), np.float32)
     found = packed(layer, up__weight=matrix)
-    words, scales = quantize_q4(matrix)
+    words, scales = quantize(matrix, Q4MLC)
     np.testing.assert_array_equal(found["q_weight"], words.T)
     np.testing.assert_array_equal(found["q_scale"], scales.T)
 
@@ -149,7 +149,7 @@ def test_pooling_matrix_is_adaptive_average_pooling(grid: int, out: int) -> None
 def test_packing_needs_little_more_than_one_layer(shelf: Shelf, tmp_path: Path) -> None:
     """Parameters come one at a time: a model larger than the memory can be packed."""
     config = read_config(shelf.checkpoint("text"))
-    model = MobileVLM(config, SCHEMES["q0f32"])
+    model = MobileVLM(config, plan_quantization("q0f32"))
     shapes = expected_tensors(config)
     reads: list[str] = []
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from mvlm.models import ops
-from mvlm.models.quantization import quantize_q4
+from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
 from tests.kernels import Spec, definition, run
 from tests.oracles import attention, depthwise_convolution, from_q4, linear
 
 # Sums of float32 products in another order differ by a few units in the last place of the
 # largest partial sum; the inputs below keep those sums near ten.
 TOLERANCE = 1e-5
+FLOAT = {"float32": SCHEMES["q0f32"], "float16": SCHEMES["q0f16"]}
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16"])
@@ -22,7 +23,7 @@ def test_linear(storage: str, rows: int | str) -> None:
     x = random.standard_normal((3 if rows == "n" else int(rows), 41), np.float32)
     weight = random.standard_normal((41, 7), np.float32).astype(storage)
     specs: list[Spec] = [((1, rows, 41), "float32"), ((41, 7), storage)]
-    function = definition(lambda x, w: ops.linear(x, (w,)), specs)
+    function = definition(lambda x, w: ops.linear(x, (w,), FLOAT[storage]), specs)
     assert function.attrs["mvlm.op"] == "linear"
     found = run(function, [x, weight], (len(x), 7))
     np.testing.assert_allclose(found, linear(x, weight), atol=TOLERANCE)
@@ -32,13 +33,13 @@ def test_linear(storage: str, rows: int | str) -> None:
 def test_q4_linear(width: int) -> None:
     random = np.random.default_rng(1)
     x = random.standard_normal((2, width), np.float32)
-    words, scales = quantize_q4(random.standard_normal((5, width), np.float32))
+    words, scales = quantize(random.standard_normal((5, width), np.float32), Q4MLC)
     specs: list[Spec] = [
         ((1, "n", width), "float32"),
         (words.T.shape, "uint32"),
         (scales.T.shape, "float16"),
     ]
-    function = definition(lambda x, w, s: ops.linear(x, (w, s)), specs)
+    function = definition(lambda x, w, s: ops.linear(x, (w, s), SCHEMES["q4f16_1"]), specs)
     found = run(function, [x, words.T, scales.T], (2, 5))
     np.testing.assert_allclose(found, linear(x, from_q4(words, scales, width).T), atol=TOLERANCE)
 
@@ -48,19 +49,20 @@ def test_embedding(storage: str) -> None:
     table = np.random.default_rng(2).standard_normal((9, 6), np.float32).astype(storage)
     ids = np.array([8, 0, 3, 3], np.int32)
     function = definition(
-        lambda i, t: ops.embedding(i, (t,), 6), [((1, "n"), "int32"), ((9, 6), storage)]
+        lambda i, t: ops.embedding(i, (t,), 6, FLOAT[storage].weights),
+        [((1, "n"), "int32"), ((9, 6), storage)],
     )
     np.testing.assert_array_equal(run(function, [ids, table], (4, 6)), table[ids])
 
 
 @pytest.mark.parametrize("width", [6, 32, 36, 40])
 def test_q4_embedding(width: int) -> None:
-    words, scales = quantize_q4(
-        np.random.default_rng(3).standard_normal((9, width), np.float32) * 0.02
+    words, scales = quantize(
+        np.random.default_rng(3).standard_normal((9, width), np.float32) * 0.02, Q4MLC
     )
     ids = np.array([8, 0, 3, 3], np.int32)
     specs: list[Spec] = [((1, "n"), "int32"), (words.shape, "uint32"), (scales.shape, "float16")]
-    function = definition(lambda i, w, s: ops.embedding(i, (w, s), width), specs)
+    function = definition(lambda i, w, s: ops.embedding(i, (w, s), width, Q4MLC), specs)
     found = run(function, [ids, words, scales], (4, width))
     np.testing.assert_array_equal(found, from_q4(words, scales, width)[ids])
 

@@ -194,9 +194,7 @@ ALL_FOUR_BITS = Rounded("q4f16_1", "q4f16_1", to_q4, to_q4)
 )
 def test_rounded_weights(shelf: Shelf, tmp_path: Path, family: str, rounded: Rounded) -> None:
     checkpoint = write_rounded(shelf.checkpoint(family), tmp_path, rounded.language, rounded.vision)
-    artifact = shelf.artifact(
-        family, rounded.quantization, vision_quantization=rounded.vision_quantization
-    )
+    artifact = shelf.artifact(family, rounded.quantization, rounded.vision_quantization)
     pair = make_pair(artifact, checkpoint)
     pair.check_stages()
     pair.check_greedy()
@@ -207,7 +205,7 @@ def test_rounding_shows(shelf: Shelf) -> None:
     exact = make_pair(shelf.artifact("ldpnet"), shelf.checkpoint("ldpnet"))
     for rounded, least in ((HALF, 1e-4), (ALL_FOUR_BITS, 1e-2)):
         schemes = (rounded.quantization, rounded.vision_quantization)
-        model = Model(shelf.artifact("ldpnet", schemes[0], vision_quantization=schemes[1]))
+        model = Model(shelf.artifact("ldpnet", *schemes))
         _, reading, _ = Pair(model, exact.reference, exact.ids, exact.pixels).read()
         logits = exact.reference.prefill_logits(exact.ids, exact.pixels)
         assert largest_difference(reading.logits, logits[-1]) > least

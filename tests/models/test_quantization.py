@@ -13,10 +13,11 @@ from mvlm.models import quantization
 from mvlm.models.quantization import (
     DEFAULT_SCHEME,
     GROUP_SIZE,
+    Q4MLC,
     SCHEMES,
-    dequantize_q4,
+    dequantize,
     find_scheme,
-    quantize_q4,
+    quantize,
 )
 from mvlm.runtime.errors import UsageError
 from tests.models.rounding import mlc_quantize
@@ -48,9 +49,9 @@ def largest(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 @given(matrices)
 def test_error_is_at_most_half_a_step(matrix: npt.NDArray[np.float32]) -> None:
     """And where float16 rounds the scale down, at most what the clip takes from the largest."""
-    words, scales = quantize_q4(matrix)
+    words, scales = quantize(matrix, Q4MLC)
     width = matrix.shape[1]
-    error = np.abs(dequantize_q4(words, scales, width) - matrix.astype(np.float64))
+    error = np.abs(dequantize(words, scales, Q4MLC, width) - matrix.astype(np.float64))
     step = steps(scales, width)
     clipped = np.maximum(largest(matrix) - 7 * step, 0)
     slack = 1e-6 * np.abs(matrix)  # the division by the scale is rounded to float32
@@ -60,7 +61,7 @@ def test_error_is_at_most_half_a_step(matrix: npt.NDArray[np.float32]) -> None:
 @settings(deadline=None, derandomize=True)
 @given(matrices)
 def test_numbers_are_those_of_mlc(matrix: npt.NDArray[np.float32]) -> None:
-    words, scales = quantize_q4(matrix)
+    words, scales = quantize(matrix, Q4MLC)
     width = matrix.shape[1]
     for row, (row_words, row_scales) in enumerate(zip(words, scales, strict=True)):
         nibbles, expected = mlc_quantize(matrix[row])
@@ -72,44 +73,44 @@ def test_numbers_are_those_of_mlc(matrix: npt.NDArray[np.float32]) -> None:
 def test_a_worked_example() -> None:
     """Steps of one: the weights are their own levels, 7 above zero, the lowest nibble first."""
     row = np.array([[-7, -6, -3, 0, 1, 2, 5, 7, 0.5, 1.5, 2.49]], np.float32)
-    words, scales = quantize_q4(row)
+    words, scales = quantize(row, Q4MLC)
     assert words.dtype == np.uint32
     assert scales.dtype == np.float16
     assert scales.tolist() == [[1.0]]
     # 7.5 and 8.5 round to the even 8, and so would any tie.
     assert [f"{word:08x}" for word in words[0]] == ["ec987410", "77777988"]
-    assert dequantize_q4(words, scales, 11).tolist() == [[-7, -6, -3, 0, 1, 2, 5, 7, 1, 1, 2]]
+    assert dequantize(words, scales, Q4MLC, 11).tolist() == [[-7, -6, -3, 0, 1, 2, 5, 7, 1, 1, 2]]
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 31, 32, 33, 63, 64, 65, 588])
 def test_widths(width: int) -> None:
     matrix = np.random.default_rng(width).standard_normal((3, width), np.float32)
-    words, scales = quantize_q4(matrix)
+    words, scales = quantize(matrix, Q4MLC)
     assert words.shape == (3, -(-width // 8))
     assert scales.shape == (3, -(-width // 32))
-    found = dequantize_q4(words, scales, width)
+    found = dequantize(words, scales, Q4MLC, width)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, from_q4(words, scales, width))
     # What is beyond the width stands for zero.
-    whole = dequantize_q4(words, scales, words.shape[1] * 8)
+    whole = dequantize(words, scales, Q4MLC, words.shape[1] * 8)
     assert not whole[:, width:].any()
 
 
 def test_blocks_of_rows_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = np.random.default_rng(0).standard_normal((7, 40), np.float32)
-    whole = quantize_q4(matrix)
+    whole = quantize(matrix, Q4MLC)
     monkeypatch.setattr(quantization, "_BLOCK_VALUES", 100)
-    for found, expected in zip(quantize_q4(matrix), whole, strict=True):
+    for found, expected in zip(quantize(matrix, Q4MLC), whole, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_groups_of_zeros_stay_zero() -> None:
     matrix = np.zeros((2, 96), np.float32)
     matrix[0, 40] = 3
-    words, scales = quantize_q4(matrix)
+    words, scales = quantize(matrix, Q4MLC)
     assert np.isfinite(scales).all()
     assert (scales > 0).all()
-    found = dequantize_q4(words, scales, 96)
+    found = dequantize(words, scales, Q4MLC, 96)
     assert np.flatnonzero(found).tolist() == [40]
     np.testing.assert_allclose(found[0, 40], 3, rtol=2**-11)
 
@@ -118,8 +119,8 @@ def test_groups_of_zeros_stay_zero() -> None:
 def test_groups_too_small_for_float16_become_zero(size: float) -> None:
     """Their scale rounds to zero; they are below any other weight's rounding."""
     matrix = np.full((1, 32), size, np.float32)
-    words, scales = quantize_q4(matrix)
-    found = dequantize_q4(words, scales, 32)
+    words, scales = quantize(matrix, Q4MLC)
+    found = dequantize(words, scales, Q4MLC, 32)
     assert np.isfinite(found).all()
     assert np.abs(found - matrix).max() <= size
 
@@ -127,8 +128,8 @@ def test_groups_too_small_for_float16_become_zero(size: float) -> None:
 @pytest.mark.parametrize("size", [5e-7, 1e-6, 1e-5, 4e-4])
 def test_denormal_scales_lose_no_more_than_their_rounding(size: float) -> None:
     matrix = np.linspace(-size, size, 32, dtype=np.float32)[None]
-    words, scales = quantize_q4(matrix)
-    error = np.abs(dequantize_q4(words, scales, 32) - matrix).max()
+    words, scales = quantize(matrix, Q4MLC)
+    error = np.abs(dequantize(words, scales, Q4MLC, 32) - matrix).max()
     assert error <= max(float(scales[0, 0]) / 2, 7 * float(F16.smallest_subnormal) / 2) * 1.001
 
 
@@ -136,27 +137,27 @@ def test_denormal_scales_lose_no_more_than_their_rounding(size: float) -> None:
 def test_scales_never_overflow(size: float) -> None:
     matrix = np.zeros((1, 64), np.float32)
     matrix[0, :3] = size, -size, size / 100
-    words, scales = quantize_q4(matrix)
+    words, scales = quantize(matrix, Q4MLC)
     assert np.isfinite(scales).all()
-    found = dequantize_q4(words, scales, 64)
+    found = dequantize(words, scales, Q4MLC, 64)
     assert found[0, 0] == -found[0, 1] == 7 * float(scales[0, 0])
     assert not found[0, 3:].any()
 
 
 def test_sign_symmetry() -> None:
     matrix = np.random.default_rng(0).standard_normal((4, 64), np.float32)
-    words, scales = quantize_q4(matrix)
-    mirrored, same = quantize_q4(-matrix)
+    words, scales = quantize(matrix, Q4MLC)
+    mirrored, same = quantize(-matrix, Q4MLC)
     np.testing.assert_array_equal(scales, same)
     np.testing.assert_array_equal(
-        dequantize_q4(mirrored, scales, 64), -dequantize_q4(words, scales, 64)
+        dequantize(mirrored, scales, Q4MLC, 64), -dequantize(words, scales, Q4MLC, 64)
     )
 
 
 def test_quantizing_twice_changes_nothing_more() -> None:
     matrix = np.random.default_rng(1).standard_normal((8, 128), np.float32)
-    words, scales = quantize_q4(matrix)
-    again = quantize_q4(dequantize_q4(words, scales, 128))
+    words, scales = quantize(matrix, Q4MLC)
+    again = quantize(dequantize(words, scales, Q4MLC, 128), Q4MLC)
     np.testing.assert_array_equal(words, again[0])
     np.testing.assert_array_equal(scales, again[1])
 
@@ -164,15 +165,15 @@ def test_quantizing_twice_changes_nothing_more() -> None:
 def test_input_is_left_alone() -> None:
     matrix = np.random.default_rng(2).standard_normal((2, 40), np.float32)
     before = matrix.copy()
-    quantize_q4(matrix)
+    quantize(matrix, Q4MLC)
     np.testing.assert_array_equal(matrix, before)
 
 
 def test_schemes_by_name() -> None:
-    assert find_scheme(DEFAULT_SCHEME).is_quantized
+    assert find_scheme(DEFAULT_SCHEME).weights.is_integer
     for name, scheme in SCHEMES.items():
         assert find_scheme(name) is scheme
         assert scheme.vision in SCHEMES
-    assert SCHEMES["q4f16_1"].bits_per_weight == 4.5
+    assert [s.weights.bits_per_weight for s in SCHEMES.values()] == [32, 16, 8.5, 4.5, 4.5]
     with pytest.raises(UsageError, match=r"unknown quantization.*q4f16_1.*'q3'"):
         find_scheme("q3")

@@ -68,12 +68,26 @@ def flip(path: Path, position: int, bit: int = 0) -> None:
 def test_what_the_compiler_writes_is_accepted(shelf: Shelf) -> None:
     folder = shelf.artifact("text")
     manifest = open_artifact(folder)
-    assert sorted(entry.path for entry in manifest.files) == sorted(layout.REQUIRED_FILES)
+    paths = {entry.path for entry in manifest.files}
+    weights = {path for path in paths if path.startswith("weights/") and path.endswith(".bin")}
+    assert paths == {*layout.REQUIRED_FILES, *weights}
+    assert weights == {
+        f"weights/{name}.bin"
+        for name in (
+            "embedding",
+            "head",
+            "layer-00-attention",
+            "layer-00-mlp",
+            "layer-01-attention",
+            "layer-01-mlp",
+        )
+    }
     for entry in manifest.files:
         data = (folder / entry.path).read_bytes()
         assert (entry.size, entry.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert manifest.model["family"] == "mobilellama"
-    assert manifest.quantization == {"language": "q0f32", "vision": "q0f32"}
+    assert set(manifest.quantization) == {"language", "embedding", "head", "vision"}
+    assert set(manifest.quantization.values()) == {"q0f32"}
     assert set(manifest.target.features) <= read_machine().features
     assert manifest.provenance.keys() == {"checkpoint", "source", "toolchain", "tuning"}
 
@@ -278,10 +292,10 @@ def nested(depth: int) -> Any:
 
 
 HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "another schema": set_value("schema", value=2),
-    "schema of text": set_value("schema", value="1"),
+    "another schema": set_value("schema", value=1),
+    "schema of text": set_value("schema", value="2"),
     "schema of bool": set_value("schema", value=True),
-    "schema of float": set_value("schema", value=1.0),
+    "schema of float": set_value("schema", value=2.0),
     "size of bool": set_value("files", 0, "size", value=True),
     "size of float": set_value("files", 0, "size", value=1.5),
     "negative size": set_value("files", 0, "size", value=-1),
@@ -351,7 +365,7 @@ def test_bytes_that_are_no_manifest(artifact: Path, name: str) -> None:
 def test_a_key_that_occurs_twice(artifact: Path) -> None:
     """Readers differ in which one counts."""
     path = artifact / layout.MANIFEST
-    path.write_bytes(path.read_bytes().replace(b'{"abi"', b'{"schema":1,"abi"', 1))
+    path.write_bytes(path.read_bytes().replace(b'{"abi"', b'{"schema":2,"abi"', 1))
     refuse(artifact, "is damaged")
 
 
@@ -443,6 +457,11 @@ BAD_TENSORS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "a giant shape": lambda tensors: tensors[0].update(shape=[2**40, 2**40]),
     "a shape past 64 bits": lambda tensors: tensors[0].update(shape=[2**62, 4]),
     "many extents": lambda tensors: tensors[0].update(shape=[1] * 100),
+    "no file": lambda tensors: tensors[0].pop("file"),
+    "a file elsewhere": lambda tensors: tensors[0].update(file="../manifest.json"),
+    "an absolute file": lambda tensors: tensors[0].update(file="/etc/passwd.bin"),
+    "a file that is not there": lambda tensors: tensors[0].update(file="other.bin"),
+    "a file of null": lambda tensors: tensors[0].update(file=None),
     "an offset past the end": lambda tensors: tensors[0].update(offset=1 << 40),
     "an offset past 64 bits": lambda tensors: tensors[0].update(offset=1 << 70),
     "a negative offset": lambda tensors: tensors[0].update(offset=-64),
@@ -456,7 +475,7 @@ BAD_TENSORS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
 @pytest.mark.parametrize("name", BAD_TENSORS)
 def test_bad_weight_indexes(artifact: Path, name: str) -> None:
     write_index(artifact, BAD_TENSORS[name])
-    with pytest.raises(ArtifactError, match=r"index\.json|weights\.bin"):
+    with pytest.raises(ArtifactError, match=r"index\.json|weights/\w"):
         map_weights(artifact)
 
 
@@ -464,13 +483,15 @@ def test_overlapping_tensors_are_refused(artifact: Path) -> None:
     def overlap(tensors: list[dict[str, Any]]) -> None:
         tensors[1]["offset"] = tensors[0]["offset"]
 
+        tensors[1]["file"] = tensors[0]["file"]
+
     write_index(artifact, overlap)
     with pytest.raises(ArtifactError, match="overlap"):
         map_weights(artifact)
 
 
 def test_an_empty_weights_file(artifact: Path) -> None:
-    os.truncate(artifact / layout.WEIGHTS, 0)
+    os.truncate(artifact / layout.WEIGHTS / "head.bin", 0)
     with pytest.raises(ArtifactError, match="outside the file"):
         map_weights(artifact)
 

@@ -15,7 +15,7 @@ from tvm.script import tirx as T
 
 from mvlm.models import ops
 from mvlm.models.layers import ACTIVATIONS, LayerNorm
-from mvlm.models.quantization import quantize_q4
+from mvlm.models.quantization import Q4MLC, quantize
 from mvlm.schedules import KernelSet, find_kernels
 from mvlm.schedules.cpu import default_schedule
 from tests.kernels import Array, Spec, compiled, definition, run_graph
@@ -126,10 +126,12 @@ def test_softmax_split_and_broadcast(length: int) -> None:
 @pytest.mark.parametrize("width", [32, 40, 44])
 def test_q4_embedding_is_scheduled_right(width: int) -> None:
     table = np.random.default_rng(3).standard_normal((50, width), np.float32)
-    words, scales = quantize_q4(table)
+    words, scales = quantize(table, Q4MLC)
     ids = np.array([[49, 0, 7, 7, 31]], np.int32)
     specs: list[Spec] = [((1, "n"), "int32"), (words.shape, "uint32"), (scales.shape, "float16")]
-    found = run_graph(lambda i, w, s: ops.embedding(i, (w, s), width), specs, ids, words, scales)
+    found = run_graph(
+        lambda i, w, s: ops.embedding(i, (w, s), width, Q4MLC), specs, ids, words, scales
+    )
     np.testing.assert_array_equal(found[0], from_q4(words, scales, width)[ids[0]])
 
 

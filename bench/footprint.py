@@ -1,0 +1,144 @@
+"""What real sizes cost: ``python -m mvlm.bench.footprint``.
+
+For each published model, with random weights: how long compiling takes and how much memory, how
+large the artifact is, how soon it can be asked, and what it keeps in memory beside its weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mvlm.models.family import CLIP_NAME, FAMILY, find_member
+
+DOCUMENT = Path("docs/models.md")
+_TABLE = re.compile(r"(?<=<!-- footprint -->\n).*?(?=<!-- /footprint -->)", re.DOTALL)
+_SEEING = tuple(member.name for member in FAMILY.values() if member.projector)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one model costs.
+
+    Attributes:
+        name: The model.
+        checkpoint_bytes: Of its folder, and its tower's.
+        compile_seconds: Wall time of `mvlm compile`.
+        compile_peak_bytes: Its largest resident memory.
+        artifact_bytes: Of the artifact.
+        open_seconds: From the start of opening a verified, warm artifact to a model that answers.
+        beside_bytes: Resident memory that is not files, with a full context.
+    """
+
+    name: str
+    checkpoint_bytes: int
+    compile_seconds: float
+    compile_peak_bytes: int
+    artifact_bytes: int
+    open_seconds: float
+    beside_bytes: int
+
+
+def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
+    """Write a checkpoint, compile it, open it; only the artifact is left in `work`.
+
+    Args:
+        name: A published model.
+        work: A folder with room for checkpoint and artifact.
+        options: More of `mvlm compile`.
+    """
+    member = find_member(name)
+    checkpoint, tower, artifact = (work / part for part in (name, CLIP_NAME, f"{name}-artifact"))
+    _mvlm("synth", name, "-o", str(checkpoint))
+    sizes = _bytes(checkpoint)
+    if member.projector and not member.tower_inside:
+        if not tower.exists():
+            _mvlm("synth", CLIP_NAME, "-o", str(tower))
+        sizes += _bytes(tower)
+    begin = time.perf_counter()
+    peak = _mvlm("compile", str(checkpoint), "-o", str(artifact), *options)
+    seconds = time.perf_counter() - begin
+    shutil.rmtree(checkpoint)
+    opened = subprocess.run(
+        [sys.executable, "-m", "mvlm.bench.opening", str(artifact)],
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    found = json.loads(opened.stdout)
+    return Footprint(
+        name,
+        sizes,
+        seconds,
+        peak,
+        _bytes(artifact),
+        found["open_seconds"],
+        found["beside_bytes"],
+    )
+
+
+def _mvlm(*arguments: str) -> int:
+    """Run a command and return the peak of its resident memory, in bytes."""
+    command = [sys.executable, "-m", "mvlm.cli", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(child.returncode)
+    return usage.ru_maxrss * 1024
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def table(results: Sequence[Footprint]) -> str:
+    """Write results as Markdown."""
+    lines = [
+        "| model | checkpoint | compile | peak memory | artifact | open | beside its weights |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for result in results:
+        cells = [
+            result.name,
+            f"{result.checkpoint_bytes / 1e9:.2f} GB",
+            f"{result.compile_seconds:.0f} s",
+            f"{result.compile_peak_bytes / 1e9:.2f} GB",
+            f"{result.artifact_bytes / 1e9:.2f} GB",
+            f"{result.open_seconds:.2f} s",
+            f"{result.beside_bytes / 1e6:.0f} MB",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, and print the table or put it into the documentation."""
+    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.footprint", description=__doc__)
+    parser.add_argument("names", nargs="*", default=_SEEING, help="published models")
+    parser.add_argument("--work", type=Path, default=Path("build/footprint"))
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    results = []
+    for name in options.names:
+        results.append(measure(name, options.work))
+        print(table(results[-1:]).splitlines()[-1], flush=True)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
+    if options.write:
+        text = DOCUMENT.read_text(encoding="utf-8")
+        DOCUMENT.write_text(_TABLE.sub(lambda _: table(results), text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

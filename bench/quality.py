@@ -1,0 +1,201 @@
+"""What each quantization costs in quality: ``python -m mvlm.bench.quality``.
+
+Two models are measured. The bundled one answers held-out questions about pictures: how many it
+gets right, and the perplexity of the right answers' tokens. A synthetic decoder of MobileLLaMA's
+width, whose weights are random, reads random tokens: how far its next-token distributions lie from
+the unquantized ones, as the mean Kullback-Leibler divergence in nats. Training has prepared the
+bundled model for 4 bits; the synthetic one is not prepared for anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mvlm.compile.builder import compile_job
+from mvlm.compile.job import plan_job
+from mvlm.models.family import find_member
+from mvlm.models.quantization import SCHEMES, plan_quantization
+from mvlm.models.release import write_synthetic
+from mvlm.models.rounding import Rounding
+from mvlm.runtime.artifact import read_manifest
+from mvlm.runtime.chat import Chat
+from mvlm.runtime.image import preprocess
+from mvlm.runtime.model import Model
+from mvlm.runtime.sampling import SamplingParams
+from mvlm.runtime.session import Session, Trace
+from mvlm.runtime.template import Turn
+from mvlm.training.evaluate import Example, held_out_scenes, is_right
+
+FloatArray = npt.NDArray[np.float32]
+
+BUNDLED = Path(__file__).parents[1] / "models" / "bundled" / "mobilevlm-shapes"
+SYNTHETIC = "MobileLLaMA-1.4B"
+# Enough layers that errors add up, and few enough to try seven schemes in minutes.
+SYNTHETIC_LAYERS = 4
+SYNTHETIC_TOKENS = 192
+
+# What is compared: every scheme in its own way, and the other way where there are two.
+CANDIDATES: tuple[tuple[str, Rounding], ...] = tuple(
+    (name, rounding)
+    for name, scheme in SCHEMES.items()
+    for rounding in (("nearest", "search") if scheme.weights.is_integer else ("nearest",))
+)
+DOCUMENT = Path("docs/quantization.md")
+_TABLE = re.compile(r"(?<=<!-- quality -->\n).*?(?=<!-- /quality -->)", re.DOTALL)
+_LONGEST_ANSWER = 80
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What one scheme makes of the two models.
+
+    Attributes:
+        scheme: The quantization of the decoder, its table and its head.
+        rounding: How scales are chosen.
+        is_default: Whether that is the scheme's own way.
+        bits_per_weight: Of a large matrix.
+        weight_bytes: Of all the bundled model's weights, the float16 tower among them.
+        accuracy: Share of right answers, 0 to 1.
+        perplexity: Of the right answers' tokens.
+        divergence: Mean Kullback-Leibler divergence of the synthetic decoder, in nats.
+    """
+
+    scheme: str
+    rounding: Rounding
+    is_default: bool
+    bits_per_weight: float
+    weight_bytes: int
+    accuracy: float
+    perplexity: float
+    divergence: float
+
+
+def measure(scenes: int, folder: Path) -> Iterator[Quality]:
+    """Measure all candidates; artifacts are written to `folder`."""
+    examples = held_out_scenes(scenes)
+    synthetic = folder / "synthetic"
+    synthetic.mkdir()
+    write_synthetic(
+        find_member(SYNTHETIC), synthetic, layers=SYNTHETIC_LAYERS, file_format="safetensors"
+    )
+    exact: FloatArray | None = None
+    for scheme, rounding in CANDIDATES:
+        quantization = plan_quantization(scheme, rounding=rounding)
+        places = [folder / f"{name}-{scheme}-{rounding}" for name in ("bundled", "synthetic")]
+        for checkpoint, place in zip((BUNDLED, synthetic), places, strict=True):
+            compile_job(plan_job(checkpoint, quantization=quantization), place)
+        bundled = Model(places[0])
+        logits = _logits(Model(places[1]))
+        exact = logits if exact is None else exact
+        files = read_manifest(places[0]).files
+        yield Quality(
+            scheme,
+            rounding,
+            is_default=SCHEMES[scheme].rounding == rounding,
+            bits_per_weight=SCHEMES[scheme].weights.bits_per_weight,
+            weight_bytes=sum(entry.size for entry in files if entry.path.endswith(".bin")),
+            accuracy=_accuracy(bundled, examples),
+            perplexity=_perplexity(bundled, examples),
+            divergence=divergence(exact, logits),
+        )
+
+
+def divergence(exact: FloatArray, logits: FloatArray) -> float:
+    """Mean over positions of KL(exact || other) of two arrays of logits ``(n, V)``, in nats."""
+    left, right = log_softmax(exact), log_softmax(logits)
+    return float((np.exp(left) * (left - right)).sum(axis=-1).mean())
+
+
+def log_softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
+    """Natural logarithms of the probabilities that logits ``(n, V)`` stand for."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def table(results: Sequence[Quality]) -> str:
+    """Write results as Markdown."""
+    lines = [
+        "| scheme | rounding | bits a weight | weights | right answers | perplexity | KL, nats |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for result in results:
+        name = f"**{result.rounding}**" if result.is_default else result.rounding
+        lines.append(
+            f"| `{result.scheme}` | {name if result.bits_per_weight < 16 else ''} "
+            f"| {result.bits_per_weight:g} | {result.weight_bytes / 1e6:.2f} MB "
+            f"| {100 * result.accuracy:.1f} % | {result.perplexity:.4f} "
+            f"| {result.divergence:.2e} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy(model: Model, examples: Sequence[Example]) -> float:
+    chat, spec = Chat(model), model.settings.image
+    assert spec is not None
+    right = 0
+    for example in examples:
+        chat.reset()
+        pixels = preprocess(example.picture, spec)
+        reply = chat.ask(example.question, [pixels], SamplingParams(max_tokens=_LONGEST_ANSWER))
+        right += is_right(example.kind, example.answer, reply.answer.text)
+    return right / len(examples)
+
+
+def _perplexity(model: Model, examples: Sequence[Example]) -> float:
+    chat, session, spec = Chat(model), Session(model), model.settings.image
+    assert spec is not None
+    total, count = 0.0, 0
+    for example in examples:
+        prompt, whole = (
+            chat.tokenizer.encode_prompt(chat.template.render([Turn(example.question, 1, answer)]))
+            for answer in (None, example.answer)
+        )
+        trace = Trace()
+        picture = session.look(preprocess(example.picture, spec))
+        session.read(whole, [picture], trace)
+        assert trace.prefill_logits is not None
+        answer = whole[len(prompt) :]
+        begin = session.length(prompt) - 1  # the position whose logits choose the first token
+        chances = log_softmax(trace.prefill_logits[begin : begin + len(answer)])
+        total -= float(chances[np.arange(len(answer)), answer].sum())
+        count += len(answer)
+    return float(np.exp(total / count))
+
+
+def _logits(model: Model) -> FloatArray:
+    ids = np.random.default_rng(0).integers(3, model.settings.vocabulary, SYNTHETIC_TOKENS)
+    cache = model.new_cache(SYNTHETIC_TOKENS)
+    return model.prefill(model.embed(ids.tolist()), cache, all_logits=True)
+
+
+def main() -> None:
+    """Measure, and print the table or put it into the documentation."""
+    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.quality", description=__doc__)
+    parser.add_argument("--scenes", type=int, default=1000, help="held-out pictures")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
+    options = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for result in measure(options.scenes, Path(folder)):
+            results.append(result)
+            print(table([result]).splitlines()[-1], flush=True)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
+    if options.write:
+        text = DOCUMENT.read_text(encoding="utf-8")
+        DOCUMENT.write_text(_TABLE.sub(lambda _: table(results), text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

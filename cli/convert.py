@@ -1,0 +1,78 @@
+"""``mvlm convert``: a checkpoint in another tool's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mvlm.cli.shared.options import Checkpoint, Debug, Json, VisionTower
+from mvlm.cli.shared.progress import progress_bars
+from mvlm.cli.shared.terminal import readable_bytes, show, show_json
+
+EXAMPLES = (
+    "mvlm convert MobileVLM-V2-1.7B --to gguf -o gguf",
+    "mvlm convert MobileVLM-1.7B --to mlc --type q4f16_1 -o mlc",
+    "mvlm convert MobileVLM-V2-1.7B --to onnx -o onnx",
+)
+
+
+def command(
+    model: Checkpoint,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="mlc, gguf or onnx.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")
+    ],
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="How weights are stored. mlc: q4f16_1 (default), q0f16, q0bf16, q0f32. gguf: f16 "
+            "(default), f32, bf16, q8_0, q4_0. onnx: f32 (default), f16.",
+        ),
+    ] = None,
+    vision_tower: VisionTower = None,
+    lora: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Merge this LoRA adapter, as peft saves it."),
+    ] = None,
+    class_token_last: Annotated[
+        bool,
+        typer.Option(
+            "--class-token-last",
+            help="gguf: order the tower's positions for llama.cpp's present graph, which has the "
+            "class token behind the patches; see docs/interchange.md.",
+        ),
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a checkpoint in another tool's format.
+
+    mlc is mlc-llm's, gguf llama.cpp's (the decoder, and tower and projector as an mmproj), onnx
+    tower and projector for any ONNX runtime. What each of them computes otherwise than MobileVLM
+    is in docs/interchange.md.
+    """
+    from mvlm.compile.staging import staged_folder
+    from mvlm.models.interchange import Conversion, convert
+
+    conversion = Conversion(to, kind, class_token_last)
+    with progress_bars(in_bytes=("weights",)) as progress, staged_folder(output, None) as folder:
+
+        def advance(done: int, total: int) -> None:
+            progress("weights", done, total)
+
+        convert(
+            model, folder, conversion, vision_tower=vision_tower, adapter=lora, progress=advance
+        )
+    files = sorted(path for path in output.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in files)
+    if json:
+        names = [path.relative_to(output).as_posix() for path in files]
+        show_json({"output": str(output), "format": to, "files": names, "bytes": size})
+        return
+    show(f"{output}  {readable_bytes(size)}")

@@ -1,0 +1,88 @@
+"""``mvlm synth``: a checkpoint with random weights in the layout of a published one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mvlm.cli.shared.options import Debug, Json
+from mvlm.cli.shared.progress import progress_bars
+from mvlm.cli.shared.terminal import note, readable_bytes, show, show_json
+
+EXAMPLES = (
+    "mvlm synth MobileVLM-V2-1.7B -o checkpoints/v2",
+    "mvlm synth clip-vit-large-patch14-336 -o checkpoints/clip-vit-large-patch14-336",
+    "mvlm synth MobileVLM-3B --layers 2 --format safetensors -o checkpoints/short",
+)
+
+
+def command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A published model, such as MobileVLM-V2-1.7B, or clip-vit-large-patch14-336, "
+            "the vision tower of a MobileVLM V1. A wrong name lists them.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="The checkpoint's folder.")
+    ],
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the weights.")] = 0,
+    layers: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, metavar="N", help="Decoder layers; default: all."),
+    ] = None,
+    file_format: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="FORMAT", help="Of the weights: bin, as published, or safetensors."
+        ),
+    ] = "bin",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a checkpoint with random weights and the layout of a published one.
+
+    For trying sizes and speeds where the weights cannot be had: tensor names, shards, dtypes and
+    documents are those of the release, the 32,000 pieces of the tokenizer are invented.
+    """
+    from mvlm.compile.staging import staged_folder
+    from mvlm.models.family import CLIP_NAME, CLIP_REPOSITORY, find_member
+    from mvlm.models.release import write_synthetic, write_synthetic_clip
+    from mvlm.runtime.errors import UsageError
+
+    is_clip = name in (CLIP_NAME, CLIP_REPOSITORY)
+    member = None if is_clip else find_member(name)
+    if is_clip and layers is not None:
+        raise UsageError("--layers is for a decoder", found=CLIP_NAME, fix="Leave it out.")
+    with (
+        progress_bars(in_bytes=("weights",)) as progress,
+        staged_folder(output, mark=None) as folder,
+    ):
+
+        def advance(done: int, total: int) -> None:
+            progress("weights", done, total)
+
+        if member is None:
+            write_synthetic_clip(folder, seed=seed, file_format=file_format, progress=advance)
+        else:
+            write_synthetic(
+                member,
+                folder,
+                seed=seed,
+                layers=layers,
+                file_format=file_format,
+                progress=advance,
+            )
+    size = sum(file.stat().st_size for file in output.iterdir())
+    if json:
+        shown = CLIP_NAME if member is None else member.name
+        show_json({"checkpoint": str(output), "name": shown, "seed": seed, "bytes": size})
+        return
+    show(f"{output}  {readable_bytes(size)}")
+    if member and member.projector and not member.tower_inside:
+        note(f"its vision tower is a folder of its own: mvlm synth {CLIP_NAME} -o DIR")

@@ -1,0 +1,56 @@
+"""Lets artifacts on one disk share equal weight files, by hard links.
+
+Adapters leave most of a model as it is: the artifacts of ten of them need not hold the embedding
+table ten times.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mvlm.runtime.artifact.layout import WEIGHTS
+from mvlm.runtime.artifact.manifest import FileEntry, read_manifest
+from mvlm.runtime.artifact.verify import digest_file
+
+
+def share_files(folder: Path, entries: Iterable[FileEntry], donors: Sequence[Path]) -> int:
+    """Replace weight files by links to equal ones of other artifacts.
+
+    Args:
+        folder: An artifact that is being written.
+        entries: Its files.
+        donors: Other artifacts. Their bytes are compared, not only what their manifests say.
+
+    Returns:
+        The bytes that need not be held twice.
+
+    Raises:
+        ArtifactError: A donor is not an artifact.
+    """
+    offered = {
+        (entry.size, entry.sha256): donor / entry.path
+        for donor in donors
+        for entry in read_manifest(donor).files
+        if entry.path.startswith(f"{WEIGHTS}/")
+    }
+    saved = 0
+    for entry in entries:
+        other = offered.get((entry.size, entry.sha256))
+        if other is not None and _link(other, folder / entry.path, entry.sha256):
+            saved += entry.size
+    return saved
+
+
+def _link(other: Path, path: Path, digest: str) -> bool:
+    """Put a link to `other` in the place of `path`; False where that cannot be done."""
+    link = path.with_suffix(".link")
+    try:
+        if other.is_symlink() or digest_file(other) != digest:
+            return False
+        os.link(other, link)
+    except OSError:  # it is gone, on another disk, or somebody else's
+        return False
+    link.replace(path)
+    return True

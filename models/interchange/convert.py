@@ -1,0 +1,154 @@
+"""Converts a checkpoint's folder into another tool's format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
+from mvlm.models.config import MobileVLMConfig, read_config
+from mvlm.runtime.errors import CheckpointError, UsageError
+
+# The formats, and what weights are stored as unless the user says otherwise.
+FORMATS = {"mlc": "q4f16_1", "gguf": "f16", "onnx": "f32"}
+_TOKENIZER = "tokenizer.model"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What to convert to.
+
+    Attributes:
+        format: One of :data:`FORMATS`.
+        kind: How weights are stored; the format's own choice if None.
+        class_token_last: Of GGUF: see :func:`~mvlm.models.interchange.gguf_file.write_vision`.
+
+    Raises:
+        UsageError: The format is unknown, or an option is another format's.
+    """
+
+    format: str
+    kind: str | None = None
+    class_token_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UsageError(
+                "unknown format", expected=" or ".join(FORMATS), found=repr(self.format)
+            )
+        if self.class_token_last and self.format != "gguf":
+            raise UsageError("--class-token-last is for gguf", found=self.format)
+
+    @property
+    def storage(self) -> str:
+        """How weights are stored."""
+        return FORMATS[self.format] if self.kind is None else self.kind
+
+
+def convert(
+    source: Path,
+    folder: Path,
+    conversion: Conversion,
+    *,
+    vision_tower: Path | None = None,
+    adapter: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write a checkpoint in another format.
+
+    Args:
+        source: The checkpoint's folder.
+        folder: An empty folder.
+        conversion: What to write.
+        vision_tower: The folder of a V1's CLIP, where it would not be found.
+        adapter: The folder of a LoRA adapter to merge.
+        progress: Called with the bytes of the checkpoint that are done, and of all.
+
+    Raises:
+        UsageError: The storage is unknown, or a package is not installed.
+        CheckpointError: The checkpoint is not whole.
+        ConfigError: The other tool cannot express this model.
+    """
+    config = read_config(source, vision_tower)
+    checkpoint = open_checkpoint(source, vision_tower, adapter)
+    expected = expected_tensors(config)
+    checkpoint.check(expected).raise_if_bad()
+    total, done = sum(map(checkpoint.nbytes, expected)), 0
+
+    def advance(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        progress(done, total)
+
+    writer = {"mlc": _to_mlc, "gguf": _to_gguf, "onnx": _to_onnx}[conversion.format]
+    writer(config, checkpoint, source, folder, conversion, advance)
+
+
+def _to_mlc(
+    config: MobileVLMConfig,
+    checkpoint: Checkpoint,
+    source: Path,
+    folder: Path,
+    conversion: Conversion,
+    progress: Callable[[int], None],
+) -> None:
+    from mvlm.models.interchange.mlc import write_mlc
+
+    write_mlc(
+        config, checkpoint, source, folder, quantization=conversion.storage, progress=progress
+    )
+
+
+def _to_gguf(
+    config: MobileVLMConfig,
+    checkpoint: Checkpoint,
+    source: Path,
+    folder: Path,
+    conversion: Conversion,
+    progress: Callable[[int], None],
+) -> None:
+    from mvlm.models.interchange.gguf_file import write_language, write_vision
+
+    tokenizer = source / _TOKENIZER
+    if not tokenizer.is_file():
+        raise CheckpointError(f"{source} has no {_TOKENIZER}", fix="Download it.")
+    name, kind = source.resolve().name, conversion.storage
+    write_language(
+        config,
+        checkpoint,
+        tokenizer,
+        folder / f"model-{kind}.gguf",
+        name=name,
+        kind=kind,
+        progress=progress,
+    )
+    if config.vision is not None:
+        write_vision(
+            config,
+            checkpoint,
+            folder / f"mmproj-{'f32' if kind == 'f32' else 'f16'}.gguf",
+            name=name,
+            kind=kind,
+            class_token_last=conversion.class_token_last,
+            progress=progress,
+        )
+
+
+def _to_onnx(
+    config: MobileVLMConfig,
+    checkpoint: Checkpoint,
+    source: Path,
+    folder: Path,
+    conversion: Conversion,
+    progress: Callable[[int], None],
+) -> None:
+    from mvlm.models.interchange.onnx_vision import write_onnx
+
+    if config.vision is None:
+        raise UsageError(
+            f"{source} has no vision tower", expected="a MobileVLM: ONNX is for its tower"
+        )
+    write_onnx(
+        config, checkpoint, folder / "vision.onnx", kind=conversion.storage, progress=progress
+    )

@@ -1,0 +1,247 @@
+"""mlc-llm's format: written as TVM's own reader reads it, and read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from tvm.contrib import tvmjs
+
+from mvlm.compile.builder import compile_job
+from mvlm.compile.job import plan_job
+from mvlm.models.checkpoint import expected_tensors, open_checkpoint
+from mvlm.models.config import read_config
+from mvlm.models.interchange import Conversion, convert
+from mvlm.runtime.artifact import map_weights
+from mvlm.runtime.artifact.weights import read_weights_index
+from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, UsageError
+from tests.artifacts import Shelf
+from tests.oracles import from_q4
+
+
+def converted(checkpoint: Path, folder: Path, kind: str) -> Path:
+    folder.mkdir()
+    convert(checkpoint, folder, Conversion("mlc", kind))
+    return folder
+
+
+def loaded(folder: Path) -> dict[str, np.ndarray]:
+    arrays, _ = tvmjs.load_tensor_cache(str(folder), tvm.cpu())
+    return {name: array.numpy() for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("kind", ["q0f32", "q4f16_1"])
+def test_the_decoder_under_mlcs_names(shelf: Shelf, tmp_path: Path, kind: str) -> None:
+    checkpoint = shelf.checkpoint("linear")  # with grouped heads
+    arrays = loaded(converted(checkpoint, tmp_path / "mlc", kind))
+    plain, config = open_checkpoint(checkpoint), read_config(checkpoint)
+    layer = "model.layers.1."
+    stacks = {
+        "model.embed_tokens": ("model.embed_tokens",),
+        "lm_head": ("lm_head",),
+        f"{layer}self_attn.qkv_proj": [f"{layer}self_attn.{p}_proj" for p in "qkv"],
+        f"{layer}self_attn.o_proj": [f"{layer}self_attn.o_proj"],
+        f"{layer}mlp.gate_up_proj": [f"{layer}mlp.{p}_proj" for p in ("gate", "up")],
+        f"{layer}mlp.down_proj": [f"{layer}mlp.down_proj"],
+    }
+    for name, parts in stacks.items():
+        matrix = np.concatenate([plain.read(f"{part}.weight") for part in parts])
+        if kind == "q0f32":
+            np.testing.assert_array_equal(arrays[f"{name}.weight"], matrix)
+            continue
+        words, scales = arrays[f"{name}.q_weight"], arrays[f"{name}.q_scale"]
+        assert (words.dtype, scales.dtype) == (np.uint32, np.float16)
+        assert words.shape == (matrix.shape[0], matrix.shape[1] // 8)
+        step = scales.astype(np.float32).repeat(32, axis=1)
+        error = np.abs(from_q4(words, scales, matrix.shape[1]) - matrix)
+        assert (error <= 0.51 * step + 1e-6).all()
+    norms = [name for name in arrays if name.endswith("layernorm.weight")]
+    assert len(norms) == 2 * config.language.num_hidden_layers
+    assert arrays["model.norm.weight"].dtype == ("float32" if kind == "q0f32" else "float16")
+
+
+def test_the_chat_configuration(shelf: Shelf, tmp_path: Path) -> None:
+    folder = converted(shelf.checkpoint("text"), tmp_path / "mlc", "q4f16_1")
+    chat = json.loads((folder / "mlc-chat-config.json").read_text())
+    language = read_config(shelf.checkpoint("text")).language
+    assert (chat["model_type"], chat["quantization"]) == ("llama", "q4f16_1")
+    assert chat["model_config"]["hidden_size"] == language.hidden_size
+    assert chat["model_config"]["position_embedding_base"] == language.rope_theta
+    assert chat["conv_template"]["system_message"].startswith("A chat between a curious user")
+    for name in chat["tokenizer_files"]:
+        assert (folder / name).is_file()
+    cache = json.loads((folder / "tensor-cache.json").read_text())
+    assert cache["metadata"]["ParamSize"] == sum(len(s["records"]) for s in cache["records"])
+    assert 4.4 < cache["metadata"]["BitsPerParam"] < 6
+
+
+@pytest.mark.parametrize("family", ["text", "linear", "ldpnet", "ldpnetv2", "mlp3x_gelu"])
+@pytest.mark.parametrize("kind", ["q4f16_1", "q0f32"])
+def test_round_trip_to_the_bit(shelf: Shelf, tmp_path: Path, family: str, kind: str) -> None:
+    """Read back and written again, every shard has the same bytes."""
+    first = converted(shelf.checkpoint(family), tmp_path / "first", kind)
+    second = converted(first, tmp_path / "second", kind)
+    shards = sorted(first.glob("*.bin"))
+    assert shards
+    for shard in shards:
+        assert shard.read_bytes() == (second / shard.name).read_bytes()
+    left, right = (json.loads((f / "tensor-cache.json").read_text()) for f in (first, second))
+    assert left == right
+
+
+@pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
+def test_unquantized_tensors_come_back(shelf: Shelf, tmp_path: Path, family: str) -> None:
+    checkpoint = shelf.checkpoint(family)
+    folder = converted(checkpoint, tmp_path / "mlc", "q0f32")
+    config = read_config(folder)
+    assert config == read_config(checkpoint)
+    before, after = open_checkpoint(checkpoint), open_checkpoint(folder)
+    expected = expected_tensors(config)
+    after.check(expected).raise_if_bad()
+    for name in expected:
+        np.testing.assert_array_equal(before.read(name), after.read(name), err_msg=name)
+
+
+def test_a_compiled_model_is_the_same_from_either(shelf: Shelf, tmp_path: Path) -> None:
+    """4-bit weights from mlc-llm's file are those that we quantize ourselves."""
+    checkpoint = shelf.checkpoint("text")
+    folder = converted(checkpoint, tmp_path / "mlc", "q4f16_1")
+    found = []
+    for source in (checkpoint, folder):
+        place = tmp_path / f"artifact{len(found)}"
+        compile_job(plan_job(source, quantization="q4f16_1"), place)
+        names = [entry.name for entry in read_weights_index(place).tensors]
+        found.append(dict(zip(names, map_weights(place), strict=True)))
+    quantized = [name for name in found[0] if ".q_" in name]
+    assert len(quantized) == 2 * (4 * 2 + 2)
+    for name in quantized:
+        np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
+
+
+def test_text_only_models_need_no_other_configuration(shelf: Shelf, tmp_path: Path) -> None:
+    """A folder as mlc-llm's own tools write it has no `config.json`."""
+    checkpoint = shelf.checkpoint("text")
+    folder = converted(checkpoint, tmp_path / "mlc", "q4f16_1")
+    (folder / "config.json").unlink()
+    (folder / "generation_config.json").unlink()
+    (folder / "tensor-cache.json").rename(folder / "ndarray-cache.json")
+    assert read_config(folder).language == read_config(checkpoint).language
+    assert read_config(folder).generation == read_config(checkpoint).generation
+    open_checkpoint(folder).check(expected_tensors(read_config(folder))).raise_if_bad()
+
+
+def test_bfloat16_in_both_spellings(shelf: Shelf, tmp_path: Path) -> None:
+    folder = converted(shelf.checkpoint("text"), tmp_path / "mlc", "q0bf16")
+    plain = open_checkpoint(folder).read("model.norm.weight")
+    assert plain.dtype == "bfloat16"
+    path = folder / "tensor-cache.json"
+    cache = json.loads(path.read_text())
+    for shard in cache["records"]:
+        for record in shard["records"]:
+            record.update(dtype="float32", format="f32-to-bf16")
+    path.write_text(json.dumps(cache))
+    np.testing.assert_array_equal(open_checkpoint(folder).read("model.norm.weight"), plain)
+
+
+# --- what is not to be trusted ------------------------------------------------------------------
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "tensor-cache.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def first(values: dict[str, Any]) -> dict[str, Any]:
+    record: dict[str, Any] = values["records"][0]["records"][0]
+    return record
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no records": (lambda f: edit(f, lambda v: v.pop("records")), "has no `records`"),
+    "records of text": (lambda f: edit(f, lambda v: v.update(records="x")), "list of objects"),
+    "a shard elsewhere": (
+        lambda f: edit(f, lambda v: v["records"][0].update(dataPath="../x.bin")),
+        "not beside it",
+    ),
+    "a shard that is gone": (lambda f: (f / "params_shard_0.bin").unlink(), "is missing"),
+    "half a shard": (
+        lambda f: (f / "params_shard_0.bin").write_bytes(b"half"),
+        "wrong size: expected",
+    ),
+    "a record past the end": (
+        lambda f: edit(f, lambda v: first(v).update(byteOffset=1 << 33)),
+        "byteOffset",
+    ),
+    "a shape that its bytes do not fill": (
+        lambda f: edit(f, lambda v: first(v).update(shape=[1 << 31, 1 << 31])),
+        "nbytes",
+    ),
+    "a negative shape": (lambda f: edit(f, lambda v: first(v).update(shape=[-1, 4])), "shape"),
+    "an unknown dtype": (lambda f: edit(f, lambda v: first(v).update(dtype="object")), "dtype"),
+    "a name twice": (
+        lambda f: edit(f, lambda v: first(v).update(name="model.norm.weight")),
+        "no other array",
+    ),
+    "words without scales": (
+        lambda f: edit(
+            f, lambda v: first(v).update(name=first(v)["name"].replace("q_weight", "q_words"))
+        ),
+        "do not fit its config.json",
+    ),
+    "a flipped bit": (lambda f: flip(f / "params_shard_0.bin"), "is damaged.*md5"),
+}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def written(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return converted(shelf.checkpoint("text"), tmp_path_factory.mktemp("bad") / "mlc", "q4f16_1")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_caches(written: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "mlc"
+    shutil.copytree(written, folder)
+    change, message = BAD[name]
+    change(folder)
+    with pytest.raises((CheckpointError, ConfigError), match=message):
+        checkpoint = open_checkpoint(folder)
+        checkpoint.check(expected_tensors(read_config(folder))).raise_if_bad()
+        for tensor in checkpoint.names():
+            checkpoint.read(tensor)
+
+
+def test_checksums_are_those_of_the_shards(written: Path) -> None:
+    for shard in json.loads((written / "tensor-cache.json").read_text())["records"]:
+        data = (written / shard["dataPath"]).read_bytes()
+        assert hashlib.md5(data).hexdigest() == shard["md5sum"]
+        assert len(data) == shard["nbytes"] <= 32 << 20
+
+
+@pytest.mark.parametrize(
+    ("conversion", "error"),
+    [
+        (lambda: Conversion("onyx"), UsageError),
+        (lambda: Conversion("mlc", class_token_last=True), UsageError),
+        (lambda: Conversion("mlc", "q3f16"), UsageError),
+    ],
+)
+def test_unknown_conversions(
+    shelf: Shelf, tmp_path: Path, conversion: Callable[[], Conversion], error: type[MvlmError]
+) -> None:
+    with pytest.raises(error):
+        convert(shelf.checkpoint("text"), tmp_path, conversion())
