@@ -36,7 +36,9 @@ class Footprint:
         compile_peak_bytes: Its largest resident memory.
         artifact_bytes: Of the artifact.
         open_seconds: From the start of opening a verified, warm artifact to a model that answers.
-        beside_bytes: Resident memory that is not files, with a full context.
+        beside_bytes: Resident memory that is not files, after a picture and a prompt of 200
+            positions, with a context of all positions.
+        cache_bytes: Of keys and values in a full context, reckoned; they come page by page.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Footprint:
     artifact_bytes: int
     open_seconds: float
     beside_bytes: int
+    cache_bytes: int
 
 
 def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
@@ -82,6 +85,7 @@ def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
         _bytes(artifact),
         found["open_seconds"],
         found["beside_bytes"],
+        found["cache_bytes"],
     )
 
 
@@ -103,8 +107,8 @@ def _bytes(folder: Path) -> int:
 def table(results: Sequence[Footprint]) -> str:
     """Write results as Markdown."""
     lines = [
-        "| model | checkpoint | compile | peak memory | artifact | open | beside its weights |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| model | checkpoint | compile | its memory | artifact | open | beside weights | KV cache |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for result in results:
         cells = [
@@ -115,6 +119,7 @@ def table(results: Sequence[Footprint]) -> str:
             f"{result.artifact_bytes / 1e9:.2f} GB",
             f"{result.open_seconds:.2f} s",
             f"{result.beside_bytes / 1e6:.0f} MB",
+            f"{result.cache_bytes / 1e6:.0f} MB",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

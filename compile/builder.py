@@ -40,6 +40,9 @@ from mvlm.runtime.tokenizer import Tokenizer
 # More than the code of any model takes; the weights are not in it.
 _CODE_BYTES = 16 << 20
 
+# Rows of an embedding table that no piece belongs to: tables are filled up to round numbers.
+_SPARE_ROWS = 256
+
 # Called with what is being done, how much of it is done, and of how much.
 Progress = Callable[[str, int, int], None]
 
@@ -256,10 +259,11 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 def _check_tokenizer(job: CompileJob) -> None:
     pieces = Tokenizer(job.tokenizer, legacy=job.config.tokenizer.legacy).vocab_size
     rows = job.config.language.vocab_size
-    if pieces > rows:
+    if not rows - _SPARE_ROWS <= pieces <= rows:
         raise TokenizerError(
             f"{job.tokenizer} does not belong to the model",
-            expected=f"at most {rows} pieces, one for each row of the embedding table",
+            expected=f"{rows} pieces, one for each row of the embedding table, "
+            f"or up to {_SPARE_ROWS} fewer",
             found=pieces,
             fix="Take the tokenizer from the place where the weights come from.",
         )

@@ -116,8 +116,9 @@ def _chain(questions: list[Question], scene: Scene, prompter: Prompter) -> _Colu
         wanted = [IGNORE] * (len(prompt) - 1) + list(answer) + ([] if last else [IGNORE])
         row["ids"] += [*prompt, *(answer[:-1] if last else answer)]
         row["targets"] += wanted
-        # Long answers would otherwise drown the one-word ones.
-        row["weights"] += [len(answer) ** -0.8] * len(wanted)
+        # Long answers would otherwise drown the one-word ones; some more weight is theirs, because
+        # every word of a list is a question of its own.
+        row["weights"] += [len(answer) ** -0.65] * len(wanted)
         asked = phrases(prompter.spell(prompt), scene)
         spoken = spoken_shapes(prompter.spell(answer), question, asked, scene)
         after = len(wanted) - len(prompt)

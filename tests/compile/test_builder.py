@@ -210,13 +210,18 @@ def test_four_bit_weights_are_those_of_mlc(checkpoint: Path, output: Path) -> No
 
 def test_a_tokenizer_with_too_many_pieces(tmp_path: Path, output: Path) -> None:
     folder = write_random_checkpoint(tmp_path / "few", "text", seed=0, vocab_size=383)
-    refuse(folder, output, TokenizerError, r"does not belong.*at most 383 pieces.*found 384")
+    refuse(folder, output, TokenizerError, r"does not belong.*expected 383 pieces.*found 384")
 
 
 def test_a_model_with_rows_to_spare(tmp_path: Path, output: Path, no_code: None) -> None:
     folder = write_random_checkpoint(tmp_path / "many", "text", seed=0, vocab_size=400)
     compile_job(plan_job(folder, quantization="q0f32"), output)
     assert read_settings(output).vocabulary == 400
+
+
+def test_a_tokenizer_with_far_too_few_pieces(tmp_path: Path, output: Path) -> None:
+    folder = write_random_checkpoint(tmp_path / "many", "text", seed=0, vocab_size=2000)
+    refuse(folder, output, TokenizerError, r"does not belong.*expected 2000 pieces.*found 384")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", None])

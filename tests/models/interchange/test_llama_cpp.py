@@ -97,7 +97,8 @@ def encode(folder: Path, picture: np.ndarray) -> np.ndarray:
     data = (ctypes.c_uint8 * picture.size).from_buffer_copy(picture.tobytes())
     bitmap = mtmd.mtmd_bitmap_init(width, height, data)
     chunks = mtmd.mtmd_input_chunks_init()
-    text = mtmd.mtmd_input_text(mtmd.mtmd_default_marker(), False, True)
+    marker = mtmd.mtmd_default_marker()
+    text = mtmd.mtmd_input_text(marker, len(marker), False, True)
     bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
     assert mtmd.mtmd_tokenize(context, chunks, ctypes.byref(text), bitmaps, 1) == 0
     for index in range(mtmd.mtmd_input_chunks_size(chunks)):
