@@ -107,7 +107,8 @@ def _bytes(folder: Path) -> int:
 def table(results: Sequence[Footprint]) -> str:
     """Write results as Markdown."""
     lines = [
-        "| model | checkpoint | compile | its memory | artifact | open | beside weights | KV cache |",
+        "| model | checkpoint | compile | its memory | artifact | open | beside weights "
+        "| KV cache |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for result in results:
