@@ -1,18 +1,16 @@
 """The SentencePiece model of the small world, with LLaMA's settings and special ids.
 
-BPE with byte fallback, a dummy space in front, no normalization, digits split; `<unk>` 0, `<s>` 1,
-`</s>` 2. Its corpus is a sample of questions and answers, so that most words are one piece.
+Its corpus is a sample of questions and answers, so that most words are one piece.
 """
 
 from __future__ import annotations
 
-import io
 import string
 from random import Random
 
 import numpy as np
-import sentencepiece
 
+from mvlm.models.release.tokenizer import train_llama_tokenizer
 from mvlm.training.chatter import CHATTER
 from mvlm.training.prompt import SYSTEM
 from mvlm.training.world.questions import ask
@@ -41,25 +39,4 @@ def corpus(seed: int) -> list[str]:
 
 def train_tokenizer(seed: int) -> bytes:
     """Trains the model and returns the bytes of `tokenizer.model`."""
-    buffer = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus(seed)),
-        model_writer=buffer,
-        model_type="bpe",
-        vocab_size=VOCABULARY,
-        character_coverage=1.0,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        add_dummy_prefix=True,
-        split_digits=True,
-        allow_whitespace_only_pieces=True,
-        unk_id=0,
-        bos_id=1,
-        eos_id=2,
-        pad_id=-1,
-        num_threads=1,
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
-    return buffer.getvalue()
+    return train_llama_tokenizer(iter(corpus(seed)), VOCABULARY, exactly=False)

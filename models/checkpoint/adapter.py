@@ -75,7 +75,6 @@ class Adapter:
     Args:
         folder: Where it comes from.
         weights: The pairs.
-        trained: Tensors that replace the checkpoint's, in files of their own.
         changes: What is changed.
         replaced: What is replaced: the checkpoint's name, and where the new tensor is.
     """

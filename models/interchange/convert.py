@@ -81,74 +81,69 @@ def convert(
         done += nbytes
         progress(done, total)
 
-    writer = {"mlc": _to_mlc, "gguf": _to_gguf, "onnx": _to_onnx}[conversion.format]
-    writer(config, checkpoint, source, folder, conversion, advance)
+    job = _Job(config, checkpoint, source, folder, conversion, advance)
+    {"mlc": _to_mlc, "gguf": _to_gguf, "onnx": _to_onnx}[conversion.format](job)
 
 
-def _to_mlc(
-    config: MobileVLMConfig,
-    checkpoint: Checkpoint,
-    source: Path,
-    folder: Path,
-    conversion: Conversion,
-    progress: Callable[[int], None],
-) -> None:
+@dataclass(frozen=True)
+class _Job:
+    """A conversion with all that it needs."""
+
+    config: MobileVLMConfig
+    checkpoint: Checkpoint
+    source: Path
+    folder: Path
+    conversion: Conversion
+    progress: Callable[[int], None]
+
+
+def _to_mlc(job: _Job) -> None:
     from mvlm.models.interchange.mlc import write_mlc
 
     write_mlc(
-        config, checkpoint, source, folder, quantization=conversion.storage, progress=progress
+        job.config,
+        job.checkpoint,
+        job.source,
+        job.folder,
+        quantization=job.conversion.storage,
+        progress=job.progress,
     )
 
 
-def _to_gguf(
-    config: MobileVLMConfig,
-    checkpoint: Checkpoint,
-    source: Path,
-    folder: Path,
-    conversion: Conversion,
-    progress: Callable[[int], None],
-) -> None:
+def _to_gguf(job: _Job) -> None:
     from mvlm.models.interchange.gguf_file import write_language, write_vision
 
-    tokenizer = source / _TOKENIZER
+    tokenizer = job.source / _TOKENIZER
     if not tokenizer.is_file():
-        raise CheckpointError(f"{source} has no {_TOKENIZER}", fix="Download it.")
-    name, kind = source.resolve().name, conversion.storage
+        raise CheckpointError(f"{job.source} has no {_TOKENIZER}", fix="Download it.")
+    name, kind = job.source.resolve().name, job.conversion.storage
     write_language(
-        config,
-        checkpoint,
+        job.config,
+        job.checkpoint,
         tokenizer,
-        folder / f"model-{kind}.gguf",
+        job.folder / f"model-{kind}.gguf",
         name=name,
         kind=kind,
-        progress=progress,
+        progress=job.progress,
     )
-    if config.vision is not None:
+    if job.config.vision is not None:
         write_vision(
-            config,
-            checkpoint,
-            folder / f"mmproj-{'f32' if kind == 'f32' else 'f16'}.gguf",
+            job.config,
+            job.checkpoint,
+            job.folder / f"mmproj-{'f32' if kind == 'f32' else 'f16'}.gguf",
             name=name,
             kind=kind,
-            class_token_last=conversion.class_token_last,
-            progress=progress,
+            class_token_last=job.conversion.class_token_last,
+            progress=job.progress,
         )
 
 
-def _to_onnx(
-    config: MobileVLMConfig,
-    checkpoint: Checkpoint,
-    source: Path,
-    folder: Path,
-    conversion: Conversion,
-    progress: Callable[[int], None],
-) -> None:
+def _to_onnx(job: _Job) -> None:
     from mvlm.models.interchange.onnx_vision import write_onnx
 
-    if config.vision is None:
+    if job.config.vision is None:
         raise UsageError(
-            f"{source} has no vision tower", expected="a MobileVLM: ONNX is for its tower"
+            f"{job.source} has no vision tower", expected="a MobileVLM: ONNX is for its tower"
         )
-    write_onnx(
-        config, checkpoint, folder / "vision.onnx", kind=conversion.storage, progress=progress
-    )
+    path = job.folder / "vision.onnx"
+    write_onnx(job.config, job.checkpoint, path, kind=job.conversion.storage, progress=job.progress)

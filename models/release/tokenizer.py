@@ -22,12 +22,29 @@ _CODAS = ("", "", "n", "r", "s", "t", "l", "m", "ng", "nd", "ck", "x")
 
 def stand_in_tokenizer(seed: int = 0) -> bytes:
     """Train one on invented words and return the bytes of `tokenizer.model`."""
+    return train_llama_tokenizer(_lines(seed), PIECES)
+
+
+def train_llama_tokenizer(lines: Iterator[str], pieces: int, *, exactly: bool = True) -> bytes:
+    """Train a tokenizer with LLaMA's settings and special ids.
+
+    BPE with byte fallback, a dummy space in front, no normalization, digits split; `<unk>` 0,
+    `<s>` 1, `</s>` 2.
+
+    Args:
+        lines: The corpus.
+        pieces: How many pieces it gets.
+        exactly: Refuse a corpus that does not yield so many, instead of making fewer.
+
+    Returns:
+        The bytes of `tokenizer.model`.
+    """
     buffer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=_lines(seed),
+        sentence_iterator=lines,
         model_writer=buffer,
         model_type="bpe",
-        vocab_size=PIECES,
+        vocab_size=pieces,
         character_coverage=1.0,
         byte_fallback=True,
         normalization_rule_name="identity",
@@ -40,6 +57,7 @@ def stand_in_tokenizer(seed: int = 0) -> bytes:
         eos_id=2,
         pad_id=-1,
         num_threads=1,
+        hard_vocab_limit=exactly,
         minloglevel=2,
     )
     return buffer.getvalue()

@@ -13,6 +13,7 @@ from mvlm.cli.shared.interrupts import remembered_interrupts
 from mvlm.runtime.artifact import open_artifact
 from tests.artifacts import Shelf
 from tests.cli.command_line import finish, mvlm, start
+from tests.models.test_adapter import write_adapter
 
 ASK = ("--quant", "q0f32", "--prompt", "Hello", "--max-tokens", "3", "--json")
 
@@ -37,6 +38,25 @@ def test_writes_an_artifact_and_says_so(shelf: Shelf, tmp_path: Path) -> None:
     assert manifest.model["context"] == 64
     phases = sorted(path.name for path in dump.iterdir())
     assert phases == ["0-graph.py", "1-kernels.py", "2-fuse.py", "3-schedule.py", "4-lower.py"]
+
+
+def test_each_adapter_makes_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
+    checkpoint = shelf.checkpoint("text")
+    options: list[str | Path] = ["--quant", "q0f16", "-o", tmp_path / "out", "--json"]
+    for seed, name in enumerate(("birds", "flowers")):
+        write_adapter(checkpoint, tmp_path / name, seed, target_modules=["q_proj"])
+        options += ["--lora", tmp_path / name]
+    result = mvlm("compile", checkpoint, *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    places = [Path(document["artifact"]) for document in result.json["artifacts"]]
+    assert places == [tmp_path / "out" / name for name in ("birds", "flowers")]
+    models = [open_artifact(place).model["name"] for place in places]
+    assert models == ["text+birds", "text+flowers"]
+    same = [
+        (places[0] / "weights" / name).samefile(places[1] / "weights" / name)
+        for name in ("head.bin", "layer-00-mlp.bin", "layer-00-attention.bin")
+    ]
+    assert same == [True, True, False]
 
 
 @pytest.mark.parametrize(
