@@ -40,14 +40,6 @@ def command(
         Path | None,
         typer.Option(metavar="DIR", help="Merge this LoRA adapter, as peft saves it."),
     ] = None,
-    class_token_last: Annotated[
-        bool,
-        typer.Option(
-            "--class-token-last",
-            help="gguf: order the tower's positions for llama.cpp's present graph, which has the "
-            "class token behind the patches; see docs/interchange.md.",
-        ),
-    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -60,7 +52,7 @@ def command(
     from mvlm.compile.staging import staged_folder
     from mvlm.models.interchange import Conversion, convert
 
-    conversion = Conversion(to, kind, class_token_last)
+    conversion = Conversion(to, kind)
     with progress_bars(in_bytes=("weights",)) as progress, staged_folder(output, None) as folder:
 
         def advance(done: int, total: int) -> None:

@@ -22,23 +22,19 @@ class Conversion:
     Attributes:
         format: One of :data:`FORMATS`.
         kind: How weights are stored; the format's own choice if None.
-        class_token_last: Of GGUF: see :func:`~mvlm.models.interchange.gguf_file.write_vision`.
 
     Raises:
-        UsageError: The format is unknown, or an option is another format's.
+        UsageError: The format is unknown.
     """
 
     format: str
     kind: str | None = None
-    class_token_last: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise UsageError(
                 "unknown format", expected=" or ".join(FORMATS), found=repr(self.format)
             )
-        if self.class_token_last and self.format != "gguf":
-            raise UsageError("--class-token-last is for gguf", found=self.format)
 
     @property
     def storage(self) -> str:
@@ -133,7 +129,6 @@ def _to_gguf(job: _Job) -> None:
             job.folder / f"mmproj-{'f32' if kind == 'f32' else 'f16'}.gguf",
             name=name,
             kind=kind,
-            class_token_last=job.conversion.class_token_last,
             progress=job.progress,
         )
 

@@ -101,7 +101,6 @@ def write_vision(
     *,
     name: str,
     kind: str = "f16",
-    class_token_last: bool = False,
     progress: Progress = lambda nbytes: None,
 ) -> None:
     """Write tower and projector.
@@ -112,8 +111,6 @@ def write_vision(
         path: The file.
         name: The model's, for people.
         kind: `f32`, or anything else for f16.
-        class_token_last: Order the positions for a llama.cpp that puts the class token behind the
-            patches, as it has done so far, so that every patch at least gets its own position.
         progress: Called with the bytes of each of the checkpoint's tensors that was written.
 
     Raises:
@@ -127,7 +124,7 @@ def write_vision(
     writer = gguf.GGUFWriter(path, "clip")
     _describe_vision(writer, config, vision, projector, name, kind)
     tensors = [
-        *_tower(vision, config.num_used_vision_layers, kind, class_token_last),
+        *_tower(vision, config.num_used_vision_layers, kind),
         *_projector(projector, kind),
     ]
     _write_tensors(writer, tensors, checkpoint, progress)
@@ -320,9 +317,7 @@ def _interleave(heads: int) -> Callable[[Array], Array]:
     return arrange
 
 
-def _tower(
-    config: ClipVisionConfig, layers: int, kind: str, class_token_last: bool
-) -> Iterator[_Tensor]:
+def _tower(config: ClipVisionConfig, layers: int, kind: str) -> Iterator[_Tensor]:
     renamed = {
         "self_attn.q_proj": "attn_q",
         "self_attn.k_proj": "attn_k",
@@ -346,8 +341,7 @@ def _tower(
             # Positions are read as they are: llama.cpp adds them in float32.
             is_position = name.startswith("embeddings.position")
             kept = _kind_for(shape, "f32" if is_position else kind)
-            moved = is_position and class_token_last
-            yield _Tensor(top[name], source, shape, kept, _class_token_last if moved else _as_is)
+            yield _Tensor(top[name], source, shape, kept)
             continue
         match = re.fullmatch(r"encoder\.layers\.(\d+)\.(.*)\.(weight|bias)", name)
         assert match, name
@@ -357,10 +351,6 @@ def _tower(
             shape,
             _kind_for(shape, kind),
         )
-
-
-def _class_token_last(positions: Array) -> Array:
-    return np.roll(positions, -1, axis=0)
 
 
 def _projector(config: ProjectorConfig, kind: str) -> Iterator[_Tensor]:
@@ -382,9 +372,14 @@ def _reshape(shape: tuple[int, ...]) -> Callable[[Array], Array]:
 
 
 def _kind_for(shape: tuple[int, ...], kind: str) -> str:
-    """Vectors stay float32; a matrix whose rows are no whole blocks stays half precision."""
+    """Vectors stay float32; a matrix whose rows are no whole blocks stays half precision.
+
+    So do depthwise kernels ``(C, 3, 3)``, whose products llama.cpp computes in that alone.
+    """
     if len(shape) == 1:
         return "f32"
+    if len(shape) == 3:
+        return "f16"
     return "f16" if kind.startswith("q") and shape[-1] % _BLOCK else kind
 
 

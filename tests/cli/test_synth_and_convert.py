@@ -76,7 +76,6 @@ def test_convert_writes_a_folder(shelf: Shelf, tmp_path: Path, to: str, files: s
         ("text", ("--to", "onyx"), 2, "unknown format: expected mlc or gguf or onnx"),
         ("text", ("--to", "onnx"), 2, "has no vision tower"),
         ("text", ("--to", "gguf", "--type", "q3_k"), 2, "unknown type"),
-        ("text", ("--to", "mlc", "--class-token-last"), 2, "--class-token-last is for gguf"),
         ("text", ("--to", "mlc", "--lora", "nowhere"), 2, "is not the folder of an adapter"),
         ("ldpnet", ("--to", "gguf"), 1, "llama.cpp's projector is written for 24x24 patches"),
     ],

@@ -98,18 +98,6 @@ def test_tower_and_projector(seeing: Path, tmp_path: Path) -> None:
     assert len(projector) == {"ldpnet": 24, "ldpnetv2": 6, "mlp": 4}[config.projector.kind]
 
 
-def test_positions_for_a_class_token_that_comes_last(seeing: Path, tmp_path: Path) -> None:
-    for name, last in (("first", False), ("last", True)):
-        (tmp_path / name).mkdir()
-        convert(seeing, tmp_path / name, Conversion("gguf", "f32", class_token_last=last))
-    first, last = (
-        read(tmp_path / name / "mmproj-f32.gguf")[1]["v.position_embd.weight"]
-        for name in ("first", "last")
-    )
-    np.testing.assert_array_equal(last[:-1], first[1:])
-    np.testing.assert_array_equal(last[-1], first[0])
-
-
 @pytest.mark.parametrize("family", ["linear", "mlp3x_gelu", "ldpnet"])
 def test_what_llama_cpp_cannot_run_is_refused(shelf: Shelf, tmp_path: Path, family: str) -> None:
     with pytest.raises(ConfigError, match=r"llama\.cpp"):

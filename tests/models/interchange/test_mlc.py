@@ -236,7 +236,6 @@ def test_checksums_are_those_of_the_shards(written: Path) -> None:
     ("conversion", "error"),
     [
         (lambda: Conversion("onyx"), UsageError),
-        (lambda: Conversion("mlc", class_token_last=True), UsageError),
         (lambda: Conversion("mlc", "q3f16"), UsageError),
     ],
 )
