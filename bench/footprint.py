@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mvlm.bench.document import write_table
 from mvlm.models.family import CLIP_NAME, FAMILY, find_member
 
 DOCUMENT = Path("docs/models.md")
-_TABLE = re.compile(r"(?<=<!-- footprint -->\n).*?(?=<!-- /footprint -->)", re.DOTALL)
 _SEEING = tuple(member.name for member in FAMILY.values() if member.projector)
 
 
@@ -142,8 +141,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
     if options.write:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        DOCUMENT.write_text(_TABLE.sub(lambda _: table(results), text), encoding="utf-8")
+        write_table(DOCUMENT, "footprint", table(results))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.bench.document import write_table
 from mvlm.compile.builder import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.family import find_member
@@ -50,7 +50,6 @@ CANDIDATES: tuple[tuple[str, Rounding], ...] = tuple(
     for rounding in (("nearest", "search") if scheme.weights.is_integer else ("nearest",))
 )
 DOCUMENT = Path("docs/quantization.md")
-_TABLE = re.compile(r"(?<=<!-- quality -->\n).*?(?=<!-- /quality -->)", re.DOTALL)
 _LONGEST_ANSWER = 80
 
 
@@ -193,8 +192,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
     if options.write:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        DOCUMENT.write_text(_TABLE.sub(lambda _: table(results), text), encoding="utf-8")
+        write_table(DOCUMENT, "quality", table(results))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,13 @@ from mvlm.models.layers import packed_layers
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.artifact import layout
-from mvlm.runtime.artifact.manifest import AbiEntry, FileEntry, Manifest, TargetEntry
+from mvlm.runtime.artifact.manifest import (
+    AbiEntry,
+    FileEntry,
+    Manifest,
+    TargetEntry,
+    read_manifest,
+)
 from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file
 from mvlm.runtime.errors import TargetError, TokenizerError
 from mvlm.runtime.machine import read_machine
@@ -72,9 +78,10 @@ def compile_job(
         CheckpointError: Weights are missing, unexpected, misshapen or not finite.
         TokenizerError: The tokenizer is damaged, or has more pieces than the model has rows.
         TargetError: The toolchain cannot serve the target, or there is too little memory.
-        ArtifactError: The artifact cannot be written.
+        ArtifactError: The artifact cannot be written, or one to share with is none.
     """
     _check_tvm()
+    donors = [(place, read_manifest(place)) for place in share]
     # A Ctrl-C within one of our passes goes through TVM, which keeps the types that it knows.
     tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
     target = find_target(job.target).prepare()
@@ -94,7 +101,7 @@ def compile_job(
         _write_json(folder / layout.CHAT, _settings(job).to_json())
         progress("manifest", 0, 1)
         manifest = _manifest(job, target, _file_entries(folder))
-        share_files(folder, manifest.files, share)
+        share_files(folder, manifest.files, donors)
         (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
         progress("manifest", 1, 1)
     return manifest

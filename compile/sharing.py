@@ -11,11 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mvlm.runtime.artifact.layout import WEIGHTS
-from mvlm.runtime.artifact.manifest import FileEntry, read_manifest
+from mvlm.runtime.artifact.manifest import FileEntry, Manifest
 from mvlm.runtime.artifact.verify import digest_file
 
 
-def share_files(folder: Path, entries: Iterable[FileEntry], donors: Sequence[Path]) -> int:
+def share_files(
+    folder: Path, entries: Iterable[FileEntry], donors: Sequence[tuple[Path, Manifest]]
+) -> int:
     """Replace weight files by links to equal ones of other artifacts.
 
     Args:
@@ -25,14 +27,11 @@ def share_files(folder: Path, entries: Iterable[FileEntry], donors: Sequence[Pat
 
     Returns:
         The bytes that need not be held twice.
-
-    Raises:
-        ArtifactError: A donor is not an artifact.
     """
     offered = {
-        (entry.size, entry.sha256): donor / entry.path
-        for donor in donors
-        for entry in read_manifest(donor).files
+        (entry.size, entry.sha256): place / entry.path
+        for place, manifest in donors
+        for entry in manifest.files
         if entry.path.startswith(f"{WEIGHTS}/")
     }
     saved = 0

@@ -15,8 +15,7 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
-from mvlm.models.quantization import GROUP_SIZE, Scheme, quantize
-from mvlm.runtime.errors import CheckpointError
+from mvlm.models.quantization import GROUP_SIZE, Scheme, quantize, to_float16
 
 Array = npt.NDArray[Any]
 ReadTensor = Callable[[str], Array]
@@ -149,21 +148,10 @@ class Embedding(PackedLayer):
 
 
 def _stored(matrix: Array, dtype: str, source: str) -> Array:
-    """Convert to the dtype of storage, and refuse what it cannot hold.
-
-    Raises:
-        CheckpointError: A weight would become infinite.
-    """
-    with np.errstate(over="ignore"):
-        stored = matrix.astype(dtype)
-    if not np.isfinite(stored).all():
-        raise CheckpointError(
-            f"weights of {source} do not fit into {dtype}",
-            expected=f"at most {np.finfo(dtype).max:.0f}",
-            found=f"{np.abs(matrix).max():.0f}",
-            fix="Compile with the quantization q0f32.",
-        )
-    return stored
+    """Convert to the dtype of storage, and refuse what it cannot hold."""
+    if dtype == "float16":
+        return to_float16(matrix, source, "Compile with the quantization q0f32.")
+    return matrix.astype(dtype)
 
 
 class Vectors(PackedLayer):

@@ -38,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.models.rounding import ROUNDINGS, Rounding
-from mvlm.runtime.errors import UsageError
+from mvlm.runtime.errors import CheckpointError, UsageError
 
 GROUP_SIZE = 32
 NIBBLES_PER_WORD = 8
@@ -193,6 +193,29 @@ def plan_quantization(
         head=layers if head is None else scheme(head),
         vision=scheme(layers.vision if vision is None else vision),
     )
+
+
+def to_float16(values: npt.NDArray[Any], source: str, fix: str) -> npt.NDArray[np.float16]:
+    """Convert to float16, and refuse what it cannot hold.
+
+    Args:
+        values: Of any float type.
+        source: What they are, for the message.
+        fix: What to do about it.
+
+    Raises:
+        CheckpointError: A weight would become infinite.
+    """
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise CheckpointError(
+            f"weights of {source} do not fit into float16",
+            expected=f"at most {np.finfo(np.float16).max:.0f}",
+            found=f"{np.abs(values.astype(np.float32)).max():.0f}",
+            fix=fix,
+        )
+    return half
 
 
 _BLOCK_VALUES = 1 << 18  # of a matrix that are quantized at once

@@ -19,10 +19,10 @@ import numpy as np
 from mvlm.models.checkpoint.tensor_file import DOWNLOAD_AGAIN, Array, TensorInfo, check_float
 from mvlm.models.checkpoint.weights import Weights, plain_name
 from mvlm.models.config.document import Document, read_document
+from mvlm.models.config.mlc import MLC_CONFIG
 from mvlm.models.quantization import GROUP_SIZE, Q4MLC, dequantize
 from mvlm.runtime.errors import CheckpointError, ConfigError
 
-CONFIG = "mlc-chat-config.json"
 # What mlc-llm's matrices of a layer are stacked of, from the first row on.
 STACKED = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -204,7 +204,7 @@ def _arrays(cache: _Cache) -> Iterator[tuple[str, TensorInfo]]:
 
 def _part_shares(folder: Path) -> Callable[[str], tuple[int, ...]]:
     """Return what tells a stacked matrix's parts' shares of its rows."""
-    config = read_document(folder / CONFIG).section("model_config")
+    config = read_document(folder / MLC_CONFIG).section("model_config")
     heads = config.integer("num_attention_heads", 1, 1024)
     kv_heads = heads
     if "num_key_value_heads" in config:

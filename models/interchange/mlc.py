@@ -21,17 +21,24 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.models.checkpoint import Checkpoint
-from mvlm.models.checkpoint.mlc_weights import CONFIG, STACKED
+from mvlm.models.checkpoint.mlc_weights import STACKED
 from mvlm.models.checkpoint.names import expected_tensors
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
 from mvlm.models.config.document import read_document
-from mvlm.models.quantization import GROUP_SIZE, NIBBLES_PER_WORD, Q4MLC, quantize
+from mvlm.models.config.mlc import MLC_CONFIG
+from mvlm.models.quantization import (
+    GROUP_SIZE,
+    NIBBLES_PER_WORD,
+    Q4MLC,
+    quantize,
+    to_float16,
+)
 from mvlm.models.release.documents import (
     clip_vision_document,
     preprocessor_document,
     write_json,
 )
-from mvlm.runtime.errors import CheckpointError, UsageError
+from mvlm.runtime.errors import UsageError
 from mvlm.runtime.image import ImageSpec
 from mvlm.runtime.template import VICUNA_V1
 
@@ -105,7 +112,7 @@ def write_mlc(
     tokenizer = [name for name in _TOKENIZER if (source / name).is_file()]
     for name in (*tokenizer, *filter(lambda name: (source / name).is_file(), _DOCUMENTS)):
         shutil.copyfile(source / name, folder / name)
-    write_json(folder / CONFIG, _chat_config(config, quantization, tokenizer))
+    write_json(folder / MLC_CONFIG, _chat_config(config, quantization, tokenizer))
     if config.vision is not None and config.image is not None:
         _write_vision_documents(config.vision, config.image, source, folder)
 
@@ -171,16 +178,9 @@ def _whole_groups(words: Array, scales: Array) -> Array:
 
 
 def _stored(value: Array, dtype: str, name: str) -> Array:
-    with np.errstate(over="ignore"):
-        stored: Array = value.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    if dtype == "float16" and not np.isfinite(stored).all():
-        raise CheckpointError(
-            f"weights of {name} do not fit into float16",
-            expected=f"at most {np.finfo(np.float16).max:.0f}",
-            found=f"{np.abs(value.astype(np.float32)).max():.0f}",
-            fix="Write it with q0bf16 or q0f32.",
-        )
-    return stored
+    if dtype == "float16":
+        return to_float16(value, name, "Write it with q0bf16 or q0f32.")
+    return value.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
 
 
 def _chat_config(

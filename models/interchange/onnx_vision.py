@@ -13,6 +13,7 @@ from mvlm.models.checkpoint import Checkpoint
 from mvlm.models.checkpoint.names import PROJECTOR_PREFIX, TOWER_PREFIX
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
 from mvlm.models.interchange.onnx_graph import OnnxGraph
+from mvlm.models.projectors.ldpnetv2 import POOLED_GRID, pooling_matrix
 from mvlm.runtime.errors import UsageError
 
 Array = npt.NDArray[Any]
@@ -23,7 +24,6 @@ TYPES = ("f32", "f16")
 PIXELS, FEATURES, EMBEDDINGS = "pixel_values", "vision_features", "image_embeddings"
 
 _NORM_EPS = 1e-5  # of the projector's LayerNorms
-_LDPV2_GRID = 12
 
 
 def write_onnx(
@@ -161,18 +161,9 @@ def _projector(graph: OnnxGraph, config: MobileVLMConfig, x: str, read: Read) ->
 
 def _ldpv2(graph: OnnxGraph, x: str, grid: int, channels: int, read: Read) -> str:
     name = f"{PROJECTOR_PREFIX}peg.peg.0"
-    pooled = graph.node("MatMul", graph.weight("pooling", _pooling(grid)), x)
-    moved = _depthwise(graph, pooled, name, _LDPV2_GRID, 1, channels, read, bias=True)
+    pooled = graph.node("MatMul", graph.weight("pooling", pooling_matrix(grid, POOLED_GRID)), x)
+    moved = _depthwise(graph, pooled, name, POOLED_GRID, 1, channels, read, bias=True)
     return graph.node("Add", moved, pooled)
-
-
-def _pooling(grid: int) -> Array:
-    """The adaptive average pooling of a grid to 12x12 as a matrix (144, grid^2)."""
-    along = np.zeros((_LDPV2_GRID, grid), np.float32)
-    for cell in range(_LDPV2_GRID):
-        begin, end = cell * grid // _LDPV2_GRID, -(-(cell + 1) * grid // _LDPV2_GRID)
-        along[cell, begin:end] = 1 / (end - begin)
-    return np.kron(along, along)
 
 
 def _inverted_residual(
