@@ -35,9 +35,9 @@ class Footprint:
         compile_peak_bytes: Its largest resident memory.
         artifact_bytes: Of the artifact.
         open_seconds: From the start of opening a verified, warm artifact to a model that answers.
-        beside_bytes: Resident memory that is not files, after a picture and a prompt of 200
-            positions, with a context of all positions.
-        cache_bytes: Of keys and values in a full context, reckoned; they come page by page.
+        beside_bytes: Resident memory that is not files, after a picture and a prompt of 2,048
+            positions.
+        cache_bytes: Of keys and values in a full context: a part of that.
     """
 
     name: str

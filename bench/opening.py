@@ -13,9 +13,8 @@ import numpy as np
 from mvlm.runtime.model import Model
 
 _TIMES = 3
-_PROMPT = 200  # positions
+_LONGEST_PROMPT = 2048  # positions: MobileLLaMA's whole context
 _FIRST_ORDINARY_ID = 3
-_CACHE_ITEM_BYTES = 4  # keys and values are float32
 
 
 def beside_bytes() -> int:
@@ -25,26 +24,25 @@ def beside_bytes() -> int:
 
 
 def main() -> None:
-    """Open the artifact several times, look at a picture and read a prompt once."""
+    """Open the artifact several times, look at a picture and fill the context once."""
     folder, times = Path(sys.argv[1]), []
     for _ in range(_TIMES):
         begin = time.perf_counter()
         model = Model(folder)
         times.append(time.perf_counter() - begin)
     cache, settings = model.new_cache(), model.settings
-    ids = np.random.default_rng(0).integers(_FIRST_ORDINARY_ID, settings.vocabulary, _PROMPT)
+    positions = min(_LONGEST_PROMPT, settings.context)
+    ids = np.random.default_rng(0).integers(_FIRST_ORDINARY_ID, settings.vocabulary, positions)
     if settings.image is not None:
         size = settings.image.size
         model.project(model.vision_features(np.zeros((1, 3, size, size), np.float32)))
     model.prefill(model.embed(ids.tolist()), cache)
-    shape = model.manifest.model
-    positions = shape["layers"] * 2 * shape["kv_heads"] * shape["head_dim"] * _CACHE_ITEM_BYTES
     print(
         json.dumps(
             {
                 "open_seconds": statistics.median(times),
                 "beside_bytes": beside_bytes(),
-                "cache_bytes": positions * settings.context,
+                "cache_bytes": settings.cache.nbytes(settings.context),
             }
         )
     )

@@ -43,11 +43,17 @@ SYNTHETIC = "MobileLLaMA-1.4B"
 SYNTHETIC_LAYERS = 4
 SYNTHETIC_TOKENS = 192
 
-# What is compared: every scheme in its own way, and the other way where there are two.
-CANDIDATES: tuple[tuple[str, Rounding], ...] = tuple(
-    (name, rounding)
-    for name, scheme in SCHEMES.items()
-    for rounding in (("nearest", "search") if scheme.weights.is_integer else ("nearest",))
+# What is compared, scheme, rounding and KV cache: every scheme in its own way, the other rounding
+# where there are two, and what keys and values cost by themselves.
+CANDIDATES: tuple[tuple[str, Rounding, str], ...] = (
+    *(
+        (name, rounding, scheme.cache)
+        for name, scheme in SCHEMES.items()
+        for rounding in (("nearest", "search") if scheme.weights.is_integer else ("nearest",))
+    ),
+    ("q0f32", "nearest", "float16"),
+    ("q0f32", "nearest", "int8"),
+    ("q4a8", "search", "float16"),
 )
 DOCUMENT = Path("docs/quantization.md")
 _LONGEST_ANSWER = 80
@@ -60,6 +66,7 @@ class Quality:
     Attributes:
         scheme: The quantization of the decoder, its table and its head.
         rounding: How scales are chosen.
+        cache: The storage of keys and values.
         is_default: Whether that is the scheme's own way.
         bits_per_weight: Of a large matrix.
         weight_bytes: Of all the bundled model's weights, the float16 tower among them.
@@ -70,6 +77,7 @@ class Quality:
 
     scheme: str
     rounding: Rounding
+    cache: str
     is_default: bool
     bits_per_weight: float
     weight_bytes: int
@@ -87,9 +95,10 @@ def measure(scenes: int, folder: Path) -> Iterator[Quality]:
         find_member(SYNTHETIC), synthetic, layers=SYNTHETIC_LAYERS, file_format="safetensors"
     )
     exact: FloatArray | None = None
-    for scheme, rounding in CANDIDATES:
-        quantization = plan_quantization(scheme, rounding=rounding)
-        places = [folder / f"{name}-{scheme}-{rounding}" for name in ("bundled", "synthetic")]
+    for candidate in CANDIDATES:
+        scheme, rounding, cache = candidate
+        quantization = plan_quantization(scheme, rounding=rounding, cache=cache)
+        places = [folder / "-".join((name, *candidate)) for name in ("bundled", "synthetic")]
         for checkpoint, place in zip((BUNDLED, synthetic), places, strict=True):
             compile_job(plan_job(checkpoint, quantization=quantization), place)
         bundled = Model(places[0])
@@ -99,7 +108,8 @@ def measure(scenes: int, folder: Path) -> Iterator[Quality]:
         yield Quality(
             scheme,
             rounding,
-            is_default=SCHEMES[scheme].rounding == rounding,
+            cache,
+            is_default=(SCHEMES[scheme].rounding, SCHEMES[scheme].cache) == (rounding, cache),
             bits_per_weight=SCHEMES[scheme].weights.bits_per_weight,
             weight_bytes=sum(entry.size for entry in files if entry.path.endswith(".bin")),
             accuracy=_accuracy(bundled, examples),
@@ -124,14 +134,15 @@ def log_softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
 def table(results: Sequence[Quality]) -> str:
     """Write results as Markdown."""
     lines = [
-        "| scheme | rounding | bits a weight | weights | right answers | perplexity | KL, nats |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        "| scheme | rounding | KV cache | bits a weight | weights | right answers | perplexity "
+        "| KL, nats |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
     ]
     for result in results:
-        name = f"**{result.rounding}**" if result.is_default else result.rounding
+        name = f"**`{result.scheme}`**" if result.is_default else f"`{result.scheme}`"
         lines.append(
-            f"| `{result.scheme}` | {name if result.bits_per_weight < 16 else ''} "
-            f"| {result.bits_per_weight:g} | {result.weight_bytes / 1e6:.2f} MB "
+            f"| {name} | {result.rounding if result.bits_per_weight < 16 else ''} "
+            f"| {result.cache} | {result.bits_per_weight:g} | {result.weight_bytes / 1e6:.2f} MB "
             f"| {100 * result.accuracy:.1f} % | {result.perplexity:.4f} "
             f"| {result.divergence:.2e} |"
         )

@@ -61,6 +61,15 @@ def command(
             "least error; default: search for q4a8, else nearest.",
         ),
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            "--kv-cache",
+            metavar="float32|float16|int8",
+            help="Storage of keys and values; default: int8 where activations are, else that of "
+            "unquantized weights.",
+        ),
+    ] = None,
     vision_tower: VisionTower = None,
     vision_onnx: Annotated[
         Path | None,
@@ -128,6 +137,7 @@ def command(
         embedding=embedding_quantization,
         head=head_quantization,
         vision=vision_quantization,
+        cache=cache,
         rounding=rounding,
     )
     adapters: list[Path | None] = [*lora] if lora else [None]

@@ -98,7 +98,7 @@ def compile_job(
         parameters = _write_library(model, job, target, folder, dump, progress)
         _write_weights(model, parameters, checkpoint, job, folder, progress)
         shutil.copyfile(job.tokenizer, folder / layout.TOKENIZER)
-        _write_json(folder / layout.CHAT, _settings(job).to_json())
+        _write_json(folder / layout.CHAT, _settings(job, model).to_json())
         progress("manifest", 0, 1)
         manifest = _manifest(job, target, _file_entries(folder))
         share_files(folder, manifest.files, donors)
@@ -178,7 +178,7 @@ def _write_weights(
     _write_json(folder / layout.WEIGHTS_INDEX, index.to_json())
 
 
-def _settings(job: CompileJob) -> ChatSettings:
+def _settings(job: CompileJob, model: MobileVLM) -> ChatSettings:
     config = job.config
     return ChatSettings(
         template="vicuna_v1",
@@ -191,6 +191,7 @@ def _settings(job: CompileJob) -> ChatSettings:
         prefill_chunk=job.prefill_chunk,
         image=config.image,
         image_tokens=config.image_tokens,
+        cache=model.cache_layout.spec(),
     )
 
 

@@ -128,10 +128,7 @@ def lower(
 
 
 def kernel_calls(module: tvm.IRModule) -> dict[str, dict[str, int]]:
-    """Count, for every function of the module, how often it names each TensorIR function.
-
-    ``create_kv_cache`` calls none: those it names are handed to the cache, which calls them.
-    """
+    """Count, for every function of the module, how often it calls each TensorIR function."""
     kernels = {variable for variable, _ in tensor_functions(module)}
     calls: dict[str, dict[str, int]] = {}
     for variable, function in module.functions_items():

@@ -88,7 +88,8 @@ def _explained(destination: Path) -> Iterator[None]:
         named = error.filename
         if named is not None and not _lies_beside(Path(os.fsdecode(named)), destination):
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        # NumPy tells of a write that came up short without a number.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
         raise ArtifactError(
             f"cannot write {destination}",
             found="no space left on the disk" if full else (error.strerror or str(error)),

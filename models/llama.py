@@ -1,18 +1,18 @@
 """The decoder: MobileLLaMA (MobileVLM paper, section 3.3), a LLaMA of 1.4 or 2.7 billion.
 
-RMSNorm, rotary positions that rotate halves, SwiGLU, no biases. The KV cache is TVM's paged one:
-attention and the cache's pages are its business, this module hands it Q, K and V, rotated.
+RMSNorm, rotary positions that rotate halves, SwiGLU, no biases.
 """
 
 from __future__ import annotations
 
 from tvm.relax.frontend import nn
-from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
+from mvlm.models import ops
 from mvlm.models.config import LlamaConfig
+from mvlm.models.kv_cache import Cache
 from mvlm.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm
 from mvlm.models.quantization import Quantization, Scheme
-from mvlm.models.rotary import RotaryTable, inverse_frequencies, rotary_table, rotate
+from mvlm.models.rotary import RotaryTable, inverse_frequencies, rotary_table
 
 
 class Llama(nn.Module):
@@ -40,9 +40,9 @@ class Llama(nn.Module):
         """Map ids ``(1, n)`` int32 to embeddings ``(1, n, hidden)``."""
         return self.embed_tokens(ids)
 
-    def forward(self, x: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
+    def forward(self, x: nn.Tensor, cache: Cache) -> nn.Tensor:
         """Map embeddings ``(1, n, hidden)`` to final hidden states, appending to the cache."""
-        table = rotary_table(cache.get_query_positions(x.shape[1]), self.frequencies)
+        table = rotary_table(cache.start, x.shape[1], self.frequencies)
         for layer in self.layers:
             x = layer(x, table, cache)
         return self.norm(x)
@@ -66,7 +66,7 @@ class DecoderLayer(nn.Module):
         )
         self.down = Linear((f"{name}.mlp.down_proj",), inner, hidden, scheme, bias=False)
 
-    def forward(self, x: nn.Tensor, table: RotaryTable, cache: PagedKVCache) -> nn.Tensor:
+    def forward(self, x: nn.Tensor, table: RotaryTable, cache: Cache) -> nn.Tensor:
         """Map ``(1, n, hidden)`` to the same shape; `table` as :func:`rotary_table` makes it."""
         x = x + self.attention(self.input_norm(x), table, cache)
         gate, up = nn.op.split(self.gate_up(self.post_norm(x)), 2, axis=-1)
@@ -97,13 +97,11 @@ class Attention(nn.Module):
             bias=False,
         )
 
-    def forward(self, x: nn.Tensor, table: RotaryTable, cache: PagedKVCache) -> nn.Tensor:
+    def forward(self, x: nn.Tensor, table: RotaryTable, cache: Cache) -> nn.Tensor:
         """Map ``(1, n, hidden)`` to the same shape, appending K and V to the cache."""
         batch, length, _ = x.shape
         heads = self.heads + 2 * self.kv_heads
-        qkv = nn.op.reshape(self.qkv(x), (batch, length, heads, self.head_dim))
-        qkv = rotate(qkv, table, self.heads + self.kv_heads)
-        mixed = cache.attention_with_fused_qkv(
-            self.index, qkv, self.heads, sm_scale=self.head_dim**-0.5
-        )
+        qkv = nn.op.reshape(self.qkv(x), (length, heads, self.head_dim))
+        pages = ops.append_to_cache(qkv, table, cache, self.index)
+        mixed = ops.cached_attention(qkv, table, cache, pages)
         return self.out(nn.op.reshape(mixed, (batch, length, self.heads * self.head_dim)))

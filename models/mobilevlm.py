@@ -12,9 +12,10 @@ function                  arguments                                      result
 ``prefill``               embeddings ``(1, n, H)`` float32, cache        logits ``(1, 1, V)``
 ``prefill_all``           embeddings ``(1, n, H)`` float32, cache        logits ``(1, n, V)``
 ``decode``                ids ``(1, 1)`` int32, cache                    logits ``(1, 1, V)``
-``create_kv_cache``       five sizes, see TVM's PagedKVCache             cache
 ========================  =============================================  =========================
 
+The cache is a tuple, whose pages are written in place: how many positions are there already, the
+page table, and each layer's pages (see `models.cache_layout`).
 ``prefill`` computes the logits of the last position alone; ``prefill_all`` those of every one, for
 whoever compares them with another implementation. A text-only model lacks the first two.
 """
@@ -24,20 +25,18 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-from tvm import relax, te, tirx
+from tvm import te
 from tvm.relax.frontend import nn
-from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache, RopeMode, TIRPagedKVCache
 from tvm.target import Target
 
+from mvlm.models.cache_layout import cache_layout
 from mvlm.models.clip import VisionTower
 from mvlm.models.config import MobileVLMConfig
+from mvlm.models.kv_cache import cache_spec, read_cache
 from mvlm.models.llama import Llama
 from mvlm.models.onnx_vision import OnnxVision
 from mvlm.models.projectors import build_projector
 from mvlm.models.quantization import Quantization
-
-CACHE_DTYPE = "float32"
-PAGE_SIZE = 16  # the only one that TVM's CPU kernels are written for
 
 
 class MobileVLM(nn.Module):
@@ -45,7 +44,7 @@ class MobileVLM(nn.Module):
 
     Args:
         config: The checkpoint's configuration.
-        quantization: How the parts' matrices are stored.
+        quantization: How the parts' matrices and the KV cache are stored.
         onnx: What takes the place of tower, projector or both.
     """
 
@@ -66,6 +65,7 @@ class MobileVLM(nn.Module):
                 self.image_projector = build_projector(config, quantization.vision)
         self.ends_with_tower = role == "both"
         self.decoder = Llama(config.language, quantization)
+        self.cache_layout = cache_layout(config.language, quantization.cache)
 
     def vision_tower(self, pixels: nn.Tensor) -> nn.Tensor:
         """Encode a picture into patch features."""
@@ -79,53 +79,20 @@ class MobileVLM(nn.Module):
         """Look up token embeddings."""
         return self.decoder.embed(ids)
 
-    def prefill(self, embeddings: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
+    def prefill(self, embeddings: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
         """Read a prompt's chunk; logits of its last position."""
-        return self.decoder.logits(_last_position(self.decoder(embeddings, cache)))
+        return self.decoder.logits(_last_position(self._hidden(embeddings, cache)))
 
-    def prefill_all(self, embeddings: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
+    def prefill_all(self, embeddings: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
         """Read a prompt's chunk; logits of every position."""
-        return self.decoder.logits(self.decoder(embeddings, cache))
+        return self.decoder.logits(self._hidden(embeddings, cache))
 
-    def decode(self, ids: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
+    def decode(self, ids: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
         """Read one token; the logits of the next."""
-        return self.decoder.logits(self.decoder(self.decoder.embed(ids), cache))
+        return self.decoder.logits(self._hidden(self.decoder.embed(ids), cache))
 
-    def create_kv_cache(
-        self,
-        max_batch_size: tirx.Var,
-        max_total_seq_len: tirx.Var,
-        prefill_chunk_size: tirx.Var,
-        page_size: tirx.Var,
-        support_sliding_window: tirx.Var,
-    ) -> PagedKVCache:
-        """Create an empty cache; `page_size` must be :data:`PAGE_SIZE`."""
-        language = self.config.language
-        return TIRPagedKVCache(
-            attn_kind="mha",
-            max_batch_size=max_batch_size,
-            max_total_seq_len=max_total_seq_len,
-            prefill_chunk_size=prefill_chunk_size,
-            page_size=page_size,
-            support_sliding_window=support_sliding_window,
-            layer_partition=relax.ShapeExpr([0, language.num_hidden_layers]),
-            num_hidden_layers=language.num_hidden_layers,
-            num_attention_heads=language.num_attention_heads,
-            num_key_value_heads=language.num_key_value_heads,
-            qk_head_dim=language.head_dim,
-            v_head_dim=language.head_dim,
-            mla_original_qk_head_dim=0,
-            mla_original_v_head_dim=0,
-            rope_mode=RopeMode.NONE,  # the decoder rotates
-            rope_scale=1,
-            rope_theta=language.rope_theta,
-            rope_scaling={},
-            rope_ext_factors=relax.prim_value(0),
-            rotary_dim=language.head_dim,
-            enable_disaggregation=False,
-            dtype=CACHE_DTYPE,
-            target=Target.current(allow_none=False),
-        )
+    def _hidden(self, embeddings: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
+        return self.decoder(embeddings, read_cache(self.cache_layout, cache))
 
     def export(self, target: Target) -> tuple[tvm.IRModule, list[tuple[str, nn.Parameter]]]:
         """Trace the functions into a Relax module for `target`.
@@ -140,7 +107,7 @@ class MobileVLM(nn.Module):
     def _spec(self) -> dict[str, Any]:
         hidden = self.config.language.hidden_size
         modes = {"param_mode": "packed", "effect_mode": "none"}
-        cache = nn.spec.Object(object_type=PagedKVCache)
+        cache = cache_spec(self.cache_layout)
         chunk = nn.spec.Tensor((1, "n", hidden), "float32")
         functions: dict[str, dict[str, Any]] = {
             "embed": {"ids": nn.spec.Tensor((1, "n"), "int32")},
@@ -156,19 +123,7 @@ class MobileVLM(nn.Module):
             if self.ends_with_tower:
                 handed = (1, self.config.image_tokens, hidden)
             functions["projector"] = {"features": nn.spec.Tensor(handed, "float32")}
-        spec: dict[str, Any] = {name: {**of, "$": modes} for name, of in functions.items()}
-        sizes = (
-            "max_batch_size",
-            "max_total_seq_len",
-            "prefill_chunk_size",
-            "page_size",
-            "support_sliding_window",
-        )
-        spec["create_kv_cache"] = {
-            **dict.fromkeys(sizes, int),
-            "$": {"param_mode": "none", "effect_mode": "none"},
-        }
-        return spec
+        return {name: {**of, "$": modes} for name, of in functions.items()}
 
 
 def _last_position(x: nn.Tensor) -> nn.Tensor:

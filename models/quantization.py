@@ -37,6 +37,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.models.cache_layout import check_storage
 from mvlm.models.rounding import ROUNDINGS, Rounding
 from mvlm.runtime.errors import CheckpointError, UsageError
 
@@ -100,6 +101,7 @@ class Scheme:
         activations: What they are multiplied with.
         rounding: How a scale is chosen for each group, unless the user says otherwise.
         vision: The scheme that goes with it for tower and projector, unless the user names one.
+        cache: How the KV cache is stored with it, unless the user says otherwise.
     """
 
     name: str
@@ -107,17 +109,18 @@ class Scheme:
     activations: Activations = "float32"
     rounding: Rounding = "nearest"
     vision: str = "q0f16"
+    cache: str = "float16"
 
 
 SCHEMES = {
     scheme.name: scheme
     for scheme in (
-        Scheme("q0f32", FLOAT32, vision="q0f32"),
+        Scheme("q0f32", FLOAT32, vision="q0f32", cache="float32"),
         Scheme("q0f16", FLOAT16),
-        Scheme("q8a8", Q8, "int8"),
+        Scheme("q8a8", Q8, "int8", cache="int8"),
         # Rounded as mlc-llm rounds, so that both make the same file of a checkpoint.
         Scheme("q4f16_1", Q4MLC),
-        Scheme("q4a8", Q4, "int8", "search"),
+        Scheme("q4a8", Q4, "int8", "search", cache="int8"),
     )
 }
 DEFAULT_SCHEME = "q4a8"
@@ -140,23 +143,26 @@ def find_scheme(name: str) -> Scheme:
 
 @dataclass(frozen=True)
 class Quantization:
-    """The schemes of a model's parts; :func:`plan_quantization` makes it.
+    """How a model and its KV cache are stored; :func:`plan_quantization` makes it.
 
     Attributes:
         language: Of the decoder's layers.
         embedding: Of its embedding table.
         head: Of its output head.
         vision: Of tower and projector.
+        cache: The storage of keys and values (see `models.cache_layout`).
     """
 
     language: Scheme
     embedding: Scheme
     head: Scheme
     vision: Scheme
+    cache: str
 
     def names(self) -> dict[str, str]:
-        """Return the schemes' names by part."""
-        return {field.name: getattr(self, field.name).name for field in fields(self)}
+        """Return the names by part."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {part: getattr(storage, "name", storage) for part, storage in parts.items()}
 
 
 def plan_quantization(
@@ -165,6 +171,7 @@ def plan_quantization(
     embedding: str | None = None,
     head: str | None = None,
     vision: str | None = None,
+    cache: str | None = None,
     rounding: str | None = None,
 ) -> Quantization:
     """Settle the schemes of all parts.
@@ -174,6 +181,7 @@ def plan_quantization(
         embedding: Of the embedding table; the layers' if None.
         head: Of the output head; the layers' if None.
         vision: Of tower and projector; what goes with `language` if None.
+        cache: The storage of the KV cache; what goes with `language` if None.
         rounding: How scales are chosen in all parts; each scheme's own way if None.
 
     Raises:
@@ -192,6 +200,7 @@ def plan_quantization(
         embedding=layers if embedding is None else scheme(embedding),
         head=layers if head is None else scheme(head),
         vision=scheme(layers.vision if vision is None else vision),
+        cache=check_storage(layers.cache if cache is None else cache),
     )
 
 

@@ -1,8 +1,7 @@
 """Rotary positions (RoFormer, arXiv 2104.09864), rotating halves as LLaMA does.
 
-TVM's KV cache could rotate by itself, but it divides a position by a power of the base where
-LLaMA multiplies it by the rounded reciprocal: a thousand positions on, the logits differ by more
-than 1e-4. It would also compute every sine anew in every head of every layer.
+A position is multiplied by the rounded reciprocal of the base's power, as LLaMA does. To divide it
+by the power instead changes the logits by more than 1e-4 a thousand positions on.
 """
 
 from __future__ import annotations
@@ -25,13 +24,21 @@ def inverse_frequencies(head_dim: int, theta: float) -> npt.NDArray[np.float32]:
     return np.float32(1) / powers
 
 
-def rotary_table(positions: nn.Tensor, frequencies: npt.NDArray[np.float32]) -> RotaryTable:
-    """Return cosines and sines, both ``(n, head_dim/2)`` float32, of positions ``(n,)`` int32."""
+def rotary_table(
+    start: nn.Tensor, count: int | tirx.Expr, frequencies: npt.NDArray[np.float32]
+) -> RotaryTable:
+    """Return cosines and sines of `count` positions, both ``(count, head_dim/2)`` float32.
 
-    def angles(at: te.Tensor, frequency: te.Tensor) -> te.Tensor:
+    Args:
+        start: ``(1,)`` int32: the first position.
+        count: How many.
+        frequencies: As :func:`inverse_frequencies` returns them.
+    """
+
+    def angles(first: te.Tensor, frequency: te.Tensor) -> te.Tensor:
         return te.compute(
-            (at.shape[0], frequency.shape[0]),
-            lambda i, k: at[i].astype("float32") * frequency[k],
+            (count, frequency.shape[0]),
+            lambda i, k: (first[0] + i.astype("int32")).astype("float32") * frequency[k],
             name="angles",
         )
 
@@ -41,36 +48,35 @@ def rotary_table(positions: nn.Tensor, frequencies: npt.NDArray[np.float32]) -> 
         )
 
     turns = nn.op.tensor_expr_op(
-        angles, "rotary_angles", [positions, nn.Tensor.from_const(frequencies)]
+        angles, "rotary_angles", [start, nn.Tensor.from_const(frequencies)]
     )
     return each(tirx.cos, "cosines"), each(tirx.sin, "sines")
 
 
-def rotate(qkv: nn.Tensor, table: RotaryTable, turning: int) -> nn.Tensor:
-    """Rotate the first `turning` heads of ``(1, n, heads, head_dim)``; the others pass.
+def rotated(
+    x: tirx.Buffer,
+    place: tuple[tirx.Expr, tirx.Expr],
+    channel: tirx.Expr,
+    cos: tirx.Buffer,
+    sin: tirx.Buffer,
+) -> tirx.Expr:
+    """Return one channel of a head, rotated.
 
     A head's first half holds the real parts of its pairs and its second half the imaginary ones.
+
+    Args:
+        x: ``(n, heads, head_dim)`` float32.
+        place: The position's row and the head.
+        channel: The channel.
+        cos: ``(n, head_dim/2)`` float32.
+        sin: The same.
     """
-    batch, length, heads, head_dim = qkv.shape
-    half = head_dim // 2
-
-    def turned(x: te.Tensor, cos: te.Tensor, sin: te.Tensor) -> te.Tensor:
-        def value(
-            b: tirx.Var, i: tirx.Var, head: tirx.Var, part: tirx.Var, k: tirx.Var
-        ) -> tirx.Expr:
-            real, imaginary = x[b, i, head, 0, k], x[b, i, head, 1, k]
-            return tirx.if_then_else(
-                head < turning,
-                tirx.if_then_else(
-                    part == 0,
-                    real * cos[i, k] - imaginary * sin[i, k],
-                    imaginary * cos[i, k] + real * sin[i, k],
-                ),
-                x[b, i, head, part, k],
-            )
-
-        return te.compute(x.shape, value, name="turned")
-
-    pairs = nn.op.reshape(qkv, (batch, length, heads, 2, half))
-    result = nn.op.tensor_expr_op(turned, "rotate", [pairs, *table])
-    return nn.op.reshape(result, (batch, length, heads, head_dim))
+    row, head = place
+    half = cos.shape[1]
+    pair = channel % half
+    real, imaginary = x[row, head, pair], x[row, head, pair + half]
+    return tirx.if_then_else(
+        channel < half,
+        real * cos[row, pair] - imaginary * sin[row, pair],
+        imaginary * cos[row, pair] + real * sin[row, pair],
+    )

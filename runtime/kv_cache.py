@@ -1,51 +1,56 @@
-"""One sequence in TVM's paged KV cache.
+"""The KV cache of one sequence: pools of pages that the compiled functions write into.
 
-The cache stores keys and values page by page; a sequence is a list of pages. A chat is one
-sequence: what it has read stays, and a rewind drops positions from its end.
+A sequence is a list of pages, and position p lies in slot ``p % page_size`` of page
+``table[p // page_size]``. Memory is asked of the system for the whole capacity, but the system
+gives it page by page, as the positions come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
+from mvlm.runtime.aligned import aligned_empty
 from mvlm.runtime.errors import ContextError
 from mvlm.runtime.ffi import tvm_ffi
-from mvlm.runtime.loader import global_function
-
-_PAGE_SIZE = 16  # what the attention kernels are compiled for
-_SEQUENCE = 0
+from mvlm.runtime.machine import available_memory_bytes
+from mvlm.runtime.settings import CacheSpec
 
 
 class KVCache:
     """Keys and values of one sequence.
 
     Args:
-        create: The compiled function ``create_kv_cache``.
+        spec: What a page is made of.
         capacity: Positions that fit.
-        chunk: Positions that one prefill may append.
+
+    Raises:
+        ContextError: There is too little memory.
+
+    Attributes:
+        capacity: Positions that fit.
+        length: Positions that are taken.
     """
 
-    def __init__(self, create: Callable[..., Any], capacity: int, chunk: int) -> None:
-        sizes = (1, capacity, chunk, _PAGE_SIZE, 0)
-        self.state = create(*(tvm_ffi.Shape((size,)) for size in sizes))
+    def __init__(self, spec: CacheSpec, capacity: int) -> None:
+        _check_memory(spec, capacity)
         self.capacity = capacity
-        self._begin = global_function("vm.builtin.kv_state_begin_forward")
-        self._end = global_function("vm.builtin.kv_state_end_forward")
-        self._pop = global_function("vm.builtin.kv_state_popn")
-        self._count = global_function("vm.builtin.attention_kv_cache_get_sequence_length")
-        global_function("vm.builtin.kv_state_add_sequence")(self.state, _SEQUENCE)
-
-    @property
-    def length(self) -> int:
-        """Positions that are taken.
-
-        Asked of the cache itself: a count of our own would be wrong after an interruption that
-        comes just between the cache's work and the counting.
-        """
-        length: int = self._count(self.state, _SEQUENCE)
-        return length
+        self.length = 0
+        pages = -(-capacity // spec.page_size)
+        # The numbers that a call reads: the compiled functions see them through this memory.
+        self._start = aligned_empty((1,), "int32")
+        self._table = aligned_empty((pages,), "int32")
+        self._table[:] = np.arange(pages)
+        pools = [
+            aligned_empty((pages, *tensor.shape), tensor.dtype)
+            for _ in range(spec.layers)
+            for tensor in spec.tensors
+        ]
+        arrays = (self._start, self._table, *pools)
+        self._argument = tvm_ffi.convert([tvm_ffi.from_dlpack(array) for array in arrays])
 
     def require(self, count: int) -> None:
         """Check that `count` more positions fit.
@@ -61,27 +66,37 @@ class KVCache:
 
     @contextmanager
     def appending(self, count: int) -> Iterator[Any]:
-        """Let the functions called within append `count` positions.
+        """Let the function called within append `count` positions.
 
-        They are taken from the start on. A call that is interrupted may have filled some layers'
-        and not others'; the caller then drops them all with :meth:`rewind`.
+        They are taken once it has returned: a call that is interrupted may have filled some
+        layers' pages, and the next writes over them.
+
+        Yields:
+            The functions' argument ``cache``.
 
         Raises:
             ContextError: They do not fit.
         """
         self.require(count)
-        self._begin(self.state, tvm_ffi.Shape((_SEQUENCE,)), tvm_ffi.Shape((count,)))
-        try:
-            yield self.state
-        finally:
-            self._end(self.state)
+        self._start[0] = self.length
+        yield self._argument
+        self.length += count
 
     def rewind(self, length: int) -> None:
         """Forget all positions from `length` on."""
-        surplus = self.length - length
-        if surplus > 0:
-            self._pop(self.state, _SEQUENCE, surplus)
+        self.length = min(self.length, length)
 
     def clear(self) -> None:
         """Forget everything."""
         self.rewind(0)
+
+
+def _check_memory(spec: CacheSpec, capacity: int) -> None:
+    needed, free = spec.nbytes(capacity), available_memory_bytes()
+    if free is not None and needed > free:
+        raise ContextError(
+            f"there is too little memory for {capacity} positions",
+            expected=f"{needed / 1e6:.0f} MB",
+            found=f"{free / 1e6:.0f} MB free",
+            fix="Close other programs, or ask for a shorter context.",
+        )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.runtime.aligned import aligned
 from mvlm.runtime.artifact import Manifest, map_weights, open_artifact
 from mvlm.runtime.errors import PromptError, UsageError
 from mvlm.runtime.ffi import tvm_ffi
@@ -18,8 +19,6 @@ from mvlm.runtime.machine import read_machine
 from mvlm.runtime.settings import ChatSettings, read_settings
 
 FloatArray = npt.NDArray[np.float32]
-
-_ALIGNMENT = 64
 
 
 class Model:
@@ -51,12 +50,13 @@ class Model:
 
         Raises:
             UsageError: The model was not trained for so many positions.
+            ContextError: There is too little memory for them.
         """
         settings = self.settings
         wanted = settings.context if capacity is None else capacity
         if not 1 <= wanted <= settings.context:
             raise UsageError("context", expected=f"1 to {settings.context}", found=wanted)
-        return KVCache(self._function("create_kv_cache"), wanted, settings.prefill_chunk)
+        return KVCache(settings.cache, wanted)
 
     def vision_features(self, pixels: FloatArray) -> FloatArray:
         """Encode pixels ``(1, 3, S, S)`` into patch features ``(1, patches, C)``."""
@@ -98,8 +98,8 @@ class Model:
         rows = []
         for start in range(0, count, chunk):
             part = np.ascontiguousarray(embeddings[:, start : start + chunk])
-            with cache.appending(part.shape[1]) as state:
-                rows.append(self._call(name, part, state)[0])
+            with cache.appending(part.shape[1]) as pages:
+                rows.append(self._call(name, part, pages)[0])
         return np.concatenate(rows) if all_logits else rows[-1]
 
     def decode(self, token: int, cache: KVCache) -> FloatArray:
@@ -110,8 +110,8 @@ class Model:
             ContextError: The cache is full.
         """
         ids = self._checked_ids([token])
-        with cache.appending(1) as state:
-            logits: FloatArray = self._call("decode", ids.astype(np.int32)[None], state)[0]
+        with cache.appending(1) as pages:
+            logits: FloatArray = self._call("decode", ids.astype(np.int32)[None], pages)[0]
         return logits
 
     def _checked_ids(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -136,23 +136,8 @@ class Model:
         return np.ascontiguousarray(pixels)
 
     def _call(self, name: str, argument: npt.NDArray[Any], *rest: Any) -> FloatArray:
-        tensor = tvm_ffi.from_dlpack(_aligned(argument))
+        tensor = tvm_ffi.from_dlpack(aligned(argument))
         result = self._function(name)(tensor, *rest, self._weights)
         # The allocator hands the tensor's memory out again once the tensor is gone: copy.
         array: FloatArray = np.from_dlpack(result).astype(np.float32, copy=True)
         return array
-
-
-def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the array at an address that compiled code may read whole vectors from.
-
-    TVM's code assumes that every tensor begins at a multiple of 64 bytes and reads with
-    instructions that fault otherwise; NumPy promises 16.
-    """
-    if array.ctypes.data % _ALIGNMENT == 0 and array.flags.c_contiguous:
-        return array
-    room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy

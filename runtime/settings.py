@@ -2,16 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mvlm.runtime.artifact.document import Document, build, read_document
 from mvlm.runtime.artifact.layout import CHAT, MAX_CONTEXT
 from mvlm.runtime.image import ImageSpec
 
 _MAX_WIDTH = 1 << 20
+_CACHE_DTYPES = ("float32", "float16", "int8")
+_MAX_CACHE_EXTENT = 1 << 10
+_MAX_CACHE_TENSORS = 8
+
+
+@dataclass(frozen=True)
+class PageTensor:
+    """One tensor of a page of the KV cache, in one layer: its dtype and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _CACHE_DTYPES:
+            raise ValueError(f"the KV cache has the dtype {self.dtype!r}")
+        if not self.shape or any(not 0 <= extent <= _MAX_WIDTH for extent in self.shape):
+            raise ValueError(f"the KV cache has the shape {self.shape}")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """The KV cache: for every layer, a pool of pages of these tensors.
+
+    Attributes:
+        layers: Of the decoder.
+        page_size: Positions of a page.
+        tensors: One page's, of one layer.
+    """
+
+    layers: int
+    page_size: int
+    tensors: tuple[PageTensor, ...]
+
+    def __post_init__(self) -> None:
+        for name, value in (("layers", self.layers), ("page_size", self.page_size)):
+            if not 1 <= value <= _MAX_CACHE_EXTENT:
+                raise ValueError(f"the KV cache has {name} {value}")
+        if not 1 <= len(self.tensors) <= _MAX_CACHE_TENSORS:
+            raise ValueError(f"the KV cache has {len(self.tensors)} tensors")
+
+    def nbytes(self, positions: int) -> int:
+        """Bytes of the pages that `positions` take."""
+        page = sum(tensor.nbytes for tensor in self.tensors)
+        return -(-positions // self.page_size) * page * self.layers
 
 
 @dataclass(frozen=True)
@@ -29,6 +81,7 @@ class ChatSettings:
         prefill_chunk: Positions that one call of ``prefill`` takes at the most.
         image: How a picture becomes pixels, or None for a model of text only.
         image_tokens: Positions that a picture takes.
+        cache: What the KV cache is made of.
     """
 
     template: str
@@ -41,6 +94,7 @@ class ChatSettings:
     prefill_chunk: int
     image: ImageSpec | None
     image_tokens: int
+    cache: CacheSpec
 
     def __post_init__(self) -> None:
         most = MAX_CONTEXT if self.image is not None else 0
@@ -74,6 +128,17 @@ def read_settings(folder: Path) -> ChatSettings:
     return build(document.where, lambda: _parse(document))
 
 
+def _parse_cache(document: Document) -> CacheSpec:
+    return CacheSpec(
+        layers=document.get("layers", int),
+        page_size=document.get("page_size", int),
+        tensors=tuple(
+            PageTensor(tensor.get("dtype", str), tensor.list_of("shape", int))
+            for tensor in document.children("tensors")
+        ),
+    )
+
+
 def _parse(document: Document) -> ChatSettings:
     image: Mapping[str, Any] | None = document.values.get("image")
     return ChatSettings(
@@ -87,4 +152,5 @@ def _parse(document: Document) -> ChatSettings:
         prefill_chunk=document.get("prefill_chunk", int),
         image=None if image is None else ImageSpec.from_json(document.get("image", dict)),
         image_tokens=document.get("image_tokens", int),
+        cache=_parse_cache(document.child("cache")),
     )

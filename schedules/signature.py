@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -21,3 +22,41 @@ def is_single_row(buffer: Any) -> bool:
     """Whether a buffer type's first extent is known to be one."""
     first = buffer.shape[0]
     return isinstance(first, int | tirx.IntImm) and int(first) == 1
+
+
+@dataclass(frozen=True)
+class CacheTypes:
+    """What an operation on the KV cache works on.
+
+    Attributes:
+        is_single_row: Whether one new position is all.
+        heads: Query heads.
+        kv_heads: Heads of keys and values.
+        head_dim: Channels of a head.
+        page_size: Positions of a page.
+        storage: The dtype of keys and values.
+        scale_slots: Positions of a page that have scales: all of them, or none.
+    """
+
+    is_single_row: bool
+    heads: int
+    kv_heads: int
+    head_dim: int
+    page_size: int
+    storage: str
+    scale_slots: int
+
+
+def cache_types(definition: tirx.PrimFunc) -> CacheTypes:
+    """Read the parameters of an operation on the KV cache."""
+    qkv, _, _, _, _, keys, _, scales, *_ = parameter_types(definition)
+    kv_heads, head_dim, page_size = (int(extent) for extent in keys.shape[1:])
+    return CacheTypes(
+        is_single_row=is_single_row(qkv),
+        heads=int(qkv.shape[1]) - 2 * kv_heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        page_size=page_size,
+        storage=str(keys.dtype),
+        scale_slots=int(scales.shape[-1]),
+    )

@@ -27,14 +27,20 @@ class Shelf:
         return folder if folder.exists() else write_random_checkpoint(folder, family, seed=0)
 
     def artifact(
-        self, family: str, quantization: str = "q0f32", vision: str | None = None, **options: Any
+        self,
+        family: str,
+        quantization: str = "q0f32",
+        vision: str | None = None,
+        cache: str | None = None,
+        **options: Any,
     ) -> Path:
         """Return the artifact of a family; `options` are those of `plan_job`."""
-        named = options | ({"vision": vision} if vision else {})
+        schemes = {"vision": vision, "cache": cache}
+        named = options | {part: scheme for part, scheme in schemes.items() if scheme}
         suffix = "-".join(f"{key}={value}" for key, value in sorted(named.items()))
         folder = self._folder / "-".join(filter(None, (family, quantization, suffix)))
         if not folder.exists():
             checkpoint = self.checkpoint(family)
-            schemes = plan_quantization(quantization, vision=vision)
-            compile_job(plan_job(checkpoint, quantization=schemes, **options), folder)
+            planned = plan_quantization(quantization, vision=vision, cache=cache)
+            compile_job(plan_job(checkpoint, quantization=planned, **options), folder)
         return folder

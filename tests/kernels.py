@@ -77,8 +77,7 @@ def compiled(
     function: tirx.PrimFunc,
 ) -> Callable[[Sequence[Array], tuple[int, ...]], Array]:
     """Compile a TensorIR function for this machine; its last argument is the float32 output."""
-    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    executable = tvm.compile(module, target=_target())["main"]
+    executable = build(function)
 
     def call(inputs: Sequence[Array], out_shape: tuple[int, ...]) -> Array:
         # Filled, so that an element that is never written shows.
@@ -87,6 +86,13 @@ def compiled(
         return out.numpy()
 
     return call
+
+
+def build(function: tirx.PrimFunc) -> Callable[..., None]:
+    """Compile a TensorIR function for this machine, to be called with TVM's tensors."""
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    executable: Callable[..., None] = tvm.compile(module, target=_target())["main"]
+    return executable
 
 
 @functools.cache

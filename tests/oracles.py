@@ -70,3 +70,30 @@ def depthwise_convolution(x: Array, taps: Array, stride: int) -> Array:
             window = padded[row * stride :, column * stride :][:3, :3]
             out[row, column] = (window.reshape(9, -1) * taps).sum(0)
     return out
+
+
+def rotate(x: Array, positions: Array, theta: float = 10000.0) -> Array:
+    """Heads ``(n, heads, head_dim)`` turned by their positions, halves as complex numbers."""
+    half = x.shape[-1] // 2
+    angles = np.asarray(positions)[:, None, None] * theta ** (-np.arange(half) / half)
+    turned = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles)
+    return np.concatenate([turned.real, turned.imag], -1)
+
+
+def causal_attention(queries: Array, keys: Array, values: Array) -> Array:
+    """The last positions' queries attend to all positions up to their own; heads second."""
+    new, heads = queries.shape[:2]
+    keys, values = (np.repeat(each, heads // each.shape[1], 1) for each in (keys, values))
+    scores = np.einsum("ihd,jhd->hij", queries, keys) / np.sqrt(queries.shape[-1])
+    seen = np.arange(len(keys)) <= np.arange(len(keys) - new, len(keys))[:, None]
+    scores = np.where(seen, scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("hij,jhd->ihd", weights, values)
+
+
+def int8_vectors(x: Array) -> tuple[Array, Array]:
+    """Vectors ``(..., head_dim)`` as int8 and a float32 scale each."""
+    extreme = np.abs(x.astype(np.float32)).max(-1)
+    inverse = np.where(extreme < 1e-30, 0, np.float32(127) / np.maximum(extreme, 1e-30))
+    return np.rint(x * inverse[..., None]).astype(np.int8), extreme / np.float32(127)

@@ -19,6 +19,7 @@ from mvlm.cli.shared.terminal import note
 from mvlm.runtime.errors import UsageError
 
 # A checkpoint's marks, as the manifest is an artifact's.
+# The second is mlc-llm's; `models.config.mlc` names it too, but takes long to import.
 _CONFIGS = ("config.json", "mlc-chat-config.json")
 _PATIENCE_SECONDS = 60
 

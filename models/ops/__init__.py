@@ -9,6 +9,14 @@ marked opaque, fusion leaves it alone until then.
 from mvlm.models.ops.attention import attention
 from mvlm.models.ops.convolution import depthwise_convolution
 from mvlm.models.ops.embedding import embedding
+from mvlm.models.ops.kv_cache import append_to_cache, cached_attention
 from mvlm.models.ops.linear import linear
 
-__all__ = ["attention", "depthwise_convolution", "embedding", "linear"]
+__all__ = [
+    "append_to_cache",
+    "attention",
+    "cached_attention",
+    "depthwise_convolution",
+    "embedding",
+    "linear",
+]

@@ -6,12 +6,9 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models.ops.definition import define, row_count
+from mvlm.models.ops.int8 import LARGEST_INT8, inverse_scale
 from mvlm.models.ops.stored import attributes, stored_placeholders, stored_value
 from mvlm.models.quantization import GROUP_SIZE, Scheme, Storage
-
-_LARGEST_INT8 = 127
-# Below this a group counts as zeros: 127 divided by its extreme would be infinite.
-_LEAST_EXTREME = 1e-30
 
 
 def linear(x: nn.Tensor, weight: tuple[nn.Tensor, ...], scheme: Scheme) -> nn.Tensor:
@@ -103,14 +100,11 @@ def _quantize(rows: object, width: int) -> tirx.PrimFunc:
     extreme = te.compute((m, groups), lambda i, g: te.max(magnitude(i, g), axis=k), name="extreme")
 
     def level(i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
-        top = extreme[i, j // GROUP_SIZE]
-        inverse = tirx.if_then_else(
-            top < _LEAST_EXTREME, tirx.const(0, "float32"), float(_LARGEST_INT8) / top
-        )
+        inverse = inverse_scale(extreme[i, j // GROUP_SIZE])
         return tirx.nearbyint(x[i, j] * inverse).astype("int8")
 
     integers = te.compute((m, width), level, name="integers")
     scales = te.compute(
-        (m, groups), lambda i, g: extreme[i, g] / float(_LARGEST_INT8), name="scales"
+        (m, groups), lambda i, g: extreme[i, g] / float(LARGEST_INT8), name="scales"
     )
     return define("quantize_rows", [x, integers, scales])

@@ -23,8 +23,8 @@ class LDPNet(nn.Module):
         name, width = "model.mm_projector.model", config.out_features
         self.first = Linear((f"{name}.mlp.1",), config.in_features, width, scheme, bias=True)
         self.second = Linear((f"{name}.mlp.3",), width, width, scheme, bias=True)
-        self.same = InvertedResidual(f"{name}.mb_block.1.block", width, grid, 1, scheme)
-        self.down = InvertedResidual(f"{name}.mb_block.2.block", width, grid, 2, scheme)
+        self.same = InvertedResidual(f"{name}.mb_block.1.block", config, grid, 1, scheme)
+        self.down = InvertedResidual(f"{name}.mb_block.2.block", config, grid, 2, scheme)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Project and halve the grid."""
@@ -35,11 +35,14 @@ class LDPNet(nn.Module):
 class InvertedResidual(nn.Module):
     """MobileNetV3's block (Howard et al. 2019, figure 4) with LayerNorm for BatchNorm."""
 
-    def __init__(self, name: str, channels: int, grid: int, stride: int, scheme: Scheme) -> None:
+    def __init__(
+        self, name: str, config: ProjectorConfig, grid: int, stride: int, scheme: Scheme
+    ) -> None:
+        channels = config.out_features
         self.has_residual = stride == 1
         self.depthwise = DepthwiseConvolution(f"{name}.0.0", channels, grid, stride=stride)
         self.norm1 = LayerNorm(f"{name}.0.1", channels, _NORM_EPS)
-        self.squeeze_excite = SqueezeExcite(f"{name}.1", channels, scheme)
+        self.squeeze_excite = SqueezeExcite(f"{name}.1", config, scheme)
         self.pointwise = Linear((f"{name}.2.0",), channels, channels, scheme, bias=False)
         self.norm2 = LayerNorm(f"{name}.2.1", channels, _NORM_EPS)
 
@@ -53,8 +56,8 @@ class InvertedResidual(nn.Module):
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate computed from all channels' means (Hu et al. 2018)."""
 
-    def __init__(self, name: str, channels: int, scheme: Scheme) -> None:
-        squeezed = _round_to_eight(channels // 4)
+    def __init__(self, name: str, config: ProjectorConfig, scheme: Scheme) -> None:
+        channels, squeezed = config.out_features, config.squeeze_channels
         self.reduce = Linear((f"{name}.fc1",), channels, squeezed, scheme, bias=True)
         self.expand = Linear((f"{name}.fc2",), squeezed, channels, scheme, bias=True)
 
@@ -64,9 +67,3 @@ class SqueezeExcite(nn.Module):
         mean = nn.op.sum(x, axis=1, keepdims=True) * (1.0 / tokens)
         gate = self.expand(ACTIVATIONS["relu"](self.reduce(mean)))
         return x * ACTIVATIONS["hardsigmoid"](gate)
-
-
-def _round_to_eight(channels: int) -> int:
-    """Round to a multiple of 8 but never down by more than a tenth, as MobileNetV3 does."""
-    rounded = max(8, (channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -5,7 +5,9 @@ A file is laid out first, with a hole for every tensor's bytes, and the holes ar
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -138,7 +140,10 @@ def _lay_out_torch(path: Path, tensors: Mapping[str, TensorInfo]) -> Offsets:
             for name, info in tensors.items()
         }
     with torch.serialization.skip_data(materialize_fake_tensors=True):
-        torch.save(hollow, path)
+        try:
+            torch.save(hollow, path)
+        except RuntimeError as error:  # torch does not say which of the system's errors it met
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         # Storages are numbered in the order in which they were met.
         records = {

@@ -11,8 +11,6 @@ from mvlm.runtime.artifact.layout import KERNELS
 def read_kernel_calls(folder: Path) -> dict[str, dict[str, int]]:
     """Read, for every function of an artifact, how often it calls each kernel.
 
-    The kernels of ``create_kv_cache`` are those that the cache calls.
-
     Raises:
         ArtifactError: The file breaks the format.
     """

@@ -26,8 +26,8 @@ from mvlm.runtime.artifact.layout import (
 )
 from mvlm.runtime.errors import ArtifactError
 
-SCHEMA_VERSION = 2
-_PARTS = ("language", "embedding", "head", "vision")
+SCHEMA_VERSION = 3
+_PARTS = ("language", "embedding", "head", "vision", "cache")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -91,7 +91,8 @@ class Manifest:
     Attributes:
         model: Name, family, shape and parameter count, for people and programs.
         quantization: The schemes of the decoder's layers (``language``), of its embedding table
-            and output head (``embedding``, ``head``) and of tower and projector (``vision``).
+            and output head (``embedding``, ``head``) and of tower and projector (``vision``), and
+            the KV cache's storage (``cache``).
         target: What it was compiled for.
         abi: The versions that it needs.
         files: Every file but the manifest itself.

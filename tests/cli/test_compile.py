@@ -31,7 +31,8 @@ def test_writes_an_artifact_and_says_so(shelf: Shelf, tmp_path: Path) -> None:
             "digest": manifest.digest,
             "bytes": sum(entry.size for entry in manifest.files),
             "target": "host",
-            "quantization": dict.fromkeys(("language", "embedding", "head", "vision"), "q0f16"),
+            "quantization": dict.fromkeys(("language", "embedding", "head", "vision"), "q0f16")
+            | {"cache": "float16"},
         }.items()
     )
     assert result.json["seconds"] > 0
@@ -67,6 +68,7 @@ def test_each_adapter_makes_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
         (("--vision-quant", "q1"), 2, "unknown quantization"),
         (("--embedding-quant", "q1"), 2, "unknown quantization"),
         (("--head-quant", "q1"), 2, "unknown quantization"),
+        (("--kv-cache", "q4"), 2, "storage of the KV cache: expected float32 or float16 or int8"),
         (("--rounding", "up"), 2, "unknown rounding: expected nearest or search"),
         (("--lora", "nowhere"), 2, "is not the folder of an adapter"),
         (("--share", "nowhere"), 1, "is not an artifact"),

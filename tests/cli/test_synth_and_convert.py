@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mvlm.compile.staging import staged_folder
 from mvlm.models import family
 from mvlm.models.config import read_config
 from tests.artifacts import Shelf
-from tests.cli.command_line import mvlm
+from tests.cli.command_line import Result, mvlm
 from tests.models.test_release import SMALL
 
 
@@ -106,3 +114,71 @@ def test_chat_takes_a_folder_in_mlcs_format(
     ]
     assert len(answers[0]) == 3
     assert answers[0] == answers[1]
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes: to a program it looks like a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [1_000, 60_000, 150_000])
+@pytest.mark.parametrize("arguments", [(), ("--format", "safetensors")], ids=["bin", "safetensors"])
+def test_synth_on_a_full_disk(
+    small: str, tmp_path: Path, arguments: tuple[str, ...], size: int
+) -> None:
+    with files_of_at_most(size):
+        result = mvlm("synth", small, "-o", tmp_path / "place", *arguments)
+    check_full(result, tmp_path)
+
+
+@pytest.mark.parametrize("size", [1_000, 200_000])
+@pytest.mark.parametrize("to", ["mlc", "gguf", "onnx"])
+def test_convert_on_a_full_disk(shelf: Shelf, tmp_path: Path, to: str, size: int) -> None:
+    checkpoint = shelf.checkpoint("ldpnet")
+    with files_of_at_most(size):
+        result = mvlm("convert", checkpoint, "--to", to, "-o", tmp_path / "place")
+    check_full(result, tmp_path)
+
+
+def check_full(result: Result, folder: Path) -> None:
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: cannot write ")
+    assert "no space left on the disk" in result.stderr
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("verb", ["synth", "convert"])
+def test_ended_halfway(verb: str, ending: signal.Signals, tmp_path: Path) -> None:
+    """Nothing is taken for a whole checkpoint, and the next run sweeps up."""
+    model = "MobileLLaMA-1.4B"
+    place, source = tmp_path / "place", tmp_path / "source"
+    if verb == "convert":
+        assert mvlm("synth", model, "--layers", "1", "-o", source).exit_code == 0
+        arguments = ["convert", str(source), "--to", "gguf"]
+    else:
+        arguments = ["synth", model, "--layers", "1"]
+    command = [sys.executable, "-m", "mvlm.cli", *arguments, "-o", str(place)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as child:
+        while child.poll() is None and not is_halfway(tmp_path):
+            time.sleep(0.002)
+        child.send_signal(ending)
+    assert child.returncode == (-signal.SIGKILL if ending == signal.SIGKILL else 130)
+    assert not place.exists()
+    with staged_folder(place, mark=None):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} <= {"place", "source"}
+
+
+def is_halfway(folder: Path) -> bool:
+    """Whether a megabyte has been written to a folder that is being prepared."""
+    files = folder.glob(".place.staging-*/content/*")
+    with contextlib.suppress(FileNotFoundError):
+        return any(file.stat().st_blocks > 2048 for file in files)
+    return False

@@ -41,13 +41,13 @@ def edit(path: Path, **changes: Any) -> None:
 def test_what_is_left_open_is_settled(checkpoint: Path) -> None:
     job = plan_job(checkpoint)
     everywhere = dict.fromkeys(("language", "embedding", "head"), "q4a8")
-    assert job.quantization.names() == everywhere | {"vision": "q0f16"}
+    assert job.quantization.names() == everywhere | {"vision": "q0f16", "cache": "int8"}
     assert (job.target, job.context, job.prefill_chunk) == ("host", 2048, 512)
     assert job.name == "model"
     assert job.config == read_config(checkpoint)
-    assert set(plan_job(checkpoint, quantization="q0f32").quantization.names().values()) == {
-        "q0f32"
-    }
+    plain = plan_job(checkpoint, quantization="q0f32").quantization.names()
+    assert plain.pop("cache") == "float32"
+    assert set(plain.values()) == {"q0f32"}
     small = plan_job(checkpoint, context=100)
     assert (small.context, small.prefill_chunk) == (100, 100)
 
@@ -155,6 +155,7 @@ def test_key_changes_with(checkpoint: Path, change: str) -> None:
         {"quantization": plan_quantization(vision="q4f16_1")},
         {"quantization": plan_quantization(embedding="q8a8")},
         {"quantization": plan_quantization(head="q8a8")},
+        {"quantization": plan_quantization(cache="float16")},
         {"quantization": plan_quantization(rounding="nearest")},
         {"allow_nonfinite": True},
         {"context": 1024},

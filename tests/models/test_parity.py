@@ -194,10 +194,26 @@ ALL_FOUR_BITS = Rounded("q4f16_1", "q4f16_1", to_q4, to_q4)
 )
 def test_rounded_weights(shelf: Shelf, tmp_path: Path, family: str, rounded: Rounded) -> None:
     checkpoint = write_rounded(shelf.checkpoint(family), tmp_path, rounded.language, rounded.vision)
-    artifact = shelf.artifact(family, rounded.quantization, rounded.vision_quantization)
+    schemes = (rounded.quantization, rounded.vision_quantization)
+    # Keys and values are not rounded in the reference.
+    artifact = shelf.artifact(family, *schemes, cache="float32")
     pair = make_pair(artifact, checkpoint)
     pair.check_stages()
     pair.check_greedy()
+
+
+@pytest.mark.parametrize(
+    ("cache", "least", "most"), [("float16", 1e-5, 3e-3), ("int8", 1e-3, 1.2e-1)]
+)
+@pytest.mark.parametrize("family", ["ldpnet", "linear"])
+def test_rounded_keys_and_values(
+    shelf: Shelf, family: str, cache: str, least: float, most: float
+) -> None:
+    """They move logits, whose spread is about 2, by what their digits come to and not more."""
+    pair = make_pair(shelf.artifact(family, cache=cache), shelf.checkpoint(family))
+    _, reading, _ = pair.read()
+    logits = pair.reference.prefill_logits(pair.ids, pair.pixels)[-1]
+    assert least < largest_difference(reading.logits, logits) < most
 
 
 def test_rounding_shows(shelf: Shelf) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mvlm.runtime.artifact.layout import CHAT
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.image import ImageSpec
-from mvlm.runtime.settings import ChatSettings, read_settings
+from mvlm.runtime.settings import CacheSpec, ChatSettings, PageTensor, read_settings
 from tests.artifacts import Shelf
 
 IMAGE = ImageSpec(56, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "pad")
@@ -29,7 +29,9 @@ SETTINGS = ChatSettings(
     prefill_chunk=512,
     image=IMAGE,
     image_tokens=4,
+    cache=CacheSpec(2, 64, (PageTensor("int8", (2, 64, 64)), PageTensor("float32", (2, 2, 0)))),
 )
+CACHE = SETTINGS.to_json()["cache"]
 
 
 def write(folder: Path, values: Any) -> Path:
@@ -90,6 +92,17 @@ def test_the_compiler_writes_what_the_checkpoint_says(shelf: Shelf) -> None:
         ("image", IMAGE.to_json() | {"std": [0, 1, 1]}),
         ("image", IMAGE.to_json() | {"aspect": "stretch"}),
         ("image", IMAGE.to_json() | {"surprise": 1}),
+        ("cache", None),
+        ("cache", CACHE | {"layers": 0}),
+        ("cache", CACHE | {"layers": 1 << 40}),
+        ("cache", CACHE | {"page_size": 0}),
+        ("cache", CACHE | {"page_size": True}),
+        ("cache", CACHE | {"tensors": []}),
+        ("cache", CACHE | {"tensors": [{"dtype": "int8", "shape": [1]}] * 9}),
+        ("cache", CACHE | {"tensors": [{"dtype": "object", "shape": [1]}]}),
+        ("cache", CACHE | {"tensors": [{"dtype": "int8", "shape": []}]}),
+        ("cache", CACHE | {"tensors": [{"dtype": "int8", "shape": [-1]}]}),
+        ("cache", CACHE | {"tensors": [{"dtype": "int8", "shape": [1 << 40]}]}),
     ],
 )
 def test_values_that_cannot_be(tmp_path: Path, key: str, value: object) -> None:

@@ -1,0 +1,101 @@
+"""The KV cache's layout: pages of keys and values, and how a position's are stored.
+
+The cache is a pool of pages for each layer, and a sequence is a list of pages, its page table
+(PagedAttention, arXiv 2309.06180, section 4). Position p lies in slot ``p % 64`` of page
+``table[p // 64]``. A page holds, for each KV head, its keys channel by channel, so that scores
+are vectorized over positions, and its values position by position, so that their weighted sum is
+vectorized over channels:
+
+===========  ==================================  ==============================
+tensor       shape                               dtype
+===========  ==================================  ==============================
+keys         (pages, kv_heads, head_dim, 64)     the storage's
+values       (pages, kv_heads, 64, head_dim)     the storage's
+scales       (pages, kv_heads, 2, 64)            float32
+===========  ==================================  ==============================
+
+An ``int8`` vector of a head is ``x ~ integer * scale`` with ``scale = max|x| / 127``; the keys'
+scales come first. Floats have none: the last extent is zero. Keys are stored rotated. Nothing is
+promised of slots that no position has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mvlm.models.config import LlamaConfig
+from mvlm.runtime.errors import UsageError
+from mvlm.runtime.settings import CacheSpec, PageTensor
+
+# Whole vectors on every CPU, and little to copy where two sequences part.
+PAGE_SIZE = 64
+
+CACHE_STORAGES = ("float32", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class CacheLayout:
+    """The layout of a decoder's cache.
+
+    Attributes:
+        layers: Of the decoder.
+        kv_heads: Of each layer.
+        head_dim: Channels of a head.
+        storage: One of :data:`CACHE_STORAGES`.
+    """
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    storage: str
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether what is stored are integers."""
+        return self.storage == "int8"
+
+    @property
+    def scale_slots(self) -> int:
+        """Positions of a page that have scales: all of them, or none."""
+        return PAGE_SIZE if self.has_scales else 0
+
+    @property
+    def tensors(self) -> tuple[PageTensor, ...]:
+        """One page's tensors of one layer."""
+        heads, width, size = self.kv_heads, self.head_dim, PAGE_SIZE
+        return (
+            PageTensor(self.storage, (heads, width, size)),
+            PageTensor(self.storage, (heads, size, width)),
+            PageTensor("float32", (heads, 2, self.scale_slots)),
+        )
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Bytes that a position takes in all layers."""
+        return self.spec().nbytes(PAGE_SIZE) // PAGE_SIZE
+
+    def spec(self) -> CacheSpec:
+        """Return what the runtime must know of it."""
+        return CacheSpec(self.layers, PAGE_SIZE, self.tensors)
+
+
+def check_storage(storage: str) -> str:
+    """Return the name of a storage.
+
+    Raises:
+        UsageError: It is unknown.
+    """
+    if storage not in CACHE_STORAGES:
+        raise UsageError(
+            "unknown storage of the KV cache",
+            expected=" or ".join(CACHE_STORAGES),
+            found=repr(storage),
+        )
+    return storage
+
+
+def cache_layout(config: LlamaConfig, storage: str) -> CacheLayout:
+    """Return the layout of a decoder's cache."""
+    return CacheLayout(
+        config.num_hidden_layers, config.num_key_value_heads, config.head_dim, storage
+    )

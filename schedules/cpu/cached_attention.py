@@ -1,0 +1,176 @@
+"""Causal attention over the KV cache on a CPU: a head's pages go by once, softmax on the way.
+
+A block of queries of one head takes page after page: scores, vectorized over positions; the
+largest so far, by which what has been summed is rescaled when it grows; the weighted sum of the
+values, vectorized over channels (the online softmax of FlashAttention, arXiv 2205.14135,
+section 3.1). A page is read once for a block, and nothing is kept that grows with the context.
+
+One token has a block of one query, whose registers hold more positions and channels instead.
+Heads are shared between the threads.
+"""
+
+from __future__ import annotations
+
+from math import e, log2
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from mvlm.schedules.cpu.exponential import exp2
+from mvlm.schedules.cpu.vectors import columns, lanes
+from mvlm.schedules.signature import cache_types
+
+_ROWS = 4
+_COLUMNS = 16
+# A single query needs more columns, so that enough additions are in flight to hide their latency.
+_COLUMNS_OF_ONE = 80
+
+
+def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
+    """Serve ``cached_attention``."""
+    types = cache_types(definition)
+    if types.head_dim % 2:
+        return None
+    kv_heads, head_dim, page_size = types.kv_heads, types.head_dim, types.page_size
+    heads, half, storage = types.heads, types.head_dim // 2, types.storage
+    scale_slots, has_scales = types.scale_slots, types.scale_slots > 0
+    group, turn = heads // kv_heads, lanes(half)
+    block_rows, most = (1, _COLUMNS_OF_ONE) if types.is_single_row else (_ROWS, _COLUMNS)
+    tile, channels, vector = columns(page_size, most), columns(head_dim, most), lanes(page_size)
+    scale = head_dim**-0.5 * log2(e)  # weights are powers of two
+
+    @T.prim_func(private=True, s_tir=True)
+    def kernel(
+        qkv_handle: T.handle,
+        cos_handle: T.handle,
+        sin_handle: T.handle,
+        start_handle: T.handle,
+        table_handle: T.handle,
+        keys_handle: T.handle,
+        values_handle: T.handle,
+        scales_handle: T.handle,
+        out_handle: T.handle,
+    ):
+        rows, span, pages = T.int64(), T.int64(), T.int64()
+        qkv = T.match_buffer(qkv_handle, (rows, heads + 2 * kv_heads, head_dim), "float32")
+        cos = T.match_buffer(cos_handle, (rows, half), "float32")
+        sin = T.match_buffer(sin_handle, (rows, half), "float32")
+        start = T.match_buffer(start_handle, (1,), "int32")
+        table = T.match_buffer(table_handle, (span,), "int32")
+        keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
+        values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
+        scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, scale_slots), "float32")
+        out = T.match_buffer(out_handle, (rows, heads, head_dim), "float32")
+        for h in T.parallel(heads):
+            for block in T.serial((rows + block_rows - 1) // block_rows):
+                with T.sblock("block"):
+                    query = T.sblock_alloc_buffer((block_rows, head_dim), "float32")
+                    scores = T.sblock_alloc_buffer((block_rows, page_size), "float32")
+                    mixed = T.sblock_alloc_buffer((block_rows, head_dim), "float32")
+                    acc = T.sblock_alloc_buffer(
+                        (block_rows, max(tile, channels)), "float32", scope="local"
+                    )
+                    lane = T.sblock_alloc_buffer((vector,), "float32", scope="local")
+                    largest = T.sblock_alloc_buffer((block_rows,), "float32")
+                    total = T.sblock_alloc_buffer((block_rows,), "float32")
+                    news = T.sblock_alloc_buffer((2,), "float32", scope="local")
+                    # What the block's rows see: all up to its last row, which may be past the end.
+                    seen = T.meta_var(
+                        T.Cast("int64", start[0]) + T.min((block + 1) * block_rows, rows)
+                    )
+                    for r in T.serial(block_rows):
+                        i: T.let = T.min(block * block_rows + r, rows - 1)
+                        for part in T.serial(half // turn):
+                            for c in T.vectorized(turn):
+                                query[r, part * turn + c] = T.float32(scale) * (
+                                    qkv[i, h, part * turn + c] * cos[i, part * turn + c]
+                                    - qkv[i, h, half + part * turn + c] * sin[i, part * turn + c]
+                                )
+                                query[r, half + part * turn + c] = T.float32(scale) * (
+                                    qkv[i, h, half + part * turn + c] * cos[i, part * turn + c]
+                                    + qkv[i, h, part * turn + c] * sin[i, part * turn + c]
+                                )
+                        largest[r] = T.min_value("float32")
+                        total[r] = T.float32(0)
+                        for d in T.serial(head_dim):
+                            mixed[r, d] = T.float32(0)
+                    for p in T.serial((seen + page_size - 1) // page_size):
+                        page: T.let = T.Cast("int64", table[p])
+                        for column in T.serial(page_size // tile):
+                            for r in T.unroll(block_rows):
+                                for c in T.vectorized(tile):
+                                    acc[r, c] = T.float32(0)
+                            for d in T.serial(head_dim):
+                                for r in T.unroll(block_rows):
+                                    for c in T.vectorized(tile):
+                                        acc[r, c] += query[r, d] * T.Cast(
+                                            "float32", keys[page, h // group, d, column * tile + c]
+                                        )
+                            for r in T.unroll(block_rows):
+                                for c in T.vectorized(tile):
+                                    scores[r, column * tile + c] = acc[r, c]
+                        for r in T.serial(block_rows):
+                            # The row's last position, counted from the page's first.
+                            last: T.let = T.Cast(
+                                "int32",
+                                T.Cast("int64", start[0])
+                                + T.min(block * block_rows + r, rows - 1)
+                                - p * page_size,
+                            )
+                            for c in T.vectorized(vector):
+                                lane[c] = largest[r]
+                            for part in T.serial(page_size // vector):
+                                for c in T.vectorized(vector):
+                                    if has_scales:
+                                        scores[r, part * vector + c] *= scales[
+                                            page, h // group, 0, part * vector + c
+                                        ]
+                                    # What lies behind the last may be anything, NaN included.
+                                    scores[r, part * vector + c] = T.Select(
+                                        T.Cast("int32", part * vector + c) <= last,
+                                        scores[r, part * vector + c],
+                                        T.min_value("float32"),
+                                    )
+                                    lane[c] = T.max(lane[c], scores[r, part * vector + c])
+                            news[0] = lane[0]
+                            for c in T.serial(vector):
+                                news[0] = T.max(news[0], lane[c])
+                            news[1] = exp2(largest[r] - news[0])
+                            largest[r] = news[0]
+                            for c in T.vectorized(vector):
+                                lane[c] = T.float32(0)
+                            for part in T.serial(page_size // vector):
+                                for c in T.vectorized(vector):
+                                    scores[r, part * vector + c] = exp2(
+                                        scores[r, part * vector + c] - news[0]
+                                    )
+                                    lane[c] += scores[r, part * vector + c]
+                                    if has_scales:
+                                        scores[r, part * vector + c] *= scales[
+                                            page, h // group, 1, part * vector + c
+                                        ]
+                            total[r] = total[r] * news[1]
+                            for c in T.serial(vector):
+                                total[r] += lane[c]
+                            for d in T.serial(head_dim):
+                                mixed[r, d] *= news[1]
+                        for column in T.serial(head_dim // channels):
+                            for r in T.unroll(block_rows):
+                                for c in T.vectorized(channels):
+                                    acc[r, c] = mixed[r, column * channels + c]
+                            for j in T.serial(T.min(page_size, seen - p * page_size)):
+                                for r in T.unroll(block_rows):
+                                    for c in T.vectorized(channels):
+                                        acc[r, c] += scores[r, j] * T.Cast(
+                                            "float32",
+                                            values[page, h // group, j, column * channels + c],
+                                        )
+                            for r in T.unroll(block_rows):
+                                for c in T.vectorized(channels):
+                                    mixed[r, column * channels + c] = acc[r, c]
+                    for r in T.serial(block_rows):
+                        if block * block_rows + r < rows:
+                            for d in T.serial(head_dim):
+                                out[block * block_rows + r, h, d] = mixed[r, d] / total[r]
+
+    return kernel

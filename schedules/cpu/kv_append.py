@@ -1,0 +1,98 @@
+"""Appending to the KV cache on a CPU: a head's vectors are rotated and stored while in registers.
+
+One token is a matter of microseconds, less than it takes to wake another thread; a prompt's heads
+are shared between the threads.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from mvlm.models.ops.int8 import LARGEST_INT8, inverse_scale
+from mvlm.schedules.cpu.vectors import lanes
+from mvlm.schedules.signature import cache_types
+
+
+def append_to_cache(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
+    """Serve ``append_to_cache``."""
+    types = cache_types(definition)
+    if types.head_dim % 2:
+        return None
+    kv_heads, head_dim, page_size = types.kv_heads, types.head_dim, types.page_size
+    heads, half, storage = types.heads, types.head_dim // 2, types.storage
+    scale_slots, has_scales = types.scale_slots, types.scale_slots > 0
+    vector, turn = lanes(head_dim), lanes(half)
+    loop = T.serial if types.is_single_row else T.parallel
+
+    def level(value: tirx.Expr, inverse: tirx.Expr) -> tirx.Expr:
+        return T.Cast(storage, T.nearbyint(value * inverse) if has_scales else value)
+
+    @T.prim_func(private=True, s_tir=True)
+    def kernel(
+        qkv_handle: T.handle,
+        cos_handle: T.handle,
+        sin_handle: T.handle,
+        start_handle: T.handle,
+        table_handle: T.handle,
+        keys_handle: T.handle,
+        values_handle: T.handle,
+        scales_handle: T.handle,
+    ):
+        rows, span, pages = T.int64(), T.int64(), T.int64()
+        qkv = T.match_buffer(qkv_handle, (rows, heads + 2 * kv_heads, head_dim), "float32")
+        cos = T.match_buffer(cos_handle, (rows, half), "float32")
+        sin = T.match_buffer(sin_handle, (rows, half), "float32")
+        start = T.match_buffer(start_handle, (1,), "int32")
+        table = T.match_buffer(table_handle, (span,), "int32")
+        keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
+        values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
+        scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, scale_slots), "float32")
+        for g in loop(kv_heads):
+            for i in T.serial(rows):
+                with T.sblock("append"):
+                    pair = T.sblock_alloc_buffer((2, head_dim), "float32")
+                    extremes = T.sblock_alloc_buffer((2, vector), "float32", scope="local")
+                    extreme = T.sblock_alloc_buffer((2,), "float32", scope="local")
+                    position: T.let = T.Cast("int64", start[0]) + i
+                    page: T.let = T.Cast("int64", table[position // page_size])
+                    slot: T.let = position % page_size
+                    for tile in T.serial(half // turn):
+                        for c in T.vectorized(turn):
+                            pair[0, tile * turn + c] = (
+                                qkv[i, heads + g, tile * turn + c] * cos[i, tile * turn + c]
+                                - qkv[i, heads + g, half + tile * turn + c]
+                                * sin[i, tile * turn + c]
+                            )
+                            pair[0, half + tile * turn + c] = (
+                                qkv[i, heads + g, half + tile * turn + c] * cos[i, tile * turn + c]
+                                + qkv[i, heads + g, tile * turn + c] * sin[i, tile * turn + c]
+                            )
+                    for tile in T.serial(head_dim // vector):
+                        for c in T.vectorized(vector):
+                            pair[1, tile * vector + c] = qkv[
+                                i, heads + kv_heads + g, tile * vector + c
+                            ]
+                    if has_scales:
+                        for part in T.unroll(2):
+                            for c in T.vectorized(vector):
+                                extremes[part, c] = T.float32(0)
+                            for tile in T.serial(head_dim // vector):
+                                for c in T.vectorized(vector):
+                                    extremes[part, c] = T.max(
+                                        extremes[part, c], T.abs(pair[part, tile * vector + c])
+                                    )
+                            extreme[part] = extremes[part, 0]
+                            for c in T.serial(vector):
+                                extreme[part] = T.max(extreme[part], extremes[part, c])
+                            scales[page, g, part, slot] = extreme[part] / T.float32(LARGEST_INT8)
+                            extreme[part] = inverse_scale(extreme[part])
+                    for d in T.serial(head_dim):
+                        keys[page, g, d, slot] = level(pair[0, d], extreme[0])
+                    for tile in T.serial(head_dim // vector):
+                        for c in T.vectorized(vector):
+                            values[page, g, slot, tile * vector + c] = level(
+                                pair[1, tile * vector + c], extreme[1]
+                            )
+
+    return kernel

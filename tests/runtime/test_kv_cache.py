@@ -1,0 +1,68 @@
+"""The KV cache of the runtime: what it holds, what fits, and what it asks of the system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mvlm.runtime import kv_cache
+from mvlm.runtime.errors import ContextError
+from mvlm.runtime.kv_cache import KVCache
+from mvlm.runtime.settings import CacheSpec, PageTensor
+
+TENSORS = tuple(PageTensor("int8", (4, 64, 64)) for _ in range(2))
+SPEC = CacheSpec(2, 64, (*TENSORS, PageTensor("float32", (4, 2, 64))))
+PAGE_BYTES = 2 * (2 * 4 * 64 * 64 + 4 * 2 * 64 * 4)
+
+
+@pytest.mark.parametrize(("positions", "pages"), [(1, 1), (64, 1), (65, 2), (2048, 32)])
+def test_bytes_are_whole_pages(positions: int, pages: int) -> None:
+    assert SPEC.nbytes(positions) == pages * PAGE_BYTES
+
+
+def test_what_fits() -> None:
+    cache = KVCache(SPEC, 10)
+    with cache.appending(7):
+        assert cache.length == 0
+    assert cache.length == 7
+    with pytest.raises(ContextError, match="at most 10 positions"), cache.appending(4):
+        pytest.fail("it does not fit")
+    cache.rewind(3)
+    cache.rewind(5)  # what is not there is not remembered
+    assert cache.length == 3
+    cache.clear()
+    assert cache.length == 0
+
+
+def test_a_call_that_fails_takes_nothing() -> None:
+    cache = KVCache(SPEC, 10)
+    with pytest.raises(KeyboardInterrupt), cache.appending(4):
+        raise KeyboardInterrupt
+    assert cache.length == 0
+
+
+def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_cache, "available_memory_bytes", lambda: PAGE_BYTES)
+    KVCache(SPEC, 64)
+    with pytest.raises(ContextError, match="too little memory for 65 positions"):
+        KVCache(SPEC, 65)
+
+
+def test_a_hostile_size_is_refused_before_it_is_asked_for() -> None:
+    huge = PageTensor("int8", (1 << 20, 1 << 20, 1 << 20))
+    with pytest.raises(ContextError, match="too little memory"):
+        KVCache(CacheSpec(1, 64, (huge,)), 1)
+
+
+def test_memory_is_taken_as_positions_come() -> None:
+    """Half a gigabyte of capacity costs nothing by itself."""
+    before = resident_bytes()
+    cache = KVCache(CacheSpec(1, 64, (PageTensor("int8", (1 << 20,)),)), 64 * 512)
+    assert cache.length == 0
+    assert resident_bytes() - before < 16 << 20
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096

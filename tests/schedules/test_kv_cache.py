@@ -1,0 +1,215 @@
+"""The CPU kernels of the KV cache, against NumPy: appending, and attention over what is there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import tirx
+
+from mvlm.models.cache_layout import CACHE_STORAGES, PAGE_SIZE, CacheLayout
+from mvlm.models.ops import kv_cache as definitions
+from tests.kernels import Array, build, kernel
+from tests.oracles import causal_attention, int8_vectors, rotate
+
+# float32 rounds sums of some hundred products near one; the integers of two roundings may differ
+# where a value lies just between two, which the comparison with dequantized values allows for.
+TOLERANCE = 5e-6
+Kind = Callable[[tirx.PrimFunc], tirx.PrimFunc]
+
+
+def as_defined(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    return function
+
+
+@functools.cache
+def functions(
+    kind: Kind, is_single: bool, heads: int, layout: CacheLayout
+) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Compile what appends and what attends."""
+    rows, width = 1 if is_single else "rows", heads + 2 * layout.kv_heads
+    append = definitions.append_definition(rows, width, layout)
+    attend = definitions.attention_definition(rows, heads, layout)
+    return build(kind(append)), build(kind(attend))
+
+
+@dataclass
+class Sequence:
+    """One layer's cache of one sequence, whose pages lie in any order among others.
+
+    What no position has been written to is NaN, or 77 where it is an integer.
+    """
+
+    layout: CacheLayout
+    heads: int
+    capacity: int
+    seed: int = 0
+    kind: Kind = kernel
+
+    def __post_init__(self) -> None:
+        pages = -(-self.capacity // PAGE_SIZE) + 2
+        order = np.random.default_rng(self.seed).permutation(pages)
+        self.table = order[:-2].astype(np.int32)
+        self.pages = [
+            tvm.runtime.tensor(
+                np.full(
+                    (pages, *tensor.shape), 77 if tensor.dtype == "int8" else np.nan, tensor.dtype
+                )
+            )
+            for tensor in self.layout.tensors
+        ]
+        self.length = 0
+
+    def extend(self, qkv: Array) -> Array:
+        """Append the new positions' keys and values, and let them attend."""
+        rows = len(qkv)
+        half = self.layout.head_dim // 2
+        angles = (self.length + np.arange(rows))[:, None] * 10000.0 ** (-np.arange(half) / half)
+        inputs = [
+            tvm.runtime.tensor(np.ascontiguousarray(array))
+            for array in (
+                qkv,
+                np.cos(angles).astype(np.float32),
+                np.sin(angles).astype(np.float32),
+                np.array([self.length], np.int32),
+                self.table,
+            )
+        ]
+        append, attend = functions(self.kind, rows == 1, self.heads, self.layout)
+        out = tvm.runtime.tensor(np.full((rows, self.heads, 2 * half), np.nan, np.float32))
+        append(*inputs, *self.pages)
+        attend(*inputs, *self.pages, out)
+        self.length += rows
+        return out.numpy()
+
+    def stored(self) -> tuple[Array, Array]:
+        """Keys and values of all positions, ``(n, kv_heads, head_dim)``."""
+        keys, values, scales = (page.numpy()[self.table] for page in self.pages)
+        keys = np.moveaxis(keys.astype(np.float32), 3, 1)
+        values = np.moveaxis(values.astype(np.float32), 2, 1)
+        if self.layout.has_scales:
+            keys *= np.moveaxis(scales[:, :, 0], 2, 1)[..., None]
+            values *= np.moveaxis(scales[:, :, 1], 2, 1)[..., None]
+        width = self.layout.head_dim
+        flat = (each.reshape(-1, self.layout.kv_heads, width) for each in (keys, values))
+        stored_keys, stored_values = (each[: self.length] for each in flat)
+        return stored_keys, stored_values
+
+
+def check(sequence: Sequence, steps: list[int], scale: float = 1.0, seed: int = 0) -> None:
+    """Extend a sequence by some steps, each held against NumPy over what the cache then holds."""
+    layout, heads = sequence.layout, sequence.heads
+    width = heads + 2 * layout.kv_heads
+    random, seen = np.random.default_rng(seed), []
+    for step in steps:
+        qkv = random.standard_normal((step, width, layout.head_dim)).astype(np.float32)
+        qkv[:, heads + layout.kv_heads :] *= scale
+        positions = sequence.length + np.arange(step)
+        seen.append(
+            (rotate(qkv[:, heads : -layout.kv_heads], positions), qkv[:, -layout.kv_heads :])
+        )
+        found = sequence.extend(qkv)
+        keys, values = sequence.stored()
+        exact = [np.concatenate(parts) for parts in zip(*seen, strict=True)]
+        for stored, vectors in zip((keys, values), exact, strict=True):
+            check_stored(layout.storage, stored, vectors)
+        expected = causal_attention(rotate(qkv[:, :heads], positions), keys, values)
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE * scale)
+
+
+def check_stored(storage: str, stored: Array, vectors: Array) -> None:
+    """Hold stored vectors against exact ones: half a step of the storage, and float32's."""
+    extreme = np.abs(vectors).max(-1, keepdims=True) + 1e-30
+    step = {"float32": 0.0, "float16": 2.0**-11, "int8": 0.5 / 127}[storage]
+    assert (np.abs(stored - vectors) / extreme).max() <= step + 1e-6
+
+
+@pytest.mark.parametrize("kind", [kernel, as_defined])
+@pytest.mark.parametrize("storage", CACHE_STORAGES)
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim"), [(2, 2, 128), (4, 2, 80), (3, 1, 64), (1, 1, 6)]
+)
+def test_prompts_and_tokens(
+    kind: Kind, storage: str, heads: int, kv_heads: int, head_dim: int
+) -> None:
+    """Within a page, over a page's end, one by one, and many pages at once."""
+    sequence = Sequence(CacheLayout(1, kv_heads, head_dim, storage), heads, 400, kind=kind)
+    check(sequence, [5, 1, 58, 1, 1, 3, 200, 1])
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(
+    kv_heads=st.integers(1, 3),
+    group=st.integers(1, 3),
+    half=st.integers(1, 40),
+    steps=st.lists(st.integers(1, 140), min_size=1, max_size=4),
+    storage=st.sampled_from(CACHE_STORAGES),
+    seed=st.integers(0, 99),
+)
+def test_random_shapes(
+    kv_heads: int, group: int, half: int, steps: list[int], storage: str, seed: int
+) -> None:
+    layout = CacheLayout(1, kv_heads, 2 * half, storage)
+    check(Sequence(layout, kv_heads * group, sum(steps), seed), steps, seed=seed)
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_tiny_and_huge_values(storage: str, scale: float) -> None:
+    check(Sequence(CacheLayout(1, 2, 32, storage), 2, 80), [70, 1], scale)
+
+
+@pytest.mark.parametrize("storage", CACHE_STORAGES)
+def test_vectors_of_zeros(storage: str) -> None:
+    sequence = Sequence(CacheLayout(1, 1, 16, storage), 1, 70)
+    for rows in (66, 1):
+        found = sequence.extend(np.zeros((rows, 3, 16), np.float32))
+        np.testing.assert_array_equal(found, 0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("size", [80.0, 1e4, 1e30])
+def test_large_scores_do_not_overflow(sign: int, size: float) -> None:
+    """Scores of +-size: exp of them is beyond float32, of their differences it is not."""
+    head_dim, count = 16, 70
+    qkv = np.zeros((count, 3, head_dim), np.float32)
+    qkv[:, 0, 15] = sign * size  # of the slowest pair, that hardly turns
+    qkv[:, 1, 15] = np.linspace(-1, 1, count)
+    qkv[:, 2] = np.random.default_rng(0).standard_normal((count, head_dim))
+    sequence = Sequence(CacheLayout(1, 1, head_dim, "float32"), 1, count)
+    found = sequence.extend(qkv)
+    assert np.isfinite(found).all()
+    queries = rotate(qkv[:, :1], np.arange(count))
+    expected = causal_attention(queries, *sequence.stored())
+    # Scores near 80 are rounded to 80 * 2^-24, and that is the error of each weight.
+    np.testing.assert_allclose(found, expected, atol=5e-5)
+
+
+def test_int8_is_rounded_as_documented() -> None:
+    layout = CacheLayout(1, 2, 32, "int8")
+    sequence = Sequence(layout, 2, 64)
+    qkv = np.random.default_rng(3).standard_normal((40, 6, 32)).astype(np.float32)
+    sequence.extend(qkv)
+    integers, scales = int8_vectors(qkv[:, 4:])  # values, which are not rotated
+    _, values, held = (page.numpy()[sequence.table[0]] for page in sequence.pages)
+    np.testing.assert_array_equal(np.moveaxis(values, 1, 0)[:40], integers)
+    np.testing.assert_allclose(held[:, 1, :40].T, scales, rtol=2e-7)
+    assert np.abs(values[:, :40]).max() == 127
+
+
+def test_other_pages_are_left_alone() -> None:
+    sequence = Sequence(CacheLayout(1, 1, 8, "float32"), 1, 100)
+    before = [page.numpy().copy() for page in sequence.pages]
+    sequence.extend(np.ones((3, 3, 8), np.float32))
+    for page, old in zip(sequence.pages, before, strict=True):
+        changed = page.numpy()
+        others = np.setdiff1d(np.arange(len(old)), sequence.table[:1])
+        np.testing.assert_array_equal(changed[others], old[others])
+    keys = sequence.pages[0].numpy()[sequence.table[0]]
+    assert np.isnan(keys[..., 3:]).all() and np.isfinite(keys[..., :3]).all()
