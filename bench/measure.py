@@ -8,7 +8,7 @@ cache and a picture that has not been seen.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from mvlm.runtime.chat import Stats
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.machine import peak_rss_bytes
 from mvlm.runtime.model import FloatArray, Model
+from mvlm.runtime.profile import KernelTime
 from mvlm.runtime.sampling import Sampler, SamplingParams
 from mvlm.runtime.session import Session
 from mvlm.runtime.settings import ChatSettings
@@ -80,6 +81,20 @@ def measure_speeds(
             results.append(stats)
         progress(done)
     return results
+
+
+def profile_kernels(
+    model: Model, plan: Plan, pixels: FloatArray | None = None
+) -> Mapping[str, tuple[KernelTime, ...]]:
+    """Run a model twice and time the second run's kernels, by function.
+
+    Arguments and errors are those of :func:`measure_speeds`.
+    """
+    ids, profile = _prompt(model.settings, plan, pixels is not None), model.profile()
+    _run(model, ids, pixels, plan.tokens)
+    profile.clear()
+    _run(model, ids, pixels, plan.tokens)
+    return profile.times()
 
 
 def _prompt(settings: ChatSettings, plan: Plan, has_picture: bool) -> list[int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,16 +21,20 @@ from mvlm.cli.shared.options import (
     invocation,
 )
 from mvlm.cli.shared.progress import progress_bars, waiting
-from mvlm.cli.shared.terminal import readable_bytes, show_json, show_table
+from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
 
 if TYPE_CHECKING:
     from mvlm.bench.report import Report, Spread
     from mvlm.runtime.model import FloatArray, Model
+    from mvlm.runtime.profile import KernelTime
 
 EXAMPLES = (
     "mvlm bench mobilevlm-host",
     "mvlm bench mobilevlm-host --threads 1 --runs 10 --json",
+    "mvlm bench mobilevlm-host --profile",
 )
+
+_KERNELS_SHOWN = 12
 
 
 def command(
@@ -46,6 +52,9 @@ def command(
     ] = None,
     quantization: Quantization = None,
     vision_tower: VisionTower = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say how long each kernel takes, in a run of its own.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -55,7 +64,7 @@ def command(
     before and after them, on as many threads. Quiet the machine first: its load is recorded.
     """
     from mvlm.bench.bandwidth import measure_in_child
-    from mvlm.bench.measure import Plan, measure_speeds
+    from mvlm.bench.measure import Plan, measure_speeds, profile_kernels
     from mvlm.bench.report import machine_facts, make_report
     from mvlm.runtime.model import Model
 
@@ -74,11 +83,15 @@ def command(
         speeds = measure_speeds(model, plan, pixels, lambda done: progress("runs", done, plan.runs))
         bandwidths += measure_in_child(model.threads, cores)
         progress("bandwidth", 2, 2)
+        times = profile_kernels(model, plan, pixels) if profile else {}
     report = make_report(artifact, model.manifest, plan, model.threads, speeds, bandwidths, machine)
     if json:
-        show_json(report.to_json())
-    else:
-        _show(report)
+        kernels = {name: [asdict(time) for time in times[name]] for name in times}
+        show_json(report.to_json() | ({"profile": kernels} if profile else {}))
+        return
+    _show(report)
+    for function, kernels_of in times.items():
+        _show_profile(function, kernels_of)
 
 
 def _pixels(model: Model, image: Path | None) -> FloatArray | None:
@@ -112,6 +125,20 @@ def _show(report: Report) -> None:
             ("machine", f"{machine['cpu']}, {machine['cores']} cores, load {loads}"),
         ]
     )
+
+
+def _show_profile(function: str, times: Sequence[KernelTime]) -> None:
+    total = sum(time.seconds for time in times)
+    show("")
+    show(f"{function}, {1e3 * total:,.1f} ms")
+    rows = [
+        (
+            f"{time.seconds / total:6.1%}",
+            f"{1e3 * time.seconds:10,.2f} ms  {time.calls:6,}  {time.kernel}",
+        )
+        for time in times
+    ]
+    show_table(rows[:_KERNELS_SHOWN])
 
 
 def _spread(spread: Spread) -> str:

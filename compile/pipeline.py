@@ -6,7 +6,7 @@ phase          what the module is after it
 ``graph``      Relax functions as the model defines them, heavy operations as definitions
 ``kernels``    definitions replaced by the target's kernels, where it has them
 ``fuse``       the remaining operators as TensorIR, neighbours fused
-``schedule``   every TensorIR function scheduled
+``schedule``   reshapes made views, every other TensorIR function scheduled
 ``lower``      memory planned, calls turned into the virtual machine's
 =============  ===================================================================
 """
@@ -72,14 +72,19 @@ def phases(kernels: KernelSet, upper_bounds: dict[str, int]) -> tuple[Phase, ...
                 transform.DeadCodeElimination(),
             ),
         ),
-        Phase("schedule", (_schedule(kernels),)),
+        Phase(
+            "schedule",
+            (
+                # What would reshape by copying is not called any more: its code need not be made.
+                transform.RewriteDataflowReshape(),
+                transform.DeadCodeElimination(),
+                _schedule(kernels),
+            ),
+        ),
         Phase(
             "lower",
             (
                 _bound_extents(upper_bounds),
-                transform.RewriteDataflowReshape(),
-                # What reshaped by copying is not called any more; generating its code takes time.
-                transform.DeadCodeElimination(),
                 transform.ToNonDataflow(),
                 transform.RemovePurityChecking(),
                 transform.CallTIRRewrite(),

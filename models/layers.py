@@ -15,6 +15,7 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
+from mvlm.models.panels import FEATURES, panel_count, panel_shapes, quantize_to_panels, side_by_side
 from mvlm.models.quantization import GROUP_SIZE, Scheme, quantize, to_float16
 
 Array = npt.NDArray[Any]
@@ -76,19 +77,24 @@ class Linear(PackedLayer):
         self.source = source
         self.scheme = scheme
         self.features = features
-        storage = scheme.weights
-        if storage.is_integer:
-            self.q_weight = nn.Parameter((storage.elements(width), features), storage.dtype)
-            self.q_scale = nn.Parameter((-(-width // GROUP_SIZE), features), "float16")
+        storage, count = scheme.weights, panel_count(features)
+        if scheme.activations == "int8":
+            panels, scales = panel_shapes(width, features, storage)
+            self.q_weight = nn.Parameter(panels, "uint8")
+            self.q_scale = nn.Parameter(scales, "float16")
+        elif storage.is_integer:
+            elements, groups = storage.elements(width), -(-width // GROUP_SIZE)
+            self.q_weight = nn.Parameter((count, elements, FEATURES), storage.dtype)
+            self.q_scale = nn.Parameter((count, groups, FEATURES), "float16")
         else:
-            self.weight = nn.Parameter((width, features), storage.dtype)
+            self.weight = nn.Parameter((count, width, FEATURES), storage.dtype)
         self.bias = nn.Parameter((features,), "float32") if bias else None
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Map ``(..., width)`` to ``(..., features)``."""
         is_integer = self.scheme.weights.is_integer
         stored = (self.q_weight, self.q_scale) if is_integer else (self.weight,)
-        y = ops.linear(x, stored, self.scheme)
+        y = ops.linear(x, stored, self.features, self.scheme)
         return y if self.bias is None else y + self.bias
 
     def sources(self) -> list[str]:
@@ -97,16 +103,22 @@ class Linear(PackedLayer):
         return [f"{name}.{kind}" for kind in kinds for name in self.source]
 
     def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
-        """Stack, quantize and transpose the weights."""
+        """Stack and quantize the weights, and lay them out for their kernel."""
         matrices = [read(f"{name}.weight") for name in self.source]
         # A patch convolution's kernel is a matrix over the flattened patch, a pointwise one's too.
         matrix = np.concatenate([m.reshape(m.shape[0], -1) for m in matrices])
         if self.scheme.weights.is_integer:
-            integers, scales = quantize(matrix, self.scheme.weights, self.scheme.rounding)
-            yield "q_weight", integers.T
-            yield "q_scale", scales.T
+            storage = self.scheme.weights
+            if self.scheme.activations == "int8":
+                weight, scales = quantize_to_panels(matrix, storage, self.scheme.rounding)
+            else:
+                elements, scales = quantize(matrix, storage, self.scheme.rounding)
+                weight, scales = side_by_side(elements), side_by_side(scales)
+            yield "q_weight", weight
+            yield "q_scale", scales
         else:
-            yield "weight", _stored(matrix.T, self.scheme.weights.dtype, ", ".join(self.source))
+            stored = _stored(matrix, self.scheme.weights.dtype, ", ".join(self.source))
+            yield "weight", side_by_side(stored)
         if self.bias is not None:
             biases = [read(f"{name}.bias") for name in self.source]
             yield "bias", np.concatenate(biases).astype(np.float32)

@@ -23,6 +23,7 @@ from mvlm.models import ops
 from mvlm.models.config import MobileVLMConfig
 from mvlm.models.interchange.onnx_graph import import_onnx
 from mvlm.models.layers import Array, PackedLayer, ReadTensor
+from mvlm.models.panels import FEATURES, panel_count, side_by_side
 from mvlm.models.quantization import FLOAT32, Scheme
 from mvlm.runtime.errors import CheckpointError, UsageError
 
@@ -60,15 +61,19 @@ class OnnxLayer(PackedLayer):
         self._module = module
         self._output = output
         self._constants = list(_large_constants(module["main"]))
+        self._factors = _factors(module["main"])
         for index, constant in enumerate(self._constants):
             shape, dtype = _shape(constant.ty), str(constant.ty.dtype)
+            if _is_among(constant, self._factors):
+                shape = (panel_count(shape[1]), shape[0], FEATURES)
             setattr(self, _parameter(index), nn.Parameter(shape, dtype))
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Trace the graph on float32 ``(1, ...)``, in its own dtype."""
         wanted = str(self._module["main"].params[0].ty.dtype)
         parameters = [getattr(self, _parameter(i)) for i in range(len(self._constants))]
-        outputs = _Tracer(self._module, self._constants, parameters).run(x.astype(wanted))
+        tracer = _Tracer(self._module, self._constants, parameters, self._factors)
+        outputs = tracer.run(x.astype(wanted))
         return outputs[self._output].astype("float32")
 
     def sources(self) -> list[str]:
@@ -78,20 +83,27 @@ class OnnxLayer(PackedLayer):
     def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
         """Yield the file's own weights."""
         for index, constant in enumerate(self._constants):
-            yield _parameter(index), constant.value.numpy()
+            value = constant.value.numpy()
+            is_factor = _is_among(constant, self._factors)
+            yield _parameter(index), side_by_side(value.T) if is_factor else value
 
 
 class _Tracer:
     """Emits an imported function's bindings into the function that is being built."""
 
     def __init__(
-        self, module: tvm.IRModule, constants: list[Any], parameters: list[nn.Tensor]
+        self,
+        module: tvm.IRModule,
+        constants: list[Any],
+        parameters: list[nn.Tensor],
+        factors: list[Any],
     ) -> None:
         self._module = module
         self._builder = relax.BlockBuilder.current()
         self._values: dict[Any, Any] = {}
         self._functions: dict[Any, Any] = {}
         self._parameters = list(zip(constants, parameters, strict=True))
+        self._factors = factors
 
     def run(self, x: nn.Tensor) -> list[nn.Tensor]:
         function = self._module["main"]
@@ -115,14 +127,11 @@ class _Tracer:
         return self._builder.emit(self._moved(binding.value))
 
     def _linear(self, value: Any) -> nn.Tensor | None:
-        """Make a product with a weight of two axes, in float32, one of our own."""
-        if not isinstance(value, relax.Call) or value.op != tvm.ir.Op.get("relax.matmul"):
+        """Make a product with a weight one of our own."""
+        if not _is_product(value) or not _is_among(value.args[1], self._factors):
             return None
-        left, right = (self._moved(argument) for argument in value.args)
-        weight = next((p for _, p in self._parameters if p._expr.same_as(right)), None)
-        if weight is None or len(weight.shape) != 2 or weight.dtype != "float32":
-            return None
-        return ops.linear(nn.Tensor(_expr=left), (weight,), _AS_IT_COMES)
+        left, weight = (nn.Tensor(_expr=self._moved(argument)) for argument in value.args)
+        return ops.linear(left, (weight,), _shape(value.args[1].ty)[1], _AS_IT_COMES)
 
     def _moved(self, value: Any) -> Any:
         """Return an expression with our variables in the place of the imported ones."""
@@ -144,6 +153,39 @@ class _Tracer:
             if constant.same_as(value):
                 return parameter._expr
         return value
+
+
+def _factors(function: relax.Function) -> list[Any]:
+    """Return the float32 matrices that are multiplied with from the right, and nothing else."""
+    right: list[Any] = []
+    elsewhere: list[Any] = []
+
+    def visit(expression: Any) -> None:
+        if not isinstance(expression, relax.Call):
+            return
+        for index, argument in enumerate(expression.args):
+            if not _is_tensor(argument):
+                continue
+            is_matrix = len(_shape(argument.ty)) == 2 and str(argument.ty.dtype) == "float32"
+            is_right = _is_product(expression) and index == 1 and is_matrix
+            (right if is_right else elsewhere).append(argument)
+
+    relax.analysis.post_order_visit(function.body, visit)
+    large = list(_large_constants(function))
+    return [c for c in right if _is_among(c, large) and not _is_among(c, elsewhere)]
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether an expression is a constant tensor."""
+    return isinstance(value, GenericConst) and isinstance(value.ty, relax.TensorType)
+
+
+def _is_product(value: Any) -> bool:
+    return isinstance(value, relax.Call) and value.op == tvm.ir.Op.get("relax.matmul")
+
+
+def _is_among(constant: Any, constants: list[Any]) -> bool:
+    return any(known.same_as(constant) for known in constants)
 
 
 def import_vision(path: Path, config: MobileVLMConfig) -> OnnxVision:
@@ -230,7 +272,7 @@ def _large_constants(function: Any) -> Iterator[Any]:
     seen: list[Any] = []
 
     def visit(expression: Any) -> None:
-        if isinstance(expression, GenericConst) and isinstance(expression.ty, relax.TensorType):
+        if _is_tensor(expression):
             large = np.prod(_shape(expression.ty)) >= _LEAST_VALUES
             is_float = str(expression.ty.dtype).startswith("float")
             if large and is_float and not any(expression.same_as(other) for other in seen):

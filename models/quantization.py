@@ -2,9 +2,9 @@
 
 A matrix of a linear layer arrives as ``(out_features, in_features)`` = ``(N, K)``, the checkpoint's
 orientation. It is stored transposed, ``(K, N)``, so that a kernel reads neighbouring output
-features from neighbouring addresses and vectorizes over them. An embedding table keeps its
-``(vocabulary, hidden)`` orientation, since one token reads one row; what is said of K below holds
-for its second axis.
+features from neighbouring addresses and vectorizes over them; where activations are ``int8``, in
+panels (see `panels`). An embedding table keeps its ``(vocabulary, hidden)`` orientation, since one
+token reads one row; what is said of K below holds for its second axis.
 
 Integers come in groups of 32 along K that share one float16 scale, so that a matrix is two arrays:
 the integers, and scales ``(ceil(K / 32), N)``. A K that no 32 divides ends in a shorter group.

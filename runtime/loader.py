@@ -21,10 +21,42 @@ from mvlm.runtime.ffi import tvm_ffi
 
 _CPU = 1  # DLPack's device type
 _POOLED_ALLOCATOR = 2
+_GO_ON = 0  # an instrument's answer: make the call
 _SHARE_CORES = -3  # every thread may run on every core of a list
 
 
-def load_functions(folder: Path, threads: int) -> Callable[[str], Callable[..., Any]]:
+class Functions:
+    """The compiled functions of an opened artifact.
+
+    Args:
+        machine: The virtual machine that runs them.
+    """
+
+    def __init__(self, machine: Any) -> None:
+        self._machine = machine
+        self._watch: Callable[..., int] | None = None
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        """Return a function by its name."""
+        found: Callable[..., Any] = self._machine[name]
+        return found
+
+    def watch(self, notice: Callable[[str, bool], None]) -> None:
+        """Have every call that the functions make announced, for as long as they live.
+
+        Args:
+            notice: Called with a kernel's name and whether the call is about to begin, or over.
+        """
+
+        def instrument(_: Any, name: str, begins: bool, *__: Any) -> int:
+            notice(name, begins)
+            return _GO_ON
+
+        self._watch = instrument
+        self._machine["set_instrument"](instrument)
+
+
+def load_functions(folder: Path, threads: int) -> Functions:
     """Open a verified artifact's libraries.
 
     Args:
@@ -32,7 +64,7 @@ def load_functions(folder: Path, threads: int) -> Callable[[str], Callable[..., 
         threads: Threads that kernels run on, at least 1.
 
     Returns:
-        A lookup of compiled functions by name.
+        The compiled functions.
 
     Raises:
         ArtifactError: The dynamic loader refuses a library.
@@ -47,12 +79,7 @@ def load_functions(folder: Path, threads: int) -> Callable[[str], Callable[..., 
         raise _unloadable(folder / MODEL_LIBRARY, error) from None
     machine = library["vm_load_executable"]()
     machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
-
-    def function(name: str) -> Callable[..., Any]:
-        found: Callable[..., Any] = machine[name]
-        return found
-
-    return function
+    return Functions(machine)
 
 
 def _start_threads(threads: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from mvlm.runtime.artifact import Manifest, map_weights, open_artifact
 from mvlm.runtime.errors import PromptError, UsageError
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.kv_cache import KVCache
-from mvlm.runtime.loader import load_functions
+from mvlm.runtime.loader import Functions, load_functions
 from mvlm.runtime.machine import read_machine
+from mvlm.runtime.profile import Profile
 from mvlm.runtime.settings import ChatSettings, read_settings
 
 FloatArray = npt.NDArray[np.float32]
@@ -38,7 +39,8 @@ class Model:
         self.manifest: Manifest = open_artifact(folder, machine)
         self.settings: ChatSettings = read_settings(folder)
         self.threads = machine.cores if threads is None else threads
-        self._function: Callable[[str], Callable[..., Any]] = load_functions(folder, self.threads)
+        self._functions: Functions = load_functions(folder, self.threads)
+        self._profile: Profile | None = None
         self._arrays = map_weights(folder)
         self._weights = tvm_ffi.convert([tvm_ffi.from_dlpack(array) for array in self._arrays])
 
@@ -57,6 +59,13 @@ class Model:
         if not 1 <= wanted <= settings.context:
             raise UsageError("context", expected=f"1 to {settings.context}", found=wanted)
         return KVCache(settings.cache, wanted)
+
+    def profile(self) -> Profile:
+        """Time every kernel from now on; each call then takes some microseconds more."""
+        if self._profile is None:
+            self._profile = Profile()
+            self._functions.watch(self._profile.notice)
+        return self._profile
 
     def vision_features(self, pixels: FloatArray) -> FloatArray:
         """Encode pixels ``(1, 3, S, S)`` into patch features ``(1, patches, C)``."""
@@ -137,7 +146,9 @@ class Model:
 
     def _call(self, name: str, argument: npt.NDArray[Any], *rest: Any) -> FloatArray:
         tensor = tvm_ffi.from_dlpack(aligned(argument))
-        result = self._function(name)(tensor, *rest, self._weights)
+        if self._profile:
+            self._profile.enter(name)
+        result = self._functions[name](tensor, *rest, self._weights)
         # The allocator hands the tensor's memory out again once the tensor is gone: copy.
         array: FloatArray = np.from_dlpack(result).astype(np.float32, copy=True)
         return array

@@ -63,7 +63,8 @@ def definition(function: Callable[..., nn.Tensor], specs: Sequence[Spec]) -> tir
 
 def kernel(of: tirx.PrimFunc) -> tirx.PrimFunc:
     """Return the CPU kernel that replaces a definition."""
-    replaced = KERNELS.replace(of)
+    with _target():
+        replaced = KERNELS.replace(of)
     assert replaced is not None, "no kernel serves this operation"
     return replaced
 

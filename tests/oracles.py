@@ -15,6 +15,12 @@ def linear(x: Array, weight: Array) -> Array:
     return x.astype(np.float64) @ weight.astype(np.float64)
 
 
+def from_panels(panels: Array, features: int) -> Array:
+    """Rows of elements ``(features, count)`` from panels ``(panels, count, 16)``, one by one."""
+    rows = [panels[row // 16, :, row % 16] for row in range(features)]
+    return np.stack(rows)
+
+
 def from_q4(words: Array, scales: Array, width: int, zero: int = 7) -> Array:
     """Rows of packed nibbles ``(N, words)`` as float32 ``(N, width)``, digit by digit."""
     out = np.empty((len(words), width), np.float32)

@@ -13,7 +13,7 @@ from mvlm.models.checkpoint import Checkpoint
 from mvlm.models.checkpoint.names import PROJECTOR_PREFIX, TOWER_PREFIX
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
 from mvlm.models.interchange.onnx_graph import OnnxGraph
-from mvlm.models.projectors.ldpnetv2 import POOLED_GRID, pooling_matrix
+from mvlm.models.projectors.ldpnetv2 import POOLED_GRID
 from mvlm.runtime.errors import UsageError
 
 Array = npt.NDArray[Any]
@@ -202,3 +202,15 @@ def _depthwise(
         strides=[stride, stride],
     )  # fmt: skip
     return graph.transpose(graph.reshape(y, 0, channels, -1), 0, 2, 1)
+
+
+def pooling_matrix(grid: int, out_grid: int) -> npt.NDArray[np.float32]:
+    """Return adaptive average pooling as a matrix ``(out_grid^2, grid^2)``.
+
+    Its cells are those of :func:`mvlm.models.projectors.ldpnetv2.pooled`.
+    """
+    along = np.zeros((out_grid, grid))
+    for cell in range(out_grid):
+        start, stop = cell * grid // out_grid, -(-(cell + 1) * grid // out_grid)
+        along[cell, start:stop] = 1 / (stop - start)
+    return np.kron(along, along).astype(np.float32)

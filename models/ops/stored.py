@@ -16,13 +16,13 @@ def attributes(storage: Storage) -> dict[str, int | str]:
 
 
 def stored_placeholders(
-    storage: Storage, shape: tuple[int, int], axis: int
+    storage: Storage, shape: tuple[int, ...], axis: int
 ) -> tuple[te.Tensor, ...]:
     """Return the arrays that a matrix is stored in.
 
     Args:
         storage: How.
-        shape: The matrix's.
+        shape: Of the weights.
         axis: The one along which weights are grouped and packed.
     """
     if not storage.is_integer:
@@ -39,7 +39,7 @@ def stored_placeholders(
 def stored_value(
     storage: Storage,
     arrays: tuple[te.Tensor, ...],
-    at: tuple[tirx.Expr, tirx.Expr],
+    at: tuple[tirx.Expr, ...],
     axis: int,
 ) -> tirx.Expr:
     """Return one weight as float32; arguments as :func:`stored_placeholders`, and its place."""
@@ -47,8 +47,8 @@ def stored_value(
         return arrays[0][at].astype("float32")
     along = at[axis]
 
-    def place(index: tirx.Expr) -> tuple[tirx.Expr, tirx.Expr]:
-        return (index, at[1]) if axis == 0 else (at[0], index)
+    def place(index: tirx.Expr) -> tuple[tirx.Expr, ...]:
+        return (*at[:axis], index, *at[axis + 1 :])
 
     element = arrays[0][place(along // storage.packing)]
     if storage.packing > 1:

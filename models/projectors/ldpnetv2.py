@@ -6,8 +6,7 @@ skip that tells the tokens where they are.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models.config import ProjectorConfig
@@ -37,20 +36,37 @@ class LDPNetV2(nn.Module):
         """Average each token of the 12x12 grid from the patches that it covers."""
         if self.grid == POOLED_GRID:
             return x
-        _, patches, width = x.shape
-        pooling = nn.Tensor.from_const(pooling_matrix(self.grid, POOLED_GRID))
-        pooled = nn.op.matmul(pooling, nn.op.reshape(x, (patches, width)))
-        return nn.op.reshape(pooled, (1, POOLED_GRID**2, width))
+        return nn.op.tensor_expr_op(
+            lambda tokens: pooled(tokens, self.grid, POOLED_GRID), "pool", [x]
+        )
 
 
-def pooling_matrix(grid: int, out_grid: int) -> npt.NDArray[np.float32]:
-    """Return adaptive average pooling as a matrix ``(out_grid^2, grid^2)``.
+def pooled(x: te.Tensor, grid: int, out_grid: int) -> te.Tensor:
+    """Return the adaptive average of ``(1, grid^2, width)``: ``(1, out_grid^2, width)``.
 
     Output cell i covers rows ``floor(i * grid / out)`` up to ``ceil((i + 1) * grid / out)``, the
     rule of torch's AdaptiveAvgPool2d, which also holds where the cells do not divide the grid.
     """
-    along = np.zeros((out_grid, grid))
-    for cell in range(out_grid):
-        start, stop = cell * grid // out_grid, -(-(cell + 1) * grid // out_grid)
-        along[cell, start:stop] = 1 / (stop - start)
-    return np.kron(along, along).astype(np.float32)
+
+    def window(cell: tirx.Expr) -> tuple[tirx.Expr, tirx.Expr]:
+        start = cell * grid // out_grid
+        return start, ((cell + 1) * grid + out_grid - 1) // out_grid - start
+
+    widest = max(
+        ((cell + 1) * grid + out_grid - 1) // out_grid - cell * grid // out_grid
+        for cell in range(out_grid)
+    )
+    dy, dx = te.reduce_axis((0, widest), name="dy"), te.reduce_axis((0, widest), name="dx")
+
+    def term(cell: tirx.Expr, channel: tirx.Expr) -> tirx.Expr:
+        (y, height), (x_, length) = window(cell // out_grid), window(cell % out_grid)
+        inside = tirx.all(dy < height, dx < length)
+        value = x[0, (y + dy) * grid + x_ + dx, channel] / (height * length).astype("float32")
+        return tirx.if_then_else(inside, value, tirx.const(0, "float32"))
+
+    width = x.shape[2]
+    return te.compute(
+        (1, out_grid**2, width),
+        lambda _, cell, channel: te.sum(term(cell, channel), axis=[dy, dx]),
+        name="pooled",
+    )

@@ -4,12 +4,16 @@ from mvlm.schedules.cpu.attention import bidirectional_attention
 from mvlm.schedules.cpu.cached_attention import cached_attention
 from mvlm.schedules.cpu.default import default_schedule
 from mvlm.schedules.cpu.kv_append import append_to_cache
-from mvlm.schedules.cpu.linear import float_linear, int8_linear, integer_linear
+from mvlm.schedules.cpu.linear import float_linear, integer_linear
+from mvlm.schedules.cpu.panel_linear import panel_linear
+from mvlm.schedules.cpu.quantize_rows import quantize_rows
 from mvlm.schedules.kernel_set import KernelSet
 
 KERNELS = KernelSet(
     builders={
-        "linear": (float_linear, integer_linear, int8_linear),
+        "linear": (float_linear, integer_linear),
+        "panel_linear": (panel_linear,),
+        "quantize_rows": (quantize_rows,),
         "append_to_cache": (append_to_cache,),
         "cached_attention": (cached_attention,),
         "attention": (bidirectional_attention,),

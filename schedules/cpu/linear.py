@@ -1,12 +1,10 @@
-"""Linear layers on a CPU: a register tile of the output, vectorized over output features.
+"""Linear layers with float32 activations on a CPU, over panels of 16 features.
 
-A tile of some rows and columns of the output stays in registers while K goes by: each step loads
-one row of the weight's tile, converts it, and multiplies it with one input for each row. Weights
-are stored ``(K, N)``, so that a tile's row is contiguous. A block of rows that is not full
-computes its last row again instead of branching in the inner loop, and does not store it.
-
-Over 8-bit activations the sum of a group is exact: its terms are whole numbers, and float32 holds
-whole numbers up to 2^24, more than 32 products of 8-bit numbers come to.
+A tile of some rows and one panel stays in registers while the panel goes by once from its beginning
+to its end: each step loads the weights of 16 features, converts them, and multiplies them with one
+input for each row. A block of rows that is not full computes its last row again instead of
+branching in the inner loop, and does not store it. One row alone would wait for each addition to
+end before the next: it adds several stretches of K side by side.
 """
 
 from __future__ import annotations
@@ -16,93 +14,98 @@ from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
+from tvm.target import Target
 
+from mvlm.schedules.cpu.vectors import rows_of_a_tile
 from mvlm.schedules.signature import extents, is_single_row, parameter_types
 
 _GROUP = 32
-# 6 x 16 floats are twelve AVX2 registers of sixteen; two more hold the weights, one an input.
-_GEMM_TILE = (6, 16)
-# A single row needs more columns, so that enough additions are in flight to hide their latency.
-_GEMV_TILE = (1, 64)
+_FEATURES = 16
+# Sums that a single row adds side by side.
+_STRANDS = 8
 
 
 def float_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     """Serve ``linear`` over float32 or float16 weights."""
     if _packing(definition):
         return None
-    x_type, w_type, _ = parameter_types(definition)
-    width, features = extents(w_type)
-    dtype = str(w_type.dtype)
-    tile_rows, tile = _tile(x_type, features)
+    x_type, w_type, y_type = parameter_types(definition)
+    panels, width, _ = extents(w_type)
+    features, dtype = int(y_type.shape[1]), str(w_type.dtype)
+    tile_rows, strands = _tile(x_type, width)
+    store = store_panel(features)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, width), "float32")
-        w = T.match_buffer(w_handle, (width, features), dtype)
+        w = T.match_buffer(w_handle, (panels, width, _FEATURES), dtype)
         y = T.match_buffer(y_handle, (rows, features), "float32")
-        for column in T.parallel(features // tile):
+        for panel in T.parallel(panels):
             for block in T.serial((rows + tile_rows - 1) // tile_rows):
                 with T.sblock("tile"):
-                    acc = T.sblock_alloc_buffer((tile_rows, tile), "float32", scope="local")
-                    for r in T.unroll(tile_rows):
-                        for c in T.vectorized(tile):
+                    acc = T.sblock_alloc_buffer(
+                        (tile_rows * strands, _FEATURES), "float32", scope="local"
+                    )
+                    for r in T.unroll(tile_rows * strands):
+                        for c in T.vectorized(_FEATURES):
                             acc[r, c] = T.float32(0)
-                    for k in T.serial(width):
-                        for r in T.unroll(tile_rows):
-                            for c in T.vectorized(tile):
-                                acc[r, c] += x[T.min(block * tile_rows + r, rows - 1), k] * T.Cast(
-                                    "float32", w[k, column * tile + c]
-                                )
+                    for step in T.serial(width // strands):
+                        for strand in T.unroll(strands):
+                            for r in T.unroll(tile_rows):
+                                for c in T.vectorized(_FEATURES):
+                                    acc[r * strands + strand, c] += x[
+                                        T.min(block * tile_rows + r, rows - 1),
+                                        step * strands + strand,
+                                    ] * T.Cast("float32", w[panel, step * strands + strand, c])
                     for r in T.unroll(tile_rows):
+                        for strand in T.unroll(strands - 1):
+                            for c in T.vectorized(_FEATURES):
+                                acc[r * strands, c] += acc[r * strands + strand + 1, c]
                         if block * tile_rows + r < rows:
-                            for c in T.vectorized(tile):
-                                y[block * tile_rows + r, column * tile + c] = acc[r, c]
+                            store(y, acc, block * tile_rows + r, panel, r * strands)
 
     return kernel
 
 
 def integer_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
-    """Serve ``linear`` over integer weights and float activations."""
+    """Serve ``linear`` over integer weights."""
     packing = _packing(definition)
-    if not packing or definition.attrs["mvlm.activations"] != "float32":
+    if not packing:
         return None
-    x_type, q_type, scales_type, _ = parameter_types(definition)
-    width = int(x_type.shape[1])
-    elements, features = extents(q_type)
-    groups, dtype = int(scales_type.shape[0]), str(q_type.dtype)
-    level = _level(definition)
-    tile_rows, tile = _tile(x_type, features)
+    x_type, q_type, scales_type, y_type = parameter_types(definition)
+    width, features = int(x_type.shape[1]), int(y_type.shape[1])
+    panels, elements, _ = extents(q_type)
+    groups, dtype = int(scales_type.shape[1]), str(q_type.dtype)
+    level, store = _level(definition), store_panel(features)
+    tile_rows, _ = _tile(x_type, width)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, width), "float32")
-        integers = T.match_buffer(q_handle, (elements, features), dtype)
-        scales = T.match_buffer(s_handle, (groups, features), "float16")
+        integers = T.match_buffer(q_handle, (panels, elements, _FEATURES), dtype)
+        scales = T.match_buffer(s_handle, (panels, groups, _FEATURES), "float16")
         y = T.match_buffer(y_handle, (rows, features), "float32")
-        for column in T.parallel(features // tile):
+        for panel in T.parallel(panels):
             for block in T.serial((rows + tile_rows - 1) // tile_rows):
                 with T.sblock("tile"):
-                    acc = T.sblock_alloc_buffer((tile_rows, tile), "float32", scope="local")
-                    weight = T.sblock_alloc_buffer((tile,), "float32", scope="local")
+                    acc = T.sblock_alloc_buffer((tile_rows, _FEATURES), "float32", scope="local")
+                    weight = T.sblock_alloc_buffer((_FEATURES,), "float32", scope="local")
                     for r in T.unroll(tile_rows):
-                        for c in T.vectorized(tile):
+                        for c in T.vectorized(_FEATURES):
                             acc[r, c] = T.float32(0)
                     for element in T.serial(elements):
                         for part in T.unroll(packing):
                             # The last element of a width that `packing` does not divide is not
                             # full.
                             if element * packing + part < width:
-                                for c in T.vectorized(tile):
-                                    weight[c] = level(
-                                        integers[element, column * tile + c], part
-                                    ) * T.Cast(
-                                        "float32",
-                                        scales[element * packing // _GROUP, column * tile + c],
+                                for c in T.vectorized(_FEATURES):
+                                    weight[c] = level(integers[panel, element, c], part) * T.Cast(
+                                        "float32", scales[panel, element * packing // _GROUP, c]
                                     )
                                 for r in T.unroll(tile_rows):
-                                    for c in T.vectorized(tile):
+                                    for c in T.vectorized(_FEATURES):
                                         acc[r, c] += (
                                             x[
                                                 T.min(block * tile_rows + r, rows - 1),
@@ -112,86 +115,32 @@ def integer_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                                         )
                     for r in T.unroll(tile_rows):
                         if block * tile_rows + r < rows:
-                            for c in T.vectorized(tile):
-                                y[block * tile_rows + r, column * tile + c] = acc[r, c]
+                            store(y, acc, block * tile_rows + r, panel, r)
 
     return kernel
 
 
-def int8_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
-    """Serve ``linear`` over integer weights and 8-bit activations."""
-    packing = _packing(definition)
-    if not packing or definition.attrs["mvlm.activations"] != "int8":
-        return None
-    x_type, _, q_type, scales_type, _ = parameter_types(definition)
-    width = int(x_type.shape[1])
-    elements, features = extents(q_type)
-    groups, dtype = int(scales_type.shape[0]), str(q_type.dtype)
-    level = _level(definition)
-    tile_rows, tile = _tile(x_type, features)
+def store_panel(features: int) -> Any:
+    """Return what stores a panel's sums, of which the last may belong to no feature.
 
-    @T.prim_func(private=True, s_tir=True)
-    def kernel(
-        x_handle: T.handle,
-        x_scale_handle: T.handle,
-        q_handle: T.handle,
-        s_handle: T.handle,
-        y_handle: T.handle,
-    ):
-        rows = T.int64()
-        x = T.match_buffer(x_handle, (rows, width), "int8")
-        x_scales = T.match_buffer(x_scale_handle, (rows, groups), "float32")
-        integers = T.match_buffer(q_handle, (elements, features), dtype)
-        scales = T.match_buffer(s_handle, (groups, features), "float16")
-        y = T.match_buffer(y_handle, (rows, features), "float32")
-        for column in T.parallel(features // tile):
-            for block in T.serial((rows + tile_rows - 1) // tile_rows):
-                with T.sblock("tile"):
-                    acc = T.sblock_alloc_buffer((tile_rows, tile), "float32", scope="local")
-                    exact = T.sblock_alloc_buffer((tile_rows, tile), "float32", scope="local")
-                    weight = T.sblock_alloc_buffer((tile,), "float32", scope="local")
-                    for r in T.unroll(tile_rows):
-                        for c in T.vectorized(tile):
-                            acc[r, c] = T.float32(0)
-                    for group in T.serial(groups):
-                        for r in T.unroll(tile_rows):
-                            for c in T.vectorized(tile):
-                                exact[r, c] = T.float32(0)
-                        for step in T.serial(_GROUP // packing):
-                            for part in T.unroll(packing):
-                                if group * _GROUP + step * packing + part < width:
-                                    for c in T.vectorized(tile):
-                                        weight[c] = level(
-                                            integers[
-                                                group * (_GROUP // packing) + step,
-                                                column * tile + c,
-                                            ],
-                                            part,
-                                        )
-                                    for r in T.unroll(tile_rows):
-                                        for c in T.vectorized(tile):
-                                            exact[r, c] += (
-                                                T.Cast(
-                                                    "float32",
-                                                    x[
-                                                        T.min(block * tile_rows + r, rows - 1),
-                                                        group * _GROUP + step * packing + part,
-                                                    ],
-                                                )
-                                                * weight[c]
-                                            )
-                        for r in T.unroll(tile_rows):
-                            for c in T.vectorized(tile):
-                                acc[r, c] += exact[r, c] * (
-                                    x_scales[T.min(block * tile_rows + r, rows - 1), group]
-                                    * T.Cast("float32", scales[group, column * tile + c])
-                                )
-                    for r in T.unroll(tile_rows):
-                        if block * tile_rows + r < rows:
-                            for c in T.vectorized(tile):
-                                y[block * tile_rows + r, column * tile + c] = acc[r, c]
+    A part of a kernel, to be called with the output, the sums, the row, the panel, and which of
+    the sums.
+    """
+    has_whole_panels = features % _FEATURES == 0
 
-    return kernel
+    @T.inline
+    def store(
+        y: tirx.Buffer, sums: tirx.Buffer, row: tirx.Expr, panel: tirx.Expr, at: tirx.Expr
+    ) -> None:
+        if has_whole_panels:
+            for c in T.vectorized(_FEATURES):
+                y[row, panel * _FEATURES + c] = sums[at, c]
+        else:
+            for c in T.serial(_FEATURES):
+                if panel * _FEATURES + c < features:
+                    y[row, panel * _FEATURES + c] = sums[at, c]
+
+    return store
 
 
 def _packing(definition: tirx.PrimFunc) -> int:
@@ -214,9 +163,11 @@ def _level(definition: tirx.PrimFunc) -> Callable[[tirx.Expr, tirx.Expr], tirx.E
     return level
 
 
-def _tile(x_type: Any, features: int) -> tuple[int, int]:
-    """Return the rows and columns of a register tile; the columns divide `features`."""
-    rows, columns = _GEMV_TILE if is_single_row(x_type) else _GEMM_TILE
-    while features % columns:
-        columns //= 2
-    return rows, columns
+def _tile(x_type: Any, width: int) -> tuple[int, int]:
+    """Return the rows of a register tile, and the strands that K is added in."""
+    if not is_single_row(x_type):
+        return rows_of_a_tile(Target.current(allow_none=False)), 1
+    strands = _STRANDS
+    while width % strands:
+        strands //= 2
+    return 1, strands

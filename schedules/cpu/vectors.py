@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tvm.target import Target
+
 # Floats: one AVX-512 register, two of AVX2, four of Armv8.
 _WIDEST = 16
 
@@ -20,3 +22,13 @@ def columns(extent: int, most: int) -> int:
     return max(
         width for width in range(vector, max(most, vector) + 1, vector) if extent % width == 0
     )
+
+
+def rows_of_a_tile(target: Target) -> int:
+    """Return the rows of a tile of 16 columns that fit into a CPU's float registers.
+
+    AVX-512 has 32 registers of 16 floats. AVX2 has 16 of 8, of which a row takes two, and Armv8 32
+    of 4, of which it takes four; some are left for what is loaded.
+    """
+    features = {str(feature) for feature in target.attrs.get("mattr", ())}
+    return 12 if "+avx512f" in features else 6

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.bench import bandwidth
+from mvlm.runtime.profile import OVERHEAD
 from tests.artifacts import Shelf
 from tests.cli.command_line import mvlm
 
@@ -46,6 +47,21 @@ def test_table(shelf: Shelf) -> None:
     shown = mvlm("bench", shelf.artifact("text"), *QUICK).stdout
     for words in ("prefill", "decode", "tok/s", "2.0 GB/s read by 1 threads", "machine"):
         assert words in shown
+
+
+def test_profile_names_every_kernel(shelf: Shelf) -> None:
+    """Each kernel that `inspect` lists, as often as a run calls it."""
+    artifact = shelf.artifact("ldpnet", "q4a8")
+    profile = mvlm("bench", artifact, *QUICK, "--profile", "--json").json["profile"]
+    assert profile.keys() == {"vision_tower", "projector", "embed", "prefill", "decode"}
+    listed = mvlm("inspect", artifact, "--json", "--kernels").json["kernels"]
+    for function, runs in (("vision_tower", 1), ("prefill", 1), ("decode", 3)):
+        found = {time["kernel"]: time["calls"] for time in profile[function]}
+        assert found.pop(OVERHEAD) > 0
+        assert found == {name: runs * count for name, count in listed[function].items()}
+        assert all(time["seconds"] > 0 for time in profile[function])
+    shown = mvlm("bench", artifact, *QUICK, "--profile").stdout
+    assert "decode, " in shown and "cached_attention" in shown
 
 
 def test_takes_a_picture(shelf: Shelf, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, Tokeniz
 from mvlm.runtime.settings import read_settings
 from tests.artifacts import Shelf
 from tests.models.rounding import to_q4
+from tests.oracles import from_panels
 from tests.reference import write_random_checkpoint
 from tests.reference.checkpoints import save_weights
 from tests.reference.model import load_tensors
@@ -135,8 +136,8 @@ def test_weights_that_are_not_finite_replaced_if_asked_for(checkpoint: Path, out
     compile_job(plan_job(checkpoint, quantization="q0f32", allow_nonfinite=True), output)
     names = [entry.name for entry in read_weights_index(output).tensors]
     arrays = dict(zip(names, map_weights(output), strict=True))
-    packed = arrays["decoder.layers.0.attention.qkv.weight"]
-    assert [packed[0, 0], packed[1, 0], packed[0, 1]] == [65504, -65504, 0]
+    packed = from_panels(arrays["decoder.layers.0.attention.qkv.weight"], 2)
+    assert [packed[0, 0], packed[0, 1], packed[1, 0]] == [65504, -65504, 0]
     assert np.isfinite(packed).all()
 
 
@@ -154,8 +155,10 @@ def test_each_part_has_its_own_scheme(checkpoint: Path, output: Path) -> None:
     compile_job(plan_job(checkpoint, quantization=schemes), output)
     dtypes = {entry.name: entry.dtype for entry in read_weights_index(output).tensors}
     assert dtypes["decoder.embed_tokens.weight"] == "float16"
-    assert dtypes["decoder.lm_head.q_weight"] == "int8"
-    assert dtypes["decoder.layers.0.down.q_weight"] == "uint32"
+    shapes = {entry.name: entry.shape for entry in read_weights_index(output).tensors}
+    # A step of a group has 64 bytes: of 8-bit weights there are 8, of 4-bit ones 4.
+    assert shapes["decoder.lm_head.q_weight"][2:] == (8, 64)
+    assert shapes["decoder.layers.0.down.q_weight"][2:] == (4, 64)
     assert dtypes["decoder.norm.weight"] == "float32"
 
 
@@ -184,13 +187,11 @@ def test_weights_are_the_checkpoints(tmp_path: Path, output: Path, dtype: str) -
     names = [t["name"] for t in json.loads((output / layout.WEIGHTS_INDEX).read_text())["tensors"]]
     arrays = dict(zip(names, map_weights(output), strict=True))
     expected = load_tensors(folder)
-    np.testing.assert_array_equal(
-        arrays["decoder.lm_head.weight"].T, expected["lm_head.weight"].numpy()
-    )
+    head = expected["lm_head.weight"].numpy()
+    np.testing.assert_array_equal(from_panels(arrays["decoder.lm_head.weight"], len(head)), head)
     stacked = torch.cat([expected[Q_PROJ.replace("q_proj", f"{part}_proj")] for part in "qkv"])
-    np.testing.assert_array_equal(
-        arrays["decoder.layers.0.attention.qkv.weight"].T, stacked.numpy()
-    )
+    found = from_panels(arrays["decoder.layers.0.attention.qkv.weight"], len(stacked))
+    np.testing.assert_array_equal(found, stacked.numpy())
 
 
 @pytest.mark.usefixtures("no_code")
@@ -199,8 +200,9 @@ def test_four_bit_weights_are_those_of_mlc(checkpoint: Path, output: Path) -> No
     names = [t["name"] for t in json.loads((output / layout.WEIGHTS_INDEX).read_text())["tensors"]]
     arrays = dict(zip(names, map_weights(output), strict=True))
     name = "decoder.layers.0.down"
-    words, scales = arrays[f"{name}.q_weight"], arrays[f"{name}.q_scale"]
-    found = dequantize(words.T, scales.T, Q4MLC, 256)
+    panels = (arrays[f"{name}.q_weight"], arrays[f"{name}.q_scale"])
+    words, scales = (from_panels(panel, 128) for panel in panels)
+    found = dequantize(words, scales.astype(np.float16), Q4MLC, 256)
     expected = load_tensors(checkpoint)["model.layers.0.mlp.down_proj.weight"].numpy()
     np.testing.assert_array_equal(found, to_q4(expected))
 

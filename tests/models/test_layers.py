@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tvm.relax.frontend import nn
 
 from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.config import read_config
+from mvlm.models.interchange.onnx_vision import pooling_matrix
 from mvlm.models.layers import (
     DepthwiseConvolution,
     Embedding,
@@ -23,10 +25,12 @@ from mvlm.models.layers import (
     packed_layers,
 )
 from mvlm.models.mobilevlm import MobileVLM
-from mvlm.models.projectors.ldpnetv2 import pooling_matrix
+from mvlm.models.projectors.ldpnetv2 import pooled
 from mvlm.models.quantization import Q4MLC, SCHEMES, plan_quantization, quantize
 from mvlm.runtime.errors import CheckpointError
 from tests.artifacts import Shelf
+from tests.kernels import run_graph
+from tests.oracles import from_panels
 from tests.reference import FAMILIES
 
 Array = npt.NDArray[Any]
@@ -66,13 +70,13 @@ def test_parameters_are_complete(shelf: Shelf, family: str, scheme: str) -> None
     assert sources == asked
 
 
-def test_linear_stacks_and_transposes() -> None:
+def test_linear_stacks() -> None:
     layer = Linear(("q", "k"), 3, 5, SCHEMES["q0f32"], bias=True)
     q, k = np.arange(6, dtype=np.float16).reshape(2, 3), np.ones((3, 3), np.float16)
     found = packed(
         layer, q__weight=q, k__weight=k, q__bias=np.zeros(2, "f2"), k__bias=np.ones(3, "f2")
     )
-    np.testing.assert_array_equal(found["weight"].T, np.concatenate([q, k]))
+    np.testing.assert_array_equal(from_panels(found["weight"], 5), np.concatenate([q, k]))
     assert found["weight"].dtype == np.float32
     assert found["bias"].tolist() == [0, 0, 1, 1, 1]
 
@@ -80,9 +84,8 @@ def test_linear_stacks_and_transposes() -> None:
 def test_linear_flattens_convolutions() -> None:
     layer = Linear(("patch",), 12, 4, SCHEMES["q0f32"], bias=False)
     kernel = np.random.default_rng(0).standard_normal((4, 3, 2, 2), np.float32)
-    np.testing.assert_array_equal(
-        packed(layer, patch__weight=kernel)["weight"], kernel.reshape(4, 12).T
-    )
+    found = packed(layer, patch__weight=kernel)["weight"]
+    np.testing.assert_array_equal(from_panels(found, 4), kernel.reshape(4, 12))
 
 
 def test_linear_quantizes_each_output_on_its_own() -> None:
@@ -90,8 +93,8 @@ def test_linear_quantizes_each_output_on_its_own() -> None:
     matrix = np.random.default_rng(1).standard_normal((3, 40), np.float32)
     found = packed(layer, up__weight=matrix)
     words, scales = quantize(matrix, Q4MLC)
-    np.testing.assert_array_equal(found["q_weight"], words.T)
-    np.testing.assert_array_equal(found["q_scale"], scales.T)
+    np.testing.assert_array_equal(from_panels(found["q_weight"], 3), words)
+    np.testing.assert_array_equal(from_panels(found["q_scale"], 3), scales)
 
 
 def test_embedding_keeps_its_orientation() -> None:
@@ -138,12 +141,18 @@ def test_weights_beyond_the_storage_are_refused(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(("grid", "out"), [(24, 12), (7, 12), (5, 2), (12, 12), (1, 12)])
-def test_pooling_matrix_is_adaptive_average_pooling(grid: int, out: int) -> None:
+def test_pooling_is_adaptive_average_pooling(grid: int, out: int) -> None:
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(4).standard_normal((grid * grid, 3)).astype(np.float32)
     image = torch.from_numpy(x.T.reshape(1, 3, grid, grid).copy())
     expected = torch.nn.functional.adaptive_avg_pool2d(image, out).reshape(3, -1).T.numpy()
     np.testing.assert_allclose(pooling_matrix(grid, out) @ x, expected, atol=1e-6)
+    found = run_graph(
+        lambda tokens: nn.op.tensor_expr_op(lambda t: pooled(t, grid, out), "pool", [tokens]),
+        [((1, *x.shape), "float32")],
+        x[None],
+    )
+    np.testing.assert_allclose(found[0], expected, atol=1e-6)
 
 
 def test_packing_needs_little_more_than_one_layer(shelf: Shelf, tmp_path: Path) -> None:

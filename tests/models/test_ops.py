@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mvlm.models import ops
+from mvlm.models.panels import side_by_side
 from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
 from tests.kernels import Spec, definition, run
 from tests.oracles import attention, depthwise_convolution, from_q4, linear
@@ -22,10 +23,10 @@ def test_linear(storage: str, rows: int | str) -> None:
     random = np.random.default_rng(0)
     x = random.standard_normal((3 if rows == "n" else int(rows), 41), np.float32)
     weight = random.standard_normal((41, 7), np.float32).astype(storage)
-    specs: list[Spec] = [((1, rows, 41), "float32"), ((41, 7), storage)]
-    function = definition(lambda x, w: ops.linear(x, (w,), FLOAT[storage]), specs)
+    specs: list[Spec] = [((1, rows, 41), "float32"), ((1, 41, 16), storage)]
+    function = definition(lambda x, w: ops.linear(x, (w,), 7, FLOAT[storage]), specs)
     assert function.attrs["mvlm.op"] == "linear"
-    found = run(function, [x, weight], (len(x), 7))
+    found = run(function, [x, side_by_side(weight.T)], (len(x), 7))
     np.testing.assert_allclose(found, linear(x, weight), atol=TOLERANCE)
 
 
@@ -36,11 +37,11 @@ def test_q4_linear(width: int) -> None:
     words, scales = quantize(random.standard_normal((5, width), np.float32), Q4MLC)
     specs: list[Spec] = [
         ((1, "n", width), "float32"),
-        (words.T.shape, "uint32"),
-        (scales.T.shape, "float16"),
+        ((1, words.shape[1], 16), "uint32"),
+        ((1, scales.shape[1], 16), "float16"),
     ]
-    function = definition(lambda x, w, s: ops.linear(x, (w, s), SCHEMES["q4f16_1"]), specs)
-    found = run(function, [x, words.T, scales.T], (2, 5))
+    function = definition(lambda x, w, s: ops.linear(x, (w, s), 5, SCHEMES["q4f16_1"]), specs)
+    found = run(function, [x, side_by_side(words), side_by_side(scales)], (2, 5))
     np.testing.assert_allclose(found, linear(x, from_q4(words, scales, width).T), atol=TOLERANCE)
 
 

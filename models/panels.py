@@ -1,0 +1,111 @@
+"""Panels: how the matrix of a linear layer lies in memory.
+
+16 output features make a panel, whose memory a kernel reads from its beginning to its end, however
+wide the matrix is. For float32 activations a panel holds, for each element along K, those of its 16
+features side by side: float weights are ``(ceil(N/16), K, 16)``; packed ones (see `quantization`)
+``(ceil(N/16), ceil(K/packing), 16)``, with scales ``(ceil(N/16), ceil(K/32), 16)``.
+
+CPUs that multiply bytes (AVX2, AVX-512 VNNI, Armv8.2 dot products) multiply four neighbouring
+weights of one output feature with four activations, and add the products. For 8-bit activations a
+panel is laid out for them:
+
+===========  ====================================  =======
+array        shape                                 dtype
+===========  ====================================  =======
+``q_weight`` (ceil(N/16), ceil(K/32), steps, 64)   uint8
+``q_scale``  (ceil(N/16), ceil(K/32), 16)          float16
+===========  ====================================  =======
+
+A group of 32 along K takes 8 steps of 64 bytes with 8-bit weights: byte ``4c + j`` of step s is
+the level of feature c at ``4s + j``. With 4-bit weights it takes 4: the low nibble of that byte is
+the level at ``4s + j``, the high one's at ``16 + 4s + j``. Levels are unsigned, the zero point
+(8, or 128) added. What N and K do not fill is at the zero point, with scale 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mvlm.models.quantization import GROUP_SIZE, Storage, integers_of, quantize
+from mvlm.models.rounding import Rounding
+
+FEATURES = 16
+DEPTH = 4  # weights of one feature that lie side by side
+_STEP_BYTES = FEATURES * DEPTH
+
+_BLOCK_VALUES = 1 << 20  # of a matrix that are arranged at once
+
+Levels = npt.NDArray[np.uint8]
+
+
+def panel_count(features: int) -> int:
+    """Return how many panels so many output features take."""
+    return -(-features // FEATURES)
+
+
+def side_by_side(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Arrange elements ``(features, count)`` as ``(panels, count, 16)``, filled up with zeros."""
+    features, count = rows.shape
+    whole = np.zeros((panel_count(features) * FEATURES, count), rows.dtype)
+    whole[:features] = rows
+    return np.ascontiguousarray(whole.reshape(-1, FEATURES, count).transpose(0, 2, 1))
+
+
+def panel_bits(storage: Storage) -> int:
+    """Bits of a level: 4 or 8."""
+    return 4 if storage.packing > 1 else 8
+
+
+def panel_zero(storage: Storage) -> int:
+    """The level that stands for zero."""
+    return 1 << (panel_bits(storage) - 1)
+
+
+def panel_shapes(
+    width: int, features: int, storage: Storage
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of integers and scales of a ``(features, width)`` matrix."""
+    panels, groups = panel_count(features), -(-width // GROUP_SIZE)
+    steps = GROUP_SIZE * panel_bits(storage) // 8 // DEPTH
+    return (panels, groups, steps, _STEP_BYTES), (panels, groups, FEATURES)
+
+
+def quantize_to_panels(
+    matrix: npt.NDArray[Any], storage: Storage, rounding: Rounding
+) -> tuple[Levels, npt.NDArray[np.float16]]:
+    """Quantize a matrix ``(features, width)`` of any float type and arrange it in panels.
+
+    Some panels at a time: what is computed on the way takes many times a panel's memory.
+    """
+    features, width = matrix.shape
+    shape, scale_shape = panel_shapes(width, features, storage)
+    panels, scales = np.empty(shape, np.uint8), np.empty(scale_shape, np.float16)
+    step = max(1, _BLOCK_VALUES // (FEATURES * width))
+    for first in range(0, shape[0], step):
+        block = matrix[first * FEATURES : (first + step) * FEATURES]
+        elements, block_scales = quantize(block, storage, rounding)
+        integers = integers_of(elements, storage)[:, :width]
+        place = slice(first, first + step)
+        panels[place], scales[place] = to_panels(integers, block_scales, storage)
+    return panels, scales
+
+
+def to_panels(
+    integers: npt.NDArray[Any], scales: npt.NDArray[np.float16], storage: Storage
+) -> tuple[Levels, npt.NDArray[np.float16]]:
+    """Arrange integers ``(features, width)``, their zero point taken away, and their scales."""
+    features, width = integers.shape
+    integer_shape, _ = panel_shapes(width, features, storage)
+    panels, groups = integer_shape[:2]
+    zero = panel_zero(storage)
+    levels = np.full((panels * FEATURES, groups * GROUP_SIZE), zero, np.uint8)
+    levels[:features, :width] = integers + zero
+    halves = GROUP_SIZE // (DEPTH * integer_shape[2])
+    # panel, feature, group, half, step, j -> panel, group, step, feature, j, half
+    apart = levels.reshape(panels, FEATURES, groups, halves, integer_shape[2], DEPTH)
+    apart = apart.transpose(0, 2, 4, 1, 5, 3)
+    joined = apart[..., 0] if halves == 1 else apart[..., 0] | apart[..., 1] << 4
+    return np.ascontiguousarray(joined).reshape(integer_shape), side_by_side(scales)

@@ -1,0 +1,24 @@
+"""The instructions that multiply bytes, one file for each set; kernels are written over any."""
+
+from __future__ import annotations
+
+from tvm.target import Target
+
+from mvlm.schedules.cpu.instructions import avx2, avx512_vnni, dotprod, plain
+from mvlm.schedules.cpu.instructions.instruction_set import InstructionSet
+
+__all__ = ["INSTRUCTION_SETS", "InstructionSet", "find_instructions"]
+
+# The best first.
+INSTRUCTION_SETS = (
+    avx512_vnni.INSTRUCTIONS,
+    avx2.INSTRUCTIONS,
+    dotprod.INSTRUCTIONS,
+    plain.INSTRUCTIONS,
+)
+
+
+def find_instructions(target: Target) -> InstructionSet:
+    """Return the best instruction set that a target has."""
+    features = {str(feature) for feature in target.attrs.get("mattr", ())}
+    return next(known for known in INSTRUCTION_SETS if features.issuperset(known.features))

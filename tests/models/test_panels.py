@@ -1,0 +1,64 @@
+"""How matrices lie in panels, against the documented places, one weight at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mvlm.models import panels
+from mvlm.models.quantization import Q4, Q8, Storage, integers_of, quantize
+from tests.oracles import from_panels
+
+SHAPES = [(1, 1), (16, 32), (17, 33), (40, 100)]
+
+
+@pytest.mark.parametrize("storage", [Q4, Q8], ids=["q4", "q8"])
+@pytest.mark.parametrize(("features", "width"), SHAPES)
+def test_every_weight_is_in_its_place(storage: Storage, features: int, width: int) -> None:
+    random = np.random.default_rng(0)
+    integers = random.integers(storage.lowest, storage.highest + 1, (features, width))
+    scales = random.random((features, -(-width // 32))).astype(np.float16)
+    packed, packed_scales = panels.to_panels(integers, scales, storage)
+    shapes = panels.panel_shapes(width, features, storage)
+    assert (packed.shape, packed_scales.shape) == shapes
+    assert (packed.dtype, packed_scales.dtype) == (np.uint8, np.float16)
+    for n in range(-(-features // 16) * 16):
+        for k in range(-(-width // 32) * 32):
+            inside = n < features and k < width
+            expected = int(integers[n, k]) if inside else 0
+            assert level(packed, n, k, storage) == expected
+    np.testing.assert_array_equal(from_panels(packed_scales, features), scales)
+
+
+def level(packed: np.ndarray, n: int, k: int, storage: Storage) -> int:
+    """The weight of feature n at k, as docs/quantization.md says where it is."""
+    p, c, g, within = n // 16, n % 16, k // 32, k % 32
+    if storage is Q8:
+        return int(packed[p, g, within // 4, 4 * c + within % 4]) - 128
+    half, s, j = within // 16, within % 16 // 4, within % 4
+    byte = int(packed[p, g, s, 4 * c + j])
+    return (byte // 16 if half else byte % 16) - 8
+
+
+@pytest.mark.parametrize(("features", "count"), SHAPES)
+def test_elements_side_by_side(features: int, count: int) -> None:
+    rows = np.arange(1, features * count + 1, dtype=np.float32).reshape(features, count)
+    packed = panels.side_by_side(rows)
+    assert packed.shape == (panels.panel_count(features), count, 16)
+    np.testing.assert_array_equal(from_panels(packed, features), rows)
+    assert not packed.transpose(0, 2, 1).reshape(-1, count)[features:].any()
+
+
+@pytest.mark.parametrize("storage", [Q4, Q8], ids=["q4", "q8"])
+def test_a_large_matrix_is_arranged_in_blocks(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = np.random.default_rng(2).standard_normal((100, 70)).astype(np.float32)
+    whole = panels.quantize_to_panels(matrix, storage, "nearest")
+    elements, scales = quantize(matrix, storage, "nearest")
+    expected = panels.to_panels(integers_of(elements, storage)[:, :70], scales, storage)
+    monkeypatch.setattr(panels, "_BLOCK_VALUES", 2 * 16 * 70)
+    blocks = panels.quantize_to_panels(matrix, storage, "nearest")
+    for found in (whole, blocks):
+        for left, right in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(left, right)
