@@ -69,11 +69,6 @@ class CacheLayout:
             PageTensor("float32", (heads, 2, self.scale_slots)),
         )
 
-    @property
-    def bytes_per_position(self) -> int:
-        """Bytes that a position takes in all layers."""
-        return self.spec().nbytes(PAGE_SIZE) // PAGE_SIZE
-
     def spec(self) -> CacheSpec:
         """Return what the runtime must know of it."""
         return CacheSpec(self.layers, PAGE_SIZE, self.tensors)

@@ -1,25 +1,24 @@
 """Quantization schemes: how matrices are stored, and with what activations they are multiplied.
 
 A matrix of a linear layer arrives as ``(out_features, in_features)`` = ``(N, K)``, the checkpoint's
-orientation. It is stored transposed, ``(K, N)``, so that a kernel reads neighbouring output
-features from neighbouring addresses and vectorizes over them; where activations are ``int8``, in
-panels (see `panels`). An embedding table keeps its ``(vocabulary, hidden)`` orientation, since one
-token reads one row; what is said of K below holds for its second axis.
+orientation, and is stored in panels of 16 output features (see `panels`). An embedding table keeps
+its ``(vocabulary, hidden)`` orientation, since one token reads one row; what is said of K below
+holds for its second axis. Shapes are those of a matrix before it is arranged in panels.
 
 Integers come in groups of 32 along K that share one float16 scale, so that a matrix is two arrays:
-the integers, and scales ``(ceil(K / 32), N)``. A K that no 32 divides ends in a shorter group.
+the integers, and scales ``(N, ceil(K / 32))``. A K that no 32 divides ends in a shorter group.
 
 ==========  ==============================================================================
 storage     bits
 ==========  ==============================================================================
 ``float32`` IEEE single precision
 ``float16`` IEEE half precision
-``q4mlc``   mlc-llm's: eight nibbles in a uint32, the lowest bits first, ``(ceil(K / 8), N)``;
+``q4mlc``   mlc-llm's: eight nibbles in a uint32, the lowest bits first, ``(N, ceil(K / 8))``;
             ``w ~ (nibble - 7) * scale`` with nibbles 0 to 14
 ``q4``      the same words; ``w ~ (nibble - 8) * scale`` with nibbles 0 to 15: one level more. The
             scale may be negative, so that the level without a mirror image, -8, serves whichever
             sign the group's extreme has
-``q8``      one int8 a weight, ``(K, N)``, -127 to 127; ``w ~ integer * scale``
+``q8``      one int8 a weight, ``(N, K)``, -127 to 127; ``w ~ integer * scale``
 ==========  ==============================================================================
 
 Words that K does not fill end in nibbles that stand for zero.

@@ -34,7 +34,6 @@ class Functions:
 
     def __init__(self, machine: Any) -> None:
         self._machine = machine
-        self._watch: Callable[..., int] | None = None
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         """Return a function by its name."""
@@ -52,7 +51,6 @@ class Functions:
             notice(name, begins)
             return _GO_ON
 
-        self._watch = instrument
         self._machine["set_instrument"](instrument)
 
 

@@ -6,6 +6,8 @@ skip that tells the tokens where they are.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
@@ -48,14 +50,11 @@ def pooled(x: te.Tensor, grid: int, out_grid: int) -> te.Tensor:
     rule of torch's AdaptiveAvgPool2d, which also holds where the cells do not divide the grid.
     """
 
-    def window(cell: tirx.Expr) -> tuple[tirx.Expr, tirx.Expr]:
+    def window(cell: Any) -> tuple[Any, Any]:
         start = cell * grid // out_grid
         return start, ((cell + 1) * grid + out_grid - 1) // out_grid - start
 
-    widest = max(
-        ((cell + 1) * grid + out_grid - 1) // out_grid - cell * grid // out_grid
-        for cell in range(out_grid)
-    )
+    widest = max(window(cell)[1] for cell in range(out_grid))
     dy, dx = te.reduce_axis((0, widest), name="dy"), te.reduce_axis((0, widest), name="dx")
 
     def term(cell: tirx.Expr, channel: tirx.Expr) -> tirx.Expr:

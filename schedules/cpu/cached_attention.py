@@ -17,6 +17,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mvlm.schedules.cpu.exponential import exp2
+from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import columns, lanes
 from mvlm.schedules.signature import cache_types
 
@@ -34,10 +35,10 @@ def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     kv_heads, head_dim, page_size = types.kv_heads, types.head_dim, types.page_size
     heads, half, storage = types.heads, types.head_dim // 2, types.storage
     scale_slots, has_scales = types.scale_slots, types.scale_slots > 0
-    group, turn = heads // kv_heads, lanes(half)
+    group = heads // kv_heads
     block_rows, most = (1, _COLUMNS_OF_ONE) if types.is_single_row else (_ROWS, _COLUMNS)
     tile, channels, vector = columns(page_size, most), columns(head_dim, most), lanes(page_size)
-    scale = head_dim**-0.5 * log2(e)  # weights are powers of two
+    rotate = rotate_into(head_dim, scale=head_dim**-0.5 * log2(e))  # weights are powers of two
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -80,16 +81,7 @@ def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                     )
                     for r in T.serial(block_rows):
                         i: T.let = T.min(block * block_rows + r, rows - 1)
-                        for part in T.serial(half // turn):
-                            for c in T.vectorized(turn):
-                                query[r, part * turn + c] = T.float32(scale) * (
-                                    qkv[i, h, part * turn + c] * cos[i, part * turn + c]
-                                    - qkv[i, h, half + part * turn + c] * sin[i, part * turn + c]
-                                )
-                                query[r, half + part * turn + c] = T.float32(scale) * (
-                                    qkv[i, h, half + part * turn + c] * cos[i, part * turn + c]
-                                    + qkv[i, h, part * turn + c] * sin[i, part * turn + c]
-                                )
+                        rotate(query, r, qkv, cos, sin, i, h)
                         largest[r] = T.min_value("float32")
                         total[r] = T.float32(0)
                         for d in T.serial(head_dim):

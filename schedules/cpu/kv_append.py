@@ -10,6 +10,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mvlm.schedules.cpu.int8 import LARGEST_INT8, inverse_scale
+from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import lanes
 from mvlm.schedules.signature import cache_types
 
@@ -22,7 +23,7 @@ def append_to_cache(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     kv_heads, head_dim, page_size = types.kv_heads, types.head_dim, types.page_size
     heads, half, storage = types.heads, types.head_dim // 2, types.storage
     scale_slots, has_scales = types.scale_slots, types.scale_slots > 0
-    vector, turn = lanes(head_dim), lanes(half)
+    vector, rotate = lanes(head_dim), rotate_into(head_dim)
     loop = T.serial if types.is_single_row else T.parallel
 
     def level(value: tirx.Expr, inverse: tirx.Expr) -> tirx.Expr:
@@ -57,17 +58,7 @@ def append_to_cache(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                     position: T.let = T.Cast("int64", start[0]) + i
                     page: T.let = T.Cast("int64", table[position // page_size])
                     slot: T.let = position % page_size
-                    for tile in T.serial(half // turn):
-                        for c in T.vectorized(turn):
-                            pair[0, tile * turn + c] = (
-                                qkv[i, heads + g, tile * turn + c] * cos[i, tile * turn + c]
-                                - qkv[i, heads + g, half + tile * turn + c]
-                                * sin[i, tile * turn + c]
-                            )
-                            pair[0, half + tile * turn + c] = (
-                                qkv[i, heads + g, half + tile * turn + c] * cos[i, tile * turn + c]
-                                + qkv[i, heads + g, tile * turn + c] * sin[i, tile * turn + c]
-                            )
+                    rotate(pair, 0, qkv, cos, sin, i, heads + g)
                     for tile in T.serial(head_dim // vector):
                         for c in T.vectorized(vector):
                             pair[1, tile * vector + c] = qkv[

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tvm.target import Target
 
+from mvlm.schedules.cpu.features import cpu_features
+
 # Floats: one AVX-512 register, two of AVX2, four of Armv8.
 _WIDEST = 16
 
@@ -30,5 +32,4 @@ def rows_of_a_tile(target: Target) -> int:
     AVX-512 has 32 registers of 16 floats. AVX2 has 16 of 8, of which a row takes two, and Armv8 32
     of 4, of which it takes four; some are left for what is loaded.
     """
-    features = {str(feature) for feature in target.attrs.get("mattr", ())}
-    return 12 if "+avx512f" in features else 6
+    return 12 if "+avx512f" in cpu_features(target) else 6

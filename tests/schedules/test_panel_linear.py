@@ -15,6 +15,7 @@ from mvlm.compile.targets import host_target
 from mvlm.models import ops
 from mvlm.models.panels import panel_shapes, panel_zero, to_panels
 from mvlm.models.quantization import SCHEMES, integers_of, quantize
+from mvlm.schedules.cpu.features import cpu_features
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet, plain
 from mvlm.schedules.cpu.panel_linear import panel_linear
 from tests.kernels import Array, Spec, build, compiled, kernel, trace
@@ -25,7 +26,7 @@ SCHEME_NAMES = ("q8a8", "q4a8")
 HERE = [
     instructions
     for instructions in INSTRUCTION_SETS
-    if set(map(str, host_target().tvm.attrs["mattr"])).issuperset(instructions.features)
+    if cpu_features(host_target().tvm).issuperset(instructions.features)
 ]
 by_each = pytest.mark.parametrize("instructions", HERE, ids=lambda known: known.name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm.target import Target
 
+from mvlm.schedules.cpu.features import cpu_features
 from mvlm.schedules.cpu.instructions import avx2, avx512_vnni, dotprod, plain
 from mvlm.schedules.cpu.instructions.instruction_set import InstructionSet
 
@@ -20,5 +21,5 @@ INSTRUCTION_SETS = (
 
 def find_instructions(target: Target) -> InstructionSet:
     """Return the best instruction set that a target has."""
-    features = {str(feature) for feature in target.attrs.get("mattr", ())}
+    features = cpu_features(target)
     return next(known for known in INSTRUCTION_SETS if features.issuperset(known.features))

@@ -1,0 +1,47 @@
+"""Rotating a head's vector (RoFormer, arXiv 2104.09864), as a part of kernels.
+
+The first half holds the real parts of the pairs and the second the imaginary ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from mvlm.schedules.cpu.vectors import lanes
+
+
+def rotate_into(head_dim: int, scale: float = 1.0) -> Any:
+    """Return what rotates a vector of `head_dim` channels and multiplies it with `scale`.
+
+    A part of a kernel, to be called with where it goes to, ``(rows, head_dim)``, and the row there;
+    and with queries, keys and values ``(n, heads, head_dim)``, the tables ``(n, head_dim/2)``, the
+    position's row and the head.
+    """
+    half = head_dim // 2
+    vector = lanes(half)
+
+    @T.inline
+    def rotate(
+        out: tirx.Buffer,
+        row: tirx.Expr,
+        qkv: tirx.Buffer,
+        cos: tirx.Buffer,
+        sin: tirx.Buffer,
+        i: tirx.Expr,
+        head: tirx.Expr,
+    ) -> None:
+        for tile in T.serial(half // vector):
+            for c in T.vectorized(vector):
+                out[row, tile * vector + c] = T.float32(scale) * (
+                    qkv[i, head, tile * vector + c] * cos[i, tile * vector + c]
+                    - qkv[i, head, half + tile * vector + c] * sin[i, tile * vector + c]
+                )
+                out[row, half + tile * vector + c] = T.float32(scale) * (
+                    qkv[i, head, half + tile * vector + c] * cos[i, tile * vector + c]
+                    + qkv[i, head, tile * vector + c] * sin[i, tile * vector + c]
+                )
+
+    return rotate
