@@ -115,23 +115,36 @@ def _claim(destination: Path) -> tuple[Path, int]:
         staging = Path(tempfile.mkdtemp(prefix=prefix, dir=destination.parent))
         # Another process may sweep the folder up before it is locked.
         with contextlib.suppress(FileNotFoundError):
-            lock = os.open(staging / _LOCK, os.O_CREAT | os.O_RDWR)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if (staging / _LOCK).exists():
+            lock = _lock(staging, fcntl.LOCK_EX)
+            if lock is not None:
                 return staging, lock
-            os.close(lock)
 
 
 def _sweep(destination: Path) -> None:
     """Remove staging folders whose process is gone."""
     for stale in destination.parent.glob(f".{glob.escape(destination.name)}.staging-*"):
         with contextlib.suppress(OSError):
-            lock = os.open(stale / _LOCK, os.O_CREAT | os.O_RDWR)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = _lock(stale, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock is not None:
                 shutil.rmtree(stale, ignore_errors=True)
-            finally:
                 os.close(lock)
+
+
+def _lock(staging: Path, how: int) -> int | None:
+    """Lock a staging folder; None where what was locked has been swept up meanwhile.
+
+    Whoever waited for the lock of a sweeper holds a file that is gone, and another one may lie in
+    its place by then: only the holder of the file that is there may use the folder or remove it.
+    """
+    lock, is_held = os.open(staging / _LOCK, os.O_CREAT | os.O_RDWR), False
+    try:
+        fcntl.flock(lock, how)
+        with contextlib.suppress(FileNotFoundError):
+            is_held = os.path.samestat(os.fstat(lock), (staging / _LOCK).stat())
+    finally:
+        if not is_held:
+            os.close(lock)
+    return lock if is_held else None
 
 
 def _flush(folder: Path) -> None:

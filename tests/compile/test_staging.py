@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -277,6 +278,52 @@ def test_a_living_process_is_not_swept_up(tmp_path: Path) -> None:
         assert content(first) == {"first"}
     assert content(destination) == {"first"}
     assert not leftovers(destination)
+
+
+@pytest.mark.parametrize("another_sweeps", [False, True])
+def test_a_folder_swept_up_while_its_lock_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_sweeps: bool
+) -> None:
+    """The lock that comes then is a dead file's; a second sweeper may hold the one in its place."""
+    destination, waits = tmp_path / "a", []
+
+    def swept_meanwhile(lock: int, how: int) -> None:
+        if not waits:
+            waits.append(leftovers(destination))
+            (file,) = destination.parent.glob(".a.staging-*/.lock")
+            file.unlink()
+            if another_sweeps:
+                file.touch()
+            else:
+                file.parent.rmdir()
+        flock(lock, how)
+
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", swept_meanwhile)
+    with staged_folder(destination) as folder:
+        assert folder.parent.name not in waits[0]
+        write(folder, "new")
+    assert content(destination) == {"new"}
+
+
+def test_a_sweeper_that_waited_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is the file of a folder that another made its own since."""
+    stale = tmp_path / ".a.staging-x"
+    stale.mkdir()
+
+    def taken_meanwhile(lock: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        (stale / ".lock").unlink()
+        (stale / ".lock").touch()
+        flock(lock, how)
+
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", taken_meanwhile)
+    with staged_folder(tmp_path / "a") as folder:
+        write(folder, "new")
+    assert stale.is_dir()
 
 
 def test_other_folders_are_not_swept_up(tmp_path: Path) -> None:
