@@ -10,19 +10,25 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 IMAGE ?=
 PROMPT ?=
 
-.PHONY: demo test test-slow test-real test-llama-cpp lint format docs train bench quality \
-	footprint clean help
+# For `make bench-peers`: a checkpoint, the tools to run beside ours, and what comes of it.
+MODEL ?= build/MobileVLM-V2-1.7B
+PEERS ?= llama.cpp torch onnxruntime-genai openvino-genai
+
+.PHONY: demo test test-slow test-real test-arm test-llama-cpp lint format docs train bench \
+	bench-peers quality footprint clean help
 
 help:
 	@echo "make demo [IMAGE=file] [PROMPT=text]   compile the bundled model, ask it about a picture"
 	@echo "make test                              the default test suite"
 	@echo "make test-slow                         the tests that take minutes"
 	@echo "make test-real                         the tests of real sizes: 40 GB of disk, an hour"
+	@echo "make test-arm                          the kernels on an emulated Armv8.2 device"
 	@echo "make test-llama-cpp                    GGUF files in llama.cpp, which is built for it"
 	@echo "make lint                              ruff and mypy; make format mends what ruff can"
 	@echo "make docs                              write docs/commands.md from the commands' help"
 	@echo "make train                             train the bundled model again, about an hour"
 	@echo "make bench                             speeds of the bundled model on this machine"
+	@echo "make bench-peers [MODEL=dir PEERS=..]  speeds beside other tools; writes docs/speed.md"
 	@echo "make quality                           what quantization costs; writes docs/quantization.md"
 	@echo "make footprint                         memory and time of real sizes; writes docs/models.md"
 
@@ -32,6 +38,13 @@ demo: $(VENV)/runtime.stamp
 bench: $(VENV)/runtime.stamp
 	@$(BIN)/mvlm bench models/bundled/mobilevlm-shapes
 
+# An hour, of which every second has to be quiet.
+bench-peers: $(VENV)/peers.stamp $(MODEL)
+	$(BIN)/mvlm bench $(MODEL) $(addprefix --peer ,$(PEERS)) --write docs $(ARGS)
+
+build/MobileVLM-V2-1.7B: | $(VENV)/peers.stamp
+	$(BIN)/mvlm synth MobileVLM-V2-1.7B -o $@
+
 quality: $(VENV)/test.stamp
 	$(BIN)/python -m mvlm.bench.quality --write
 
@@ -39,13 +52,16 @@ footprint: $(VENV)/test.stamp
 	$(BIN)/python -m mvlm.bench.footprint --write
 
 test: $(VENV)/test.stamp
-	$(BIN)/pytest -m "not slow and not real and not llama_cpp" $(ARGS)
+	$(BIN)/pytest -m "not slow and not real and not arm and not llama_cpp" $(ARGS)
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/pytest -m slow $(ARGS)
 
 test-real: $(VENV)/test.stamp
 	$(BIN)/pytest -m real $(ARGS)
+
+test-arm: $(VENV)/test.stamp build/arm.stamp
+	$(BIN)/pytest -m arm $(ARGS)
 
 test-llama-cpp: $(VENV)/llama-cpp.stamp
 	$(BIN)/pytest -m llama_cpp $(ARGS)
@@ -79,9 +95,20 @@ $(VENV)/test.stamp: $(VENV)/runtime.stamp
 	$(PIP) install --editable ".[test]"
 	touch $@
 
+# qemu and an arm64 Python, by apt-get but into build/arm: no root, and nothing is installed.
+build/arm.stamp: $(VENV)/test.stamp tests/arm/sysroot.py constraints.txt
+	@echo "Setting up an emulated Armv8.2 device in build/arm (once, about 200 MB to fetch)"
+	@$(PIP) install ziglang
+	@$(BIN)/python -m tests.arm.sysroot
+	@touch $@
+
 # Built from source, which takes a C++ compiler and many minutes.
 $(VENV)/llama-cpp.stamp: $(VENV)/test.stamp
 	$(PIP) install --editable ".[llama-cpp]"
+	touch $@
+
+$(VENV)/peers.stamp: $(VENV)/llama-cpp.stamp
+	$(PIP) install --editable ".[bench,torch,onnxruntime-genai,openvino-genai]"
 	touch $@
 
 $(VENV)/lint.stamp: $(VENV)/test.stamp

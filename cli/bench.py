@@ -1,9 +1,9 @@
-"""``mvlm bench``: speeds of a model on this machine, and how much of its memory's they are."""
+"""``mvlm bench``: speeds of a model on this machine, alone or beside other tools'."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mvlm.cli.shared.artifacts import find_artifact
+from mvlm.cli.shared.compare import Request, compare
 from mvlm.cli.shared.options import (
     Debug,
     Json,
@@ -32,9 +33,21 @@ EXAMPLES = (
     "mvlm bench mobilevlm-host",
     "mvlm bench mobilevlm-host --threads 1 --runs 10 --json",
     "mvlm bench mobilevlm-host --profile",
+    "mvlm bench MobileVLM-V2-1.7B --peer llama.cpp --peer torch --write docs",
+    "mvlm bench MobileVLM-V2-1.7B --peer llama.cpp --scenario decode --runs 3",
 )
 
 _KERNELS_SHOWN = 12
+
+# Parameters and their options: of a measurement of ours alone, and of a comparison.
+_ALONE = {
+    "prompt_tokens": "--prompt-tokens",
+    "tokens": "--tokens",
+    "image": "--image",
+    "quantization": "--quant",
+    "profile": "--profile",
+}
+_COMPARED = {"scenario": "--scenario", "write": "--write"}
 
 
 def command(
@@ -55,6 +68,27 @@ def command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Say how long each kernel takes, in a run of its own.")
     ] = False,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Measure this tool in turns with ours, on a checkpoint: llama.cpp, "
+            "onnxruntime-genai, openvino-genai or torch.",
+        ),
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --peer: measure this alone, decode for instance. A wrong name lists them.",
+        ),
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="With --peer: write speed.md and speed.svg into this folder."
+        ),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -62,7 +96,21 @@ def command(
 
     Each number is a median of the runs, with the least and the largest. The bandwidth is measured
     before and after them, on as many threads. Quiet the machine first: its load is recorded.
+
+    With --peer, every tool runs in a process of its own, in turns with ours, and the ratios are
+    held against our goals. That takes a checkpoint, of which the other tools' files are made once;
+    all scenarios with all tools take an hour. Where other processes took part of the machine, the
+    numbers are printed, nothing is judged, and the exit code is 1; also where a tool failed.
     """
+    if peer:
+        _refuse(context, _ALONE, "is not for a comparison with --peer")
+        compare(
+            place,
+            invocation(context),
+            Request(tuple(peer), tuple(scenario or ()), runs, threads, vision_tower, write),
+        )
+        return
+    _refuse(context, _COMPARED, "is for a comparison with --peer")
     from mvlm.bench.bandwidth import measure_in_child
     from mvlm.bench.measure import Plan, measure_speeds, profile_kernels
     from mvlm.bench.report import machine_facts, make_report
@@ -92,6 +140,16 @@ def command(
     _show(report)
     for function, kernels_of in times.items():
         _show_profile(function, kernels_of)
+
+
+def _refuse(context: typer.Context, options: Mapping[str, str], reason: str) -> None:
+    """Raise UsageError for the first of the options that the user gave."""
+    from mvlm.runtime.errors import UsageError
+
+    for parameter, option in options.items():
+        source = context.get_parameter_source(parameter)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{option} {reason}", fix="Leave it out.")
 
 
 def _pixels(model: Model, image: Path | None) -> FloatArray | None:

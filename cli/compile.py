@@ -34,7 +34,8 @@ def command(
         typer.Option(
             "--vision-quant",
             metavar="QUANT",
-            help="The same for tower and projector; default: q0f16, or q0f32 with q0f32.",
+            help="The same for tower and projector; default: q16a16 with q4a8, q8a8 and q16a16, "
+            "q0f32 with q0f32, q0f16 with the others.",
         ),
     ] = None,
     embedding_quantization: Annotated[

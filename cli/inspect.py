@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mvlm.cli.shared.kernel_table import kernels_document, show_kernels
 from mvlm.cli.shared.options import Artifact, Debug, Json
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
 
@@ -16,7 +17,10 @@ EXAMPLES = ("mvlm inspect mobilevlm-host", "mvlm inspect mobilevlm-host --json -
 def command(
     artifact: Artifact,
     kernels: Annotated[
-        bool, typer.Option("--kernels", help="List the kernels that each function calls.")
+        bool,
+        typer.Option(
+            "--kernels", help="List the kernels that each function calls, and the bytes they move."
+        ),
     ] = False,
     json: Json = False,
     debug: Debug = False,
@@ -26,22 +30,21 @@ def command(
     Only the manifest is read: `mvlm verify` is what compares the files with it.
     """
     from mvlm.runtime.artifact import read_manifest
-    from mvlm.runtime.artifact.kernels import read_kernel_calls
+    from mvlm.runtime.artifact.kernels import read_kernel_uses
 
     manifest = read_manifest(artifact)
-    calls = read_kernel_calls(artifact) if kernels else {}
+    uses = read_kernel_uses(artifact) if kernels else {}
     document = {"digest": manifest.digest} | manifest.to_json()
     if json:
-        show_json(document | ({"kernels": calls} if kernels else {}))
+        show_json(document | (kernels_document(uses) if kernels else {}))
         return
     files = document.pop("files")
     show_table([(name, _short(value)) for name, value in _flatten(document)])
     show("")
     show_table([(entry["path"], readable_bytes(entry["size"])) for entry in files])
-    for function, counts in calls.items():
-        show(f"\n{function}: {sum(counts.values())} calls of {len(counts)} kernels")
-        for name, count in counts.items():
-            show(f"  {count:4} {name}")
+    for function, used in uses.items():
+        show("")
+        show_kernels(function, used)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

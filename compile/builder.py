@@ -30,6 +30,7 @@ from mvlm.models.layers import packed_layers
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.artifact import layout
+from mvlm.runtime.artifact.kernels import uses_to_json
 from mvlm.runtime.artifact.manifest import (
     AbiEntry,
     FileEntry,
@@ -124,7 +125,7 @@ def _write_library(
     module, parameters = model.export(target.tvm)
     bounds = {"n": job.prefill_chunk}
     lowered = lower(module, target.tvm, target.kernels, bounds, dump, entered)
-    _write_json(folder / layout.KERNELS, lowered.kernel_calls)
+    _write_json(folder / layout.KERNELS, uses_to_json(lowered.kernel_uses))
     entered("code")
     with tvm.transform.PassContext(opt_level=3):
         executable = relax.build(lowered.module, target.tvm, relax_pipeline=None)

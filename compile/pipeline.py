@@ -13,7 +13,6 @@ phase          what the module is after it
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ import tvm
 from tvm import relax
 from tvm.target import Target
 
+from mvlm.compile.traffic import kernel_uses
+from mvlm.runtime.artifact.kernels import KernelUse
 from mvlm.schedules import KernelSet, find_kernels
 
 # TVM ships no types, so that a pass is Any to mypy.
@@ -43,11 +44,11 @@ class Lowered:
 
     Attributes:
         module: Ready for code generation.
-        kernel_calls: For each function, its kernels and how often it calls each.
+        kernel_uses: For each function, its kernels, and what it uses of each.
     """
 
     module: tvm.IRModule
-    kernel_calls: dict[str, dict[str, int]]
+    kernel_uses: dict[str, dict[str, KernelUse]]
 
 
 def phases(kernels: KernelSet, upper_bounds: dict[str, int]) -> tuple[Phase, ...]:
@@ -65,6 +66,8 @@ def phases(kernels: KernelSet, upper_bounds: dict[str, int]) -> tuple[Phase, ...
             "fuse",
             (
                 transform.LegalizeOps(),
+                # Reshapes become views before they could be fused into something that copies.
+                transform.RewriteDataflowReshape(),
                 transform.AnnotateTIROpPattern(),
                 transform.FoldConstant(),
                 transform.FuseOps(),
@@ -118,35 +121,18 @@ def lower(
         dump: A folder that gets the module after each phase, as ``0-graph.py`` and so on.
         entered: Called with each phase's name as it begins.
     """
-    calls: dict[str, dict[str, int]] = {}
+    uses: dict[str, dict[str, KernelUse]] = {}
     with target, tvm.transform.PassContext(opt_level=3):
         for number, phase in enumerate(phases(find_kernels(kernels), upper_bounds)):
             entered(phase.name)
             module = tvm.transform.Sequential(phase.passes)(module)
             if phase.name == "schedule":
-                calls = kernel_calls(module)
+                uses = kernel_uses(module)
             if dump:
                 dump.mkdir(parents=True, exist_ok=True)
                 text = module.script(show_meta=False)
                 (dump / f"{number}-{phase.name}.py").write_text(text, encoding="utf-8")
-    return Lowered(module, calls)
-
-
-def kernel_calls(module: tvm.IRModule) -> dict[str, dict[str, int]]:
-    """Count, for every function of the module, how often it calls each TensorIR function."""
-    kernels = {variable for variable, _ in tensor_functions(module)}
-    calls: dict[str, dict[str, int]] = {}
-    for variable, function in module.functions_items():
-        if isinstance(function, relax.Function):
-            counts: Counter[str] = Counter()
-
-            def count(expression: Any, counts: Counter[str] = counts) -> None:
-                if isinstance(expression, tvm.ir.GlobalVar) and expression in kernels:
-                    counts[expression.name_hint] += 1
-
-            relax.analysis.post_order_visit(function.body, count)
-            calls[variable.name_hint] = dict(sorted(counts.items()))
-    return dict(sorted(calls.items()))
+    return Lowered(module, uses)
 
 
 def tensor_functions(

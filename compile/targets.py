@@ -15,6 +15,17 @@ from mvlm.runtime.machine import Machine, read_machine
 _TRIPLES = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 
 
+# How the Snapdragon 888's cores (Kryo 680: Cortex-X1, A78 and A55) are described to LLVM: by the
+# core whose instructions all of them have, Armv8.2 with dot products and float16 arithmetic.
+SNAPDRAGON_888_CORES: Mapping[str, Any] = {
+    "kind": "llvm",
+    "mtriple": _TRIPLES["aarch64"],
+    "mcpu": "cortex-a76",
+    "mattr": ["+v8.2a", "+dotprod", "+fullfp16", "+neon"],
+    "num-cores": 4,
+}
+
+
 @dataclass(frozen=True)
 class CompileTarget:
     """A device, ready to be compiled for.

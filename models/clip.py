@@ -11,7 +11,7 @@ from tvm.relax.frontend import nn
 
 from mvlm.models import ops
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
-from mvlm.models.layers import ACTIVATIONS, LayerNorm, Linear, Vectors
+from mvlm.models.layers import GELU, QUICK_GELU, LayerNorm, Linear, Vectors
 from mvlm.models.quantization import Scheme
 
 _PREFIX = "vision_tower.vision_model"
@@ -92,7 +92,7 @@ class EncoderLayer(nn.Module):
         hidden, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
         attention = f"{name}.self_attn"
         self.heads = config.num_attention_heads
-        self.activation = ACTIVATIONS[config.hidden_act]
+        self.activation = {"gelu": GELU, "quick_gelu": QUICK_GELU}[config.hidden_act]
         self.norm1 = LayerNorm(f"{name}.layer_norm1", hidden, eps)
         self.qkv = Linear(
             tuple(f"{attention}.{part}_proj" for part in "qkv"),
@@ -108,5 +108,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Map ``(1, S, hidden)`` to the same shape."""
-        x = x + self.out(ops.attention(self.qkv(self.norm1(x)), self.heads))
-        return x + self.down(self.activation(self.up(self.norm2(x))))
+        mixed = ops.attention(self.qkv(x, before=self.norm1.rows), self.heads)
+        x = self.out(mixed, plus=x)
+        inner = self.up(x, before=self.norm2.rows)
+        return self.down(inner, before=self.activation, plus=x)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models.cache_layout import CacheLayout
+
+# The extents that only a running session knows: pages of the pool, and of a sequence.
+PAGES, SPAN = "pages", "span"
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,26 @@ class Cache:
     page_table: nn.Tensor
     layers: tuple[tuple[nn.Tensor, ...], ...]
 
+    def at_last(self, positions: nn.Tensor) -> Cache:
+        """Return the cache as the last of the new positions sees it, all before it there.
+
+        Args:
+            positions: What has so many rows as there are new positions.
+        """
+
+        def place(start: te.Tensor, rows: te.Tensor) -> te.Tensor:
+            before = tirx.Cast("int32", rows.shape[0] - 1)
+            return te.compute((1,), lambda i: start[i] + before, name="start")
+
+        start = nn.op.tensor_expr_op(place, "last_start", [self.start, positions])
+        return replace(self, start=start)
+
 
 def cache_spec(layout: CacheLayout) -> list[nn.spec.Tensor]:
     """Return the specification of the one argument that a function takes the cache by."""
-    elements = [nn.spec.Tensor((1,), "int32"), nn.spec.Tensor(("span",), "int32")]
+    elements = [nn.spec.Tensor((1,), "int32"), nn.spec.Tensor((SPAN,), "int32")]
     for _ in range(layout.layers):
-        elements += [nn.spec.Tensor(("pages", *t.shape), t.dtype) for t in layout.tensors]
+        elements += [nn.spec.Tensor((PAGES, *t.shape), t.dtype) for t in layout.tensors]
     return elements
 
 

@@ -11,11 +11,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
-from mvlm.models.panels import FEATURES, panel_count, panel_shapes, quantize_to_panels, side_by_side
+from mvlm.models.panels import (
+    FEATURES,
+    panel_count,
+    panel_layout,
+    quantize_to_panels,
+    side_by_side,
+)
 from mvlm.models.quantization import GROUP_SIZE, Scheme, quantize, to_float16
 
 Array = npt.NDArray[Any]
@@ -78,9 +83,10 @@ class Linear(PackedLayer):
         self.scheme = scheme
         self.features = features
         storage, count = scheme.weights, panel_count(features)
-        if scheme.activations == "int8":
-            panels, scales = panel_shapes(width, features, storage)
-            self.q_weight = nn.Parameter(panels, "uint8")
+        if scheme.activations != "float32":
+            layout = panel_layout(storage)
+            panels, scales = layout.shapes(width, features)
+            self.q_weight = nn.Parameter(panels, layout.dtype)
             self.q_scale = nn.Parameter(scales, "float16")
         elif storage.is_integer:
             elements, groups = storage.elements(width), -(-width // GROUP_SIZE)
@@ -90,12 +96,25 @@ class Linear(PackedLayer):
             self.weight = nn.Parameter((count, width, FEATURES), storage.dtype)
         self.bias = nn.Parameter((features,), "float32") if bias else None
 
-    def forward(self, x: nn.Tensor) -> nn.Tensor:
-        """Map ``(..., width)`` to ``(..., features)``."""
+    def forward(
+        self,
+        x: nn.Tensor,
+        *,
+        before: ops.RowFunction = ops.IDENTITY,
+        plus: nn.Tensor | None = None,
+    ) -> nn.Tensor:
+        """Map ``(..., width)`` to ``(..., features)``.
+
+        Args:
+            x: The input.
+            before: What it goes through first.
+            plus: What is added to the output, of its shape.
+        """
         is_integer = self.scheme.weights.is_integer
         stored = (self.q_weight, self.q_scale) if is_integer else (self.weight,)
-        y = ops.linear(x, stored, self.features, self.scheme)
-        return y if self.bias is None else y + self.bias
+        return ops.linear(
+            x, stored, self.features, self.scheme, before=before, bias=self.bias, plus=plus
+        )
 
     def sources(self) -> list[str]:
         """Weights, then biases, of the stacked modules."""
@@ -109,7 +128,7 @@ class Linear(PackedLayer):
         matrix = np.concatenate([m.reshape(m.shape[0], -1) for m in matrices])
         if self.scheme.weights.is_integer:
             storage = self.scheme.weights
-            if self.scheme.activations == "int8":
+            if self.scheme.activations != "float32":
                 weight, scales = quantize_to_panels(matrix, storage, self.scheme.rounding)
             else:
                 elements, scales = quantize(matrix, storage, self.scheme.rounding)
@@ -199,9 +218,10 @@ class RMSNorm(Vectors):
         super().__init__(weight=(f"{source}.weight", (width,)))
         self.eps = eps
 
-    def forward(self, x: nn.Tensor) -> nn.Tensor:
-        """Normalize ``(..., width)``."""
-        return nn.op.rms_norm(x, self.weight, axes=-1, epsilon=self.eps)
+    @property
+    def rows(self) -> ops.RowFunction:
+        """The same as a function of rows, for a linear layer's input to go through."""
+        return ops.RowFunction("rms_norm", (self.weight,), self.eps)
 
 
 class LayerNorm(Vectors):
@@ -209,42 +229,16 @@ class LayerNorm(Vectors):
 
     def __init__(self, source: str, width: int, eps: float) -> None:
         super().__init__(weight=(f"{source}.weight", (width,)), bias=(f"{source}.bias", (width,)))
-        self.width = width
         self.eps = eps
 
+    @property
+    def rows(self) -> ops.RowFunction:
+        """The same as a function of rows, for a linear layer's input to go through."""
+        return ops.RowFunction("layer_norm", (self.weight, self.bias), self.eps)
+
     def forward(self, x: nn.Tensor) -> nn.Tensor:
-        """Normalize ``(1, n, width)``."""
-        return nn.op.tensor_expr_op(self._compute, "layer_norm", [x, self.weight, self.bias])
-
-    def _compute(self, x: te.Tensor, weight: te.Tensor, bias: te.Tensor) -> te.Tensor:
-        """The variance of what is left without the mean.
-
-        Relax's own operator subtracts the mean's square from the mean of squares, which cancels
-        where the mean is large: 1.6e-5 off at a mean of 30.
-        """
-        batch, length, width = x.shape
-        along = [te.reduce_axis((0, width), name="along") for _ in range(2)]
-        total = te.compute(
-            (batch, length), lambda b, i: te.sum(x[b, i, along[0]], axis=along[0]), name="total"
-        )
-        centred = te.compute(
-            x.shape, lambda b, i, k: x[b, i, k] - total[b, i] / float(self.width), name="centred"
-        )
-        squares = te.compute(
-            (batch, length),
-            lambda b, i: te.sum(centred[b, i, along[1]] * centred[b, i, along[1]], axis=along[1]),
-            name="squares",
-        )
-        return te.compute(
-            x.shape,
-            lambda b, i, k: (
-                centred[b, i, k]
-                * tirx.rsqrt(squares[b, i] / float(self.width) + self.eps)
-                * weight[k]
-                + bias[k]
-            ),
-            name="normalized",
-        )
+        """Normalize ``(..., width)``."""
+        return ops.apply_rows(x, self.rows)
 
 
 class DepthwiseConvolution(Vectors):
@@ -269,12 +263,13 @@ class DepthwiseConvolution(Vectors):
         return tensor.reshape(tensor.shape[0], -1).T if tensor.ndim == 4 else tensor
 
 
+# Activations that stand before a linear layer.
+GELU = ops.RowFunction("gelu")
+QUICK_GELU = ops.RowFunction("quick_gelu")
+
+# Those that do not, element by element: the compiler fuses them with what is around.
 ACTIVATIONS: dict[str, Callable[[nn.Tensor], nn.Tensor]] = {
-    "quick_gelu": lambda x: x * nn.op.sigmoid(x * 1.702),
-    # The exact one, x * Phi(x) through erf: the tanh approximation is off by 1e-3 in the logits.
-    "gelu": lambda x: nn.op.gelu(x),
     "relu": lambda x: nn.op.relu(x),
-    "silu": lambda x: nn.op.silu(x),
     "hardsigmoid": lambda x: nn.op.relu6(x + 3.0) * (1.0 / 6.0),
     "hardswish": lambda x: x * nn.op.relu6(x + 3.0) * (1.0 / 6.0),
 }

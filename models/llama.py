@@ -5,12 +5,13 @@ RMSNorm, rotary positions that rotate halves, SwiGLU, no biases.
 
 from __future__ import annotations
 
+from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
 from mvlm.models.config import LlamaConfig
 from mvlm.models.kv_cache import Cache
-from mvlm.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm
+from mvlm.models.layers import Embedding, Linear, RMSNorm
 from mvlm.models.quantization import Quantization, Scheme
 from mvlm.models.rotary import RotaryTable, inverse_frequencies, rotary_table
 
@@ -40,16 +41,24 @@ class Llama(nn.Module):
         """Map ids ``(1, n)`` int32 to embeddings ``(1, n, hidden)``."""
         return self.embed_tokens(ids)
 
-    def forward(self, x: nn.Tensor, cache: Cache) -> nn.Tensor:
-        """Map embeddings ``(1, n, hidden)`` to final hidden states, appending to the cache."""
+    def forward(self, x: nn.Tensor, cache: Cache, *, last_only: bool = False) -> nn.Tensor:
+        """Map embeddings ``(1, n, hidden)`` to hidden states, appending to the cache.
+
+        Args:
+            x: The embeddings.
+            cache: What came before.
+            last_only: Whether only the last position's are wanted, ``(1, 1, hidden)``. The last
+                layer then attends, and goes on, from that one alone.
+        """
         table = rotary_table(cache.start, x.shape[1], self.frequencies)
-        for layer in self.layers:
-            x = layer(x, table, cache)
-        return self.norm(x)
+        for index, layer in enumerate(self.layers):
+            is_last = index + 1 == len(self.layers)
+            x = layer(x, table, cache, last_only=last_only and is_last)
+        return x
 
     def logits(self, hidden: nn.Tensor) -> nn.Tensor:
         """Map hidden states ``(1, n, hidden)`` to logits ``(1, n, vocabulary)`` float32."""
-        return self.lm_head(hidden)
+        return self.lm_head(hidden, before=self.norm.rows)
 
 
 class DecoderLayer(nn.Module):
@@ -66,11 +75,28 @@ class DecoderLayer(nn.Module):
         )
         self.down = Linear((f"{name}.mlp.down_proj",), inner, hidden, scheme, bias=False)
 
-    def forward(self, x: nn.Tensor, table: RotaryTable, cache: Cache) -> nn.Tensor:
+    def forward(
+        self, x: nn.Tensor, table: RotaryTable, cache: Cache, *, last_only: bool
+    ) -> nn.Tensor:
         """Map ``(1, n, hidden)`` to the same shape; `table` as :func:`rotary_table` makes it."""
-        x = x + self.attention(self.input_norm(x), table, cache)
-        gate, up = nn.op.split(self.gate_up(self.post_norm(x)), 2, axis=-1)
-        return x + self.down(ACTIVATIONS["silu"](gate) * up)
+        x = self.attention(x, self.input_norm.rows, table, cache, last_only=last_only)
+        gates = self.gate_up(x, before=self.post_norm.rows)
+        return self.down(gates, before=ops.SILU_PRODUCT, plus=x)
+
+
+def last(x: nn.Tensor, axis: int = 0) -> nn.Tensor:
+    """Return the last position alone, along an axis that stays, of extent 1."""
+
+    def take(source: te.Tensor) -> te.Tensor:
+        before, extent, behind = source.shape[:axis], source.shape[axis], source.shape[axis + 1 :]
+
+        def element(*at: tirx.Expr) -> tirx.Expr:
+            place = (*at[:axis], extent - 1, *at[axis + 1 :])
+            return source[place]
+
+        return te.compute((*before, 1, *behind), element, name="last")
+
+    return nn.op.tensor_expr_op(take, "last_position", [x])
 
 
 class Attention(nn.Module):
@@ -97,11 +123,27 @@ class Attention(nn.Module):
             bias=False,
         )
 
-    def forward(self, x: nn.Tensor, table: RotaryTable, cache: Cache) -> nn.Tensor:
-        """Map ``(1, n, hidden)`` to the same shape, appending K and V to the cache."""
+    def forward(
+        self,
+        x: nn.Tensor,
+        norm: ops.RowFunction,
+        table: RotaryTable,
+        cache: Cache,
+        *,
+        last_only: bool,
+    ) -> nn.Tensor:
+        """Map ``(1, n, hidden)`` to the same shape, appending K and V to the cache.
+
+        The normalization before it and the residual around it are part of it.
+        """
         batch, length, _ = x.shape
         heads = self.heads + 2 * self.kv_heads
-        qkv = nn.op.reshape(self.qkv(x), (length, heads, self.head_dim))
+        qkv = nn.op.reshape(self.qkv(x, before=norm), (length, heads, self.head_dim))
         pages = ops.append_to_cache(qkv, table, cache, self.index)
+        if last_only:
+            cache = cache.at_last(qkv)
+            x, qkv, length = last(x, axis=1), last(qkv), 1
+            table = (last(table[0]), last(table[1]))
         mixed = ops.cached_attention(qkv, table, cache, pages)
-        return self.out(nn.op.reshape(mixed, (batch, length, self.heads * self.head_dim)))
+        flat = nn.op.reshape(mixed, (batch, length, self.heads * self.head_dim))
+        return self.out(flat, plus=x)

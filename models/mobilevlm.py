@@ -25,7 +25,6 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-from tvm import te
 from tvm.relax.frontend import nn
 from tvm.target import Target
 
@@ -81,7 +80,7 @@ class MobileVLM(nn.Module):
 
     def prefill(self, embeddings: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
         """Read a prompt's chunk; logits of its last position."""
-        return self.decoder.logits(_last_position(self._hidden(embeddings, cache)))
+        return self.decoder.logits(self._hidden(embeddings, cache, last_only=True))
 
     def prefill_all(self, embeddings: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
         """Read a prompt's chunk; logits of every position."""
@@ -91,8 +90,10 @@ class MobileVLM(nn.Module):
         """Read one token; the logits of the next."""
         return self.decoder.logits(self._hidden(self.decoder.embed(ids), cache))
 
-    def _hidden(self, embeddings: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
-        return self.decoder(embeddings, read_cache(self.cache_layout, cache))
+    def _hidden(
+        self, embeddings: nn.Tensor, cache: list[nn.Tensor], *, last_only: bool = False
+    ) -> nn.Tensor:
+        return self.decoder(embeddings, read_cache(self.cache_layout, cache), last_only=last_only)
 
     def export(self, target: Target) -> tuple[tvm.IRModule, list[tuple[str, nn.Parameter]]]:
         """Trace the functions into a Relax module for `target`.
@@ -124,13 +125,3 @@ class MobileVLM(nn.Module):
                 handed = (1, self.config.image_tokens, hidden)
             functions["projector"] = {"features": nn.spec.Tensor(handed, "float32")}
         return {name: {**of, "$": modes} for name, of in functions.items()}
-
-
-def _last_position(x: nn.Tensor) -> nn.Tensor:
-    """Take ``(1, 1, H)`` out of ``(1, n, H)``."""
-
-    def take(hidden: te.Tensor) -> te.Tensor:
-        _, length, width = hidden.shape
-        return te.compute((1, 1, width), lambda i, _, k: hidden[i, length - 1, k], name="last")
-
-    return nn.op.tensor_expr_op(take, "last_position", [x])

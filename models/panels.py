@@ -6,24 +6,26 @@ features side by side: float weights are ``(ceil(N/16), K, 16)``; packed ones (s
 ``(ceil(N/16), ceil(K/packing), 16)``, with scales ``(ceil(N/16), ceil(K/32), 16)``.
 
 CPUs that multiply bytes (AVX2, AVX-512 VNNI, Armv8.2 dot products) multiply four neighbouring
-weights of one output feature with four activations, and add the products. For 8-bit activations a
-panel is laid out for them:
+weights of one output feature with four activations, and add the products; with 16-bit integers two
+and two. For integer activations a panel is laid out for them:
 
-===========  ====================================  =======
-array        shape                                 dtype
-===========  ====================================  =======
-``q_weight`` (ceil(N/16), ceil(K/32), steps, 64)   uint8
-``q_scale``  (ceil(N/16), ceil(K/32), 16)          float16
-===========  ====================================  =======
+===========  ============================================  =================
+array        shape                                         dtype
+===========  ============================================  =================
+``q_weight`` (ceil(N/16), ceil(K/32), steps, 64 or 32)     uint8 or int16
+``q_scale``  (ceil(N/16), ceil(K/32), 16)                  float16
+===========  ============================================  =================
 
 A group of 32 along K takes 8 steps of 64 bytes with 8-bit weights: byte ``4c + j`` of step s is
 the level of feature c at ``4s + j``. With 4-bit weights it takes 4: the low nibble of that byte is
 the level at ``4s + j``, the high one's at ``16 + 4s + j``. Levels are unsigned, the zero point
-(8, or 128) added. What N and K do not fill is at the zero point, with scale 0.
+(8, or 128) added. 16-bit weights are signed and take 16 steps of 32: element ``2c + j`` of step s
+is the integer of feature c at ``2s + j``. What N and K do not fill stands for zero, with scale 0.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,12 +35,11 @@ from mvlm.models.quantization import GROUP_SIZE, Storage, integers_of, quantize
 from mvlm.models.rounding import Rounding
 
 FEATURES = 16
-DEPTH = 4  # weights of one feature that lie side by side
-_STEP_BYTES = FEATURES * DEPTH
+_STEP_FEATURE_BYTES = 4  # of one feature in a step: as many activations fill an int32
 
 _BLOCK_VALUES = 1 << 20  # of a matrix that are arranged at once
 
-Levels = npt.NDArray[np.uint8]
+Levels = npt.NDArray[np.uint8 | np.int16]
 
 
 def panel_count(features: int) -> int:
@@ -54,23 +55,48 @@ def side_by_side(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(whole.reshape(-1, FEATURES, count).transpose(0, 2, 1))
 
 
-def panel_bits(storage: Storage) -> int:
-    """Bits of a level: 4 or 8."""
-    return 4 if storage.packing > 1 else 8
+@dataclass(frozen=True)
+class PanelLayout:
+    """How a group of 32 along K of a panel lies in memory.
+
+    Attributes:
+        bits: Of a level: 4, 8 or 16.
+        zero: The level that stands for zero.
+        unit: What scales are multiples of.
+        depth: Weights of one feature that lie side by side.
+        dtype: Of an element.
+        activations: The dtype that the levels are multiplied with.
+    """
+
+    bits: int
+    zero: int
+    unit: float
+    depth: int
+    dtype: str
+    activations: str
+
+    @property
+    def steps(self) -> int:
+        """Steps of 64 bytes that a group takes."""
+        return GROUP_SIZE * self.bits // 8 // _STEP_FEATURE_BYTES
+
+    @property
+    def step(self) -> int:
+        """Elements of a step."""
+        return FEATURES * self.depth
+
+    def shapes(self, width: int, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of integers and scales of a ``(features, width)`` matrix."""
+        panels, groups = panel_count(features), -(-width // GROUP_SIZE)
+        return (panels, groups, self.steps, self.step), (panels, groups, FEATURES)
 
 
-def panel_zero(storage: Storage) -> int:
-    """The level that stands for zero."""
-    return 1 << (panel_bits(storage) - 1)
-
-
-def panel_shapes(
-    width: int, features: int, storage: Storage
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of integers and scales of a ``(features, width)`` matrix."""
-    panels, groups = panel_count(features), -(-width // GROUP_SIZE)
-    steps = GROUP_SIZE * panel_bits(storage) // 8 // DEPTH
-    return (panels, groups, steps, _STEP_BYTES), (panels, groups, FEATURES)
+def panel_layout(storage: Storage) -> PanelLayout:
+    """Return how a storage of integers lies in panels."""
+    bits = 4 if storage.packing > 1 else 8 * np.dtype(storage.dtype).itemsize
+    if bits == 16:
+        return PanelLayout(bits, 0, storage.unit, 2, "int16", "int16")
+    return PanelLayout(bits, 1 << (bits - 1), storage.unit, 4, "uint8", "int8")
 
 
 def quantize_to_panels(
@@ -81,8 +107,9 @@ def quantize_to_panels(
     Some panels at a time: what is computed on the way takes many times a panel's memory.
     """
     features, width = matrix.shape
-    shape, scale_shape = panel_shapes(width, features, storage)
-    panels, scales = np.empty(shape, np.uint8), np.empty(scale_shape, np.float16)
+    layout = panel_layout(storage)
+    shape, scale_shape = layout.shapes(width, features)
+    panels, scales = np.empty(shape, layout.dtype), np.empty(scale_shape, np.float16)
     step = max(1, _BLOCK_VALUES // (FEATURES * width))
     for first in range(0, shape[0], step):
         block = matrix[first * FEATURES : (first + step) * FEATURES]
@@ -98,14 +125,14 @@ def to_panels(
 ) -> tuple[Levels, npt.NDArray[np.float16]]:
     """Arrange integers ``(features, width)``, their zero point taken away, and their scales."""
     features, width = integers.shape
-    integer_shape, _ = panel_shapes(width, features, storage)
-    panels, groups = integer_shape[:2]
-    zero = panel_zero(storage)
-    levels = np.full((panels * FEATURES, groups * GROUP_SIZE), zero, np.uint8)
-    levels[:features, :width] = integers + zero
-    halves = GROUP_SIZE // (DEPTH * integer_shape[2])
+    layout = panel_layout(storage)
+    integer_shape, _ = layout.shapes(width, features)
+    panels, groups, steps, _ = integer_shape
+    levels = np.full((panels * FEATURES, groups * GROUP_SIZE), layout.zero, layout.dtype)
+    levels[:features, :width] = integers + layout.zero
+    halves = GROUP_SIZE // (layout.depth * steps)
     # panel, feature, group, half, step, j -> panel, group, step, feature, j, half
-    apart = levels.reshape(panels, FEATURES, groups, halves, integer_shape[2], DEPTH)
+    apart = levels.reshape(panels, FEATURES, groups, halves, steps, layout.depth)
     apart = apart.transpose(0, 2, 4, 1, 5, 3)
     joined = apart[..., 0] if halves == 1 else apart[..., 0] | apart[..., 1] << 4
     return np.ascontiguousarray(joined).reshape(integer_shape), side_by_side(scales)

@@ -19,13 +19,16 @@ storage     bits
             scale may be negative, so that the level without a mirror image, -8, serves whichever
             sign the group's extreme has
 ``q8``      one int8 a weight, ``(N, K)``, -127 to 127; ``w ~ integer * scale``
+``q16``     one int16 a weight, ``(N, K)``, -8191 to 8191; ``w ~ integer * scale / 8192``
 ==========  ==============================================================================
 
 Words that K does not fill end in nibbles that stand for zero.
 
 Where a scheme's activations are ``int8``, they are quantized while the model runs: each group of
-32 of a row by ``scale = max|x| / 127`` in float32 and ``rint(x * (127 / max|x|))``. Products are
-summed exactly within a group, and groups in float32.
+32 of a row by ``scale = max|x| / 127`` in float32 and ``rint(x * (127 / max|x|))``; with ``int16``
+8191 takes the place of 127. Products are summed exactly within a group, and groups in float32. 8191
+is the largest number whose squares, 32 of them, fit into an int32; steps of 1/8191 of a group's
+extreme are finer than float16's for all weights above an eighth of it.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ from mvlm.runtime.errors import CheckpointError, UsageError
 GROUP_SIZE = 32
 NIBBLES_PER_WORD = 8
 
-Activations = Literal["float32", "int8"]
+Activations = Literal["float32", "int8", "int16"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Storage:
         zero_point: The stored integer that stands for zero.
         lowest: The least integer that is stored, the zero point taken away; 0 for floats.
         highest: The greatest.
+        unit: What scales are multiples of: small where they would be too small for float16.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Storage:
     zero_point: int = 0
     lowest: int = 0
     highest: int = 0
+    unit: float = 1.0
 
     @property
     def is_integer(self) -> bool:
@@ -87,7 +92,8 @@ FLOAT16 = Storage("float16", "float16")
 Q4MLC = Storage("q4mlc", "uint32", NIBBLES_PER_WORD, zero_point=7, lowest=-7, highest=7)
 Q4 = Storage("q4", "uint32", NIBBLES_PER_WORD, zero_point=8, lowest=-8, highest=7)
 Q8 = Storage("q8", "int8", lowest=-127, highest=127)
-STORAGES = {storage.name: storage for storage in (FLOAT32, FLOAT16, Q4MLC, Q4, Q8)}
+Q16 = Storage("q16", "int16", lowest=-8191, highest=8191, unit=1 / 8192)
+STORAGES = {storage.name: storage for storage in (FLOAT32, FLOAT16, Q4MLC, Q4, Q8, Q16)}
 
 
 @dataclass(frozen=True)
@@ -116,10 +122,11 @@ SCHEMES = {
     for scheme in (
         Scheme("q0f32", FLOAT32, vision="q0f32", cache="float32"),
         Scheme("q0f16", FLOAT16),
-        Scheme("q8a8", Q8, "int8", cache="int8"),
+        Scheme("q16a16", Q16, "int16", vision="q16a16"),
+        Scheme("q8a8", Q8, "int8", vision="q16a16", cache="int8"),
         # Rounded as mlc-llm rounds, so that both make the same file of a checkpoint.
         Scheme("q4f16_1", Q4MLC),
-        Scheme("q4a8", Q4, "int8", "search", cache="int8"),
+        Scheme("q4a8", Q4, "int8", "search", vision="q16a16", cache="int8"),
     )
 }
 DEFAULT_SCHEME = "q4a8"
@@ -226,6 +233,7 @@ def to_float16(values: npt.NDArray[Any], source: str, fix: str) -> npt.NDArray[n
     return half
 
 
+_FLOAT16_LEVELS = 1 << 11  # that float16 tells apart between a number and its double
 _BLOCK_VALUES = 1 << 18  # of a matrix that are quantized at once
 
 
@@ -265,15 +273,20 @@ def _quantize_rows(
     padded[:, :width] = matrix
     grouped = padded.reshape(rows, groups, GROUP_SIZE)
 
-    exact = ROUNDINGS[rounding](grouped, storage.lowest, storage.highest)
+    exact = ROUNDINGS[rounding](grouped, storage.lowest, storage.highest) / storage.unit
     # A scale beyond float16 would turn the group into infinities; the clip costs such a group
     # precision instead. A group of zeros gets scale 1, so that nothing divides by zero.
     largest = np.finfo(np.float16).max
     scales = np.clip(exact, -largest, largest).astype(np.float16)
     scales = np.where(scales == 0, np.float16(1), scales)
+    if storage.highest > _FLOAT16_LEVELS:
+        # Rounded down it would clip the extreme: the levels are finer than the scale's own steps.
+        larger = np.nextafter(scales, np.float16(np.inf))
+        scales = np.where(scales < exact, np.minimum(larger, largest), scales)
     # The zero point is added before rounding, as mlc-llm does it: that decides ties.
     zero = storage.zero_point
-    levels = np.rint(grouped / scales.astype(np.float32)[:, :, None] + np.float32(zero))
+    steps = scales.astype(np.float32)[:, :, None] * np.float32(storage.unit)
+    levels = np.rint(grouped / steps + np.float32(zero))
     integers = np.clip(levels, storage.lowest + zero, storage.highest + zero)
     return _packed(integers.reshape(rows, -1), storage)[:, : storage.elements(width)], scales
 
@@ -292,7 +305,8 @@ def dequantize(
 ) -> npt.NDArray[np.float32]:
     """Undo :func:`quantize` up to rounding: ``(rows, width)`` in float32."""
     levels = integers_of(elements, storage)[:, :width].astype(np.float32)
-    return levels * np.repeat(scales.astype(np.float32), GROUP_SIZE, axis=1)[:, :width]
+    steps = scales.astype(np.float32) * np.float32(storage.unit)
+    return levels * np.repeat(steps, GROUP_SIZE, axis=1)[:, :width]
 
 
 def integers_of(elements: npt.NDArray[Any], storage: Storage) -> npt.NDArray[np.int32]:

@@ -11,18 +11,17 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.ffi import tvm_ffi
+from mvlm.runtime.threads import choose_waiting, start_threads
 
 _CPU = 1  # DLPack's device type
 _POOLED_ALLOCATOR = 2
 _GO_ON = 0  # an instrument's answer: make the call
-_SHARE_CORES = -3  # every thread may run on every core of a list
 
 
 class Functions:
@@ -69,8 +68,9 @@ def load_functions(folder: Path, threads: int) -> Functions:
     """
     if threads < 1:
         raise UsageError("threads", expected="1 or more", found=threads)
+    choose_waiting()
     load_runtime(folder / RUNTIME_LIBRARY)
-    _start_threads(threads)
+    start_threads(threads)
     try:
         library = tvm_ffi.load_module(folder / MODEL_LIBRARY)
     except (OSError, RuntimeError) as error:
@@ -78,20 +78,6 @@ def load_functions(folder: Path, threads: int) -> Functions:
     machine = library["vm_load_executable"]()
     machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
     return Functions(machine)
-
-
-def _start_threads(threads: int) -> None:
-    """Set the thread pool up, and keep the calling thread where it was allowed to run.
-
-    The pool is never larger than the list of cores is long, and without a list no larger than the
-    environment or half of the machine's logical cores. It binds its caller to those cores as well,
-    which would hold for whatever the program does next, and for its children.
-    """
-    allowed = os.sched_getaffinity(0)
-    cores = islice(cycle(sorted(allowed)), max(threads, len(allowed)))
-    configure = global_function("runtime.config_threadpool")
-    configure(_SHARE_CORES, threads, [str(core) for core in cores])
-    os.sched_setaffinity(0, allowed)
 
 
 def load_runtime(path: Path) -> None:

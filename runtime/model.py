@@ -18,6 +18,7 @@ from mvlm.runtime.loader import Functions, load_functions
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.profile import Profile
 from mvlm.runtime.settings import ChatSettings, read_settings
+from mvlm.runtime.threads import fast_cores
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -27,7 +28,7 @@ class Model:
 
     Args:
         folder: The artifact; it is verified before anything of it is loaded.
-        threads: Threads for the kernels; all cores that this process may use if None.
+        threads: Threads for the kernels; one for each fast core that this process may use if None.
 
     Raises:
         ArtifactError: The artifact is damaged or does not belong here.
@@ -38,7 +39,7 @@ class Model:
         self.folder = folder
         self.manifest: Manifest = open_artifact(folder, machine)
         self.settings: ChatSettings = read_settings(folder)
-        self.threads = machine.cores if threads is None else threads
+        self.threads = len(fast_cores()) if threads is None else threads
         self._functions: Functions = load_functions(folder, self.threads)
         self._profile: Profile | None = None
         self._arrays = map_weights(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,20 @@ def is_single_row(buffer: Any) -> bool:
     """Whether a buffer type's first extent is known to be one."""
     first = buffer.shape[0]
     return isinstance(first, int | tirx.IntImm) and int(first) == 1
+
+
+def keep_parameters(kernel: tirx.PrimFunc, kept: Sequence[bool]) -> tirx.PrimFunc:
+    """Leave those parameters of a kernel out that it never reads or writes.
+
+    A kernel is written once with all that it may be given; its definitions do not have all of it.
+    """
+    parameters = [p for p, keep in zip(kernel.params, kept, strict=True) if keep]
+    return tirx.PrimFunc(parameters, kernel.body, kernel.ret_type, kernel.attrs)
+
+
+def attribute(definition: tirx.PrimFunc, name: str, default: Any) -> Any:
+    """Return an attribute of the operation, of its default's type."""
+    return type(default)(definition.attrs.get(f"mvlm.{name}", default))
 
 
 @dataclass(frozen=True)

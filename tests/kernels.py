@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tvm
 from tvm import relax, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.compile.pipeline import lower
-from mvlm.compile.targets import host_target
 from mvlm.schedules.cpu import KERNELS
+from tests.device import Array, device
 
-Array = npt.NDArray[Any]
 # A shape with names for extents that are known at run time only, and a dtype.
 Spec = tuple[tuple[int | str, ...], str]
 
@@ -44,13 +41,11 @@ def trace(function: Callable[..., nn.Tensor], specs: Sequence[Spec]) -> tvm.IRMo
 
 def run_graph(function: Callable[..., nn.Tensor], specs: Sequence[Spec], *inputs: Array) -> Array:
     """Take a function of tensors through all of the compiler's phases and call it."""
-    target = host_target()
-    module = lower(trace(function, specs), target.tvm, target.kernels, {"n": 64}).module
+    target = device().target
+    module = lower(trace(function, specs), target, "cpu", {"n": 64}).module
     with tvm.transform.PassContext(opt_level=3):
-        executable = relax.build(module, target.tvm, relax_pipeline=None)
-    machine = relax.VirtualMachine(executable, tvm.cpu())
-    found: Array = machine["forward"](*(tvm.runtime.tensor(value) for value in inputs)).numpy()
-    return found
+        executable = relax.build(module, target, relax_pipeline=None)
+    return device().graph(executable)(*(tvm.runtime.tensor(value) for value in inputs))
 
 
 def definition(function: Callable[..., nn.Tensor], specs: Sequence[Spec]) -> tirx.PrimFunc:
@@ -63,21 +58,21 @@ def definition(function: Callable[..., nn.Tensor], specs: Sequence[Spec]) -> tir
 
 def kernel(of: tirx.PrimFunc) -> tirx.PrimFunc:
     """Return the CPU kernel that replaces a definition."""
-    with _target():
+    with device().target:
         replaced = KERNELS.replace(of)
     assert replaced is not None, "no kernel serves this operation"
     return replaced
 
 
 def run(function: tirx.PrimFunc, inputs: Sequence[Array], out_shape: tuple[int, ...]) -> Array:
-    """Compile a TensorIR function for this machine and call it."""
+    """Compile a TensorIR function for the device and call it."""
     return compiled(function)(inputs, out_shape)
 
 
 def compiled(
     function: tirx.PrimFunc,
 ) -> Callable[[Sequence[Array], tuple[int, ...]], Array]:
-    """Compile a TensorIR function for this machine; its last argument is the float32 output."""
+    """Compile a TensorIR function for the device; its last argument is the float32 output."""
     executable = build(function)
 
     def call(inputs: Sequence[Array], out_shape: tuple[int, ...]) -> Array:
@@ -90,12 +85,6 @@ def compiled(
 
 
 def build(function: tirx.PrimFunc) -> Callable[..., None]:
-    """Compile a TensorIR function for this machine, to be called with TVM's tensors."""
+    """Compile a TensorIR function for the device, to be called with TVM's tensors."""
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    executable: Callable[..., None] = tvm.compile(module, target=_target())["main"]
-    return executable
-
-
-@functools.cache
-def _target() -> tvm.target.Target:
-    return host_target().tvm
+    return device().function(tvm.compile(module, target=device().target))

@@ -31,21 +31,22 @@ def from_q4(words: Array, scales: Array, width: int, zero: int = 7) -> Array:
     return out
 
 
-def quantize_rows(x: Array) -> tuple[Array, Array]:
-    """Rows ``(M, K)`` as int8 and a float32 scale for every 32 of a row, step by step."""
-    integers = np.zeros(x.shape, np.int8)
+def quantize_rows(x: Array, dtype: str = "int8") -> tuple[Array, Array]:
+    """Rows ``(M, K)`` as integers and a float32 scale for every 32 of a row, step by step."""
+    largest = np.float32({"int8": 127, "int16": 8191}[dtype])
+    integers = np.zeros(x.shape, dtype)
     scales = np.zeros((len(x), -(-x.shape[1] // 32)), np.float32)
     for row, values in enumerate(x.astype(np.float32)):
         for group in range(scales.shape[1]):
             part = slice(32 * group, 32 * group + 32)
             extreme = np.abs(values[part]).max()
-            scales[row, group] = extreme / np.float32(127)
+            scales[row, group] = extreme / largest
             if extreme >= np.float32(1e-30):
-                integers[row, part] = np.rint(values[part] * (np.float32(127) / extreme))
+                integers[row, part] = np.rint(values[part] * (largest / extreme))
     return integers, scales
 
 
-def int8_linear(x: Array, x_scales: Array, weight: Array, scales: Array) -> Array:
+def integer_linear(x: Array, x_scales: Array, weight: Array, scales: Array) -> Array:
     """Integers ``(M, K)`` times integers ``(K, N)``: exact within a group, groups in float64."""
     total = np.zeros((len(x), weight.shape[1]))
     for group in range(scales.shape[0]):

@@ -29,6 +29,7 @@ def find_artifact(
     invocation: Invocation,
     *,
     quantization: str | None = None,
+    vision_quantization: str | None = None,
     vision_tower: Path | None = None,
 ) -> Path:
     """Return the artifact that a user means, compiling it if need be.
@@ -37,6 +38,7 @@ def find_artifact(
         place: The folder of an artifact or of a checkpoint.
         invocation: The call that this is done for.
         quantization: Of a checkpoint: the decoder's scheme; the default one if None.
+        vision_quantization: Of a checkpoint: the tower's and projector's; the default one if None.
         vision_tower: Of a checkpoint: the folder of its CLIP.
 
     Raises:
@@ -47,7 +49,11 @@ def find_artifact(
     from mvlm.runtime.artifact.layout import MANIFEST
 
     if (place / MANIFEST).is_file():
-        for option, value in (("--quant", quantization), ("--vision-tower", vision_tower)):
+        for option, value in (
+            ("--quant", quantization),
+            ("--vision-quant", vision_quantization),
+            ("--vision-tower", vision_tower),
+        ):
             if value is not None:
                 raise UsageError(
                     f"{option} is for a checkpoint that is to be compiled",
@@ -61,22 +67,29 @@ def find_artifact(
             expected=f"a folder with {MANIFEST} or {_CONFIGS[0]}",
             found="neither of them in it" if place.is_dir() else "no such folder",
         )
-    return _find_compiled(place, invocation, quantization, vision_tower)
+    return _find_compiled(place, invocation, quantization, vision_quantization, vision_tower)
 
 
 def _find_compiled(
-    checkpoint: Path, invocation: Invocation, quantization: str | None, vision_tower: Path | None
+    checkpoint: Path,
+    invocation: Invocation,
+    quantization: str | None,
+    vision_quantization: str | None,
+    vision_tower: Path | None,
 ) -> Path:
     from mvlm.compile.cache import cached_artifact, is_artifact
     from mvlm.compile.job import plan_job
-    from mvlm.models.quantization import DEFAULT_SCHEME
+    from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
     scheme = DEFAULT_SCHEME if quantization is None else quantization
-    job = plan_job(checkpoint, quantization=scheme, vision_tower=vision_tower)
+    schemes = plan_quantization(scheme, vision=vision_quantization)
+    job = plan_job(checkpoint, quantization=schemes, vision_tower=vision_tower)
     artifact = cached_artifact(job)
     if not is_artifact(artifact):
-        note(f"compiling {job.name} ({scheme}) for this machine, once; it is kept in {artifact}")
+        named = scheme if vision_quantization is None else f"{scheme}, tower {vision_quantization}"
+        note(f"compiling {job.name} ({named}) for this machine, once; it is kept in {artifact}")
         arguments = [str(checkpoint), "--quant", scheme, "-o", str(artifact)]
+        arguments += ["--vision-quant", vision_quantization] if vision_quantization else []
         arguments += ["--vision-tower", str(vision_tower)] if vision_tower else []
         _compile_in_child([*arguments, *(["--debug"] if invocation.debug else [])])
     return artifact

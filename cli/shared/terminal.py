@@ -77,6 +77,14 @@ def show_table(rows: list[tuple[str, str]]) -> None:
         show(f"{name:<{width}}  {value}".rstrip())
 
 
+def show_columns(rows: list[tuple[str, ...]]) -> None:
+    """Print rows of equally many cells, the first of them aligned left and the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        aligned = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+        show("  ".join([f"{name:<{widths[0]}}", *aligned]))
+
+
 def readable_bytes(count: float) -> str:
     """Write a number of bytes as a person reads it, in powers of ten: ``5.7 MB``."""
     for unit in ("bytes", "kB", "MB"):

@@ -12,13 +12,13 @@ OP_ATTRIBUTE = "mvlm.op"
 _OPAQUE = 8
 
 
-def define(name: str, arguments: list[te.Tensor], **attributes: int | str) -> tirx.PrimFunc:
+def define(name: str, arguments: list[te.Tensor], **attributes: int | str | float) -> tirx.PrimFunc:
     """Make the operation `name` of tensor expressions: inputs first, the output last."""
     # Private, so that the module names it and definitions of many shapes live side by side.
     return mark(te.create_prim_func(arguments).without_attr("global_symbol"), name, **attributes)
 
 
-def mark(function: tirx.PrimFunc, name: str, **attributes: int | str) -> tirx.PrimFunc:
+def mark(function: tirx.PrimFunc, name: str, **attributes: int | str | float) -> tirx.PrimFunc:
     """Mark a function as the operation `name`."""
     marks: dict[str, Any] = {OP_ATTRIBUTE: name, "op_pattern": _OPAQUE}
     marks |= {f"mvlm.{key}": value for key, value in attributes.items()}

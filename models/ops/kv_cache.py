@@ -9,7 +9,7 @@ from tvm.script import tirx as T
 from mvlm.models.cache_layout import PAGE_SIZE, CacheLayout
 from mvlm.models.kv_cache import Cache
 from mvlm.models.ops.definition import mark, row_count
-from mvlm.models.ops.int8 import LARGEST_INT8, inverse_scale
+from mvlm.models.ops.integers import LARGEST_INT8, inverse_scale
 from mvlm.models.rotary import RotaryTable, rotated
 
 

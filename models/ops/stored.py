@@ -58,4 +58,5 @@ def stored_value(
     level = element.astype("float32")
     if storage.zero_point:
         level = level - float(storage.zero_point)
-    return level * arrays[1][place(along // GROUP_SIZE)].astype("float32")
+    scale = arrays[1][place(along // GROUP_SIZE)].astype("float32")
+    return level * (scale if storage.unit == 1 else scale * storage.unit)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from tvm.relax.frontend import nn
 
 from mvlm.models.config import ProjectorConfig
-from mvlm.models.layers import ACTIVATIONS, DepthwiseConvolution, LayerNorm, Linear
+from mvlm.models.layers import ACTIVATIONS, GELU, DepthwiseConvolution, LayerNorm, Linear
 from mvlm.models.quantization import Scheme
 
 _NORM_EPS = 1e-5
@@ -28,7 +28,7 @@ class LDPNet(nn.Module):
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Project and halve the grid."""
-        x = self.second(ACTIVATIONS["gelu"](self.first(x)))
+        x = self.second(self.first(x), before=GELU)
         return self.down(self.same(x))
 
 

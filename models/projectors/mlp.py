@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tvm.relax.frontend import nn
 
+from mvlm.models import ops
 from mvlm.models.config import ProjectorConfig
-from mvlm.models.layers import ACTIVATIONS, Linear
+from mvlm.models.layers import GELU, Linear
 from mvlm.models.quantization import Scheme
 
 
@@ -31,5 +32,5 @@ class MLP(nn.Module):
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Map ``(1, tokens, in)`` to ``(1, tokens, out)``."""
         for index, layer in enumerate(self.layers):
-            x = layer(ACTIVATIONS["gelu"](x) if index else x)
+            x = layer(x, before=GELU if index else ops.IDENTITY)
         return x

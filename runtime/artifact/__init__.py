@@ -7,7 +7,7 @@
     tokenizer.model           the SentencePiece model
     lib/model.so              the compiled functions
     lib/libtvm_runtime.so     the runtime that they were compiled for
-    lib/kernels.json          which kernels each function calls, and how often
+    lib/kernels.json          which kernels each function calls, and the bytes they move
     weights/*.bin             parameters, packed for the target, each aligned to 64 bytes
     weights/index.json        their names, shapes, dtypes, files and offsets
 

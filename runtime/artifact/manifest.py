@@ -26,7 +26,7 @@ from mvlm.runtime.artifact.layout import (
 )
 from mvlm.runtime.errors import ArtifactError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _PARTS = ("language", "embedding", "head", "vision", "cache")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

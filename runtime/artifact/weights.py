@@ -16,7 +16,7 @@ from mvlm.runtime.artifact.document import build, read_document
 from mvlm.runtime.artifact.layout import WEIGHT_ALIGNMENT, WEIGHTS, WEIGHTS_INDEX
 from mvlm.runtime.errors import ArtifactError
 
-_DTYPES = ("float32", "float16", "uint32", "int32", "uint8", "int8")
+_DTYPES = ("float32", "float16", "uint32", "int32", "int16", "uint8", "int8")
 _FILE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}\.bin")
 _MAX_TENSORS = 100_000
 _MAX_RANK = 8

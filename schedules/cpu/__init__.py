@@ -6,7 +6,7 @@ from mvlm.schedules.cpu.default import default_schedule
 from mvlm.schedules.cpu.kv_append import append_to_cache
 from mvlm.schedules.cpu.linear import float_linear, integer_linear
 from mvlm.schedules.cpu.panel_linear import panel_linear
-from mvlm.schedules.cpu.quantize_rows import quantize_rows
+from mvlm.schedules.cpu.rows import quantize_rows, row_function
 from mvlm.schedules.kernel_set import KernelSet
 
 KERNELS = KernelSet(
@@ -14,6 +14,7 @@ KERNELS = KernelSet(
         "linear": (float_linear, integer_linear),
         "panel_linear": (panel_linear,),
         "quantize_rows": (quantize_rows,),
+        "row_function": (row_function,),
         "append_to_cache": (append_to_cache,),
         "cached_attention": (cached_attention,),
         "attention": (bidirectional_attention,),

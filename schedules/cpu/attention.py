@@ -1,18 +1,24 @@
 """Bidirectional attention on a CPU: one head at a time, a block of queries in a register tile.
 
-A head's keys are transposed once, so that scores are vectorized over keys; the weighted sum of the
-values is vectorized over channels. The last tile of keys is padded with zero keys, whose weights
-are never read.
+A head's keys are transposed and its values copied once, so that scores are vectorized over keys and
+the weighted sum over channels, and both are read from its beginning to its end for each block.
+The last tile of keys is filled up with zeros, which count for nothing.
+
+Heads are shared between the threads.
 """
 
 from __future__ import annotations
 
+from math import e, log2
+
 from tvm import tirx
 from tvm.script import tirx as T
+from tvm.target import Target
 
+from mvlm.schedules.cpu.exponential import exp2
+from mvlm.schedules.cpu.vectors import columns, rows_of_a_tile
 from mvlm.schedules.signature import extents, parameter_types
 
-_ROWS = 4
 _COLUMNS = 16
 
 
@@ -22,9 +28,9 @@ def bidirectional_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     length, width = extents(parameter_types(definition)[0])
     hidden = heads * head_dim
     key_tiles = -(-length // _COLUMNS)
-    padded = key_tiles * _COLUMNS
-    channels = next(tile for tile in (16, 8, 4, 2, 1) if head_dim % tile == 0)
-    scale = head_dim**-0.5
+    padded, channels = key_tiles * _COLUMNS, columns(head_dim, _COLUMNS)
+    tile_rows = rows_of_a_tile(Target.current(allow_none=False))
+    scale = head_dim**-0.5 * log2(e)  # weights are powers of two
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(qkv_handle: T.handle, out_handle: T.handle):
@@ -32,57 +38,77 @@ def bidirectional_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
         out = T.match_buffer(out_handle, (length, hidden), "float32")
         for h in T.parallel(heads):
             with T.sblock("head"):
+                query = T.sblock_alloc_buffer((tile_rows, head_dim), "float32")
                 keys = T.sblock_alloc_buffer((head_dim, padded), "float32")
-                scores = T.sblock_alloc_buffer((_ROWS, padded), "float32")
-                acc = T.sblock_alloc_buffer((_ROWS, _COLUMNS), "float32", scope="local")
+                values = T.sblock_alloc_buffer((length, head_dim), "float32")
+                scores = T.sblock_alloc_buffer((tile_rows, padded), "float32")
+                acc = T.sblock_alloc_buffer((tile_rows, _COLUMNS), "float32", scope="local")
+                lane = T.sblock_alloc_buffer((_COLUMNS,), "float32", scope="local")
                 largest = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                total = T.sblock_alloc_buffer((_ROWS,), "float32", scope="local")
+                total = T.sblock_alloc_buffer((tile_rows,), "float32")
                 for d in T.serial(head_dim):
-                    for j in T.serial(padded):
-                        keys[d, j] = T.float32(0)
+                    for j in T.serial(length):
+                        keys[d, j] = qkv[j, hidden + h * head_dim + d]
+                    for j in T.serial(padded - length):
+                        keys[d, length + j] = T.float32(0)
                 for j in T.serial(length):
                     for d in T.serial(head_dim):
-                        keys[d, j] = qkv[j, hidden + h * head_dim + d]
-                for block in T.serial((length + _ROWS - 1) // _ROWS):
+                        values[j, d] = qkv[j, 2 * hidden + h * head_dim + d]
+                for block in T.serial((length + tile_rows - 1) // tile_rows):
+                    for r in T.serial(tile_rows):
+                        for d in T.serial(head_dim):
+                            query[r, d] = qkv[
+                                T.min(block * tile_rows + r, length - 1), h * head_dim + d
+                            ] * T.float32(scale)
                     for tile in T.serial(key_tiles):
-                        for r in T.unroll(_ROWS):
+                        for r in T.unroll(tile_rows):
                             for c in T.vectorized(_COLUMNS):
                                 acc[r, c] = T.float32(0)
                         for d in T.serial(head_dim):
-                            for r in T.unroll(_ROWS):
+                            for r in T.unroll(tile_rows):
                                 for c in T.vectorized(_COLUMNS):
-                                    acc[r, c] += (
-                                        qkv[T.min(block * _ROWS + r, length - 1), h * head_dim + d]
-                                        * keys[d, tile * _COLUMNS + c]
-                                    )
-                        for r in T.unroll(_ROWS):
+                                    acc[r, c] += query[r, d] * keys[d, tile * _COLUMNS + c]
+                        for r in T.unroll(tile_rows):
                             for c in T.vectorized(_COLUMNS):
-                                scores[r, tile * _COLUMNS + c] = acc[r, c] * T.float32(scale)
-                    for r in T.serial(_ROWS):
-                        largest[0] = scores[r, 0]
-                        for j in T.serial(length):
-                            largest[0] = T.max(largest[0], scores[r, j])
+                                scores[r, tile * _COLUMNS + c] = acc[r, c]
+                    for r in T.serial(tile_rows):
+                        for c in T.vectorized(_COLUMNS):
+                            lane[c] = T.min_value("float32")
+                        for tile in T.serial(key_tiles):
+                            for c in T.vectorized(_COLUMNS):
+                                scores[r, tile * _COLUMNS + c] = T.Select(
+                                    tile * _COLUMNS + c < length,
+                                    scores[r, tile * _COLUMNS + c],
+                                    T.min_value("float32"),
+                                )
+                                lane[c] = T.max(lane[c], scores[r, tile * _COLUMNS + c])
+                        largest[0] = lane[0]
+                        for c in T.serial(_COLUMNS):
+                            largest[0] = T.max(largest[0], lane[c])
+                        for c in T.vectorized(_COLUMNS):
+                            lane[c] = T.float32(0)
+                        for tile in T.serial(key_tiles):
+                            for c in T.vectorized(_COLUMNS):
+                                scores[r, tile * _COLUMNS + c] = exp2(
+                                    scores[r, tile * _COLUMNS + c] - largest[0]
+                                )
+                                lane[c] += scores[r, tile * _COLUMNS + c]
                         total[r] = T.float32(0)
-                        for j in T.serial(length):
-                            scores[r, j] = T.exp(scores[r, j] - largest[0])
-                        for j in T.serial(length):
-                            total[r] += scores[r, j]
+                        for c in T.serial(_COLUMNS):
+                            total[r] += lane[c]
                     for tile in T.serial(head_dim // channels):
-                        for r in T.unroll(_ROWS):
+                        for r in T.unroll(tile_rows):
                             for c in T.vectorized(channels):
                                 acc[r, c] = T.float32(0)
                         for j in T.serial(length):
-                            for r in T.unroll(_ROWS):
+                            for r in T.unroll(tile_rows):
                                 for c in T.vectorized(channels):
-                                    acc[r, c] += (
-                                        scores[r, j]
-                                        * qkv[j, 2 * hidden + h * head_dim + tile * channels + c]
-                                    )
-                        for r in T.unroll(_ROWS):
-                            if block * _ROWS + r < length:
+                                    acc[r, c] += scores[r, j] * values[j, tile * channels + c]
+                        for r in T.unroll(tile_rows):
+                            if block * tile_rows + r < length:
                                 for c in T.vectorized(channels):
-                                    out[block * _ROWS + r, h * head_dim + tile * channels + c] = (
-                                        acc[r, c] / total[r]
-                                    )
+                                    out[
+                                        block * tile_rows + r, h * head_dim + tile * channels + c
+                                    ] = acc[r, c] / total[r]
 
     return kernel

@@ -12,19 +12,23 @@ Heads are shared between the threads.
 from __future__ import annotations
 
 from math import e, log2
+from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
+from tvm.target import Target
 
 from mvlm.schedules.cpu.exponential import exp2
+from mvlm.schedules.cpu.prefetch import fetch_block
 from mvlm.schedules.cpu.rotation import rotate_into
-from mvlm.schedules.cpu.vectors import columns, lanes
+from mvlm.schedules.cpu.vectors import columns, lanes, rows_of_a_tile
 from mvlm.schedules.signature import cache_types
 
-_ROWS = 4
 _COLUMNS = 16
 # A single query needs more columns, so that enough additions are in flight to hide their latency.
 _COLUMNS_OF_ONE = 80
+# One token's heads of fewer channels in all are attended to before another thread has woken up.
+_ALONE_CHANNELS = 1024
 
 
 def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
@@ -36,8 +40,22 @@ def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     heads, half, storage = types.heads, types.head_dim // 2, types.storage
     scale_slots, has_scales = types.scale_slots, types.scale_slots > 0
     group = heads // kv_heads
-    block_rows, most = (1, _COLUMNS_OF_ONE) if types.is_single_row else (_ROWS, _COLUMNS)
-    tile, channels, vector = columns(page_size, most), columns(head_dim, most), lanes(page_size)
+    block_rows, most, loop = rows_of_a_tile(Target.current(allow_none=False)), _COLUMNS, T.parallel
+    if types.is_single_row:
+        block_rows, most = 1, _COLUMNS_OF_ONE
+        loop = T.serial if heads * head_dim < _ALONE_CHANNELS else T.parallel
+    tile, channels = columns(page_size, most), columns(head_dim, most)
+    vector, wide = lanes(page_size), lanes(head_dim)
+    add_scores = _multiply_add(block_rows, tile, vector)
+    add_values = _multiply_add(block_rows, channels, wide)
+    # One token has to wait for memory: the block that comes next is fetched while one is read.
+    fetch_values, fetch_keys = (
+        fetch_block(page_size * head_dim, inner, steps, types.storage, types.is_single_row)
+        for inner, steps in (
+            (head_dim, page_size // tile * (head_dim // wide)),
+            (page_size, head_dim // channels * (page_size // vector)),
+        )
+    )
     rotate = rotate_into(head_dim, scale=head_dim**-0.5 * log2(e))  # weights are powers of two
 
     @T.prim_func(private=True, s_tir=True)
@@ -62,14 +80,18 @@ def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
         values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
         scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, scale_slots), "float32")
         out = T.match_buffer(out_handle, (rows, heads, head_dim), "float32")
-        for h in T.parallel(heads):
+        for h in loop(heads):
             for block in T.serial((rows + block_rows - 1) // block_rows):
                 with T.sblock("block"):
                     query = T.sblock_alloc_buffer((block_rows, head_dim), "float32")
                     scores = T.sblock_alloc_buffer((block_rows, page_size), "float32")
                     mixed = T.sblock_alloc_buffer((block_rows, head_dim), "float32")
+                    # Read and written by whole registers only: LLVM would keep them in memory.
                     acc = T.sblock_alloc_buffer(
-                        (block_rows, max(tile, channels)), "float32", scope="local"
+                        (block_rows, tile // vector, vector), "float32", scope="local"
+                    )
+                    sums = T.sblock_alloc_buffer(
+                        (block_rows, channels // wide, wide), "float32", scope="local"
                     )
                     lane = T.sblock_alloc_buffer((vector,), "float32", scope="local")
                     largest = T.sblock_alloc_buffer((block_rows,), "float32")
@@ -88,19 +110,35 @@ def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                             mixed[r, d] = T.float32(0)
                     for p in T.serial((seen + page_size - 1) // page_size):
                         page: T.let = T.Cast("int64", table[p])
+                        following: T.let = T.Cast("int64", table[T.min(p + 1, span - 1)])
                         for column in T.serial(page_size // tile):
                             for r in T.unroll(block_rows):
-                                for c in T.vectorized(tile):
-                                    acc[r, c] = T.float32(0)
-                            for d in T.serial(head_dim):
-                                for r in T.unroll(block_rows):
-                                    for c in T.vectorized(tile):
-                                        acc[r, c] += query[r, d] * T.Cast(
-                                            "float32", keys[page, h // group, d, column * tile + c]
-                                        )
+                                for part in T.unroll(tile // vector):
+                                    acc[r, part, T.ramp(0, 1, vector)] = T.broadcast(
+                                        T.float32(0), vector
+                                    )
+                            for stretch in T.serial(head_dim // wide):
+                                fetch_values(
+                                    values,
+                                    page,
+                                    h // group,
+                                    column * (head_dim // wide) + stretch,
+                                )
+                                for step in T.serial(wide):
+                                    add_scores(
+                                        acc,
+                                        query,
+                                        keys,
+                                        page,
+                                        h // group,
+                                        stretch * wide + step,
+                                        column,
+                                    )
                             for r in T.unroll(block_rows):
-                                for c in T.vectorized(tile):
-                                    scores[r, column * tile + c] = acc[r, c]
+                                for part in T.unroll(tile // vector):
+                                    scores[r, T.ramp(column * tile + part * vector, 1, vector)] = (
+                                        acc[r, part, T.ramp(0, 1, vector)]
+                                    )
                         for r in T.serial(block_rows):
                             # The row's last position, counted from the page's first.
                             last: T.let = T.Cast(
@@ -148,21 +186,65 @@ def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                                 mixed[r, d] *= news[1]
                         for column in T.serial(head_dim // channels):
                             for r in T.unroll(block_rows):
-                                for c in T.vectorized(channels):
-                                    acc[r, c] = mixed[r, column * channels + c]
-                            for j in T.serial(T.min(page_size, seen - p * page_size)):
-                                for r in T.unroll(block_rows):
-                                    for c in T.vectorized(channels):
-                                        acc[r, c] += scores[r, j] * T.Cast(
-                                            "float32",
-                                            values[page, h // group, j, column * channels + c],
-                                        )
+                                for part in T.unroll(channels // wide):
+                                    sums[r, part, T.ramp(0, 1, wide)] = mixed[
+                                        r, T.ramp(column * channels + part * wide, 1, wide)
+                                    ]
+                            count = T.meta_var(T.min(page_size, seen - p * page_size))
+                            for stretch in T.serial((count + vector - 1) // vector):
+                                fetch_keys(
+                                    keys,
+                                    following,
+                                    h // group,
+                                    column * (page_size // vector) + stretch,
+                                )
+                                for step in T.serial(T.min(vector, count - stretch * vector)):
+                                    add_values(
+                                        sums,
+                                        scores,
+                                        values,
+                                        page,
+                                        h // group,
+                                        stretch * vector + step,
+                                        column,
+                                    )
                             for r in T.unroll(block_rows):
-                                for c in T.vectorized(channels):
-                                    mixed[r, column * channels + c] = acc[r, c]
+                                for part in T.unroll(channels // wide):
+                                    mixed[r, T.ramp(column * channels + part * wide, 1, wide)] = (
+                                        sums[r, part, T.ramp(0, 1, wide)]
+                                    )
                     for r in T.serial(block_rows):
                         if block * block_rows + r < rows:
                             for d in T.serial(head_dim):
                                 out[block * block_rows + r, h, d] = mixed[r, d] / total[r]
 
     return kernel
+
+
+def _multiply_add(rows: int, width: int, vector: int) -> Any:
+    """Return what multiplies a line of a page with each row's factor and adds it to its sums.
+
+    A part of a kernel, to be called with the sums ``(rows, width / vector, vector)``, the factors
+    ``(rows, lines)``, the pool, the page, the head, the line, and which `width` of it.
+    """
+
+    @T.inline
+    def add(
+        sums: tirx.Buffer,
+        factors: tirx.Buffer,
+        pool: tirx.Buffer,
+        page: tirx.Expr,
+        head: tirx.Expr,
+        line: tirx.Expr,
+        column: tirx.Expr,
+    ) -> None:
+        for part in T.unroll(width // vector):
+            for r in T.unroll(rows):
+                sums[r, part, T.ramp(0, 1, vector)] += T.broadcast(
+                    factors[r, line], vector
+                ) * T.Cast(
+                    f"float32x{vector}",
+                    pool[page, head, line, T.ramp(column * width + part * vector, 1, vector)],
+                )
+
+    return add

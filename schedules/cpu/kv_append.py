@@ -9,7 +9,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.cpu.int8 import LARGEST_INT8, inverse_scale
+from mvlm.schedules.cpu.integers import LARGEST_INT8, inverse_scale
 from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import lanes
 from mvlm.schedules.signature import cache_types

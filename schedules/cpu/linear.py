@@ -10,38 +10,58 @@ end before the next: it adds several stretches of K side by side.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
 from mvlm.schedules.cpu.vectors import rows_of_a_tile
-from mvlm.schedules.signature import extents, is_single_row, parameter_types
+from mvlm.schedules.signature import (
+    attribute,
+    extents,
+    is_single_row,
+    keep_parameters,
+    parameter_types,
+)
 
 _GROUP = 32
 _FEATURES = 16
 # Sums that a single row adds side by side.
 _STRANDS = 8
+# Weights that one thread reads in the microseconds that it takes to wake another.
+_ALONE_BYTES = 1 << 18
 
 
 def float_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     """Serve ``linear`` over float32 or float16 weights."""
     if _packing(definition):
         return None
-    x_type, w_type, y_type = parameter_types(definition)
+    x_type, w_type, *_, y_type = parameter_types(definition)
     panels, width, _ = extents(w_type)
     features, dtype = int(y_type.shape[1]), str(w_type.dtype)
     tile_rows, strands = _tile(x_type, width)
-    store = store_panel(features)
+    addends = Addends.of(definition)
+    store, loop = store_panel(features, addends), panel_loop(x_type, w_type)
 
     @T.prim_func(private=True, s_tir=True)
-    def kernel(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle):
+    def kernel(
+        x_handle: T.handle,
+        w_handle: T.handle,
+        bias_handle: T.handle,
+        plus_handle: T.handle,
+        y_handle: T.handle,
+    ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, width), "float32")
         w = T.match_buffer(w_handle, (panels, width, _FEATURES), dtype)
+        bias = T.match_buffer(bias_handle, (features,), "float32")
+        plus = T.match_buffer(plus_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
-        for panel in T.parallel(panels):
+        for panel in loop(panels):
             for block in T.serial((rows + tile_rows - 1) // tile_rows):
                 with T.sblock("tile"):
                     acc = T.sblock_alloc_buffer(
@@ -63,9 +83,9 @@ def float_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                             for c in T.vectorized(_FEATURES):
                                 acc[r * strands, c] += acc[r * strands + strand + 1, c]
                         if block * tile_rows + r < rows:
-                            store(y, acc, block * tile_rows + r, panel, r * strands)
+                            store(y, acc, bias, plus, block * tile_rows + r, panel, r * strands)
 
-    return kernel
+    return keep_parameters(kernel, (True, True, addends.bias, addends.plus, True))
 
 
 def integer_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
@@ -73,21 +93,31 @@ def integer_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     packing = _packing(definition)
     if not packing:
         return None
-    x_type, q_type, scales_type, y_type = parameter_types(definition)
+    x_type, q_type, scales_type, *_, y_type = parameter_types(definition)
     width, features = int(x_type.shape[1]), int(y_type.shape[1])
     panels, elements, _ = extents(q_type)
     groups, dtype = int(scales_type.shape[1]), str(q_type.dtype)
-    level, store = _level(definition), store_panel(features)
-    tile_rows, _ = _tile(x_type, width)
+    addends = Addends.of(definition)
+    level, store = _level(definition), store_panel(features, addends)
+    tile_rows, loop = _tile(x_type, width)[0], panel_loop(x_type, q_type)
 
     @T.prim_func(private=True, s_tir=True)
-    def kernel(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle):
+    def kernel(
+        x_handle: T.handle,
+        q_handle: T.handle,
+        s_handle: T.handle,
+        bias_handle: T.handle,
+        plus_handle: T.handle,
+        y_handle: T.handle,
+    ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, width), "float32")
         integers = T.match_buffer(q_handle, (panels, elements, _FEATURES), dtype)
         scales = T.match_buffer(s_handle, (panels, groups, _FEATURES), "float16")
+        bias = T.match_buffer(bias_handle, (features,), "float32")
+        plus = T.match_buffer(plus_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
-        for panel in T.parallel(panels):
+        for panel in loop(panels):
             for block in T.serial((rows + tile_rows - 1) // tile_rows):
                 with T.sblock("tile"):
                     acc = T.sblock_alloc_buffer((tile_rows, _FEATURES), "float32", scope="local")
@@ -115,30 +145,69 @@ def integer_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                                         )
                     for r in T.unroll(tile_rows):
                         if block * tile_rows + r < rows:
-                            store(y, acc, block * tile_rows + r, panel, r)
+                            store(y, acc, bias, plus, block * tile_rows + r, panel, r)
 
-    return kernel
+    return keep_parameters(kernel, (True, True, True, addends.bias, addends.plus, True))
 
 
-def store_panel(features: int) -> Any:
+def panel_loop(x_type: Any, w_type: Any) -> Any:
+    """Return how panels are gone through: shared by the threads, but for one row of a small matrix.
+
+    That one is done before another thread has woken up.
+    """
+    nbytes = prod(extents(w_type)) * np.dtype(str(w_type.dtype)).itemsize
+    return T.serial if is_single_row(x_type) and nbytes < _ALONE_BYTES else T.parallel
+
+
+@dataclass(frozen=True)
+class Addends:
+    """Whether a linear layer adds a bias and a residual to its products."""
+
+    bias: bool
+    plus: bool
+
+    @classmethod
+    def of(cls, definition: tirx.PrimFunc) -> Addends:
+        """Read it from the definition."""
+        return cls(attribute(definition, "bias", False), attribute(definition, "plus", False))
+
+
+def store_panel(features: int, addends: Addends) -> Any:
     """Return what stores a panel's sums, of which the last may belong to no feature.
 
-    A part of a kernel, to be called with the output, the sums, the row, the panel, and which of
-    the sums.
+    A part of a kernel, to be called with the output, the sums, what is added, the row, the panel,
+    and which of the sums.
     """
     has_whole_panels = features % _FEATURES == 0
 
+    def whole(
+        total: tirx.Expr, bias: tirx.Buffer, plus: tirx.Buffer, row: tirx.Expr, at: tirx.Expr
+    ) -> tirx.Expr:
+        if addends.bias:
+            total = total + bias[at]
+        return total + plus[row, at] if addends.plus else total
+
     @T.inline
     def store(
-        y: tirx.Buffer, sums: tirx.Buffer, row: tirx.Expr, panel: tirx.Expr, at: tirx.Expr
+        y: tirx.Buffer,
+        sums: tirx.Buffer,
+        bias: tirx.Buffer,
+        plus: tirx.Buffer,
+        row: tirx.Expr,
+        panel: tirx.Expr,
+        at: tirx.Expr,
     ) -> None:
         if has_whole_panels:
             for c in T.vectorized(_FEATURES):
-                y[row, panel * _FEATURES + c] = sums[at, c]
+                y[row, panel * _FEATURES + c] = whole(
+                    sums[at, c], bias, plus, row, panel * _FEATURES + c
+                )
         else:
             for c in T.serial(_FEATURES):
                 if panel * _FEATURES + c < features:
-                    y[row, panel * _FEATURES + c] = sums[at, c]
+                    y[row, panel * _FEATURES + c] = whole(
+                        sums[at, c], bias, plus, row, panel * _FEATURES + c
+                    )
 
     return store
 

@@ -5,6 +5,9 @@ from its beginning to its end, a group of 32 at a time: its levels are taken apa
 each row's four activations a step, and summed in 32 bits; the sum, exact, is then multiplied with
 both scales and added in float32. 32 products of 255 and 127 come to a million: nothing overflows.
 
+Many rows would take the same 4-bit levels apart again and again: a panel's are taken apart once,
+into bytes that stay in the cache.
+
 Panels are shared between the threads, so that each thread reads a stretch of memory of its own.
 A block of rows that is not full computes its last row again instead of branching in the inner
 loop, and does not store it.
@@ -17,8 +20,14 @@ from tvm.script import tirx as T
 from tvm.target import Target
 
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
-from mvlm.schedules.cpu.linear import store_panel
-from mvlm.schedules.signature import extents, is_single_row, parameter_types
+from mvlm.schedules.cpu.linear import Addends, panel_loop, store_panel
+from mvlm.schedules.signature import (
+    attribute,
+    extents,
+    is_single_row,
+    keep_parameters,
+    parameter_types,
+)
 
 _GROUP = 32
 _FEATURES = 16
@@ -29,27 +38,55 @@ def panel_linear(
 ) -> tirx.PrimFunc:
     """Serve ``panel_linear``, by the target's instructions or by those that are given."""
     chosen = instructions or find_instructions(Target.current(allow_none=False))
-    x_type, _, _, panel_type, _, y_type = parameter_types(definition)
-    panels, groups, steps, step_bytes = extents(panel_type)
-    bits, features = int(definition.attrs["mvlm.bits"]), int(y_type.shape[1])
-    lanes, tile_rows = chosen.lanes, 1 if is_single_row(x_type) else chosen.rows
-    parts, depth = _FEATURES // lanes, step_bytes // _FEATURES
-    starts_at_zero = bits == 8 and chosen.is_signed
-    store = store_panel(features)
+    types, bits = parameter_types(definition), int(definition.attrs["mvlm.bits"])
+    has_offsets = bits < 16  # 16-bit weights are signed
+    x_type, panel_type, y_type = types[0], types[3 if has_offsets else 2], types[-1]
+    panels, groups, steps, step_width = extents(panel_type)
+    features, addends = int(y_type.shape[1]), Addends.of(definition)
+    is_one = is_single_row(x_type)
+    lanes, tile_rows = chosen.lanes, 1 if is_one else chosen.rows
+    takes_apart = bits == 4 and not is_one
+    parts, depth = _FEATURES // lanes, step_width // _FEATURES
+    weight_dtype, x_dtype = str(panel_type.dtype), str(x_type.dtype)
+    starts_at_zero = not has_offsets or (bits == 8 and chosen.is_signed)
+    unit = attribute(definition, "unit", 1.0)
+    store, loop = store_panel(features, addends), panel_loop(x_type, panel_type)
+
+    def level(
+        weights: tirx.Buffer, apart: tirx.Buffer, place: tuple[tirx.Expr, ...], step: int
+    ) -> tirx.Expr:
+        """Read a step's levels, for the features of one register."""
+        panel, group, part = place
+        ramp = T.ramp(part * depth * lanes, 1, depth * lanes)
+        if takes_apart:
+            return apart[group, step, ramp]
+        stored = weights[panel, group, step % steps, ramp]
+        if bits != 4:
+            return stored
+        if step < steps:
+            return stored & T.broadcast(T.uint8(15), depth * lanes)
+        return stored >> T.broadcast(T.uint8(4), depth * lanes)
 
     def products(
-        start: tirx.Expr, levels: tirx.Buffer, x: tirx.Buffer, place: tuple[tirx.Expr, ...]
+        start: tirx.Expr,
+        weights: tirx.Buffer,
+        apart: tirx.Buffer,
+        x: tirx.Buffer,
+        place: tuple[tirx.Expr, ...],
     ) -> tirx.Expr:
-        """Add a group's products to `start`, for the features of one register."""
-        row, group, part = place
-        pairs = [
-            (
-                levels[step, T.ramp(part * depth * lanes, 1, depth * lanes)],
-                T.reinterpret("int32", x[row, T.ramp(group * _GROUP + depth * step, 1, depth)]),
-            )
-            for step in range(_GROUP // depth)
-        ]
-        return chosen.dot(T.broadcast(start, lanes), pairs, bits)
+        """Add a group's products to `start`, for the features of one register, as float32."""
+        row, group = place[0], place[2]
+        # Both halves of a byte one after the other, lest bytes wait in registers there are not.
+        halves = _GROUP // depth // steps
+        order = [half * steps + step for step in range(steps) for half in range(halves)]
+        levels = [(step, level(weights, apart, place[1:], step)) for step in order]
+
+        def activations(first: int, count: int) -> tirx.Expr:
+            read = x[row, T.ramp(group * _GROUP + depth * first, 1, depth * count)]
+            return T.reinterpret("int32" if count == 1 else f"int32x{count}", read)
+
+        sums = chosen.dot(T.broadcast(start, lanes), levels, activations, bits)
+        return T.Cast(f"float32x{lanes}", sums)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -58,52 +95,70 @@ def panel_linear(
         offset_handle: T.handle,
         panel_handle: T.handle,
         scale_handle: T.handle,
+        bias_handle: T.handle,
+        plus_handle: T.handle,
         y_handle: T.handle,
     ):
         rows = T.int64()
-        x = T.match_buffer(x_handle, (rows, groups * _GROUP), "int8")
+        x = T.match_buffer(x_handle, (rows, groups * _GROUP), x_dtype)
         x_scales = T.match_buffer(x_scale_handle, (rows, groups), "float32")
         offsets = T.match_buffer(offset_handle, (rows, groups), "int32")
-        weights = T.match_buffer(panel_handle, (panels, groups, steps, step_bytes), "uint8")
+        weights = T.match_buffer(panel_handle, (panels, groups, steps, step_width), weight_dtype)
         scales = T.match_buffer(scale_handle, (panels, groups, _FEATURES), "float16")
+        bias = T.match_buffer(bias_handle, (features,), "float32")
+        plus = T.match_buffer(plus_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
-        for panel in T.parallel(panels):
-            for block in T.serial((rows + tile_rows - 1) // tile_rows):
-                with T.sblock("tile"):
-                    levels = T.sblock_alloc_buffer((8, step_bytes), "uint8", scope="local")
-                    total = T.sblock_alloc_buffer((tile_rows, _FEATURES), "float32", scope="local")
-                    exact = T.sblock_alloc_buffer((tile_rows, _FEATURES), "int32", scope="local")
-                    for r in T.unroll(tile_rows):
-                        for c in T.vectorized(_FEATURES):
-                            total[r, c] = T.float32(0)
+        for panel in loop(panels):
+            with T.sblock("panel"):
+                apart = T.sblock_alloc_buffer(
+                    (groups if takes_apart else 1, 2 * steps, step_width), "uint8"
+                )
+                if takes_apart:
                     for group in T.serial(groups):
                         for step in T.unroll(steps):
-                            for b in T.vectorized(step_bytes):
-                                if bits == 8:
-                                    levels[step, b] = weights[panel, group, step, b]
-                                else:
-                                    levels[step, b] = T.bitwise_and(
-                                        weights[panel, group, step, b], T.uint8(15)
-                                    )
-                                    levels[steps + step, b] = T.shift_right(
-                                        weights[panel, group, step, b], T.uint8(4)
-                                    )
+                            for b in T.vectorized(step_width):
+                                apart[group, step, b] = T.bitwise_and(
+                                    weights[panel, group, step, b], T.uint8(15)
+                                )
+                                apart[group, steps + step, b] = T.shift_right(
+                                    weights[panel, group, step, b], T.uint8(4)
+                                )
+                for block in T.serial((rows + tile_rows - 1) // tile_rows):
+                    with T.sblock("tile"):
+                        # Read and written by whole registers only: LLVM would keep it in memory.
+                        total = T.sblock_alloc_buffer(
+                            (tile_rows, parts, lanes), "float32", scope="local"
+                        )
+                        sums = T.sblock_alloc_buffer(
+                            (tile_rows, _FEATURES), "float32", scope="local"
+                        )
                         for r in T.unroll(tile_rows):
-                            row = T.meta_var(T.min(block * tile_rows + r, rows - 1))
                             for part in T.unroll(parts):
-                                exact[r, T.ramp(part * lanes, 1, lanes)] = products(
-                                    T.int32(0) if starts_at_zero else offsets[row, group],
-                                    levels,
-                                    x,
-                                    (row, group, part),
+                                for c in T.vectorized(lanes):
+                                    total[r, part, c] = T.float32(0)
+                        for group in T.serial(groups):
+                            for part in T.unroll(parts):
+                                scale = T.meta_var(
+                                    T.Cast(
+                                        f"float32x{lanes}",
+                                        scales[panel, group, T.ramp(part * lanes, 1, lanes)],
+                                    )
                                 )
-                            for c in T.vectorized(_FEATURES):
-                                total[r, c] += T.Cast("float32", exact[r, c]) * (
-                                    T.Cast("float32", scales[panel, group, c])
-                                    * x_scales[row, group]
-                                )
-                    for r in T.unroll(tile_rows):
-                        if block * tile_rows + r < rows:
-                            store(y, total, block * tile_rows + r, panel, r)
+                                for r in T.unroll(tile_rows):
+                                    row = T.meta_var(T.min(block * tile_rows + r, rows - 1))
+                                    start = T.meta_var(
+                                        T.int32(0) if starts_at_zero else offsets[row, group]
+                                    )
+                                    x_scale = T.meta_var(x_scales[row, group] * T.float32(unit))
+                                    total[r, part, T.ramp(0, 1, lanes)] += products(
+                                        start, weights, apart, x, (row, panel, group, part)
+                                    ) * (scale * T.broadcast(x_scale, lanes))
+                        for r in T.unroll(tile_rows):
+                            for part in T.unroll(parts):
+                                for c in T.vectorized(lanes):
+                                    sums[r, part * lanes + c] = total[r, part, c]
+                            if block * tile_rows + r < rows:
+                                store(y, sums, bias, plus, block * tile_rows + r, panel, r)
 
-    return kernel
+    kept = (True, True, has_offsets, True, True, addends.bias, addends.plus, True)
+    return keep_parameters(kernel, kept)

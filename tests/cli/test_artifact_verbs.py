@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from mvlm.bench.report import weight_bytes_per_token
+from mvlm.cli.shared.terminal import readable_bytes
 from mvlm.compile import targets as compile_targets
 from mvlm.runtime.artifact import read_manifest
-from mvlm.runtime.artifact.layout import MODEL_LIBRARY, WEIGHTS
+from mvlm.runtime.artifact.layout import KERNELS, MODEL_LIBRARY, WEIGHTS
+from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.machine import read_machine
 from tests.artifacts import Shelf
 from tests.cli.command_line import mvlm
@@ -38,14 +41,45 @@ def test_inspect_shows_the_manifest(artifact: Path) -> None:
 
 def test_inspect_lists_the_kernels_of_each_function(artifact: Path) -> None:
     document = mvlm("inspect", artifact, "--json", "--kernels").json
-    calls = document["kernels"]
+    uses = document["kernels"]
     layers = document["model"]["layers"]
-    assert calls["vision_tower"]["attention"] == document["model"]["vision"]["layers_used"]
+    assert uses["vision_tower"]["attention"]["calls"] == document["model"]["vision"]["layers_used"]
     # Queries, output, gate and up, and down in every layer, and the output head.
-    linears = sum(count for name, count in calls["decode"].items() if name.startswith("linear"))
-    assert linears == 4 * layers + 1
+    linears = (use["calls"] for name, use in uses["decode"].items() if name.startswith("linear"))
+    assert sum(linears) == 4 * layers + 1
+
+
+def test_inspect_counts_the_bytes_of_each_function(artifact: Path) -> None:
+    document = mvlm("inspect", artifact, "--json", "--kernels").json
+    total = document["kernel_totals"]["decode"]
+    assert total["weight_bytes"] == weight_bytes_per_token(read_weights_index(artifact))
+    for function, uses in document["kernels"].items():
+        for key, value in document["kernel_totals"][function].items():
+            assert value == sum(use[key] for use in uses.values()), (function, key)
+
+
+def test_inspect_shows_the_bytes_as_a_table(artifact: Path) -> None:
+    total = mvlm("inspect", artifact, "--json", "--kernels").json["kernel_totals"]["decode"]
     shown = mvlm("inspect", artifact, "--kernels").stdout
-    assert "decode: " in shown and "rms_norm" in shown
+    heading, header, *rows = shown[shown.index("decode: ") :].split("\n\n")[0].splitlines()
+    assert heading.startswith(f"decode: {total['calls']} calls of ")
+    assert header.split()[:4] == ["kernel", "calls", "weights", "read"]
+    last, cache = rows[-2:]
+    assert last.split()[:2] == ["total", str(total["calls"])]
+    assert readable_bytes(total["weight_bytes"]) in last
+    assert len({len(line) for line in (header, *rows[:-1])}) == 1
+    assert cache.startswith(
+        f"KV cache bytes a position: {total['cache_read_bytes_per_position']:,} read"
+    )
+    assert "cache" not in shown[shown.index("projector: ") :]
+    assert "/row" in shown[shown.index("embed: ") :]
+
+
+def test_inspect_refuses_a_damaged_list_of_kernels(copy: Path) -> None:
+    (copy / KERNELS).write_text('{"decode": {"linear": 3}}')
+    result = mvlm("inspect", copy, "--kernels")
+    assert result.exit_code == 1 and "kernels.json" in result.stderr
+    assert mvlm("inspect", copy).exit_code == 0
 
 
 def test_verify_says_that_all_is_well(artifact: Path) -> None:

@@ -58,7 +58,7 @@ def test_profile_names_every_kernel(shelf: Shelf) -> None:
     for function, runs in (("vision_tower", 1), ("prefill", 1), ("decode", 3)):
         found = {time["kernel"]: time["calls"] for time in profile[function]}
         assert found.pop(OVERHEAD) > 0
-        assert found == {name: runs * count for name, count in listed[function].items()}
+        assert found == {name: runs * use["calls"] for name, use in listed[function].items()}
         assert all(time["seconds"] > 0 for time in profile[function])
     shown = mvlm("bench", artifact, *QUICK, "--profile").stdout
     assert "decode, " in shown and "cached_attention" in shown

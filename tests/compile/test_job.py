@@ -41,7 +41,7 @@ def edit(path: Path, **changes: Any) -> None:
 def test_what_is_left_open_is_settled(checkpoint: Path) -> None:
     job = plan_job(checkpoint)
     everywhere = dict.fromkeys(("language", "embedding", "head"), "q4a8")
-    assert job.quantization.names() == everywhere | {"vision": "q0f16", "cache": "int8"}
+    assert job.quantization.names() == everywhere | {"vision": "q16a16", "cache": "int8"}
     assert (job.target, job.context, job.prefill_chunk) == ("host", 2048, 512)
     assert job.name == "model"
     assert job.config == read_config(checkpoint)

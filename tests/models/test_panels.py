@@ -6,22 +6,25 @@ import numpy as np
 import pytest
 
 from mvlm.models import panels
-from mvlm.models.quantization import Q4, Q8, Storage, integers_of, quantize
+from mvlm.models.quantization import Q4, Q8, Q16, Storage, integers_of, quantize
 from tests.oracles import from_panels
 
 SHAPES = [(1, 1), (16, 32), (17, 33), (40, 100)]
 
 
-@pytest.mark.parametrize("storage", [Q4, Q8], ids=["q4", "q8"])
+@pytest.mark.parametrize("storage", [Q4, Q8, Q16], ids=["q4", "q8", "q16"])
 @pytest.mark.parametrize(("features", "width"), SHAPES)
 def test_every_weight_is_in_its_place(storage: Storage, features: int, width: int) -> None:
     random = np.random.default_rng(0)
     integers = random.integers(storage.lowest, storage.highest + 1, (features, width))
     scales = random.random((features, -(-width // 32))).astype(np.float16)
     packed, packed_scales = panels.to_panels(integers, scales, storage)
-    shapes = panels.panel_shapes(width, features, storage)
+    shapes = panels.panel_layout(storage).shapes(width, features)
     assert (packed.shape, packed_scales.shape) == shapes
-    assert (packed.dtype, packed_scales.dtype) == (np.uint8, np.float16)
+    assert (packed.dtype, packed_scales.dtype) == (
+        np.int16 if storage is Q16 else np.uint8,
+        np.float16,
+    )
     for n in range(-(-features // 16) * 16):
         for k in range(-(-width // 32) * 32):
             inside = n < features and k < width
@@ -33,6 +36,8 @@ def test_every_weight_is_in_its_place(storage: Storage, features: int, width: in
 def level(packed: np.ndarray, n: int, k: int, storage: Storage) -> int:
     """The weight of feature n at k, as docs/quantization.md says where it is."""
     p, c, g, within = n // 16, n % 16, k // 32, k % 32
+    if storage is Q16:
+        return int(packed[p, g, within // 2, 2 * c + within % 2])
     if storage is Q8:
         return int(packed[p, g, within // 4, 4 * c + within % 4]) - 128
     half, s, j = within // 16, within % 16 // 4, within % 4
@@ -49,7 +54,7 @@ def test_elements_side_by_side(features: int, count: int) -> None:
     assert not packed.transpose(0, 2, 1).reshape(-1, count)[features:].any()
 
 
-@pytest.mark.parametrize("storage", [Q4, Q8], ids=["q4", "q8"])
+@pytest.mark.parametrize("storage", [Q4, Q8, Q16], ids=["q4", "q8", "q16"])
 def test_a_large_matrix_is_arranged_in_blocks(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

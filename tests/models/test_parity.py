@@ -202,6 +202,28 @@ def test_rounded_weights(shelf: Shelf, tmp_path: Path, family: str, rounded: Rou
     pair.check_greedy()
 
 
+@pytest.mark.parametrize("family", ["ldpnet_odd", "ldpnetv2"])
+def test_sixteen_bit_integers_are_as_close_as_float16(shelf: Shelf, family: str) -> None:
+    """Weights and activations both rounded, against float16's weights alone."""
+    errors = {}
+    for scheme in ("q0f16", "q16a16"):
+        artifact = shelf.artifact(family, scheme, scheme, cache="float32")
+        pair = make_pair(artifact, shelf.checkpoint(family))
+        assert pair.pixels is not None
+        _, reading, trace = pair.read()
+        projected = pair.reference.projector_output(pair.pixels)
+        logits = pair.reference.prefill_logits(pair.ids, pair.pixels)[-1]
+        errors[scheme] = [
+            float(np.square(found - expected).mean())
+            for found, expected in (
+                (trace.arrays()["projector_output"], projected),
+                (reading.logits, logits),
+            )
+        ]
+    for half, integers in zip(errors["q0f16"], errors["q16a16"], strict=True):
+        assert 0 < integers <= half
+
+
 @pytest.mark.parametrize(
     ("cache", "least", "most"), [("float16", 1e-5, 3e-3), ("int8", 1e-3, 1.2e-1)]
 )

@@ -174,6 +174,6 @@ def test_schemes_by_name() -> None:
     for name, scheme in SCHEMES.items():
         assert find_scheme(name) is scheme
         assert scheme.vision in SCHEMES
-    assert [s.weights.bits_per_weight for s in SCHEMES.values()] == [32, 16, 8.5, 4.5, 4.5]
+    assert [s.weights.bits_per_weight for s in SCHEMES.values()] == [32, 16, 16.5, 8.5, 4.5, 4.5]
     with pytest.raises(UsageError, match=r"unknown quantization.*q4f16_1.*'q3'"):
         find_scheme("q3")

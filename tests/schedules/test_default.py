@@ -84,11 +84,8 @@ def test_layer_norm_of_values_far_from_zero(offset: float) -> None:
     np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
-GELUS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "gelu": F.gelu,
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+IN_TORCH: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
-    "silu": F.silu,
     "hardsigmoid": F.hardsigmoid,
     "hardswish": F.hardswish,
 }
@@ -96,18 +93,17 @@ GELUS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(name: str) -> None:
-    """Everywhere, and tightly enough to tell the erf GELU from the tanh one."""
     x = np.linspace(-12, 12, 1003, dtype=np.float32)[None, None]
     x = np.concatenate([x, x * 8], axis=1)
     found = run_graph(ACTIVATIONS[name], [((1, "n", 1003), "float32")], x)
-    np.testing.assert_allclose(found, torch_of(GELUS[name], x), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found, torch_of(IN_TORCH[name], x), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_of_huge_values_are_finite(name: str) -> None:
     x = np.array([[[-1e30, -1e4, -100, 0, 100, 1e4, 1e30]]], np.float32)
     found = run_graph(ACTIVATIONS[name], [((1, "n", 7), "float32")], x)
-    np.testing.assert_allclose(found, torch_of(GELUS[name], x), rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(found, torch_of(IN_TORCH[name], x), rtol=1e-5, atol=1e-30)
 
 
 @pytest.mark.parametrize("length", [1, 7, 64])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from tvm import tirx
 
 from mvlm.models.cache_layout import CACHE_STORAGES, PAGE_SIZE, CacheLayout
 from mvlm.models.ops import kv_cache as definitions
+from tests.device import cached
 from tests.kernels import Array, build, kernel
 from tests.oracles import causal_attention, int8_vectors, rotate
 
@@ -28,7 +28,7 @@ def as_defined(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return function
 
 
-@functools.cache
+@cached
 def functions(
     kind: Kind, is_single: bool, heads: int, layout: CacheLayout
 ) -> tuple[Callable[..., None], Callable[..., None]]:

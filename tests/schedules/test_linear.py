@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvlm.compile.targets import host_target
 from mvlm.models import ops
 from mvlm.models.panels import side_by_side
 from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
 from mvlm.schedules.cpu.linear import float_linear, integer_linear
+from tests.device import device
 from tests.kernels import Array, Spec, compiled, definition, kernel
 from tests.oracles import from_q4, linear
 
@@ -202,6 +202,6 @@ def test_nan_spreads_to_its_row_only() -> None:
 def test_each_kernel_serves_its_own_weights_only() -> None:
     floats, words = float_kernel("n", 8, 8, "float32"), q4_kernel("n", 8, 8)
     kernels = (float_linear, integer_linear)
-    with host_target().tvm:
+    with device().target:
         served = [[kernel(of) is not None for kernel in kernels] for of in (floats, words)]
     assert served == [[True, False], [False, True]]

@@ -1,4 +1,7 @@
-"""AVX2: ``pmaddubsw`` adds two products of bytes in 16 bits, ``pmaddwd`` by ones widens to 32."""
+"""AVX2: ``pmaddubsw`` adds two products of bytes in 16 bits, ``pmaddwd`` by ones widens to 32.
+
+``pmaddwd`` adds two products of words in 32 bits.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,36 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.cpu.instructions.instruction_set import InstructionSet, Pair
+from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, Level
 
 _LANES = 8
 
 
-def _dot(sums: tirx.Expr, pairs: Sequence[Pair], bits: int) -> tirx.Expr:
+def _dot(
+    sums: tirx.Expr, levels: Sequence[Level], activations: Activations, bits: int
+) -> tirx.Expr:
+    pairs = [(weights, activations(step, 1)) for step, weights in levels]
     if bits == 4:
         # Eight times two products of 15 and 127 come to 30,480: they fit into 16 bits together.
         total = _products(*pairs[0])
         for weights, word in pairs[1:]:
             total = total + _products(weights, word)
         return sums + _widened(total)
+    if bits == 16:
+        for weights, word in pairs:
+            words = T.reinterpret("int16x16", T.broadcast(word, _LANES))
+            sums = sums + T.call_llvm_pure_intrin(
+                "int32x8", "llvm.x86.avx2.pmadd.wd", weights, words
+            )
+        return sums
     for weights, word in pairs:
         # 255 * 127 * 2 does not fit, 127 * 127 * 2 does: the sign goes over to the activations.
         level = T.reinterpret("int8x32", weights ^ T.broadcast(T.uint8(128), 32))
         size = T.reinterpret(
             "uint8x32", T.call_llvm_pure_intrin("int8x32", "llvm.abs", level, T.bool(False))
         )
-        activations = T.reinterpret("int8x32", T.broadcast(word, _LANES))
-        signed = T.call_llvm_pure_intrin("int8x32", "llvm.x86.avx2.psign.b", activations, level)
+        bytes_ = T.reinterpret("int8x32", T.broadcast(word, _LANES))
+        signed = T.call_llvm_pure_intrin("int8x32", "llvm.x86.avx2.psign.b", bytes_, level)
         sums = sums + _widened(
             T.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", size, signed)
         )

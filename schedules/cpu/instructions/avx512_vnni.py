@@ -1,4 +1,4 @@
-"""AVX-512 VNNI: one instruction multiplies 64 bytes and adds to 16 sums of 32 bits."""
+"""AVX-512 VNNI: one instruction multiplies 64 bytes, or 32 words, and adds to 16 sums."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.cpu.instructions.instruction_set import InstructionSet, Pair
+from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, Level
 
 _LANES = 16
 
 
-def _dot(sums: tirx.Expr, pairs: Sequence[Pair], bits: int) -> tirx.Expr:
-    del bits  # unsigned by signed bytes into 32 bits: nothing overflows in between
-    for weights, word in pairs:
-        activations = T.reinterpret("int8x64", T.broadcast(word, _LANES))
+def _dot(
+    sums: tirx.Expr, levels: Sequence[Level], activations: Activations, bits: int
+) -> tirx.Expr:
+    # Products go into 32 bits at once: nothing overflows in between.
+    for step, weights in levels:
+        words = T.broadcast(activations(step, 1), _LANES)
+        if bits == 16:
+            pairs = T.reinterpret("int16x32", words)
+            sums = T.call_llvm_pure_intrin(
+                "int32x16", "llvm.x86.avx512.vpdpwssd.512", sums, weights, pairs
+            )
+            continue
+        fours = T.reinterpret("int8x64", words)
         sums = T.call_llvm_pure_intrin(
-            "int32x16", "llvm.x86.avx512.vpdpbusd.512", sums, weights, activations
+            "int32x16", "llvm.x86.avx512.vpdpbusd.512", sums, weights, fours
         )
     return sums
 
@@ -26,7 +35,7 @@ INSTRUCTIONS = InstructionSet(
     name="AVX-512 VNNI",
     features=("+avx512vnni", "+avx512bw"),
     lanes=_LANES,
-    rows=8,
+    rows=4,
     dot=_dot,
     is_signed=False,
 )

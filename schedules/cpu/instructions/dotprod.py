@@ -1,4 +1,7 @@
-"""Armv8.2 dot products: ``sdot`` multiplies 16 signed bytes and adds to 4 sums of 32 bits."""
+"""Armv8.2 dot products: ``sdot`` multiplies 16 signed bytes and adds to 4 sums of 32 bits.
+
+There is none for words: those go as on any CPU, which makes ``smull`` of them.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,19 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.cpu.instructions.instruction_set import InstructionSet, Pair
+from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, Level
+from mvlm.schedules.cpu.instructions.plain import words
 
 _LANES = 4
 
 
-def _dot(sums: tirx.Expr, pairs: Sequence[Pair], bits: int) -> tirx.Expr:
-    for weights, word in pairs:
+def _dot(
+    sums: tirx.Expr, levels: Sequence[Level], activations: Activations, bits: int
+) -> tirx.Expr:
+    for step, weights in levels:
+        if bits == 16:
+            sums = sums + words(weights, activations(step, 1))
+            continue
         # 4-bit levels, 0 to 15, are signed bytes as they are.
         level = weights if bits == 4 else weights ^ T.broadcast(T.uint8(128), 16)
         sums = T.call_llvm_pure_intrin(
@@ -21,9 +30,16 @@ def _dot(sums: tirx.Expr, pairs: Sequence[Pair], bits: int) -> tirx.Expr:
             "llvm.aarch64.neon.sdot",
             sums,
             T.reinterpret("int8x16", level),
-            T.reinterpret("int8x16", T.broadcast(word, _LANES)),
+            _repeated(activations, step),
         )
     return sums
+
+
+def _repeated(activations: Activations, step: int) -> tirx.Expr:
+    """A step's activations in every lane: of a whole register, which ``sdot`` takes by element."""
+    register, lane = divmod(step, _LANES)
+    loaded = activations(_LANES * register, _LANES)
+    return T.reinterpret("int8x16", tirx.Shuffle([loaded], [lane] * _LANES))
 
 
 INSTRUCTIONS = InstructionSet(

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-# Bytes of weights, unsigned, and four signed bytes of activations as one int32.
-Pair = tuple[tirx.Expr, tirx.Expr]
+# A step within a group, and its weights: unsigned bytes, or 16-bit integers.
+Level = tuple[int, tirx.Expr]
+# Reads a group's activations as int32, each of which holds a step's four signed bytes or two 16-bit
+# integers: which is the first, and how many.
+Activations = Callable[[int, int], tirx.Expr]
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,10 @@ class InstructionSet:
         features: LLVM's names of the features that it needs.
         lanes: int32 sums that a register holds, one for each feature of the output.
         rows: Rows of activations whose sums fit into the registers, with 16 features each.
-        dot: Adds products to sums: takes int32 sums of `lanes`, pairs of weights and activations,
-            and whether weights have 4 bits or 8, and returns the sums. Each lane adds its four
-            weights times the four activations. A group's pairs come in one call, 8 of them.
+        dot: Adds products to sums: takes int32 sums of `lanes`, the levels of all of a group's
+            steps, 8 or 16, in any order, its activations, and whether weights have 4 bits, 8 or
+            16, and returns the sums. Each lane adds its weights of a step, four or two, times the
+            step's activations.
         is_signed: Whether `dot` takes the zero point, 128, off 8-bit weights by itself.
     """
 
@@ -30,5 +34,5 @@ class InstructionSet:
     features: tuple[str, ...]
     lanes: int
     rows: int
-    dot: Callable[[tirx.Expr, Sequence[Pair], int], tirx.Expr]
+    dot: Callable[[tirx.Expr, Sequence[Level], Activations, int], tirx.Expr]
     is_signed: bool

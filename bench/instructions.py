@@ -1,0 +1,193 @@
+"""What decoding costs in instructions: ``python -m mvlm.bench.instructions``.
+
+Nearly all of a token's time goes into one loop: a row of 8-bit activations times a panel of 4-bit
+weights, a group of 32 for 16 features at a time. Here that loop is compiled for several CPUs, none
+of which need be this one, and its instructions are counted in LLVM's assembly.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.relax.frontend import nn
+from tvm.target import Target
+
+from mvlm.bench import snapdragon
+from mvlm.bench.assembly import Instruction, innermost_loop
+from mvlm.bench.document import write_table
+from mvlm.compile.pipeline import tensor_functions
+from mvlm.compile.targets import SNAPDRAGON_888_CORES
+from mvlm.models import ops
+from mvlm.models.panels import FEATURES, panel_layout
+from mvlm.models.quantization import GROUP_SIZE, SCHEMES
+from mvlm.schedules import find_kernels
+from mvlm.schedules.cpu.instructions import find_instructions
+
+DOCUMENT = Path("docs/arm.md")
+
+# Of MobileLLaMA-1.4B's projections; the loop is the same for every size.
+_WIDTH = _FEATURES = 2048
+_SCHEME = SCHEMES["q4a8"]
+# A group's levels, 4 bits each, and one float16 scale for each feature.
+_GROUP_BYTES = FEATURES * (GROUP_SIZE // 2 + 2)
+# Products that a lane of a register adds at once.
+_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A kind of CPU that the loop is compiled for.
+
+    Attributes:
+        target: How it is described to LLVM.
+        mnemonic: The instruction that multiplies bytes there.
+    """
+
+    target: Mapping[str, Any]
+    mnemonic: str
+
+
+PROCESSORS = (
+    Processor(SNAPDRAGON_888_CORES, "sdot"),
+    Processor(
+        {
+            "kind": "llvm",
+            "mtriple": "x86_64-linux-gnu",
+            "mcpu": "haswell",
+            "mattr": ["+avx2", "+fma", "+f16c"],
+        },
+        "vpmaddubsw",
+    ),
+    Processor(
+        {
+            "kind": "llvm",
+            "mtriple": "x86_64-linux-gnu",
+            "mcpu": "cascadelake",
+            "mattr": ["+avx512f", "+avx512bw", "+avx512vnni"],
+        },
+        "vpdpbusd",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The loop's instructions on one kind of CPU, for one group of a panel.
+
+    Attributes:
+        name: The instruction set's.
+        mnemonic: The instruction that multiplies bytes.
+        body: Of one iteration.
+        groups: Groups that an iteration takes.
+    """
+
+    name: str
+    mnemonic: str
+    body: tuple[Instruction, ...]
+    groups: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of levels and scales that an iteration reads."""
+        return self.groups * _GROUP_BYTES
+
+    @property
+    def per_byte(self) -> float:
+        """Instructions for a byte of weights."""
+        return len(self.body) / self.weight_bytes
+
+    @property
+    def loads(self) -> int:
+        """Instructions that read memory."""
+        return sum(instruction.loads for instruction in self.body)
+
+    @property
+    def spills(self) -> int:
+        """Instructions that write memory, of which one row needs none, or use the stack."""
+        return sum(each.stores or each.is_on_stack for each in self.body)
+
+    @property
+    def work(self) -> snapdragon.Work:
+        """What a core has to do for an iteration."""
+        pairs = sum(each.loads and each.mnemonic == "ldp" for each in self.body)
+        return snapdragon.Work(
+            instructions=len(self.body),
+            vector=sum(each.is_vector for each in self.body),
+            loads=self.loads + pairs,
+            weight_bytes=self.weight_bytes,
+        )
+
+
+def compile_loop(processor: Processor) -> Loop:
+    """Compile the kernel that decodes a token, and read its loop."""
+    target = Target(dict(processor.target))
+    with target:
+        kernel = find_kernels("cpu").replace(_definition())
+        instructions = find_instructions(target)
+    assert kernel is not None
+    module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")})
+    assembly = tvm.compile(module, target=target).mod.inspect_source("asm")
+    body = innermost_loop(assembly, processor.mnemonic)
+    products = sum(each.mnemonic == processor.mnemonic for each in body)
+    groups = products * instructions.lanes * _DEPTH // (FEATURES * GROUP_SIZE)
+    return Loop(instructions.name, processor.mnemonic, body, groups)
+
+
+def table(loops: Sequence[Loop]) -> str:
+    """Write loops as Markdown."""
+    lines = [
+        "| instructions | products | an iteration | weight bytes | instructions a byte "
+        "| loads | spills |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {loop.name} | `{loop.mnemonic}` | {len(loop.body)} | {loop.weight_bytes} "
+        f"| {loop.per_byte:.3f} | {loop.loads} | {loop.spills} |"
+        for loop in loops
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class _Layer(nn.Module):
+    def forward(self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor) -> nn.Tensor:
+        return ops.linear(x, (q_weight, q_scale), _FEATURES, _SCHEME)
+
+
+def _definition() -> tirx.PrimFunc:
+    """Return one linear layer of one row, 4-bit weights and 8-bit activations, as defined."""
+    panels, scales = panel_layout(_SCHEME.weights).shapes(_WIDTH, _FEATURES)
+    arguments = {
+        "x": nn.spec.Tensor([1, 1, _WIDTH], "float32"),
+        "q_weight": nn.spec.Tensor(list(panels), "uint8"),
+        "q_scale": nn.spec.Tensor(list(scales), "float16"),
+        "$": {"param_mode": "none", "effect_mode": "none"},
+    }
+    module, _ = _Layer().export_tvm(spec={"forward": arguments})
+    return next(
+        function
+        for _, function in tensor_functions(module)
+        if function.attrs.get("mvlm.op", "") == "panel_linear"
+    )
+
+
+def main() -> None:
+    """Print the tables, or put them into the documentation."""
+    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.instructions", description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT}")
+    options = parser.parse_args()
+    loops = [compile_loop(processor) for processor in PROCESSORS]
+    tables = {"instructions": table(loops), "reckoned": snapdragon.table(loops[0].work)}
+    for name, text in tables.items():
+        print(text)
+        if options.write:
+            write_table(DOCUMENT, name, text)
+
+
+if __name__ == "__main__":
+    main()

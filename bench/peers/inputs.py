@@ -1,0 +1,37 @@
+"""What all tools are given: the same made-up prompt and the same picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mvlm.bench.peers.runner import Picture, Setup
+
+# Ids below are special in LLaMA's vocabularies: unknown, beginning and end of a sequence.
+_FIRST_ORDINARY_ID = 3
+_PICTURE = Path("bundled", "pictures", "demo.png")
+
+
+def prompt(setup: Setup, positions: int) -> list[int]:
+    """Make up a prompt of so many ids, the first of which starts a sequence."""
+    return [setup.bos, *words(setup, positions - 1)]
+
+
+def words(setup: Setup, count: int) -> list[int]:
+    """Make up so many ordinary ids; the same ones each time."""
+    first = min(_FIRST_ORDINARY_ID, setup.vocabulary - 1)
+    drawn: list[int] = np.random.default_rng(0).integers(first, setup.vocabulary, count).tolist()
+    return drawn
+
+
+def picture(setup: Setup) -> Picture:
+    """Return the bundled picture in the tower's size, so that no tool has to scale it."""
+    from PIL import Image
+
+    import mvlm.models
+
+    assert setup.image is not None
+    size = setup.image.size
+    with Image.open(Path(next(iter(mvlm.models.__path__))) / _PICTURE) as file:
+        return np.asarray(file.convert("RGB").resize((size, size)), np.uint8)

@@ -1,0 +1,244 @@
+"""llama.cpp, through llama-cpp-python's plain bindings: a Q4_0 file and an f16 mmproj.
+
+The calls are timed as the library has them: `llama_decode` for text, mtmd for pictures. Everything
+that is not said here is llama.cpp's default: micro-batches of 512, weights mapped and repacked for
+this CPU, flash attention where it chooses it, an f16 KV cache. Its numbers for pictures are not
+MobileVLM's (docs/interchange.md), but they are as much work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvlm.bench.peers.runner import FloatArray, Picture, Setup
+from mvlm.runtime.errors import MvlmError
+
+_MODEL, _VISION = "model-q4_0.gguf", "mmproj-f16.gguf"
+_EMBEDDING = "token_embd.weight"
+# What its log says of the place of the weights, such as "CPU_REPACK model buffer size".
+_TOLD = ("model buffer size", "Flash Attention", "flash_attn", "KV buffer size")
+_LOG_LINES = 400
+_DEBUG = 1  # ggml's level of what floods the log
+
+
+def prepare(checkpoint: Path, vision_tower: Path | None, folder: Path) -> None:
+    """Write the decoder as Q4_0, by llama.cpp's own quantizer, and tower and projector as f16.
+
+    Raises:
+        MvlmError: llama.cpp does not take our file.
+    """
+    import llama_cpp
+
+    from mvlm.models.interchange import Conversion, convert
+
+    convert(checkpoint, folder, Conversion("gguf", "f16"), vision_tower=vision_tower)
+    whole = folder / "model-f16.gguf"
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0
+    status = llama_cpp.llama_model_quantize(
+        str(whole).encode(), str(folder / _MODEL).encode(), ctypes.byref(parameters)
+    )
+    if status != 0:
+        raise MvlmError("llama.cpp does not quantize our GGUF file", found=f"status {status}")
+    whole.unlink()
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Name the files that :func:`prepare` wrote."""
+    named = {"model": folder / _MODEL, "vision": folder / _VISION}
+    return {name: str(path) for name, path in named.items() if path.is_file()}
+
+
+def open_runner(setup: Setup) -> LlamaCpp:
+    """Open the files."""
+    return LlamaCpp(setup)
+
+
+class LlamaCpp:
+    """One context of a model."""
+
+    def __init__(self, setup: Setup) -> None:
+        import llama_cpp
+
+        self._setup, self._api = setup, llama_cpp
+        self._log = _listen(llama_cpp)
+        llama_cpp.llama_backend_init()
+        self._model = llama_cpp.llama_model_load_from_file(
+            setup.files["model"].encode(), llama_cpp.llama_model_default_params()
+        )
+        self._require(self._model, "opens the model")
+        parameters = llama_cpp.llama_context_default_params()
+        parameters.n_ctx = setup.context
+        parameters.n_threads = parameters.n_threads_batch = setup.threads
+        self._parameters = parameters
+        self._context = llama_cpp.llama_init_from_model(self._model, parameters)
+        self._require(self._context, "makes a context")
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._token = 0
+        self._eyes = _Eyes(self._model, setup, self._require) if setup.sees else None
+
+    def facts(self) -> dict[str, Any]:
+        """Return the build's flags, and how the weights are held."""
+        return {
+            "versions": {"llama-cpp-python": self._api.__version__},
+            "system_info": self._api.llama_print_system_info().decode().strip(" |"),
+            "file": "Q4_0",
+            "n_batch": self._parameters.n_batch,
+            "n_ubatch": self._parameters.n_ubatch,
+            "log": [line for line in self._log if any(words in line for words in _TOLD)],
+            "weight_bytes_per_token": _weight_bytes(Path(self._setup.files["model"])),
+        }
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Read a prompt into the emptied cache."""
+        self._api.llama_memory_clear(self._memory, False)
+        self._decode(ids)
+
+    def step(self) -> None:
+        """Decode one token."""
+        self._decode([self._token])
+
+    def show(self, picture: Picture) -> None:
+        """Let mtmd preprocess a picture."""
+        self._seeing().show(picture)
+
+    def encode(self) -> None:
+        """Run tower and projector."""
+        self._seeing().encode()
+
+    def features(self) -> FloatArray | None:
+        """Return None: only the projector's output can be had."""
+        return None
+
+    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
+        """Read a picture and a question, the picture first."""
+        self._api.llama_memory_clear(self._memory, False)
+        eyes = self._seeing()
+        eyes.show(picture)
+        eyes.encode()
+        eyes.read_into(self._context, self._parameters.n_batch)
+        self._decode(ids)
+
+    def _decode(self, ids: Sequence[int]) -> None:
+        tokens = (self._api.llama_token * len(ids))(*ids)
+        batch = self._api.llama_batch_get_one(tokens, len(ids))
+        status = self._api.llama_decode(self._context, batch)
+        self._require(status == 0, f"decodes: status {status}")
+        logits = self._api.llama_get_logits_ith(self._context, -1)
+        self._token = int(np.argmax(np.ctypeslib.as_array(logits, (self._setup.vocabulary,))))
+
+    def _seeing(self) -> _Eyes:
+        self._require(self._eyes, "opens the mmproj")
+        assert self._eyes is not None
+        return self._eyes
+
+    def _require(self, good: object, what: str) -> None:
+        if not good:
+            said = " ".join(self._log[-1:]) or "nothing"
+            raise MvlmError("llama.cpp failed", expected=f"that it {what}", found=said)
+
+
+class _Eyes:
+    """llama.cpp's multimodal half, and the picture that it was shown."""
+
+    def __init__(self, model: Any, setup: Setup, require: Any) -> None:
+        from llama_cpp import mtmd_cpp
+
+        self._api, self._require = mtmd_cpp, require
+        parameters = mtmd_cpp.mtmd_context_params_default()
+        parameters.use_gpu = parameters.warmup = False
+        parameters.n_threads = setup.threads
+        self._context = mtmd_cpp.mtmd_init_from_file(
+            setup.files["vision"].encode(), model, parameters
+        )
+        require(self._context, "opens the mmproj")
+        self._chunks: Any = None
+        self._chunk: Any = None
+
+    def show(self, picture: Picture) -> None:
+        api = self._api
+        height, width, _ = picture.shape
+        pixels = (ctypes.c_uint8 * picture.size).from_buffer_copy(picture.tobytes())
+        bitmap = api.mtmd_bitmap_init(width, height, pixels)
+        if self._chunks is not None:
+            api.mtmd_input_chunks_free(self._chunks)
+        self._chunks = api.mtmd_input_chunks_init()
+        marker = api.mtmd_default_marker()
+        text = api.mtmd_input_text(marker, len(marker), False, True)
+        bitmaps = (api.mtmd_bitmap_p_ctypes * 1)(bitmap)
+        status = api.mtmd_tokenize(self._context, self._chunks, ctypes.byref(text), bitmaps, 1)
+        api.mtmd_bitmap_free(bitmap)
+        self._require(status == 0, f"takes the picture: status {status}")
+        found = [
+            api.mtmd_input_chunks_get(self._chunks, index)
+            for index in range(api.mtmd_input_chunks_size(self._chunks))
+        ]
+        images = [
+            chunk
+            for chunk in found
+            if api.mtmd_input_chunk_get_type(chunk) == api.MTMD_INPUT_CHUNK_TYPE_IMAGE
+        ]
+        self._require(len(images) == 1, f"sees one picture, not {len(images)}")
+        self._chunk = images[0]
+
+    def encode(self) -> None:
+        status = self._api.mtmd_encode_chunk(self._context, self._chunk)
+        self._require(status == 0, f"encodes the picture: status {status}")
+
+    def read_into(self, context: Any, batch: int) -> None:
+        after = ctypes.c_int32(0)
+        status = self._api.mtmd_helper_decode_image_chunk(
+            self._context,
+            context,
+            self._chunk,
+            self._api.mtmd_get_output_embd(self._context),
+            0,
+            0,
+            batch,
+            ctypes.byref(after),
+            self._api.mtmd_helper_post_decode_callback(),
+            None,
+        )
+        self._require(status == 0, f"reads the picture: status {status}")
+
+
+# ctypes does not keep a callback alive that C holds.
+_callbacks: list[Any] = []
+
+
+def _listen(llama_cpp: Any) -> list[str]:
+    """Take llama.cpp's log, its last lines."""
+    from llama_cpp import mtmd_cpp
+
+    lines: list[str] = []
+
+    def hear(level: int, text: bytes, data: object) -> None:
+        if level != _DEBUG:
+            lines.append(text.decode(errors="replace").strip())
+            del lines[:-_LOG_LINES]
+
+    callback = llama_cpp.llama_log_callback(hear)
+    _callbacks.append(callback)
+    for listen in (
+        llama_cpp.llama_log_set,
+        mtmd_cpp.mtmd_log_set,
+        mtmd_cpp.mtmd_helper_log_set,
+    ):
+        listen(callback, ctypes.c_void_p(0))
+    return lines
+
+
+def _weight_bytes(file: Path) -> int:
+    """Bytes that a decoded token reads: all weights, but of the embedding table one row."""
+    import gguf
+
+    total = 0
+    for tensor in gguf.GGUFReader(file).tensors:
+        rows = int(tensor.shape[-1]) if tensor.name == _EMBEDDING else 1
+        total += int(tensor.n_bytes) // rows
+    return total

@@ -1,0 +1,81 @@
+"""mvlm itself, run as the other tools are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mvlm.bench.peers.runner import FloatArray, Picture, Setup
+from mvlm.bench.report import versions, weight_bytes_per_token
+from mvlm.runtime.artifact.weights import read_weights_index
+from mvlm.runtime.image import preprocess
+from mvlm.runtime.model import Model
+from mvlm.runtime.session import Session
+from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
+
+
+def open_runner(setup: Setup) -> Ours:
+    """Open an artifact, named `artifact` in the setup's files."""
+    return Ours(setup)
+
+
+class Ours:
+    """A compiled model and one session of it."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._bos = setup.bos
+        self._folder = Path(setup.files["artifact"])
+        self._model = Model(self._folder, setup.threads)
+        self._context = min(setup.context, self._model.settings.context)
+        self._session = Session(self._model, self._context)
+        self._token = 0
+        self._pixels: FloatArray | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return versions, quantization, and the bytes that a decoded token reads."""
+        manifest = self._model.manifest
+        return {
+            "versions": versions() | {"tvm": manifest.abi.tvm},
+            "quantization": dict(manifest.quantization),
+            "artifact": manifest.digest,
+            "weight_bytes_per_token": weight_bytes_per_token(read_weights_index(self._folder)),
+        }
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Read a prompt into the emptied session."""
+        self._session.clear()
+        self._token = int(np.argmax(self._session.read(ids).logits))
+
+    def step(self) -> None:
+        """Decode one token."""
+        self._token = int(np.argmax(self._session.step(self._token)))
+
+    def show(self, picture: Picture) -> None:
+        """Preprocess a picture."""
+        image = self._model.settings.image
+        assert image is not None
+        self._pixels = preprocess(Image.fromarray(picture), image)
+
+    def encode(self) -> None:
+        """Run tower and projector; a session would remember the picture."""
+        self._model.project(self._model.vision_features(self._shown()))
+
+    def features(self) -> FloatArray | None:
+        """Return the tower's features ``(1, patches, C)``."""
+        return self._model.vision_features(self._shown())
+
+    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
+        """Read a picture and a question in a new session, which knows no picture."""
+        self._session = Session(self._model, self._context)
+        self.show(picture)
+        seen = self._session.look(self._shown())
+        reading = self._session.read([self._bos, IMAGE_TOKEN_ID, *ids], [seen])
+        self._token = int(np.argmax(reading.logits))
+
+    def _shown(self) -> FloatArray:
+        assert self._pixels is not None
+        return self._pixels

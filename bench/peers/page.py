@@ -1,0 +1,80 @@
+"""Writes docs/speed.md and its plot from a comparison on a quiet machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from mvlm.bench.peers.comparison import Comparison
+from mvlm.bench.peers.plot import draw
+from mvlm.bench.peers.tables import Rows, facts, goals, speeds
+from mvlm.runtime.errors import MvlmError
+
+PAGE, PLOT = "speed.md", "speed.svg"
+
+_HOW = """\
+Every tool runs in a process of its own with the same model, prompt and picture. A round measures
+each of them once, ours first; the numbers are medians of the rounds, and what stands in brackets
+is how many times faster ours is in the same run (of memory, which part of the peer's it takes).
+The memory's read bandwidth is measured in every round of decoding. A round in which other
+processes took over a tenth of a core is done again; where that does not help, nothing is judged
+and this page is not written.
+"""
+
+
+def write_page(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
+    """Write the page and the plot, each whole or not at all.
+
+    Raises:
+        MvlmError: The machine was not quiet, or a tool failed.
+    """
+    problems = comparison.disturbances + comparison.failures
+    if problems:
+        raise MvlmError(
+            f"{folder / PAGE} is not written",
+            expected="a quiet machine and no failure",
+            found="; ".join(problems),
+        )
+    plot = draw(comparison)
+    _replace(folder / PLOT, plot)
+    _replace(folder / PAGE, page(comparison))
+    return folder / PAGE, folder / PLOT
+
+
+def page(comparison: Comparison) -> str:
+    """Return the page in Markdown."""
+    told = "\n".join(
+        f"- **{name}**: {value}" if name else f"  {value}" for name, value in facts(comparison)
+    )
+    return "\n".join(
+        (
+            f"# Speed: {comparison.model}\n",
+            f"Written by `{comparison.command}`.\n",
+            f"![Decoding and reading, by length and by threads]({PLOT})\n",
+            _markdown(speeds(comparison)),
+            "## Goals\n",
+            _markdown(goals(comparison)),
+            "## How it was measured\n",
+            _HOW,
+            told + "\n",
+        )
+    )
+
+
+def _markdown(rows: Rows) -> str:
+    header, *body = rows
+    rule = ["---", *["--:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body)) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

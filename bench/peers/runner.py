@@ -1,0 +1,75 @@
+"""What the contest asks of a tool; each tool's file has a class that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mvlm.runtime.image import ImageSpec
+
+FloatArray = npt.NDArray[np.float32]
+Picture = npt.NDArray[np.uint8]  # (S, S, 3), red, green and blue
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a tool opens the model.
+
+    Attributes:
+        files: What it reads, by the tool's own names.
+        threads: Threads that it computes on.
+        context: Positions that its KV cache must hold.
+        vocabulary: Rows of the embedding table.
+        bos: The id that starts every prompt.
+        image: The tower's input; None for a model of text only.
+        sees: Whether pictures will be asked for; a tool that loads its tower apart may leave it.
+    """
+
+    files: dict[str, str]
+    threads: int
+    context: int
+    vocabulary: int
+    bos: int
+    image: ImageSpec | None
+    sees: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the setup as plain JSON values."""
+        image = None if self.image is None else self.image.to_json()
+        return {**vars(self), "image": image}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Setup:
+        """Read what :meth:`to_json` wrote."""
+        image = values["image"]
+        spec = None if image is None else ImageSpec.from_json(image)
+        return cls(**(values | {"image": spec}))
+
+
+class Runner(Protocol):
+    """A model opened in a tool. The worker times the calls, each as a whole."""
+
+    def facts(self) -> dict[str, Any]:
+        """Say what there is to know of the tool: versions, flags, how it holds the weights."""
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Forget what was read, read a prompt, and choose the most likely next token."""
+
+    def step(self) -> None:
+        """Read the chosen token and choose the next one; an end of sequence ends nothing."""
+
+    def show(self, picture: Picture) -> None:
+        """Take a picture and bring it into the shape that the tower reads."""
+
+    def encode(self) -> None:
+        """Run tower and projector on the picture that was shown."""
+
+    def features(self) -> FloatArray | None:
+        """Return the tower's features of that picture, or None where the tool keeps them."""
+
+    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
+        """Forget everything, read a picture and then ids, and choose the next token."""

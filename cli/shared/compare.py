@@ -1,0 +1,214 @@
+"""``mvlm bench --peer``: a comparison with other tools, from the options to the table."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from mvlm.cli.shared.artifacts import find_artifact
+from mvlm.cli.shared.invocation import Invocation
+from mvlm.cli.shared.progress import progress_bars
+from mvlm.cli.shared.terminal import is_terminal, note, printable, show, show_json, show_table
+
+if TYPE_CHECKING:
+    from mvlm.bench.peers.comparison import Comparison
+    from mvlm.bench.peers.contest import Contender
+
+# Where nobody looks, nothing is wrapped.
+_WIDE = 160
+_MOST_ROUNDS = 1000
+_NO_VERDICT = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user wants to have compared.
+
+    Attributes:
+        peers: The other tools.
+        scenarios: Names; none for all.
+        rounds: That count.
+        threads: All cores if None.
+        vision_tower: The folder of a V1's CLIP, where it would not be found.
+        write: The folder for the page and the plot, or None.
+    """
+
+    peers: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    rounds: int
+    threads: int | None
+    vision_tower: Path | None
+    write: Path | None
+
+
+def compare(place: Path, invocation: Invocation, request: Request) -> None:
+    """Compare, print the result, and write the page if that was asked for.
+
+    Raises:
+        UsageError: An option is wrong, or the place is no checkpoint.
+        MvlmError: A tool is not installed, or its files cannot be made.
+        Exit: With code 1, where nothing could be judged or a tool failed.
+    """
+    from mvlm.bench.peers.page import write_page
+
+    comparison = _measure(place, invocation, request)
+    if invocation.json:
+        show_json(comparison.to_json())
+    else:
+        _show(comparison)
+    for failure in comparison.failures:
+        note(f"error: {failure}")
+    if comparison.disturbances:
+        note(
+            "error: no verdict, because the machine is not quiet: "
+            + "; ".join(comparison.disturbances)
+            + ". End other work and run it again."
+        )
+    if comparison.failures or comparison.disturbances:
+        if request.write is not None:
+            note(f"{request.write} is left as it was")
+        raise typer.Exit(_NO_VERDICT)
+    if request.write is not None:
+        for path in write_page(comparison, request.write):
+            note(f"wrote {path}")
+
+
+def _measure(place: Path, invocation: Invocation, request: Request) -> Comparison:
+    from mvlm.bench.peers.catalogue import find_peers
+    from mvlm.bench.peers.comparison import Comparison
+    from mvlm.bench.peers.contest import Contest
+    from mvlm.bench.peers.plot import require_matplotlib
+    from mvlm.bench.peers.runner import Setup
+    from mvlm.bench.peers.scenarios import find_scenarios
+    from mvlm.bench.report import machine_facts
+    from mvlm.compile.job import plan_job
+    from mvlm.runtime.errors import UsageError
+
+    if not 1 <= request.rounds <= _MOST_ROUNDS:
+        raise UsageError("--runs", expected=f"1 to {_MOST_ROUNDS}", found=request.rounds)
+    if request.write is not None:
+        if not request.write.is_dir():
+            raise UsageError("--write", expected="a folder", found=str(request.write))
+        require_matplotlib()
+    peers = find_peers(request.peers)
+    _require_checkpoint(place)
+    job = plan_job(place, vision_tower=request.vision_tower)
+    config = job.config
+    scenarios = find_scenarios(
+        request.scenarios, sees=config.vision is not None, context=job.context
+    )
+    machine, cores = machine_facts(), os.sched_getaffinity(0)
+    setup = Setup(
+        files={},
+        threads=request.threads or len(cores),
+        context=0,
+        vocabulary=config.language.vocab_size,
+        bos=config.generation.bos_token_id,
+        image=config.image,
+        sees=False,
+    )
+    contenders = _contenders(place, invocation, request, [s.ours for s in scenarios])
+    from mvlm.bench.peers.files import prepare_peer
+
+    contenders |= {peer.name: prepare_peer(peer, job, notice=note) for peer in peers}
+    with progress_bars() as progress:
+        contest = Contest(setup, config.image_tokens, request.rounds, cores, progress=progress)
+        outcomes = tuple(
+            contest.run(
+                scenario,
+                [contenders[name] for name in (*scenario.ours, *(peer.name for peer in peers))],
+            )
+            for scenario in scenarios
+        )
+    return Comparison(
+        model=job.name,
+        threads=setup.threads,
+        rounds=request.rounds,
+        peers=tuple(peer.name for peer in peers),
+        outcomes=outcomes,
+        machine=machine | {"load_after": list(os.getloadavg())},
+        command=_command(place, request),
+    )
+
+
+def _require_checkpoint(place: Path) -> None:
+    from mvlm.runtime.artifact.layout import MANIFEST
+    from mvlm.runtime.errors import UsageError
+
+    if (place / MANIFEST).is_file():
+        raise UsageError(
+            "--peer needs a checkpoint, which the other tools' files are made of",
+            expected="a checkpoint's folder",
+            found=f"the artifact {place}",
+            fix="Name the folder that it was compiled from.",
+        )
+
+
+def _contenders(
+    place: Path, invocation: Invocation, request: Request, builds: Sequence[Sequence[str]]
+) -> dict[str, Contender]:
+    """Our own builds that the scenarios ask for, compiled if they are not in the cache."""
+    from mvlm.bench.peers.contest import Contender
+    from mvlm.bench.peers.scenarios import BUILDS
+
+    found = {}
+    for name in dict.fromkeys(name for names in builds for name in names):
+        language, vision = BUILDS[name]
+        artifact = find_artifact(
+            place,
+            invocation,
+            quantization=language,
+            vision_quantization=vision,
+            vision_tower=request.vision_tower,
+        )
+        files = {"artifact": str(artifact)}
+        found[name] = Contender(name, "mvlm.bench.peers.ours", files, sees=True)
+    return found
+
+
+def _command(place: Path, request: Request) -> str:
+    """The command line that measures this again; of the place, the last part of its name."""
+    words = ["mvlm", "bench", place.resolve().name]
+    for option, values in (("--peer", request.peers), ("--scenario", request.scenarios)):
+        for value in values:
+            words += [option, value]
+    words += ["--runs", str(request.rounds)]
+    if request.threads is not None:
+        words += ["--threads", str(request.threads)]
+    if request.write is not None:
+        words += ["--write", str(request.write)]
+    return shlex.join(words)
+
+
+def _show(comparison: Comparison) -> None:
+    """Print the tables; that of goals only where the machine was quiet."""
+    from mvlm.bench.peers.tables import facts, goals, speeds
+
+    _show_grid(speeds(comparison))
+    show_table(facts(comparison))
+    if comparison.judgements and not comparison.disturbances:
+        show("")
+        _show_grid(goals(comparison))
+
+
+def _show_grid(rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    header, *body = rows
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, title in enumerate(header):
+        table.add_column(Text(printable(title)), justify="right" if index else "left")
+    for row in body:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    width = None if is_terminal(sys.stdout) else _WIDE
+    Console(file=sys.stdout, width=width, highlight=False).print(table)

@@ -1,0 +1,170 @@
+"""The bytes that each function's kernels move, counted from the shapes of what they take and give.
+
+An array counts whole; but of an embedding table the rows that are looked up, and of the KV cache
+what belongs to one position. What a kernel changes in place, it writes and does not read. Left out
+are the cache's page table, 4 bytes for 64 positions, and an array whose size is neither fixed nor
+linear in the rows: no function of ours has one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.sym.pattern import detect_linear_equation
+
+from mvlm.models.cache_layout import PAGE_SIZE
+from mvlm.models.kv_cache import PAGES, SPAN
+from mvlm.models.ops.definition import OP_ATTRIBUTE
+from mvlm.runtime.artifact.kernels import KernelUse, total_use
+
+
+@dataclass(frozen=True)
+class _Size:
+    """Bytes of an array: at least, more for each row, and for each position of the cache."""
+
+    fixed: int = 0
+    per_row: int = 0
+    per_position: int = 0
+
+
+def kernel_uses(module: tvm.IRModule) -> dict[str, dict[str, KernelUse]]:
+    """Count how often every function calls each TensorIR function, and what that moves.
+
+    Args:
+        module: Functions that compute by such calls alone. Their parameters, as `nn.Module`
+            exports them, are what they take behind their ``num_input`` inputs.
+    """
+    functions = {
+        variable.name_hint: _function_uses(module, function)
+        for variable, function in module.functions_items()
+        if isinstance(function, relax.Function)
+    }
+    return dict(sorted(functions.items()))
+
+
+def _function_uses(module: tvm.IRModule, function: relax.Function) -> dict[str, KernelUse]:
+    origins, uses = _Origins(function), dict[str, KernelUse]()
+
+    def visit(expression: Any) -> None:
+        if not isinstance(expression, relax.Call) or not len(expression.args):
+            return
+        callee = expression.args[0]
+        if isinstance(callee, tvm.ir.GlobalVar) and isinstance(module[callee], tirx.PrimFunc):
+            name, is_lookup = callee.name_hint, _is_lookup(module[callee])
+            uses[name] = uses.get(name, KernelUse()) + _call_use(expression, is_lookup, origins)
+
+    relax.analysis.post_order_visit(function.body, visit)
+    return dict(sorted(uses.items()))
+
+
+class _Origins:
+    """Tells a function's parameters from what else its calls take.
+
+    Args:
+        function: The function.
+    """
+
+    def __init__(self, function: relax.Function) -> None:
+        attributes = function.attrs or {}
+        inputs = int(attributes.get("num_input", len(function.params)))
+        self._parameters = function.params[inputs:]
+        self._values = relax.analysis.get_var2val(function)
+
+    def is_parameter(self, expression: Any) -> bool:
+        """Whether an array is one, or a view of one."""
+        while not isinstance(expression, relax.Var) or expression in self._values:
+            if isinstance(expression, relax.Var):
+                expression = self._values[expression]
+            elif isinstance(expression, relax.TupleGetItem):
+                expression = expression.tuple_value
+            elif _is_view(expression):
+                expression = expression.args[0]
+            else:
+                return False
+        return any(expression.same_as(parameter) for parameter in self._parameters)
+
+
+def _is_view(expression: Any) -> bool:
+    return isinstance(expression, relax.Call) and expression.op == tvm.ir.Op.get("relax.reshape")
+
+
+def _is_lookup(kernel: tirx.PrimFunc) -> bool:
+    attributes = kernel.attrs or {}
+    return bool(attributes.get(OP_ATTRIBUTE, None) == "embedding")
+
+
+def _call_use(call: relax.Call, is_lookup: bool, origins: _Origins) -> KernelUse:
+    arguments = call.args[1].fields
+    uses = [KernelUse(calls=1)]
+    for index, argument in enumerate(arguments):
+        if index in _changed(call):
+            continue
+        if not origins.is_parameter(argument):
+            uses.append(_read(_size(argument.ty)))
+        elif is_lookup:
+            uses.append(_looked_up(argument.ty, arguments[0].ty))
+        else:
+            size = _size(argument.ty)
+            uses.append(KernelUse(weight_bytes=size.fixed, weight_bytes_per_row=size.per_row))
+    outs = call.ty.fields if isinstance(call.ty, relax.TupleType) else [call.ty]
+    return total_use([*uses, *(_written(_size(out)) for out in outs)])
+
+
+def _changed(call: relax.Call) -> set[int]:
+    """Return the places of the arguments that a call changes."""
+    if call.op != tvm.ir.Op.get("relax.call_tir_inplace"):
+        return set()
+    return {int(index) for index in call.attrs.inplace_indices}
+
+
+def _read(size: _Size) -> KernelUse:
+    return KernelUse(
+        read_bytes=size.fixed,
+        read_bytes_per_row=size.per_row,
+        cache_read_bytes_per_position=size.per_position,
+    )
+
+
+def _written(size: _Size) -> KernelUse:
+    return KernelUse(
+        written_bytes=size.fixed,
+        written_bytes_per_row=size.per_row,
+        cache_written_bytes_per_position=size.per_position,
+    )
+
+
+def _looked_up(table: relax.TensorType, ids: relax.TensorType) -> KernelUse:
+    """Return the reading of one row of the table for each id."""
+    row = _size(table).fixed // int(table.shape[0])
+    width, count = _itemsize(ids), _size(ids)
+    return KernelUse(
+        weight_bytes=row * (count.fixed // width),
+        weight_bytes_per_row=row * (count.per_row // width),
+    )
+
+
+def _size(array: Any) -> _Size:
+    """Return an argument's bytes; none of a number, or of an array of unknown shape."""
+    if not isinstance(array, relax.TensorType) or not isinstance(array.shape, relax.ShapeExpr):
+        return _Size()
+    count = tirx.IntImm("int64", _itemsize(array))
+    for extent in array.shape:
+        count = count * extent
+    variables = list(tirx.analysis.undefined_vars(count))
+    terms = [int(term) for term in detect_linear_equation(count, variables)]
+    if not terms:
+        return _Size()
+    # One coefficient for each variable, and what is left without any.
+    *slopes, fixed = terms
+    of = dict.fromkeys((PAGES, SPAN), 0)
+    for variable, slope in zip(variables, slopes, strict=True):
+        of[variable.name] = slope
+    per_page, _ = of.pop(PAGES), of.pop(SPAN)
+    return _Size(fixed, sum(of.values()), per_page // PAGE_SIZE)
+
+
+def _itemsize(array: relax.TensorType) -> int:
+    return int(tvm.DataType(str(array.dtype)).itemsize)

@@ -1,0 +1,205 @@
+"""Functions of single rows on a CPU, and quantizing what they give, a group of 32 in registers.
+
+A normalization reads its row for the statistics first; then, as all others, it makes a group of
+values at a time, which is stored or quantized as it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from mvlm.schedules.cpu.exponential import erf, sigmoid
+from mvlm.schedules.cpu.integers import LARGEST, inverse_scale
+from mvlm.schedules.cpu.vectors import columns, lanes
+from mvlm.schedules.signature import attribute, is_single_row, keep_parameters, parameter_types
+
+_GROUP = 32
+# Sums of a normalization that are added side by side.
+_STRANDS = 64
+_NORMALIZATIONS = ("rms_norm", "layer_norm")
+
+
+def row_function(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
+    """Serve ``row_function``."""
+    x_type, *weight_types, y_type = parameter_types(definition)
+    width, out_width = int(x_type.shape[1]), int(y_type.shape[1])
+    vector, loop = lanes(out_width), _loop(x_type)
+    statistics, value = _statistics(definition, width), _value(definition, out_width)
+
+    @T.prim_func(private=True, s_tir=True)
+    def kernel(
+        x_handle: T.handle, weight_handle: T.handle, bias_handle: T.handle, y_handle: T.handle
+    ):
+        rows = T.int64()
+        x = T.match_buffer(x_handle, (rows, width), "float32")
+        weight = T.match_buffer(weight_handle, (out_width,), "float32")
+        bias = T.match_buffer(bias_handle, (out_width,), "float32")
+        y = T.match_buffer(y_handle, (rows, out_width), "float32")
+        for i in loop(rows):
+            with T.sblock("row"):
+                known = T.sblock_alloc_buffer((2,), "float32", scope="local")
+                statistics(known, x, i)
+                for part in T.serial(out_width // vector):
+                    for c in T.vectorized(vector):
+                        y[i, part * vector + c] = value(
+                            x, weight, bias, known, i, part * vector + c
+                        )
+
+    return keep_parameters(kernel, (True, *_kept(weight_types), True))
+
+
+def quantize_rows(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
+    """Serve ``quantize_rows`` of whole groups."""
+    zero = attribute(definition, "zero", 0)
+    has_offsets = zero != 0
+    x_type, *weight_types = parameter_types(definition)[: -3 if has_offsets else -2]
+    integer_type = parameter_types(definition)[-3 if has_offsets else -2]
+    width, out_width = int(x_type.shape[1]), int(integer_type.shape[1])
+    if width not in (out_width, 2 * out_width):
+        return None
+    groups, loop, dtype = out_width // _GROUP, _loop(x_type), str(integer_type.dtype)
+    largest = LARGEST[dtype]
+    statistics, value = _statistics(definition, width), _value(definition, out_width)
+
+    @T.prim_func(private=True, s_tir=True)
+    def kernel(
+        x_handle: T.handle,
+        weight_handle: T.handle,
+        bias_handle: T.handle,
+        integer_handle: T.handle,
+        scale_handle: T.handle,
+        offset_handle: T.handle,
+    ):
+        rows = T.int64()
+        x = T.match_buffer(x_handle, (rows, width), "float32")
+        weight = T.match_buffer(weight_handle, (out_width,), "float32")
+        bias = T.match_buffer(bias_handle, (out_width,), "float32")
+        integers = T.match_buffer(integer_handle, (rows, out_width), dtype)
+        scales = T.match_buffer(scale_handle, (rows, groups), "float32")
+        offsets = T.match_buffer(offset_handle, (rows, groups), "int32")
+        for i in loop(rows):
+            with T.sblock("row"):
+                known = T.sblock_alloc_buffer((2,), "float32", scope="local")
+                values = T.sblock_alloc_buffer((_GROUP,), "float32", scope="local")
+                sizes = T.sblock_alloc_buffer((_GROUP,), "float32", scope="local")
+                levels = T.sblock_alloc_buffer((_GROUP,), "int32", scope="local")
+                statistics(known, x, i)
+                for group in T.serial(groups):
+                    for c in T.vectorized(_GROUP):
+                        values[c] = value(x, weight, bias, known, i, group * _GROUP + c)
+                    for c in T.vectorized(_GROUP):
+                        sizes[c] = T.abs(values[c])
+                    for c in T.vectorized(16):
+                        sizes[c] = T.max(sizes[c], sizes[16 + c])
+                    for c in T.vectorized(8):
+                        sizes[c] = T.max(sizes[c], sizes[8 + c])
+                    for c in T.vectorized(4):
+                        sizes[c] = T.max(sizes[c], sizes[4 + c])
+                    for c in T.vectorized(2):
+                        sizes[c] = T.max(sizes[c], sizes[2 + c])
+                    sizes[0] = T.max(sizes[0], sizes[1])
+                    scales[i, group] = sizes[0] / T.float32(largest)
+                    sizes[0] = inverse_scale(sizes[0], largest)
+                    for c in T.vectorized(_GROUP):
+                        levels[c] = T.Cast("int32", T.nearbyint(values[c] * sizes[0]))
+                    for c in T.vectorized(_GROUP):
+                        integers[i, group * _GROUP + c] = T.Cast(dtype, levels[c])
+                    if has_offsets:
+                        for c in T.vectorized(16):
+                            levels[c] = levels[c] + levels[16 + c]
+                        for c in T.vectorized(8):
+                            levels[c] = levels[c] + levels[8 + c]
+                        for c in T.vectorized(4):
+                            levels[c] = levels[c] + levels[4 + c]
+                        offsets[i, group] = T.int32(-zero) * (
+                            levels[0] + levels[1] + levels[2] + levels[3]
+                        )
+
+    return keep_parameters(kernel, (True, *_kept(weight_types), True, True, has_offsets))
+
+
+def _loop(x_type: Any) -> Any:
+    """A row alone is done before another thread would have woken up."""
+    return T.serial if is_single_row(x_type) else T.parallel
+
+
+def _kept(weight_types: list[Any]) -> tuple[bool, bool]:
+    return len(weight_types) > 0, len(weight_types) > 1
+
+
+def _statistics(definition: tirx.PrimFunc, width: int) -> Any:
+    """Return what computes a row's mean and the inverse of its deviation, if they are needed.
+
+    A part of a kernel, to be called with where the two go to, the input and the row.
+    """
+    function, eps = attribute(definition, "row_function", ""), attribute(definition, "eps", 0.0)
+    is_needed, has_mean = function in _NORMALIZATIONS, function == "layer_norm"
+    strands = columns(width, _STRANDS)
+
+    @T.inline
+    def compute(known: tirx.Buffer, x: tirx.Buffer, i: tirx.Expr) -> None:
+        if is_needed:
+            with T.sblock("statistics"):
+                sums = T.sblock_alloc_buffer((strands,), "float32", scope="local")
+                if has_mean:
+                    for c in T.vectorized(strands):
+                        sums[c] = T.float32(0)
+                    for part in T.serial(width // strands):
+                        for c in T.vectorized(strands):
+                            sums[c] += x[i, part * strands + c]
+                    known[0] = T.float32(0)
+                    for c in T.serial(strands):
+                        known[0] += sums[c]
+                    known[0] = known[0] / T.float32(width)
+                for c in T.vectorized(strands):
+                    sums[c] = T.float32(0)
+                for part in T.serial(width // strands):
+                    for c in T.vectorized(strands):
+                        sums[c] += _square(_centred(x, known, i, part * strands + c, has_mean))
+                known[1] = T.float32(0)
+                for c in T.serial(strands):
+                    known[1] += sums[c]
+                known[1] = T.rsqrt(known[1] / T.float32(width) + T.float32(eps))
+
+    return compute
+
+
+def _value(definition: tirx.PrimFunc, width: int) -> Callable[..., tirx.Expr]:
+    """Return what gives one value, or a vector of them: the function itself."""
+    function = attribute(definition, "row_function", "")
+
+    def value(
+        x: tirx.Buffer,
+        weight: tirx.Buffer,
+        bias: tirx.Buffer,
+        known: tirx.Buffer,
+        i: tirx.Expr,
+        k: tirx.Expr,
+    ) -> tirx.Expr:
+        if function == "rms_norm":
+            return x[i, k] * known[1] * weight[k]
+        if function == "layer_norm":
+            return (x[i, k] - known[0]) * known[1] * weight[k] + bias[k]
+        if function == "silu_product":
+            return x[i, k] * sigmoid(x[i, k]) * x[i, width + k]
+        if function == "quick_gelu":
+            return x[i, k] * sigmoid(x[i, k] * T.float32(1.702))
+        if function == "gelu":
+            return x[i, k] * T.float32(0.5) * (T.float32(1) + erf(x[i, k] * T.float32(0.5**0.5)))
+        return x[i, k]
+
+    return value
+
+
+def _centred(
+    x: tirx.Buffer, known: tirx.Buffer, i: tirx.Expr, k: tirx.Expr, has_mean: bool
+) -> tirx.Expr:
+    return x[i, k] - known[0] if has_mean else x[i, k]
+
+
+def _square(value: tirx.Expr) -> tirx.Expr:
+    return value * value

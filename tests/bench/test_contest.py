@@ -1,0 +1,280 @@
+"""The contest with tools that only pretend: whose turn it is, what counts, and what is judged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mvlm.bench.peers import contest as contest_module
+from mvlm.bench.peers import works
+from mvlm.bench.peers.catalogue import OURS, PEERS
+from mvlm.bench.peers.child import Child
+from mvlm.bench.peers.comparison import Comparison
+from mvlm.bench.peers.contest import Contender, Contest, Outcome
+from mvlm.bench.peers.runner import Setup
+from mvlm.bench.peers.scenarios import (
+    GOALS,
+    OURS_16,
+    SCENARIOS,
+    Scenario,
+    find_scenarios,
+)
+from mvlm.bench.peers.verdict import judge
+from mvlm.bench.peers.works import Decode, DecodeBesideBusy, DecodeOn, Memory, Prefill
+from mvlm.bench.quiet import Load
+from mvlm.runtime.errors import UsageError
+
+QUIET, NOISY = Load(1.0, 0.01, 0.0), Load(1.0, 0.7, 0.0)
+SETUP = Setup({}, 2, 0, 32_000, 1, None, False)
+
+
+class Stage:
+    """Fake tools with a log of what they were asked, and loads that a test chooses."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log = folder / "log"
+        self.options: dict[str, list[str]] = {}
+        self.loads: list[Load] = []
+        monkeypatch.setattr(contest_module, "LoadMeter", lambda *_: self)
+        monkeypatch.setattr(contest_module, "measure_in_child", lambda *_: [1e9, 3e9])
+
+    def settle(self) -> None: ...
+
+    def restart(self) -> None: ...
+
+    def load(self) -> Load:
+        return self.loads.pop(0) if self.loads else QUIET
+
+    def start(self, name: str) -> Child:
+        options = [f"name={name}", f"log={self.log}", *self.options.get(name, ())]
+        return Child(name, (sys.executable, "-m", "tests.bench.fake_peer", *options))
+
+    def run(
+        self, scenario: Scenario, names: Sequence[str] = ("a", "b"), rounds: int = 2
+    ) -> Outcome:
+        contenders = [Contender(name, "no.module", {"model": name}, sees=True) for name in names]
+        return Contest(SETUP, 144, rounds, {0}, self.start).run(scenario, contenders)
+
+    def asked(self, *kinds: str) -> list[tuple[str, str]]:
+        lines = [line.split() for line in self.log.read_text().splitlines()]
+        return [(name, do) for name, do, _ in lines if not kinds or do in kinds]
+
+    def pids(self) -> set[str]:
+        return {line.split()[2] for line in self.log.read_text().splitlines()}
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(tmp_path, monkeypatch)
+
+
+def test_tools_take_turns(stage: Stage) -> None:
+    outcome = stage.run(Scenario("s", "", Prefill(64)), rounds=3)
+    assert outcome.order == ["a", "b"] * 3
+    # One reading before the rounds does not count, and each tool is opened once.
+    assert stage.asked("read") == [("a", "read"), ("b", "read")] * 4
+    assert stage.asked("open") == [("a", "open"), ("b", "open")]
+    assert len(stage.pids()) == 2
+    assert outcome.scores["a"].values == [6400.0] * 3
+
+
+def test_decoding_reads_its_prompt_each_time(stage: Stage) -> None:
+    outcome = stage.run(Scenario("s", "", Decode(200, 128), bandwidth=True), ["a"])
+    assert stage.asked("read", "decode") == [("a", "read"), ("a", "decode")] * 3
+    assert outcome.scores["a"].values == [12800.0] * 2
+    assert outcome.bandwidths == [1e9, 3e9] * 2
+
+
+def test_decoding_on_reads_once(stage: Stage) -> None:
+    stage.run(Scenario("s", "", DecodeOn(100, 12)), ["a"])
+    assert [do for _, do in stage.asked("read", "decode")] == ["read", *["decode"] * 3]
+
+
+def test_memory_takes_new_processes(stage: Stage) -> None:
+    stage.options = {"b": ["bytes=3e6"]}
+    outcome = stage.run(Scenario("s", "", Memory(5, 3, sees=False), "bytes", fresh=True))
+    assert outcome.order == ["a", "b"] * 2 and len(stage.pids()) == 4
+    assert outcome.scores["b"].values == [3e6] * 2
+    assert stage.asked()[:4] == [("a", do) for do in ("open", "read", "decode", "peak")]
+
+
+def test_a_scenario_may_have_its_own_threads(stage: Stage) -> None:
+    outcome = stage.run(Scenario("s", "", Prefill(256), threads=1), ["a"])
+    setup = outcome.scores["a"].facts["setup"]
+    assert (outcome.threads, setup["threads"], setup["context"]) == (1, 1, 512)
+    assert setup["files"] == {"model": "a"} and not setup["sees"]
+
+
+def test_beside_a_busy_process_both_speeds_count(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(works, "_SETTLING_SECONDS", 0.0)
+    outcome = stage.run(Scenario("s", "", DecodeBesideBusy(10, 4)), ["a"], rounds=1)
+    assert outcome.scores["a"].values == outcome.scores["a"].beside == [400.0]
+
+
+def test_a_disturbed_round_is_done_again(stage: Stage) -> None:
+    stage.loads = [QUIET, QUIET, NOISY, NOISY]
+    outcome = stage.run(Scenario("s", "", Prefill(64)), rounds=2)
+    assert len(outcome.scores["a"].values) == 2 and outcome.order == ["a", "b"] * 3
+    assert outcome.repeated == 1 and outcome.load.is_quiet
+
+
+def test_where_that_does_not_help_all_rounds_count(stage: Stage) -> None:
+    stage.loads = [NOISY] * 100
+    outcome = stage.run(Scenario("s", "", Prefill(64)), ["a"], rounds=2)
+    assert len(outcome.scores["a"].values) == 4
+    assert outcome.repeated == 0 and not outcome.load.is_quiet
+
+
+@pytest.mark.parametrize("trouble", ["crash", "rubbish", "refuse"])
+@pytest.mark.parametrize("request_", ["open", "decode"])
+def test_a_tool_that_fails_does_not_keep_the_others(
+    stage: Stage, trouble: str, request_: str
+) -> None:
+    stage.options = {"b": [f"{trouble}={request_}"]}
+    outcome = stage.run(Scenario("s", "", Decode(20, 4)), ["a", "b", "c"])
+    assert [len(outcome.scores[name].values) for name in "abc"] == [2, 0, 2]
+    failure = outcome.scores["b"].failure
+    assert failure is not None and request_ in failure and "b " in failure
+    assert not outcome.scores["a"].failure and not outcome.scores["c"].failure
+
+
+def test_a_tool_that_hangs_is_ended(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(works, "TIMEOUT_SECONDS", 2.0)
+    stage.options = {"b": ["hang=read"]}
+    outcome = stage.run(Scenario("s", "", Prefill(20)))
+    assert "b hangs" in (outcome.scores["b"].failure or "")
+    assert len(outcome.scores["a"].values) == 2
+
+
+def test_where_all_fail_it_ends(stage: Stage) -> None:
+    stage.options = {"a": ["crash=open"]}
+    outcome = stage.run(Scenario("s", "", Prefill(20)), ["a"])
+    assert outcome.scores["a"].values == [] and outcome.scores["a"].failure
+
+
+def test_a_tool_without_eyes_is_not_asked(stage: Stage) -> None:
+    blind = Contender("blind", "no.module", {}, sees=False)
+    contest = Contest(SETUP, 144, 1, {0}, stage.start)
+    assert contest.run(SCENARIOS["first-token"], [blind]).scores == {}
+
+
+def test_what_a_model_cannot_do_is_left_out_or_refused() -> None:
+    every = find_scenarios((), sees=True, context=2048)
+    assert [scenario.name for scenario in every] == list(SCENARIOS)
+    blind = find_scenarios((), sees=False, context=1100)
+    assert {"vision", "memory-picture", "decode-at-1900"}.isdisjoint(s.name for s in blind)
+    assert "prefill-1024" in {scenario.name for scenario in blind}
+    with pytest.raises(UsageError, match="--scenario vision: found a model of text only"):
+        find_scenarios(("vision",), sees=False, context=2048)
+    with pytest.raises(UsageError, match="a model of 1000 positions"):
+        find_scenarios(("prefill-1024",), sees=True, context=1000)
+
+
+def test_every_goal_is_of_something_that_is_measured() -> None:
+    for goal in GOALS:
+        assert goal.ours in SCENARIOS[goal.scenario].ours
+        assert goal.against is None or goal.against in PEERS or goal.against in SCENARIOS
+
+
+# --- verdicts -----------------------------------------------------------------------------------
+
+
+def scored(name: str, load: Load = QUIET, **values: Sequence[float]) -> Outcome:
+    """An outcome of a scenario; of `ours`, `f16`, `llama` and `torch`."""
+    names = {"ours": OURS, "f16": OURS_16, "llama": "llama.cpp", "torch": "torch"}
+    scores = {names[key]: contest_module.Score(list(found)) for key, found in values.items()}
+    return Outcome(SCENARIOS[name], 2, scores, load=load)
+
+
+def reached(*outcomes: Outcome) -> dict[tuple[str, str, str, str | None], float | None]:
+    judged = judge({outcome.scenario.name: outcome for outcome in outcomes})
+    return {
+        (each.goal.scenario, each.goal.measure, each.goal.ours, each.goal.against): each.reached
+        for each in judged
+    }
+
+
+def test_speeds_are_compared_by_their_medians() -> None:
+    faster = reached(scored("prefill-256", ours=[1, 30, 1000], llama=[10, 10, 99]))
+    assert faster == {("prefill-256", "faster", OURS, "llama.cpp"): 3.0}
+
+
+def test_times_and_bytes_are_better_when_less() -> None:
+    found = reached(
+        scored("vision", ours=[100], f16=[200], llama=[300], torch=[250]),
+        scored("memory-text", ours=[6e8], llama=[1e9]),
+    )
+    assert found["vision", "faster", OURS, "llama.cpp"] == 3.0
+    assert found["vision", "faster", OURS_16, "torch"] == 1.25
+    assert found["memory-text", "memory", OURS, "llama.cpp"] == pytest.approx(0.6)
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    judged = judge({"prefill-256": scored("prefill-256", ours=[1], torch=[1])})
+    assert [(each.reached, each.is_met) for each in judged] == [(None, None)]
+
+
+def test_a_bound_is_met_from_its_own_side() -> None:
+    met = {
+        each.goal.scenario: each.is_met
+        for each in judge(
+            {
+                "memory-text": scored("memory-text", ours=[0.65], llama=[1]),
+                "prefill-256": scored("prefill-256", ours=[2.49], llama=[1]),
+            }
+        )
+    }
+    assert met == {"memory-text": True, "prefill-256": False}
+
+
+def test_shares_and_what_is_kept() -> None:
+    decode = scored("decode", ours=[40])
+    decode.scores[OURS].facts["weight_bytes_per_token"] = 5e8
+    decode.bandwidths = [20e9, 25e9, 99e9]
+    busy = scored("decode-beside-busy", ours=[20])
+    busy.scores[OURS].beside = [40]
+    found = reached(
+        decode, busy, scored("decode-at-100", ours=[40]), scored("decode-at-1900", ours=[30])
+    )
+    assert found["decode", "bandwidth", OURS, None] == pytest.approx(0.8)
+    assert found["decode-beside-busy", "busy", OURS, None] == 0.5
+    assert found["decode-at-1900", "kept", OURS, "decode-at-100"] == 0.75
+
+
+def test_features_are_held_against_float32s() -> None:
+    import numpy as np
+
+    vision = scored("vision", ours=[1], torch=[1])
+    vision.scores["torch"].features = np.array([[1.0, 0.0]], np.float32)
+    vision.scores[OURS].features = np.array([[1.0, 1.0]], np.float32)
+    found = reached(vision)["vision", "features", OURS, None]
+    assert found == pytest.approx(2**-0.5)
+
+
+def comparison(*outcomes: Outcome) -> Comparison:
+    machine = {"cpu": "A CPU", "cores": 2, "load_before": [0.1], "load_after": [0.2]}
+    for outcome in outcomes:
+        for score in outcome.scores.values():
+            score.facts.setdefault("versions", {"fake": "1"})
+    return Comparison("model", 2, 5, ("llama.cpp",), outcomes, machine, "mvlm bench model")
+
+
+def test_there_is_no_verdict_where_the_machine_was_not_quiet() -> None:
+    noisy = comparison(scored("prefill-256", NOISY, ours=[30], llama=[10]))
+    assert [line.partition(":")[0] for line in noisy.disturbances] == ["prefill-256"]
+    document = noisy.to_json()
+    assert document["quiet"]["is_quiet"] is False
+    assert [(goal["reached"], goal["is_met"]) for goal in document["goals"]] == [(3.0, None)]
+
+
+def test_the_document_has_the_five_speeds_and_each_peers_ratio() -> None:
+    document = comparison(scored("decode", ours=[30, 40, 50], llama=[20])).to_json()
+    assert document["decode_tok_s"] == {"median": 40, "min": 30, "max": 50}
+    assert document["vision_ms"] is None
+    assert document["peers"]["llama.cpp"]["ratio"]["decode_tok_s"] == 2.0
+    assert document["peers"]["llama.cpp"]["decode_tok_s"]["median"] == 20

@@ -1,0 +1,137 @@
+"""The loop that decodes a token, in LLVM's assembly for several CPUs: how good it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mvlm.bench import instructions, snapdragon
+from mvlm.bench.assembly import innermost_loop
+from mvlm.bench.instructions import PROCESSORS, Loop, compile_loop
+
+DOCUMENT = Path(__file__).parents[2] / instructions.DOCUMENT
+
+# Instructions for a byte of weights; what LLVM writes now, and a little room for its moods.
+MOST = {"sdot": 0.37, "vpmaddubsw": 0.33, "vpdpbusd": 0.12}
+
+ARM = """
+kernel:
+	sub	sp, sp, #64
+	add	x20, sp, #16
+	mov	x9, x0
+.LBB0_1:
+	ldr	q9, [x1]
+.LBB0_2:                                // =>  This Inner Loop
+	ldp	q0, q1, [x9, #-32]              // 16-byte
+	ld1r	{ v4.4s }, [x16]
+	sdot	v8.4s, v0.16b, v4.4b[1]
+	str	q8, [x20, #32]
+	ldr	q2, [sp, #96]
+	prfm	pldl1keep, [x9, #256]
+	add	x9, x9, #32
+	b.ne	.LBB0_2
+	.p2align	2
+	b.ne	.LBB0_1
+	ret
+"""
+X86 = """
+kernel:
+	leaq	64(%rsp), %rax
+	movq	8(%rsp), %rdx
+.LBB0_1:                                # %loop
+	vpandq	%zmm7, %zmm2, %zmm6
+	vpdpbusd	-28(%rdi,%r10,8){1to16}, %zmm6, %zmm1
+	vmovdqu	%ymm2, 32(%rax)
+	vmovdqa64	(%rdx), %zmm5
+	vpand	.LCPI4_0(%rip), %ymm1, %ymm3
+	addq	$256, %r9
+	cmpq	$4, (%r9)
+	jne	.LBB0_1
+"""
+
+
+def flags(assembly: str, mnemonic: str, name: str) -> list[str]:
+    """The mnemonics of a loop's instructions of which something holds."""
+    return [each.mnemonic for each in innermost_loop(assembly, mnemonic) if getattr(each, name)]
+
+
+def test_reads_aarch64() -> None:
+    assert len(innermost_loop(ARM, "sdot")) == 8
+    assert flags(ARM, "sdot", "loads") == ["ldp", "ld1r", "ldr"]
+    assert flags(ARM, "sdot", "stores") == ["str"]
+    assert flags(ARM, "sdot", "is_on_stack") == ["str", "ldr"]
+    assert flags(ARM, "sdot", "is_vector") == ["sdot"]
+
+
+def test_reads_x86() -> None:
+    assert len(innermost_loop(X86, "vpdpbusd")) == 8
+    assert flags(X86, "vpdpbusd", "loads") == ["vpdpbusd", "vmovdqa64", "vpand", "cmpq"]
+    assert flags(X86, "vpdpbusd", "stores") == ["vmovdqu"]
+    assert flags(X86, "vpdpbusd", "is_on_stack") == ["vmovdqu"]
+    assert flags(X86, "vpdpbusd", "is_vector") == ["vpandq", "vpdpbusd", "vpand"]
+
+
+def test_no_such_loop() -> None:
+    assert innermost_loop(ARM, "vpdpbusd") == ()
+
+
+@pytest.fixture(scope="module")
+def loops() -> dict[str, Loop]:
+    return {processor.mnemonic: compile_loop(processor) for processor in PROCESSORS}
+
+
+@pytest.mark.parametrize("mnemonic", MOST)
+def test_the_loop_that_decodes(loops: dict[str, Loop], mnemonic: str) -> None:
+    loop = loops[mnemonic]
+    assert loop.weight_bytes == 288 * loop.groups > 0
+    assert loop.per_byte <= MOST[mnemonic]
+    assert loop.spills == 0
+
+
+def test_sdot_takes_activations_by_element(loops: dict[str, Loop]) -> None:
+    products = [each.text for each in loops["sdot"].body if each.mnemonic == "sdot"]
+    assert len(products) == 32 * loops["sdot"].groups
+    assert all("4b[" in text for text in products)
+
+
+def test_the_page_is_what_is_counted(loops: dict[str, Loop]) -> None:
+    """Write it again with `python -m mvlm.bench.instructions --write`."""
+    page = DOCUMENT.read_text(encoding="utf-8")
+    assert instructions.table(list(loops.values())) in page
+    assert snapdragon.table(loops["sdot"].work) in page
+
+
+# --- reckoning ----------------------------------------------------------------------------------
+
+WORK = snapdragon.Work(instructions=100, vector=80, loads=20, weight_bytes=288)
+
+
+def test_cycles_are_those_of_the_busiest_part() -> None:
+    assert snapdragon.A78.cycles(WORK) == 80 / 2
+    assert snapdragon.X1.cycles(WORK) == max(80 / 4, 100 / 5)
+    assert snapdragon.A55.cycles(WORK) == 80 + 20 / 0.5  # one waits for the other
+
+
+def test_threads_wait_for_the_slowest() -> None:
+    big = snapdragon.cores_bytes_s((snapdragon.X1, snapdragon.A78), WORK)
+    assert big == pytest.approx(4 * 288 / 40 * 2.42e9)
+    every = snapdragon.cores_bytes_s((snapdragon.X1, snapdragon.A78, snapdragon.A55), WORK)
+    assert every == pytest.approx(8 * 288 / 120 * 1.8e9)
+
+
+def test_bytes_of_a_token() -> None:
+    """1.30 billion weights of 4.5 bits, without the embedding table, and 26 MB of cache."""
+    config = snapdragon.find_member(snapdragon.MODEL).decoder
+    weights = 24 * (4 * 2048 * 2048 + 3 * 2048 * 5632) + 32_000 * 2048
+    assert snapdragon.bytes_of_a_token(config, 0) == weights * 4.5 / 8
+    cache = snapdragon.bytes_of_a_token(config, 256) - weights * 4.5 / 8
+    assert cache == 24 * 256 * 2 * 16 * (128 + 4)
+
+
+def test_the_lesser_bound_counts() -> None:
+    cores, token = (snapdragon.X1, snapdragon.A78), 0.757e9
+    slow = snapdragon.Work(instructions=1000, vector=1000, loads=20, weight_bytes=288)
+    assert snapdragon.tokens_s(cores, WORK, 0.5) == pytest.approx(25.6e9 / token, rel=1e-3)
+    computed = snapdragon.cores_bytes_s(cores, slow)
+    assert snapdragon.tokens_s(cores, slow, 0.5) == pytest.approx(computed / token, rel=1e-3)

@@ -1,0 +1,207 @@
+"""The bytes of each function's kernels: counted by hand, and against the weights and the cache."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+from tvm import te
+from tvm.relax.frontend import nn
+
+from mvlm.bench.report import weight_bytes_per_token
+from mvlm.compile.pipeline import lower
+from mvlm.compile.targets import host_target
+from mvlm.models import ops
+from mvlm.models.cache_layout import PAGE_SIZE, CacheLayout
+from mvlm.models.config import read_config
+from mvlm.models.kv_cache import cache_spec, read_cache
+from mvlm.models.layers import Embedding, Linear
+from mvlm.models.mobilevlm import MobileVLM
+from mvlm.models.quantization import SCHEMES, plan_quantization
+from mvlm.runtime.artifact.kernels import KernelUse, total_use
+from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex
+
+BUNDLED = Path(__file__).parents[2] / "models" / "bundled" / "mobilevlm-shapes"
+WIDTH, FEATURES, VOCABULARY = 64, 48, 10
+LAYOUT = CacheLayout(layers=1, kv_heads=2, head_dim=32, storage="int8")
+HEADS = 4 + 2 * LAYOUT.kv_heads
+
+Uses = dict[str, dict[str, KernelUse]]
+
+
+class Small(nn.Module):
+    """One of each thing that is counted in its own way."""
+
+    def __init__(self) -> None:
+        self.table = Embedding("table", VOCABULARY, WIDTH, SCHEMES["q4f16_1"])
+        self.matrix = Linear(("matrix",), WIDTH, FEATURES, SCHEMES["q0f32"], bias=True)
+        self.gains = nn.Parameter((2, WIDTH // 2), "float32")
+
+    def look_up(self, ids: nn.Tensor) -> nn.Tensor:
+        return self.table(ids)
+
+    def multiply(self, x: nn.Tensor, residual: nn.Tensor) -> nn.Tensor:
+        return self.matrix(x, plus=residual)
+
+    def scale(self, x: nn.Tensor) -> nn.Tensor:
+        """Take a parameter by a view of it."""
+
+        def product(a: te.Tensor, b: te.Tensor) -> te.Tensor:
+            return te.compute(a.shape, lambda i, j: a[i, j] * b[j], name="product")
+
+        return nn.op.tensor_expr_op(product, "product", [x, nn.op.reshape(self.gains, (WIDTH,))])
+
+    def attend(self, qkv: nn.Tensor, turns: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
+        place = read_cache(LAYOUT, cache)
+        pages = ops.append_to_cache(qkv, (turns, turns), place, 0)
+        return ops.cached_attention(qkv, (turns, turns), place, pages)
+
+
+@functools.cache
+def small() -> Uses:
+    """What the functions of `Small` use."""
+
+    def spec(*shape: int | str, dtype: str = "float32") -> nn.spec.Tensor:
+        return nn.spec.Tensor(shape, dtype)
+
+    modes = {"param_mode": "packed", "effect_mode": "none"}
+    half = LAYOUT.head_dim // 2
+    functions = {
+        "look_up": {"ids": spec(1, "n", dtype="int32")},
+        "multiply": {"x": spec("n", WIDTH), "residual": spec("n", FEATURES)},
+        "scale": {"x": spec(3, WIDTH)},
+        "attend": {
+            "qkv": spec("n", HEADS, LAYOUT.head_dim),
+            "turns": spec("n", half),
+            "cache": cache_spec(LAYOUT),
+        },
+    }
+    target = host_target()
+    with target.tvm:
+        module, _ = Small().export_tvm(
+            spec={name: {**arguments, "$": modes} for name, arguments in functions.items()}
+        )
+    return lower(module, target.tvm, target.kernels, {"n": 8}).kernel_uses
+
+
+def test_functions_and_kernels_by_name() -> None:
+    assert {name: list(uses) for name, uses in small().items()} == {
+        "attend": ["append_to_cache", "cached_attention"],
+        "look_up": ["embedding"],
+        "multiply": ["linear_48x64"],
+        "scale": ["product"],
+    }
+
+
+def test_of_a_table_its_rows_are_read() -> None:
+    row = WIDTH // 2 + 2 * (WIDTH // 32)  # 4 bits each, and a float16 scale for each 32
+    assert small()["look_up"]["embedding"] == KernelUse(
+        calls=1,
+        weight_bytes_per_row=row,
+        read_bytes_per_row=4,
+        written_bytes_per_row=4 * WIDTH,
+    )
+
+
+def test_a_matrix_is_read_once_for_all_rows() -> None:
+    assert small()["multiply"]["linear_48x64"] == KernelUse(
+        calls=1,
+        weight_bytes=4 * (WIDTH * FEATURES + FEATURES),
+        read_bytes_per_row=4 * (WIDTH + FEATURES),
+        written_bytes_per_row=4 * FEATURES,
+    )
+
+
+def test_a_view_of_a_parameter_is_a_weight() -> None:
+    assert small()["scale"]["product"] == KernelUse(
+        calls=1,
+        weight_bytes=4 * WIDTH,
+        read_bytes=4 * 3 * WIDTH,
+        written_bytes=4 * 3 * WIDTH,
+    )
+
+
+def test_the_cache_is_counted_by_the_position() -> None:
+    vectors = 4 * (HEADS * LAYOUT.head_dim + 2 * (LAYOUT.head_dim // 2))
+    position = LAYOUT.kv_heads * 2 * (LAYOUT.head_dim + 4)  # keys and values, each with a scale
+    uses = small()["attend"]
+    assert uses["append_to_cache"] == KernelUse(
+        calls=1,
+        read_bytes=4,  # how many positions there are
+        read_bytes_per_row=vectors,
+        cache_written_bytes_per_position=position,
+    )
+    assert uses["cached_attention"] == KernelUse(
+        calls=1,
+        read_bytes=4,
+        read_bytes_per_row=vectors,
+        written_bytes_per_row=4 * 4 * LAYOUT.head_dim,
+        cache_read_bytes_per_position=position,
+    )
+
+
+# --- the bundled model --------------------------------------------------------------------------
+
+
+@functools.cache
+def bundled(quantization: str) -> tuple[MobileVLM, WeightsIndex, Uses]:
+    """The model, the index that its weights would have, and what its functions use."""
+    target = host_target()
+    model = MobileVLM(read_config(BUNDLED), plan_quantization(quantization))
+    module, parameters = model.export(target.tvm)
+    index = WeightsIndex(
+        tuple(
+            TensorEntry(name, tuple(map(int, tensor.shape)), str(tensor.dtype), f"{i}.bin", 0)
+            for i, (name, tensor) in enumerate(parameters)
+        )
+    )
+    return model, index, lower(module, target.tvm, target.kernels, {"n": 512}).kernel_uses
+
+
+SCHEMES_OF_BOTH_KINDS = ["q0f32", "q4a8"]
+
+
+@pytest.mark.parametrize("quantization", SCHEMES_OF_BOTH_KINDS)
+def test_decoding_reads_the_weights_that_bench_says(quantization: str) -> None:
+    _, index, uses = bundled(quantization)
+    total = total_use(uses["decode"].values())
+    assert total.weight_bytes == weight_bytes_per_token(index)
+    assert total.weight_bytes_per_row == total.read_bytes_per_row == 0
+    assert total.written_bytes_per_row == 0
+
+
+@pytest.mark.parametrize("quantization", SCHEMES_OF_BOTH_KINDS)
+@pytest.mark.parametrize("function", ["decode", "prefill", "prefill_all"])
+def test_what_a_position_of_the_cache_takes(quantization: str, function: str) -> None:
+    model, _, uses = bundled(quantization)
+    spec = model.cache_layout.spec()
+    position = spec.layers * sum(tensor.nbytes for tensor in spec.tensors) // PAGE_SIZE
+    total = total_use(uses[function].values())
+    assert total.cache_read_bytes_per_position == position
+    assert total.cache_written_bytes_per_position == position
+
+
+@pytest.mark.parametrize("quantization", SCHEMES_OF_BOTH_KINDS)
+def test_a_prompt_of_one_row_moves_what_decoding_moves(quantization: str) -> None:
+    """Every symbolic size is counted: one that is left out would be missing here."""
+    uses = bundled(quantization)[2]
+    decode, lookup = total_use(uses["decode"].values()), uses["decode"]["embedding1"]
+    prefill = total_use(uses["prefill_all"].values())
+    assert prefill.calls == decode.calls - 1
+    for kind in ("weight", "read", "written"):
+        of_one_row = getattr(prefill, f"{kind}_bytes") + getattr(prefill, f"{kind}_bytes_per_row")
+        rest = getattr(decode, f"{kind}_bytes") - getattr(lookup, f"{kind}_bytes")
+        assert of_one_row == rest, kind
+
+
+@pytest.mark.parametrize("quantization", SCHEMES_OF_BOTH_KINDS)
+def test_tower_and_projector_read_each_of_their_weights_once(quantization: str) -> None:
+    _, index, uses = bundled(quantization)
+    sizes = dict.fromkeys(("tower", "image_projector"), 0)
+    for entry in index.tensors:
+        part = entry.name.split(".")[0]
+        if part in sizes:
+            sizes[part] += entry.nbytes
+    assert total_use(uses["vision_tower"].values()).weight_bytes == sizes["tower"]
+    assert total_use(uses["projector"].values()).weight_bytes == sizes["image_projector"]

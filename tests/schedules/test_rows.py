@@ -1,0 +1,187 @@
+"""Functions of rows, alone and with quantizing after them, against NumPy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import tirx
+
+from mvlm.compile.pipeline import tensor_functions
+from mvlm.models.ops.integers import LARGEST
+from mvlm.models.ops.rows import ROW_FUNCTIONS, RowFunction, apply_rows, quantize_rows
+from tests.kernels import Array, build, definition, kernel, run, trace
+from tests.oracles import quantize_rows as quantized_rows
+
+EPS = 1e-5
+NAMES = tuple(ROW_FUNCTIONS)
+WEIGHTS = {"rms_norm": 1, "layer_norm": 2}
+by_each = pytest.mark.parametrize("name", NAMES)
+
+
+def sigmoid(x: Array) -> Array:
+    return (1 + np.tanh(x / 2)) / 2  # as 1 / (1 + e^-x), without its overflow
+
+
+def oracle(name: str, x: Array, *weights: Array) -> Array:
+    """The function in float64."""
+    x = x.astype(np.float64)
+    if name == "rms_norm":
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + EPS) * weights[0]
+    if name == "layer_norm":
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + EPS) * weights[
+            0
+        ] + weights[1]
+    if name == "silu_product":
+        gate, up = np.split(x, 2, axis=-1)
+        return gate * sigmoid(gate) * up
+    if name == "quick_gelu":
+        return x * sigmoid(1.702 * x)
+    if name == "gelu":
+        return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
+    return x
+
+
+def inputs(name: str, rows: int, width: int, seed: int = 0, size: float = 3) -> list[Array]:
+    random = np.random.default_rng(seed)
+    across = 2 * width if name == "silu_product" else width
+    x = random.standard_normal((rows, across), np.float32) * np.float32(size)
+    return [x] + [random.standard_normal(width, np.float32) for _ in range(WEIGHTS.get(name, 0))]
+
+
+def alone(name: str, arrays: list[Array]) -> tirx.PrimFunc:
+    """The definition of a function that is not followed by quantizing."""
+    rows = 1 if len(arrays[0]) == 1 else "n"
+    specs = [((rows, arrays[0].shape[1]), "float32")]
+    specs += [(array.shape, "float32") for array in arrays[1:]]
+    return definition(lambda x, *w: apply_rows(x, RowFunction(name, w, EPS)), specs)
+
+
+def followed(name: str, arrays: list[Array], dtype: str, zero: int) -> tirx.PrimFunc:
+    rows = 1 if len(arrays[0]) == 1 else "n"
+    specs = [((rows, arrays[0].shape[1]), "float32")]
+    specs += [(array.shape, "float32") for array in arrays[1:]]
+    module = trace(lambda x, *w: quantize_rows(x, RowFunction(name, w, EPS), dtype, zero)[0], specs)
+    ((_, function),) = tensor_functions(module)
+    return function
+
+
+def check(name: str, arrays: list[Array], found: Array) -> None:
+    """Within float32's rounding of the largest number on the way."""
+    expected = oracle(name, *arrays)
+    size = np.abs(arrays[0]).max(-1, keepdims=True).astype(np.float64)
+    if name in WEIGHTS:
+        size = 1 + size / np.sqrt(np.var(arrays[0], -1, keepdims=True) + EPS)
+        size = size * np.abs(arrays[1]).max() + (np.abs(arrays[-1]).max())
+    elif name == "silu_product":
+        size = size * size
+    assert (np.abs(found - expected) <= 1e-6 * size + 1e-30).all()
+
+
+@by_each
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("width", [1, 7, 32, 96, 200])
+def test_alone(name: str, rows: int, width: int) -> None:
+    arrays = inputs(name, rows, width)
+    check(name, arrays, run(kernel(alone(name, arrays)), arrays, (rows, width)))
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(NAMES),
+    rows=st.integers(1, 9),
+    width=st.integers(1, 300),
+    size=st.sampled_from([1e-6, 0.1, 10, 1e3]),
+    seed=st.integers(0, 99),
+)
+def test_random_shapes(name: str, rows: int, width: int, size: float, seed: int) -> None:
+    arrays = inputs(name, rows, width, seed, size)
+    check(name, arrays, run(kernel(alone(name, arrays)), arrays, (rows, width)))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "identity"])
+def test_definitions(name: str) -> None:
+    arrays = inputs(name, 3, 50)
+    check(name, arrays, run(alone(name, arrays), arrays, (3, 50)))
+
+
+@by_each
+def test_far_from_zero(name: str) -> None:
+    """A mean that hides the variance, and arguments where the exponential under- and overflows."""
+    arrays = inputs(name, 3, 64)
+    arrays[0][0] += 100
+    arrays[0][1] *= 100
+    arrays[0][2, ::2] = -300
+    check(name, arrays, run(kernel(alone(name, arrays)), arrays, (3, 64)))
+
+
+@pytest.mark.parametrize("name", ["gelu", "quick_gelu"])
+def test_activations(name: str) -> None:
+    """Everywhere, and tightly enough to tell the erf GELU from the tanh one."""
+    x = np.linspace(-100, 100, 20_001, dtype=np.float32)[None]
+    found = run(kernel(alone(name, [x])), [x], x.shape)
+    np.testing.assert_allclose(found, oracle(name, x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gelu", "quick_gelu", "silu_product"])
+def test_huge_values_are_finite(name: str) -> None:
+    x = np.array([[-1e18, -1e4, -100, 0, 0, 100, 1e4, 1e18]], np.float32)
+    shape = (1, 4) if name == "silu_product" else x.shape
+    found = run(kernel(alone(name, [x])), [x], shape)
+    np.testing.assert_allclose(found, oracle(name, x), rtol=1e-6, atol=1e-30)
+
+
+@by_each
+def test_zeros(name: str) -> None:
+    arrays = inputs(name, 2, 32)
+    arrays[0][:] = 0
+    found = run(kernel(alone(name, arrays)), arrays, (2, 32))
+    assert (found == (arrays[2] if name == "layer_norm" else 0)).all()
+
+
+@by_each
+@pytest.mark.parametrize(("dtype", "zero"), [("int8", 8), ("int8", 128), ("int16", 0)])
+@pytest.mark.parametrize("width", [1, 32, 33, 320])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_followed_by_quantizing(name: str, dtype: str, zero: int, width: int, rows: int) -> None:
+    """By kernel where the groups are whole, by definition where not."""
+    arrays = inputs(name, rows, width, width)
+    check_quantized(name, arrays, dtype, zero)
+
+
+@pytest.mark.parametrize(("dtype", "zero"), [("int8", 8), ("int16", 0)])
+def test_quantizing_tiny_and_huge_rows(dtype: str, zero: int) -> None:
+    arrays = inputs("identity", 7, 320)
+    arrays[0][0] *= np.float32(1e30)
+    arrays[0][3] *= np.float32(1e-35)
+    arrays[0][-1, :160] = 0
+    check_quantized("identity", arrays, dtype, zero)
+
+
+def check_quantized(name: str, arrays: list[Array], dtype: str, zero: int) -> None:
+    """Exactly what the oracle makes of the function's own float32 values."""
+    rows, width = len(arrays[0]), oracle(name, *arrays).shape[1]
+    groups = -(-width // 32)
+    values = run(kernel(alone(name, arrays)), arrays, (rows, width))
+    meaning = followed(name, arrays, dtype, zero)
+    outs = [np.full((rows, 32 * groups), 99, dtype), np.full((rows, groups), 9, np.float32)]
+    outs += [np.full((rows, groups), 99, np.int32)] if zero else []
+    tensors = [tvm.runtime.tensor(out) for out in outs]
+    function = kernel(meaning) if width % 32 == 0 else meaning
+    build(function)(*(tvm.runtime.tensor(array) for array in arrays), *tensors)
+    integers, scales, *offsets = (tensor.numpy() for tensor in tensors)
+    expected, expected_scales = quantized_rows(values, dtype)
+    # The last bit of a value may differ between the two, and turn a tie of rounding over.
+    slack = 0 if name == "identity" else 1
+    assert np.abs(integers[:, :width].astype(int) - expected).max() <= slack
+    assert (integers[:, :width] != expected).mean() <= 0.01
+    np.testing.assert_array_equal(integers[:, width:], 0)
+    # GELU is off by 2e-7 of its argument, which tells where the value itself is small.
+    np.testing.assert_allclose(scales, expected_scales, rtol=2e-6, atol=1e-6 / LARGEST[dtype])
+    if zero:
+        sums = integers.reshape(rows, -1, 32).astype(np.int64).sum(-1)
+        np.testing.assert_array_equal(offsets[0], -zero * sums)
