@@ -14,6 +14,8 @@ from tvm import tirx
 from mvlm.compile.pipeline import tensor_functions
 from mvlm.models.ops.integers import LARGEST
 from mvlm.models.ops.rows import ROW_FUNCTIONS, RowFunction, apply_rows, quantize_rows
+from mvlm.schedules.cpu import KERNELS
+from tests.device import device
 from tests.kernels import Array, build, definition, kernel, run, trace
 from tests.oracles import quantize_rows as quantized_rows
 
@@ -151,6 +153,19 @@ def test_followed_by_quantizing(name: str, dtype: str, zero: int, width: int, ro
     """By kernel where the groups are whole, by definition where not."""
     arrays = inputs(name, rows, width, width)
     check_quantized(name, arrays, dtype, zero)
+
+
+@by_each
+@pytest.mark.parametrize("width", [1, 8, 16, 17, 31, 33, 48, 63])
+def test_no_kernel_quantizes_part_of_a_group(name: str, width: int) -> None:
+    """Not even where both halves of SwiGLU's input fill a group together."""
+    meaning = followed(name, inputs(name, 3, width), "int8", 8)
+    with device().target:
+        assert KERNELS.replace(meaning) is None
+
+
+def test_half_a_group_behind_swiglu() -> None:
+    check_quantized("silu_product", inputs("silu_product", 3, 16), "int8", 8)
 
 
 @pytest.mark.parametrize(("dtype", "zero"), [("int8", 8), ("int16", 0)])
