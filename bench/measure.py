@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from mvlm.bench.made_up import made_up_words
 from mvlm.runtime.chat import Stats
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.machine import peak_rss_bytes
@@ -24,8 +23,6 @@ from mvlm.runtime.settings import ChatSettings
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 
 _MAX_RUNS = 10_000
-# Ids below are special in LLaMA's vocabularies: unknown, beginning and end of a sequence.
-_FIRST_ORDINARY_ID = 3
 
 
 @dataclass(frozen=True)
@@ -113,9 +110,8 @@ def _prompt(settings: ChatSettings, plan: Plan, has_picture: bool) -> list[int]:
             expected=f"at most {settings.context} together, the model's context",
             found=plan.prompt_tokens + plan.tokens,
         )
-    first = min(_FIRST_ORDINARY_ID, settings.vocabulary - 1)
-    words = np.random.default_rng(0).integers(first, settings.vocabulary, text - 1)
-    return [settings.bos, *([IMAGE_TOKEN_ID] if has_picture else []), *words.tolist()]
+    words = made_up_words(settings.vocabulary, text - 1)
+    return [settings.bos, *([IMAGE_TOKEN_ID] if has_picture else []), *words]
 
 
 def _run(model: Model, ids: list[int], pixels: FloatArray | None, tokens: int) -> Stats:

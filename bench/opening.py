@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mvlm.bench.made_up import made_up_words
 from mvlm.runtime.model import Model
 
 _TIMES = 3
 _LONGEST_PROMPT = 2048  # positions: MobileLLaMA's whole context
-_FIRST_ORDINARY_ID = 3
 
 
 def beside_bytes() -> int:
@@ -32,11 +32,11 @@ def main() -> None:
         times.append(time.perf_counter() - begin)
     cache, settings = model.new_cache(), model.settings
     positions = min(_LONGEST_PROMPT, settings.context)
-    ids = np.random.default_rng(0).integers(_FIRST_ORDINARY_ID, settings.vocabulary, positions)
+    ids = made_up_words(settings.vocabulary, positions)
     if settings.image is not None:
         size = settings.image.size
         model.project(model.vision_features(np.zeros((1, 3, size, size), np.float32)))
-    model.prefill(model.embed(ids.tolist()), cache)
+    model.prefill(model.embed(ids), cache)
     print(
         json.dumps(
             {

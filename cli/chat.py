@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -165,24 +164,9 @@ def _answer_once(
 
 def _write_dump(path: Path, trace: Trace) -> None:
     """Write the stages whole or not at all."""
-    import tempfile
-
     import numpy as np
 
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **trace.arrays())  # type: ignore[arg-type]
-        # mkstemp's files are for their owner alone; this one is as any other.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    from mvlm.runtime.whole_file import whole_file
 
-
-def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with whole_file(path) as file:
+        np.savez(file, **trace.arrays())  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from tvm.relax.frontend import nn
 
 from mvlm.models import ops
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
-from mvlm.models.layers import GELU, QUICK_GELU, LayerNorm, Linear, Vectors
+from mvlm.models.layers import LayerNorm, Linear, Vectors
 from mvlm.models.quantization import Scheme
 
 _PREFIX = "vision_tower.vision_model"
@@ -92,7 +92,7 @@ class EncoderLayer(nn.Module):
         hidden, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
         attention = f"{name}.self_attn"
         self.heads = config.num_attention_heads
-        self.activation = {"gelu": GELU, "quick_gelu": QUICK_GELU}[config.hidden_act]
+        self.activation = ops.RowFunction(config.hidden_act)
         self.norm1 = LayerNorm(f"{name}.layer_norm1", hidden, eps)
         self.qkv = Linear(
             tuple(f"{attention}.{part}_proj" for part in "qkv"),

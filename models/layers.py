@@ -263,11 +263,8 @@ class DepthwiseConvolution(Vectors):
         return tensor.reshape(tensor.shape[0], -1).T if tensor.ndim == 4 else tensor
 
 
-# Activations that stand before a linear layer.
-GELU = ops.RowFunction("gelu")
-QUICK_GELU = ops.RowFunction("quick_gelu")
-
-# Those that do not, element by element: the compiler fuses them with what is around.
+# Activations that do not stand before a linear layer, element by element: the compiler fuses them
+# with what is around.
 ACTIVATIONS: dict[str, Callable[[nn.Tensor], nn.Tensor]] = {
     "relu": lambda x: nn.op.relu(x),
     "hardsigmoid": lambda x: nn.op.relu6(x + 3.0) * (1.0 / 6.0),

@@ -94,12 +94,6 @@ def load_runtime(path: Path) -> None:
         raise _unloadable(path, error) from None
 
 
-def global_function(name: str) -> Callable[..., Any]:
-    """Return a function that the TVM runtime registers."""
-    function: Callable[..., Any] = tvm_ffi.get_global_func(name)
-    return function
-
-
 def _unloadable(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(
         f"{path} cannot be loaded",

@@ -6,7 +6,7 @@ import os
 from itertools import cycle, islice
 from pathlib import Path
 
-from mvlm.runtime.ffi import tvm_ffi
+from mvlm.runtime.ffi import global_function
 
 _SYSFS = Path("/sys/devices/system/cpu")
 # Of the fastest core's capacity: below it a core holds the others up, since all get equal shares.
@@ -54,6 +54,6 @@ def start_threads(threads: int) -> None:
     allowed, fast = os.sched_getaffinity(0), fast_cores()
     usable = fast if threads <= len(fast) else sorted(allowed)
     cores = islice(cycle(usable), max(threads, len(usable)))
-    configure = tvm_ffi.get_global_func("runtime.config_threadpool")
+    configure = global_function("runtime.config_threadpool")
     configure(_SHARE_CORES, threads, [str(core) for core in cores])
     os.sched_setaffinity(0, allowed)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mvlm.bench.made_up import made_up_words
 from mvlm.bench.peers.runner import Picture, Setup
 
-# Ids below are special in LLaMA's vocabularies: unknown, beginning and end of a sequence.
-_FIRST_ORDINARY_ID = 3
 _PICTURE = Path("bundled", "pictures", "demo.png")
 
 
@@ -20,9 +19,7 @@ def prompt(setup: Setup, positions: int) -> list[int]:
 
 def words(setup: Setup, count: int) -> list[int]:
     """Make up so many ordinary ids; the same ones each time."""
-    first = min(_FIRST_ORDINARY_ID, setup.vocabulary - 1)
-    drawn: list[int] = np.random.default_rng(0).integers(first, setup.vocabulary, count).tolist()
-    return drawn
+    return made_up_words(setup.vocabulary, count)
 
 
 def picture(setup: Setup) -> Picture:

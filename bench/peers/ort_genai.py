@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mvlm.bench.peers.runner import FloatArray, Picture, Setup
-from mvlm.runtime.errors import MvlmError
+from mvlm.bench.peers.runner import ReadsTextOnly, Setup
 
-_MODEL, _PLAIN = "model", "plain"
+_MODEL = "model"
 _OPTIONS = ("int4_block_size=32", "int4_accuracy_level=4")
 
 
@@ -27,23 +24,14 @@ def prepare(checkpoint: Path, vision_tower: Path | None, folder: Path) -> None:
     Raises:
         MvlmError: The builder fails.
     """
-    from mvlm.bench.peers.plain_llama import write_plain_llama
+    from mvlm.bench.peers.plain_llama import convert_plain_llama
 
-    plain = folder / _PLAIN
-    write_plain_llama(checkpoint, vision_tower, plain)
-    builder = "mvlm.bench.peers.ort_genai_builder"
-    arguments = ["-m", _PLAIN, "-i", str(plain), "-o", str(folder / _MODEL), "-p", "int4"]
-    arguments += ["-e", "cpu", "-c", str(folder / "cache"), "--extra_options", *_OPTIONS]
-    done = subprocess.run(
-        [sys.executable, "-m", builder, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise MvlmError("onnxruntime-genai's builder fails", found=said[0])
-    shutil.rmtree(plain)
+    def command(plain: Path) -> list[str]:
+        places = ["-i", str(plain), "-o", str(folder / _MODEL), "-c", str(folder / "cache")]
+        kind = ["-m", plain.name, "-p", "int4", "-e", "cpu", "--extra_options", *_OPTIONS]
+        return ["-m", "mvlm.bench.peers.ort_genai_builder", *places, *kind]
+
+    convert_plain_llama(checkpoint, vision_tower, folder, "onnxruntime-genai's builder", command)
     shutil.rmtree(folder / "cache", ignore_errors=True)
 
 
@@ -57,8 +45,10 @@ def open_runner(setup: Setup) -> OrtGenai:
     return OrtGenai(setup)
 
 
-class OrtGenai:
+class OrtGenai(ReadsTextOnly):
     """A model, and a generator for what was read last."""
+
+    name = "onnxruntime-genai"
 
     def __init__(self, setup: Setup) -> None:
         import onnxruntime_genai
@@ -95,19 +85,3 @@ class OrtGenai:
     def step(self) -> None:
         """Read the chosen token and choose the next one."""
         self._generator.generate_next_token()
-
-    def show(self, picture: Picture) -> None:
-        """Refuse."""
-        raise MvlmError("onnxruntime-genai has no MobileVLM", expected="text")
-
-    def encode(self) -> None:
-        """Refuse."""
-        raise MvlmError("onnxruntime-genai has no MobileVLM", expected="text")
-
-    def features(self) -> FloatArray | None:
-        """Return None."""
-        return None
-
-    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
-        """Refuse."""
-        self.show(picture)

@@ -7,19 +7,16 @@ computed. Text alone: it has no MobileVLM. Everything else is OpenVINO's default
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mvlm.bench.peers.runner import FloatArray, Picture, Setup
+from mvlm.bench.peers.runner import ReadsTextOnly, Setup
 from mvlm.runtime.errors import MvlmError
 
-_MODEL, _PLAIN = "model", "plain"
+_MODEL = "model"
 _COMPRESSION = ("--weight-format", "int4", "--sym", "--group-size", "32", "--ratio", "1.0")
 _EXPORT = (
     "-c",
@@ -34,21 +31,13 @@ def prepare(checkpoint: Path, vision_tower: Path | None, folder: Path) -> None:
     Raises:
         MvlmError: The exporter fails.
     """
-    from mvlm.bench.peers.plain_llama import write_plain_llama
+    from mvlm.bench.peers.plain_llama import convert_plain_llama
 
-    plain = folder / _PLAIN
-    write_plain_llama(checkpoint, vision_tower, plain)
-    places = ("--model", str(plain), str(folder / _MODEL))
-    done = subprocess.run(
-        [sys.executable, *_EXPORT, *_COMPRESSION, *places],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise MvlmError("optimum-intel's export to OpenVINO fails", found=said[0])
-    shutil.rmtree(plain)
+    def command(plain: Path) -> list[str]:
+        return [*_EXPORT, *_COMPRESSION, "--model", str(plain), str(folder / _MODEL)]
+
+    what = "optimum-intel's export to OpenVINO"
+    convert_plain_llama(checkpoint, vision_tower, folder, what, command)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -61,8 +50,10 @@ def open_runner(setup: Setup) -> OpenVino:
     return OpenVino(setup)
 
 
-class OpenVino:
+class OpenVino(ReadsTextOnly):
     """A compiled model with its state: the KV cache of one sequence."""
+
+    name = "OpenVINO GenAI"
 
     def __init__(self, setup: Setup) -> None:
         import openvino
@@ -95,22 +86,6 @@ class OpenVino:
     def step(self) -> None:
         """Decode one token."""
         self._infer([self._token])
-
-    def show(self, picture: Picture) -> None:
-        """Refuse."""
-        raise MvlmError("OpenVINO GenAI has no MobileVLM", expected="text")
-
-    def encode(self) -> None:
-        """Refuse."""
-        raise MvlmError("OpenVINO GenAI has no MobileVLM", expected="text")
-
-    def features(self) -> FloatArray | None:
-        """Return None."""
-        return None
-
-    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
-        """Refuse."""
-        self.show(picture)
 
     def _infer(self, ids: Sequence[int]) -> None:
         begin, end = self._position, self._position + len(ids)

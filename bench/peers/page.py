@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from mvlm.bench.peers.comparison import Comparison
 from mvlm.bench.peers.plot import draw
 from mvlm.bench.peers.tables import Rows, facts, goals, speeds
 from mvlm.runtime.errors import MvlmError
+from mvlm.runtime.whole_file import whole_file
 
 PAGE, PLOT = "speed.md", "speed.svg"
 
@@ -36,9 +35,9 @@ def write_page(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
             expected="a quiet machine and no failure",
             found="; ".join(problems),
         )
-    plot = draw(comparison)
-    _replace(folder / PLOT, plot)
-    _replace(folder / PAGE, page(comparison))
+    for name, text in ((PLOT, draw(comparison)), (PAGE, page(comparison))):
+        with whole_file(folder / name) as file:
+            file.write(text.encode())
     return folder / PAGE, folder / PLOT
 
 
@@ -66,15 +65,3 @@ def _markdown(rows: Rows) -> str:
     header, *body = rows
     rule = ["---", *["--:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body)) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

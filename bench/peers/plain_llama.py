@@ -7,6 +7,10 @@ hands ids over, uses none.
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +19,40 @@ import numpy as np
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.checkpoint.names import language_tensors
 from mvlm.models.config import read_config
+from mvlm.runtime.errors import MvlmError
+
+
+def convert_plain_llama(
+    checkpoint: Path,
+    vision_tower: Path | None,
+    folder: Path,
+    what: str,
+    command: Callable[[Path], Sequence[str]],
+) -> None:
+    """Have a tool's converter make its files of the decoder as a plain LLaMA.
+
+    Args:
+        checkpoint: The model's folder.
+        vision_tower: Its CLIP's, where it is not inside.
+        folder: Where the plain LLaMA lies meanwhile.
+        what: The converter, for messages.
+        command: Python's arguments that run it on the plain LLaMA's folder.
+
+    Raises:
+        MvlmError: The converter fails, or the checkpoint is not usable.
+    """
+    plain = folder / "plain"
+    write_plain_llama(checkpoint, vision_tower, plain)
+    done = subprocess.run(
+        [sys.executable, *command(plain)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise MvlmError(f"{what} fails", found=said[0])
+    shutil.rmtree(plain)
 
 
 def write_plain_llama(checkpoint: Path, vision_tower: Path | None, folder: Path) -> None:

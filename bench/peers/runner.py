@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.image import ImageSpec
 
 FloatArray = npt.NDArray[np.float32]
@@ -73,3 +74,32 @@ class Runner(Protocol):
 
     def answer(self, picture: Picture, ids: Sequence[int]) -> None:
         """Forget everything, read a picture and then ids, and choose the next token."""
+
+
+class ReadsTextOnly:
+    """The half of a `Runner` that is about pictures, for a tool that has no MobileVLM.
+
+    Attributes:
+        name: The tool's.
+    """
+
+    name: str
+
+    def show(self, picture: Picture) -> None:
+        """Refuse."""
+        self._refuse()
+
+    def encode(self) -> None:
+        """Refuse."""
+        self._refuse()
+
+    def features(self) -> FloatArray | None:
+        """Return None."""
+        return None
+
+    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
+        """Refuse."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise MvlmError(f"{self.name} has no MobileVLM", expected="text")

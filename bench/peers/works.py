@@ -106,28 +106,19 @@ class DecodeOn:
 
 
 @dataclass(frozen=True)
-class DecodeBesideBusy:
+class DecodeBesideBusy(DecodeOn):
     """Decode on, alone and then beside a process that keeps one core busy."""
 
-    prompt: int
-    tokens: int
-    sees = False
-
     def positions(self, image_tokens: int) -> int:
-        """Of the prompt and some rounds, as `DecodeOn`."""
+        """As `DecodeOn`, with two decodings a round."""
         return self.prompt + _WARM_TOKENS + 2 * _ROUNDS_KEPT * self.tokens
-
-    def prepare(self, child: Child) -> None:
-        """Read the prompt and decode a little."""
-        _read(child, self.prompt)
-        _decode(child, _WARM_TOKENS)
 
     def measure(self, child: Child) -> Measured:
         """Decode alone, then beside it."""
-        alone = _decode(child, self.tokens)
+        alone = super().measure(child).value
         with busy_process():
             time.sleep(_SETTLING_SECONDS)
-            return Measured(_decode(child, self.tokens), beside=alone)
+            return Measured(super().measure(child).value, beside=alone)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from mvlm.models.ops.convolution import depthwise_convolution
 from mvlm.models.ops.embedding import embedding
 from mvlm.models.ops.kv_cache import append_to_cache, cached_attention
 from mvlm.models.ops.linear import linear
-from mvlm.models.ops.rows import IDENTITY, SILU_PRODUCT, RowFunction, apply_rows
+from mvlm.models.ops.rows import GELU, IDENTITY, SILU_PRODUCT, RowFunction, apply_rows
 
 __all__ = [
+    "GELU",
     "IDENTITY",
     "SILU_PRODUCT",
     "RowFunction",

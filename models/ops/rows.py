@@ -34,6 +34,7 @@ class RowFunction:
 
 
 IDENTITY = RowFunction("identity")
+GELU = RowFunction("gelu")
 SILU_PRODUCT = RowFunction("silu_product")
 
 
@@ -41,10 +42,10 @@ def apply_rows(x: nn.Tensor, function: RowFunction) -> nn.Tensor:
     """Apply a function to every row of ``(..., K)`` float32; ``(..., K/2)`` by SILU_PRODUCT."""
     *leading, _ = x.shape
     flat = as_rows(x)
-    rows, width = flat.shape[0], _out_width(flat, function)
     inputs, y = _definition(flat, function)
+    width = int(y.shape[1])
     meaning = define("row_function", [*inputs, y], **_attributes(function))
-    out = nn.Tensor.placeholder((rows, width), "float32")
+    out = nn.Tensor.placeholder((flat.shape[0], width), "float32")
     arguments = [flat, *function.weights]
     found = nn.op.tensor_ir_op(meaning, function.name, arguments, out)
     return nn.op.reshape(found, (*leading, width))
@@ -66,15 +67,14 @@ def quantize_rows(
         ``(rows, groups)`` float32; and with a zero point ``(rows, groups)`` int32, the sums of the
         integers times ``-zero``: what the products with unsigned levels have too much.
     """
-    rows = x.shape[0]
-    groups = -(-_out_width(x, function) // GROUP_SIZE)
+    inputs, value = _definition(x, function)
+    rows, groups = x.shape[0], -(-int(value.shape[1]) // GROUP_SIZE)
     outs = [
         nn.Tensor.placeholder((rows, groups * GROUP_SIZE), dtype),
         nn.Tensor.placeholder((rows, groups), "float32"),
     ]
     if zero:
         outs.append(nn.Tensor.placeholder((rows, groups), "int32"))
-    inputs, value = _definition(x, function)
     meaning = define(
         "quantize_rows",
         [*inputs, *_quantized(value, dtype, zero)],
@@ -92,11 +92,6 @@ def as_rows(x: nn.Tensor) -> nn.Tensor:
     for extent in leading:
         rows = rows * extent
     return nn.op.reshape(x, (rows, width))
-
-
-def _out_width(x: nn.Tensor, function: RowFunction) -> int:
-    width = int(x.shape[1])
-    return width // 2 if function.name == SILU_PRODUCT.name else width
 
 
 def _attributes(function: RowFunction) -> dict[str, int | str | float]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from tvm.relax.frontend import nn
 
+from mvlm.models import ops
 from mvlm.models.config import ProjectorConfig
-from mvlm.models.layers import ACTIVATIONS, GELU, DepthwiseConvolution, LayerNorm, Linear
+from mvlm.models.layers import ACTIVATIONS, DepthwiseConvolution, LayerNorm, Linear
 from mvlm.models.quantization import Scheme
 
 _NORM_EPS = 1e-5
@@ -28,7 +29,7 @@ class LDPNet(nn.Module):
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Project and halve the grid."""
-        x = self.second(self.first(x), before=GELU)
+        x = self.second(self.first(x), before=ops.GELU)
         return self.down(self.same(x))
 
 

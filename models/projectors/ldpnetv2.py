@@ -11,8 +11,9 @@ from typing import Any
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
+from mvlm.models import ops
 from mvlm.models.config import ProjectorConfig
-from mvlm.models.layers import GELU, DepthwiseConvolution, Linear
+from mvlm.models.layers import DepthwiseConvolution, Linear
 from mvlm.models.quantization import Scheme
 
 POOLED_GRID = 12
@@ -30,7 +31,7 @@ class LDPNetV2(nn.Module):
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Project, pool and inject positions."""
-        x = self.second(self.first(x), before=GELU)
+        x = self.second(self.first(x), before=ops.GELU)
         x = self._pool(x)
         return x + self.positions(x)
 

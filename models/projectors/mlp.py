@@ -6,7 +6,7 @@ from tvm.relax.frontend import nn
 
 from mvlm.models import ops
 from mvlm.models.config import ProjectorConfig
-from mvlm.models.layers import GELU, Linear
+from mvlm.models.layers import Linear
 from mvlm.models.quantization import Scheme
 
 
@@ -32,5 +32,5 @@ class MLP(nn.Module):
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Map ``(1, tokens, in)`` to ``(1, tokens, out)``."""
         for index, layer in enumerate(self.layers):
-            x = layer(x, before=GELU if index else ops.IDENTITY)
+            x = layer(x, before=ops.GELU if index else ops.IDENTITY)
         return x

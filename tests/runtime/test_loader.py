@@ -21,7 +21,7 @@ FRESH = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from mvlm.runtime.loader import global_function
+from mvlm.runtime.ffi import global_function
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
 

@@ -1,0 +1,15 @@
+"""Made-up words: what models are asked to read where only time and memory count."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Ids below are special in LLaMA's vocabularies: unknown, beginning and end of a sequence.
+_FIRST_ORDINARY_ID = 3
+
+
+def made_up_words(vocabulary: int, count: int) -> list[int]:
+    """Return so many ordinary ids of a vocabulary; the same ones each time."""
+    first = min(_FIRST_ORDINARY_ID, vocabulary - 1)
+    words: list[int] = np.random.default_rng(0).integers(first, vocabulary, count).tolist()
+    return words
