@@ -34,8 +34,8 @@ DOCUMENT = Path("docs/arm.md")
 # Of MobileLLaMA-1.4B's projections; the loop is the same for every size.
 _WIDTH = _FEATURES = 2048
 _SCHEME = SCHEMES["q4a8"]
-# A group's levels, 4 bits each, and one float16 scale for each feature.
-_GROUP_BYTES = FEATURES * (GROUP_SIZE // 2 + 2)
+# A group's levels, 4 bits each, and one int8 scale for each feature.
+_GROUP_BYTES = FEATURES * (GROUP_SIZE // 2 + 1)
 # Products that a lane of a register adds at once.
 _DEPTH = 4
 
@@ -155,17 +155,18 @@ def table(loops: Sequence[Loop]) -> str:
 
 
 class _Layer(nn.Module):
-    def forward(self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor) -> nn.Tensor:
-        return ops.linear(x, (q_weight, q_scale), _FEATURES, _SCHEME)
+    def forward(
+        self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, q_row_scale: nn.Tensor
+    ) -> nn.Tensor:
+        return ops.linear(x, (q_weight, q_scale, q_row_scale), _FEATURES, _SCHEME)
 
 
 def _definition() -> tirx.PrimFunc:
     """Return one linear layer of one row, 4-bit weights and 8-bit activations, as defined."""
-    panels, scales = panel_layout(_SCHEME.weights).shapes(_WIDTH, _FEATURES)
+    arrays = panel_layout(_SCHEME.weights).arrays(_WIDTH, _FEATURES)
     arguments = {
         "x": nn.spec.Tensor([1, 1, _WIDTH], "float32"),
-        "q_weight": nn.spec.Tensor(list(panels), "uint8"),
-        "q_scale": nn.spec.Tensor(list(scales), "float16"),
+        **{name: nn.spec.Tensor(list(shape), dtype) for name, (shape, dtype) in arrays.items()},
         "$": {"param_mode": "none", "effect_mode": "none"},
     }
     module, _ = _Layer().export_tvm(spec={"forward": arguments})

@@ -69,7 +69,7 @@ class Quality:
         cache: The storage of keys and values.
         is_default: Whether that is the scheme's own way.
         bits_per_weight: Of a large matrix.
-        weight_bytes: Of all the bundled model's weights, the float16 tower among them.
+        weight_bytes: Of all the bundled model's weights, the tower's among them.
         accuracy: Share of right answers, 0 to 1.
         perplexity: Of the right answers' tokens.
         divergence: Mean Kullback-Leibler divergence of the synthetic decoder, in nats.
@@ -140,8 +140,9 @@ def table(results: Sequence[Quality]) -> str:
     ]
     for result in results:
         name = f"**`{result.scheme}`**" if result.is_default else f"`{result.scheme}`"
+        is_integer = SCHEMES[result.scheme].weights.is_integer
         lines.append(
-            f"| {name} | {result.rounding if result.bits_per_weight < 16 else ''} "
+            f"| {name} | {result.rounding if is_integer else ''} "
             f"| {result.cache} | {result.bits_per_weight:g} | {result.weight_bytes / 1e6:.2f} MB "
             f"| {100 * result.accuracy:.1f} % | {result.perplexity:.4f} "
             f"| {result.divergence:.2e} |"

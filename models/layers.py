@@ -25,6 +25,8 @@ from mvlm.models.quantization import GROUP_SIZE, Scheme, quantize, to_float16
 
 Array = npt.NDArray[Any]
 ReadTensor = Callable[[str], Array]
+# Names of arrays, with their shapes and dtypes.
+Arrays = dict[str, tuple[tuple[int, ...], str]]
 
 
 class PackedLayer(nn.Module):
@@ -65,7 +67,24 @@ def packed_layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Pa
             yield from packed_layers(child, f"{prefix}.{name}" if prefix else str(name))
 
 
-class Linear(PackedLayer):
+class MatrixLayer(PackedLayer):
+    """A layer of one matrix, which is stored in one array or several."""
+
+    arrays: tuple[str, ...]
+
+    def declare(self, arrays: Arrays) -> None:
+        """Make the parameters that the matrix is stored in."""
+        self.arrays = tuple(arrays)
+        for name, (shape, dtype) in arrays.items():
+            setattr(self, name, nn.Parameter(shape, dtype))
+
+    @property
+    def stored(self) -> tuple[nn.Tensor, ...]:
+        """Those parameters."""
+        return tuple(getattr(self, name) for name in self.arrays)
+
+
+class Linear(MatrixLayer):
     """A linear layer, or several of one input stacked along their outputs (Q, K and V).
 
     Args:
@@ -84,16 +103,16 @@ class Linear(PackedLayer):
         self.features = features
         storage, count = scheme.weights, panel_count(features)
         if scheme.activations != "float32":
-            layout = panel_layout(storage)
-            panels, scales = layout.shapes(width, features)
-            self.q_weight = nn.Parameter(panels, layout.dtype)
-            self.q_scale = nn.Parameter(scales, "float16")
+            arrays: Arrays = panel_layout(storage).arrays(width, features)
         elif storage.is_integer:
             elements, groups = storage.elements(width), -(-width // GROUP_SIZE)
-            self.q_weight = nn.Parameter((count, elements, FEATURES), storage.dtype)
-            self.q_scale = nn.Parameter((count, groups, FEATURES), "float16")
+            arrays = {
+                "q_weight": ((count, elements, FEATURES), storage.dtype),
+                "q_scale": ((count, groups, FEATURES), storage.scale_dtype),
+            }
         else:
-            self.weight = nn.Parameter((count, width, FEATURES), storage.dtype)
+            arrays = {"weight": ((count, width, FEATURES), storage.dtype)}
+        self.declare(arrays)
         self.bias = nn.Parameter((features,), "float32") if bias else None
 
     def forward(
@@ -110,10 +129,8 @@ class Linear(PackedLayer):
             before: What it goes through first.
             plus: What is added to the output, of its shape.
         """
-        is_integer = self.scheme.weights.is_integer
-        stored = (self.q_weight, self.q_scale) if is_integer else (self.weight,)
         return ops.linear(
-            x, stored, self.features, self.scheme, before=before, bias=self.bias, plus=plus
+            x, self.stored, self.features, self.scheme, before=before, bias=self.bias, plus=plus
         )
 
     def sources(self) -> list[str]:
@@ -126,24 +143,21 @@ class Linear(PackedLayer):
         matrices = [read(f"{name}.weight") for name in self.source]
         # A patch convolution's kernel is a matrix over the flattened patch, a pointwise one's too.
         matrix = np.concatenate([m.reshape(m.shape[0], -1) for m in matrices])
-        if self.scheme.weights.is_integer:
-            storage = self.scheme.weights
-            if self.scheme.activations != "float32":
-                weight, scales = quantize_to_panels(matrix, storage, self.scheme.rounding)
-            else:
-                elements, scales = quantize(matrix, storage, self.scheme.rounding)
-                weight, scales = side_by_side(elements), side_by_side(scales)
-            yield "q_weight", weight
-            yield "q_scale", scales
-        else:
-            stored = _stored(matrix, self.scheme.weights.dtype, ", ".join(self.source))
-            yield "weight", side_by_side(stored)
+        yield from zip(self.arrays, self._packed(matrix), strict=True)
         if self.bias is not None:
             biases = [read(f"{name}.bias") for name in self.source]
             yield "bias", np.concatenate(biases).astype(np.float32)
 
+    def _packed(self, matrix: Array) -> tuple[Array, ...]:
+        storage, rounding = self.scheme.weights, self.scheme.rounding
+        if self.scheme.activations != "float32":
+            return quantize_to_panels(matrix, storage, rounding)
+        if storage.is_integer:
+            return tuple(map(side_by_side, quantize(matrix, storage, rounding)))
+        return (side_by_side(_stored(matrix, storage.dtype, ", ".join(self.source))),)
 
-class Embedding(PackedLayer):
+
+class Embedding(MatrixLayer):
     """A table of token embeddings."""
 
     def __init__(self, source: str, rows: int, width: int, scheme: Scheme) -> None:
@@ -151,17 +165,19 @@ class Embedding(PackedLayer):
         self.width = width
         self.scheme = scheme
         storage = scheme.weights
+        arrays: Arrays = {"weight": ((rows, width), storage.dtype)}
         if storage.is_integer:
-            self.q_weight = nn.Parameter((rows, storage.elements(width)), storage.dtype)
-            self.q_scale = nn.Parameter((rows, -(-width // GROUP_SIZE)), "float16")
-        else:
-            self.weight = nn.Parameter((rows, width), storage.dtype)
+            arrays = {
+                "q_weight": ((rows, storage.elements(width)), storage.dtype),
+                "q_scale": ((rows, -(-width // GROUP_SIZE)), storage.scale_dtype),
+            }
+            if storage.has_row_scales:
+                arrays["q_row_scale"] = ((rows,), "float32")
+        self.declare(arrays)
 
     def forward(self, ids: nn.Tensor) -> nn.Tensor:
         """Map ids ``(1, n)`` to ``(1, n, width)``."""
-        storage = self.scheme.weights
-        stored = (self.q_weight, self.q_scale) if storage.is_integer else (self.weight,)
-        return ops.embedding(ids, stored, self.width, storage)
+        return ops.embedding(ids, self.stored, self.width, self.scheme.weights)
 
     def sources(self) -> list[str]:
         """The table's name."""
@@ -170,12 +186,12 @@ class Embedding(PackedLayer):
     def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
         """Quantize or convert the table."""
         table = read(self.source)
-        if self.scheme.weights.is_integer:
-            integers, scales = quantize(table, self.scheme.weights, self.scheme.rounding)
-            yield "q_weight", integers
-            yield "q_scale", scales
+        storage = self.scheme.weights
+        if storage.is_integer:
+            packed = quantize(table, storage, self.scheme.rounding)
         else:
-            yield "weight", _stored(table, self.scheme.weights.dtype, self.source)
+            packed = (_stored(table, storage.dtype, self.source),)
+        yield from zip(self.arrays, packed, strict=True)
 
 
 def _stored(matrix: Array, dtype: str, source: str) -> Array:

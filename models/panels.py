@@ -9,22 +9,25 @@ CPUs that multiply bytes (AVX2, AVX-512 VNNI, Armv8.2 dot products) multiply fou
 weights of one output feature with four activations, and add the products; with 16-bit integers two
 and two. For integer activations a panel is laid out for them:
 
-===========  ============================================  =================
-array        shape                                         dtype
-===========  ============================================  =================
-``q_weight`` (ceil(N/16), ceil(K/32), steps, 64 or 32)     uint8 or int16
-``q_scale``  (ceil(N/16), ceil(K/32), 16)                  float16
-===========  ============================================  =================
+===============  ============================================  =================
+array            shape                                         dtype
+===============  ============================================  =================
+``q_weight``     (ceil(N/16), ceil(K/32), steps, 64 or 32)     uint8 or int16
+``q_scale``      (ceil(N/16), ceil(K/32), 16)                  float16 or int8
+``q_row_scale``  (ceil(N/16), 16), with 4-bit weights          float32
+===============  ============================================  =================
 
 A group of 32 along K takes 8 steps of 64 bytes with 8-bit weights: byte ``4c + j`` of step s is
 the level of feature c at ``4s + j``. With 4-bit weights it takes 4: the low nibble of that byte is
 the level at ``4s + j``, the high one's at ``16 + 4s + j``. Levels are unsigned, the zero point
 (8, or 128) added. 16-bit weights are signed and take 16 steps of 32: element ``2c + j`` of step s
-is the integer of feature c at ``2s + j``. What N and K do not fill stands for zero, with scale 0.
+is the integer of feature c at ``2s + j``. What N and K do not fill stands for zero; what N does not
+has scale 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +42,7 @@ _STEP_FEATURE_BYTES = 4  # of one feature in a step: as many activations fill an
 
 _BLOCK_VALUES = 1 << 20  # of a matrix that are arranged at once
 
-Levels = npt.NDArray[np.uint8 | np.int16]
+Array = npt.NDArray[Any]
 
 
 def panel_count(features: int) -> int:
@@ -47,7 +50,7 @@ def panel_count(features: int) -> int:
     return -(-features // FEATURES)
 
 
-def side_by_side(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def side_by_side(rows: Array) -> Array:
     """Arrange elements ``(features, count)`` as ``(panels, count, 16)``, filled up with zeros."""
     features, count = rows.shape
     whole = np.zeros((panel_count(features) * FEATURES, count), rows.dtype)
@@ -66,6 +69,8 @@ class PanelLayout:
         depth: Weights of one feature that lie side by side.
         dtype: Of an element.
         activations: The dtype that the levels are multiplied with.
+        scale_dtype: Of a group's scale.
+        has_row_scales: Whether each feature has a scale of which its groups' are multiples.
     """
 
     bits: int
@@ -74,6 +79,8 @@ class PanelLayout:
     depth: int
     dtype: str
     activations: str
+    scale_dtype: str
+    has_row_scales: bool
 
     @property
     def steps(self) -> int:
@@ -85,48 +92,66 @@ class PanelLayout:
         """Elements of a step."""
         return FEATURES * self.depth
 
-    def shapes(self, width: int, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of integers and scales of a ``(features, width)`` matrix."""
+    def arrays(self, width: int, features: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return shape and dtype of each array of a ``(features, width)`` matrix, in order."""
         panels, groups = panel_count(features), -(-width // GROUP_SIZE)
-        return (panels, groups, self.steps, self.step), (panels, groups, FEATURES)
+        found = {
+            "q_weight": ((panels, groups, self.steps, self.step), self.dtype),
+            "q_scale": ((panels, groups, FEATURES), self.scale_dtype),
+        }
+        if self.has_row_scales:
+            found["q_row_scale"] = ((panels, FEATURES), "float32")
+        return found
 
 
 def panel_layout(storage: Storage) -> PanelLayout:
     """Return how a storage of integers lies in panels."""
     bits = 4 if storage.packing > 1 else 8 * np.dtype(storage.dtype).itemsize
+    zero, depth, dtype, activations = 1 << (bits - 1), 4, "uint8", "int8"
     if bits == 16:
-        return PanelLayout(bits, 0, storage.unit, 2, "int16", "int16")
-    return PanelLayout(bits, 1 << (bits - 1), storage.unit, 4, "uint8", "int8")
+        zero, depth, dtype, activations = 0, 2, "int16", "int16"
+    return PanelLayout(
+        bits=bits,
+        zero=zero,
+        unit=storage.unit,
+        depth=depth,
+        dtype=dtype,
+        activations=activations,
+        scale_dtype=storage.scale_dtype,
+        has_row_scales=storage.has_row_scales,
+    )
 
 
-def quantize_to_panels(
-    matrix: npt.NDArray[Any], storage: Storage, rounding: Rounding
-) -> tuple[Levels, npt.NDArray[np.float16]]:
+def quantize_to_panels(matrix: Array, storage: Storage, rounding: Rounding) -> tuple[Array, ...]:
     """Quantize a matrix ``(features, width)`` of any float type and arrange it in panels.
 
     Some panels at a time: what is computed on the way takes many times a panel's memory.
     """
     features, width = matrix.shape
-    layout = panel_layout(storage)
-    shape, scale_shape = layout.shapes(width, features)
-    panels, scales = np.empty(shape, layout.dtype), np.empty(scale_shape, np.float16)
+    arrays = panel_layout(storage).arrays(width, features).values()
+    whole = tuple(np.empty(shape, dtype) for shape, dtype in arrays)
     step = max(1, _BLOCK_VALUES // (FEATURES * width))
-    for first in range(0, shape[0], step):
+    for first in range(0, panel_count(features), step):
         block = matrix[first * FEATURES : (first + step) * FEATURES]
-        elements, block_scales = quantize(block, storage, rounding)
+        elements, *scales = quantize(block, storage, rounding)
         integers = integers_of(elements, storage)[:, :width]
-        place = slice(first, first + step)
-        panels[place], scales[place] = to_panels(integers, block_scales, storage)
-    return panels, scales
+        for array, part in zip(whole, to_panels(integers, scales, storage), strict=True):
+            array[first : first + step] = part
+    return whole
 
 
-def to_panels(
-    integers: npt.NDArray[Any], scales: npt.NDArray[np.float16], storage: Storage
-) -> tuple[Levels, npt.NDArray[np.float16]]:
-    """Arrange integers ``(features, width)``, their zero point taken away, and their scales."""
+def to_panels(integers: Array, scales: Sequence[Array], storage: Storage) -> tuple[Array, ...]:
+    """Arrange a matrix in panels.
+
+    Args:
+        integers: ``(features, width)``, the zero point taken away.
+        scales: Those of the groups ``(features, ceil(width / 32))`` and, where the storage has
+            them, of the rows ``(features,)``.
+        storage: What they are.
+    """
     features, width = integers.shape
     layout = panel_layout(storage)
-    integer_shape, _ = layout.shapes(width, features)
+    integer_shape, _ = layout.arrays(width, features)["q_weight"]
     panels, groups, steps, _ = integer_shape
     levels = np.full((panels * FEATURES, groups * GROUP_SIZE), layout.zero, layout.dtype)
     levels[:features, :width] = integers + layout.zero
@@ -135,4 +160,6 @@ def to_panels(
     apart = levels.reshape(panels, FEATURES, groups, halves, steps, layout.depth)
     apart = apart.transpose(0, 2, 4, 1, 5, 3)
     joined = apart[..., 0] if halves == 1 else apart[..., 0] | apart[..., 1] << 4
-    return np.ascontiguousarray(joined).reshape(integer_shape), side_by_side(scales)
+    arranged = [np.ascontiguousarray(joined).reshape(integer_shape), side_by_side(scales[0])]
+    arranged += [side_by_side(rows[:, None])[:, 0] for rows in scales[1:]]
+    return tuple(arranged)

@@ -5,8 +5,10 @@ orientation, and is stored in panels of 16 output features (see `panels`). An em
 its ``(vocabulary, hidden)`` orientation, since one token reads one row; what is said of K below
 holds for its second axis. Shapes are those of a matrix before it is arranged in panels.
 
-Integers come in groups of 32 along K that share one float16 scale, so that a matrix is two arrays:
-the integers, and scales ``(N, ceil(K / 32))``. A K that no 32 divides ends in a shorter group.
+Integers come in groups of 32 along K that share a scale, so that a matrix is two arrays: the
+integers, and scales ``(N, ceil(K / 32))``, float16. ``q4`` has a third: its scales are int8, -127
+to 127, in multiples of a float32 scale for each row ``(N,)``, which takes half of the bits. A K
+that no 32 divides ends in a shorter group.
 
 ==========  ==============================================================================
 storage     bits
@@ -26,9 +28,11 @@ Words that K does not fill end in nibbles that stand for zero.
 
 Where a scheme's activations are ``int8``, they are quantized while the model runs: each group of
 32 of a row by ``scale = max|x| / 127`` in float32 and ``rint(x * (127 / max|x|))``; with ``int16``
-8191 takes the place of 127. Products are summed exactly within a group, and groups in float32. 8191
-is the largest number whose squares, 32 of them, fit into an int32; steps of 1/8191 of a group's
-extreme are finer than float16's for all weights above an eighth of it.
+8191 takes the place of 127. With ``q4a8`` up to eight groups share a scale (`sharing_groups`):
+beside what 4 bits leave of a weight, the coarser activations do not show. Products are summed
+exactly within a group, and groups in float32. 8191 is the largest number whose squares, 32 of them,
+fit into an int32; steps of 1/8191 of a group's extreme are finer than float16's for all weights
+above an eighth of it.
 """
 
 from __future__ import annotations
@@ -61,6 +65,7 @@ class Storage:
         lowest: The least integer that is stored, the zero point taken away; 0 for floats.
         highest: The greatest.
         unit: What scales are multiples of: small where they would be too small for float16.
+        scale_dtype: Of a group's scale: float16, or int8 where each row has a scale of its own.
     """
 
     name: str
@@ -70,6 +75,12 @@ class Storage:
     lowest: int = 0
     highest: int = 0
     unit: float = 1.0
+    scale_dtype: str = "float16"
+
+    @property
+    def has_row_scales(self) -> bool:
+        """Whether scales are multiples of one scale for each row."""
+        return self.scale_dtype == "int8"
 
     @property
     def is_integer(self) -> bool:
@@ -78,9 +89,9 @@ class Storage:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits that one weight of a large matrix takes, its share of the scale included."""
+        """Bits that one weight of a large matrix takes, its share of its group's scale included."""
         bits = 8 * np.dtype(self.dtype).itemsize / self.packing
-        return bits + 16 / GROUP_SIZE if self.is_integer else bits
+        return bits + 8 * np.dtype(self.scale_dtype).itemsize / GROUP_SIZE * self.is_integer
 
     def elements(self, width: int) -> int:
         """Stored elements along an axis of `width` weights."""
@@ -90,7 +101,9 @@ class Storage:
 FLOAT32 = Storage("float32", "float32")
 FLOAT16 = Storage("float16", "float16")
 Q4MLC = Storage("q4mlc", "uint32", NIBBLES_PER_WORD, zero_point=7, lowest=-7, highest=7)
-Q4 = Storage("q4", "uint32", NIBBLES_PER_WORD, zero_point=8, lowest=-8, highest=7)
+Q4 = Storage(
+    "q4", "uint32", NIBBLES_PER_WORD, zero_point=8, lowest=-8, highest=7, scale_dtype="int8"
+)
 Q8 = Storage("q8", "int8", lowest=-127, highest=127)
 Q16 = Storage("q16", "int16", lowest=-8191, highest=8191, unit=1 / 8192)
 STORAGES = {storage.name: storage for storage in (FLOAT32, FLOAT16, Q4MLC, Q4, Q8, Q16)}
@@ -105,6 +118,7 @@ class Scheme:
         weights: How matrices are stored.
         activations: What they are multiplied with.
         rounding: How a scale is chosen for each group, unless the user says otherwise.
+        sharing: How many groups of quantized activations share a scale, at most.
         vision: The scheme that goes with it for tower and projector, unless the user names one.
         cache: How the KV cache is stored with it, unless the user says otherwise.
     """
@@ -113,6 +127,7 @@ class Scheme:
     weights: Storage
     activations: Activations = "float32"
     rounding: Rounding = "nearest"
+    sharing: int = 1
     vision: str = "q0f16"
     cache: str = "float16"
 
@@ -126,7 +141,7 @@ SCHEMES = {
         Scheme("q8a8", Q8, "int8", vision="q16a16", cache="int8"),
         # Rounded as mlc-llm rounds, so that both make the same file of a checkpoint.
         Scheme("q4f16_1", Q4MLC),
-        Scheme("q4a8", Q4, "int8", "search", vision="q16a16", cache="int8"),
+        Scheme("q4a8", Q4, "int8", "search", sharing=8, vision="q16a16", cache="int8"),
     )
 }
 DEFAULT_SCHEME = "q4a8"
@@ -237,9 +252,14 @@ _FLOAT16_LEVELS = 1 << 11  # that float16 tells apart between a number and its d
 _BLOCK_VALUES = 1 << 18  # of a matrix that are quantized at once
 
 
+def sharing_groups(groups: int, most: int) -> int:
+    """Return how many of a row's groups share a scale: as many as divide them, at most `most`."""
+    return max(count for count in range(1, most + 1) if groups % count == 0)
+
+
 def quantize(
     matrix: npt.NDArray[Any], storage: Storage, rounding: Rounding = "nearest"
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.float16]]:
+) -> tuple[npt.NDArray[Any], ...]:
     """Quantize rows in groups of 32 along the last axis.
 
     Args:
@@ -248,25 +268,27 @@ def quantize(
         rounding: How the scales are chosen.
 
     Returns:
-        Elements ``(rows, ceil(K / packing))`` and scales ``(rows, ceil(K / 32))``.
+        Elements ``(rows, ceil(K / packing))``, scales ``(rows, ceil(K / 32))`` and, where the
+        storage has them, the rows' scales ``(rows,)``.
     """
     rows, width = matrix.shape
     elements = np.empty((rows, storage.elements(width)), storage.dtype)
-    scales = np.empty((rows, -(-width // GROUP_SIZE)), np.float16)
+    scales = np.empty((rows, -(-width // GROUP_SIZE)), storage.scale_dtype)
+    row_scales = np.empty(rows, np.float32)
     # Some rows at a time: what is computed on the way takes several times a matrix's memory, and
     # stays in the cache this way.
     step = max(1, _BLOCK_VALUES // width)
     for start in range(0, rows, step):
         block = slice(start, start + step)
-        elements[block], scales[block] = _quantize_rows(
+        elements[block], scales[block], row_scales[block] = _quantize_rows(
             matrix[block].astype(np.float32), storage, rounding
         )
-    return elements, scales
+    return (elements, scales, row_scales) if storage.has_row_scales else (elements, scales)
 
 
 def _quantize_rows(
     matrix: npt.NDArray[np.float32], storage: Storage, rounding: Rounding
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.float16]]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.float32]]:
     rows, width = matrix.shape
     groups = -(-width // GROUP_SIZE)
     padded = np.zeros((rows, groups * GROUP_SIZE), np.float32)
@@ -274,6 +296,36 @@ def _quantize_rows(
     grouped = padded.reshape(rows, groups, GROUP_SIZE)
 
     exact = ROUNDINGS[rounding](grouped, storage.lowest, storage.highest) / storage.unit
+    store = _as_multiples if storage.has_row_scales else _as_float16
+    scales, row_scales = store(exact, storage)
+    # The zero point is added before rounding, as mlc-llm does it: that decides ties.
+    zero = storage.zero_point
+    steps = scales.astype(np.float32) * row_scales[:, None]
+    levels = np.rint(grouped / steps[:, :, None] + np.float32(zero))
+    integers = np.clip(levels, storage.lowest + zero, storage.highest + zero)
+    packed = _packed(integers.reshape(rows, -1), storage)[:, : storage.elements(width)]
+    return packed, scales, row_scales
+
+
+def _as_multiples(
+    exact: npt.NDArray[np.float32], storage: Storage
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Store scales as multiples of one for each row, and return both.
+
+    None becomes 0, lest a group whose weights are small beside the row's be lost as a whole.
+    """
+    reach = np.abs(exact).max(axis=1)
+    most = np.float32(np.iinfo(storage.scale_dtype).max)
+    row_scales = np.maximum(reach / most, np.finfo(np.float32).tiny)
+    multiples = np.rint(exact / row_scales[:, None])
+    ones = np.where(exact < 0, np.float32(-1), np.float32(1))
+    return np.where(multiples == 0, ones, multiples).astype(np.int8), row_scales
+
+
+def _as_float16(
+    exact: npt.NDArray[np.float32], storage: Storage
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float32]]:
+    """Store scales in float16, and return them and what they are multiples of in each row."""
     # A scale beyond float16 would turn the group into infinities; the clip costs such a group
     # precision instead. A group of zeros gets scale 1, so that nothing divides by zero.
     largest = np.finfo(np.float16).max
@@ -283,12 +335,7 @@ def _quantize_rows(
         # Rounded down it would clip the extreme: the levels are finer than the scale's own steps.
         larger = np.nextafter(scales, np.float16(np.inf))
         scales = np.where(scales < exact, np.minimum(larger, largest), scales)
-    # The zero point is added before rounding, as mlc-llm does it: that decides ties.
-    zero = storage.zero_point
-    steps = scales.astype(np.float32)[:, :, None] * np.float32(storage.unit)
-    levels = np.rint(grouped / steps + np.float32(zero))
-    integers = np.clip(levels, storage.lowest + zero, storage.highest + zero)
-    return _packed(integers.reshape(rows, -1), storage)[:, : storage.elements(width)], scales
+    return scales, np.full(len(scales), storage.unit, np.float32)
 
 
 def _packed(integers: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[Any]:
@@ -301,11 +348,16 @@ def _packed(integers: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[
 
 
 def dequantize(
-    elements: npt.NDArray[Any], scales: npt.NDArray[np.float16], storage: Storage, width: int
+    elements: npt.NDArray[Any],
+    scales: npt.NDArray[Any],
+    storage: Storage,
+    width: int,
+    row_scales: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Undo :func:`quantize` up to rounding: ``(rows, width)`` in float32."""
     levels = integers_of(elements, storage)[:, :width].astype(np.float32)
-    steps = scales.astype(np.float32) * np.float32(storage.unit)
+    units = np.full(len(scales), storage.unit, np.float32) if row_scales is None else row_scales
+    steps = scales.astype(np.float32) * units[:, None]
     return levels * np.repeat(steps, GROUP_SIZE, axis=1)[:, :width]
 
 

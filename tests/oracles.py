@@ -31,14 +31,23 @@ def from_q4(words: Array, scales: Array, width: int, zero: int = 7) -> Array:
     return out
 
 
-def quantize_rows(x: Array, dtype: str = "int8") -> tuple[Array, Array]:
-    """Rows ``(M, K)`` as integers and a float32 scale for every 32 of a row, step by step."""
+def quantize_rows(x: Array, dtype: str = "int8", sharing: int = 1) -> tuple[Array, Array]:
+    """Rows ``(M, K)`` as integers, and float32 scales that some groups of 32 share, step by step.
+
+    Args:
+        x: The rows.
+        dtype: Of the integers.
+        sharing: Groups of a scale, where so many divide a row's; else the next fewer that do.
+    """
     largest = np.float32({"int8": 127, "int16": 8191}[dtype])
     integers = np.zeros(x.shape, dtype)
-    scales = np.zeros((len(x), -(-x.shape[1] // 32)), np.float32)
+    groups = -(-x.shape[1] // 32)
+    while groups % sharing:
+        sharing -= 1
+    scales = np.zeros((len(x), groups // sharing), np.float32)
     for row, values in enumerate(x.astype(np.float32)):
         for group in range(scales.shape[1]):
-            part = slice(32 * group, 32 * group + 32)
+            part = slice(32 * sharing * group, 32 * sharing * (group + 1))
             extreme = np.abs(values[part]).max()
             scales[row, group] = extreme / largest
             if extreme >= np.float32(1e-30):
@@ -49,10 +58,12 @@ def quantize_rows(x: Array, dtype: str = "int8") -> tuple[Array, Array]:
 def integer_linear(x: Array, x_scales: Array, weight: Array, scales: Array) -> Array:
     """Integers ``(M, K)`` times integers ``(K, N)``: exact within a group, groups in float64."""
     total = np.zeros((len(x), weight.shape[1]))
+    sharing = len(scales) // x_scales.shape[1]
     for group in range(scales.shape[0]):
         part = slice(32 * group, 32 * group + 32)
         exact = x[:, part].astype(np.int64) @ weight[part].astype(np.int64)
-        factors = x_scales[:, group, None].astype(np.float64) * scales[group].astype(np.float64)
+        x_scale = x_scales[:, group // sharing, None].astype(np.float64)
+        factors = x_scale * scales[group].astype(np.float64)
         total += exact * factors
     return total
 

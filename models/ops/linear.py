@@ -12,7 +12,7 @@ from mvlm.models.ops.definition import define, row_count
 from mvlm.models.ops.rows import IDENTITY, RowFunction, apply_rows, as_rows, quantize_rows
 from mvlm.models.ops.stored import attributes, stored_placeholders, stored_value
 from mvlm.models.panels import FEATURES, PanelLayout, panel_count, panel_layout
-from mvlm.models.quantization import GROUP_SIZE, Scheme, Storage
+from mvlm.models.quantization import GROUP_SIZE, Scheme, Storage, sharing_groups
 
 
 def linear(
@@ -48,9 +48,9 @@ def linear(
         function = _float_linear(rows, width, features, scheme.weights, addends)
     else:
         layout = panel_layout(scheme.weights)
-        inputs = quantize_rows(as_rows(x), before, scheme.activations, layout.zero)
+        inputs = quantize_rows(as_rows(x), before, scheme.activations, layout.zero, scheme.sharing)
         rows, width = inputs[0].shape
-        function = _panel_linear(rows, width, features, layout, addends)
+        function = _panel_linear(rows, width, features, layout, scheme.sharing, addends)
     arguments = [*inputs, *weight]
     if bias is not None:
         arguments.append(bias)
@@ -102,15 +102,23 @@ def _float_linear(
 
 
 def _panel_linear(
-    rows: object, width: int, features: int, layout: PanelLayout, addends: _Addends
+    rows: object,
+    width: int,
+    features: int,
+    layout: PanelLayout,
+    sharing: int,
+    addends: _Addends,
 ) -> tirx.PrimFunc:
     m, groups = row_count(rows), width // GROUP_SIZE
-    panel_shape, scale_shape = layout.shapes(width, features)
+    sharing = sharing_groups(groups, sharing)
     x = te.placeholder((m, width), layout.activations, name="x")
-    x_scales = te.placeholder((m, groups), "float32", name="x_scales")
+    x_scales = te.placeholder((m, groups // sharing), "float32", name="x_scales")
     offsets = te.placeholder((m, groups), "int32", name="offsets")
-    panels = te.placeholder(panel_shape, layout.dtype, name="panels")
-    scales = te.placeholder(scale_shape, "float16", name="scales")
+    arrays = [
+        te.placeholder(shape, dtype, name=name.removeprefix("q_"))
+        for name, (shape, dtype) in layout.arrays(width, features).items()
+    ]
+    panels, scales, *row_scales = arrays
     g = te.reduce_axis((0, groups), name="g")
     k = te.reduce_axis((0, GROUP_SIZE), name="k")
 
@@ -122,9 +130,19 @@ def _panel_linear(
         return stored.astype("float32") - float(layout.zero)
 
     def product(i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
-        left = x[i, g * GROUP_SIZE + k].astype("float32") * (x_scales[i, g] * layout.unit)
+        x_scale = x_scales[i, g // sharing] * layout.unit
+        left = x[i, g * GROUP_SIZE + k].astype("float32") * x_scale
         return left * weight(j) * scales[j // FEATURES, g, j % FEATURES].astype("float32")
 
     y = te.compute((m, features), lambda i, j: te.sum(product(i, j), axis=[g, k]), name="y")
-    inputs = [x, x_scales, *([offsets] if layout.zero else []), panels, scales]
-    return addends.define("panel_linear", inputs, y, bits=layout.bits, unit=layout.unit)
+    for scale in row_scales:
+        y = _times(y, scale)
+    inputs = [x, x_scales, *([offsets] if layout.zero else []), *arrays]
+    marks = {"bits": layout.bits, "unit": layout.unit, "row_scales": layout.has_row_scales}
+    return addends.define("panel_linear", inputs, y, **marks)
+
+
+def _times(y: te.Tensor, scale: te.Tensor) -> te.Tensor:
+    return te.compute(
+        y.shape, lambda i, j: y[i, j] * scale[j // FEATURES, j % FEATURES], name="scaled"
+    )

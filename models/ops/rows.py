@@ -15,7 +15,7 @@ from tvm.relax.frontend import nn
 
 from mvlm.models.ops.definition import define, row_count
 from mvlm.models.ops.integers import LARGEST, inverse_scale
-from mvlm.models.quantization import GROUP_SIZE
+from mvlm.models.quantization import GROUP_SIZE, sharing_groups
 
 
 @dataclass(frozen=True)
@@ -52,32 +52,34 @@ def apply_rows(x: nn.Tensor, function: RowFunction) -> nn.Tensor:
 
 
 def quantize_rows(
-    x: nn.Tensor, function: RowFunction, dtype: str = "int8", zero: int = 0
+    x: nn.Tensor, function: RowFunction, dtype: str = "int8", zero: int = 0, sharing: int = 1
 ) -> tuple[nn.Tensor, ...]:
-    """Apply a function to every row, and quantize each group of 32 (see `models.quantization`).
+    """Apply a function to every row, and quantize it in groups (see `models.quantization`).
 
     Args:
         x: ``(rows, K)`` float32, or ``(rows, 2 * K)`` for SILU_PRODUCT.
         function: The function.
         dtype: Of the integers: int8 or int16.
         zero: The level that stands for zero in the weights that will be multiplied.
+        sharing: How many groups of 32 share a scale, at most.
 
     Returns:
         Integers ``(rows, groups * 32)``, the last group filled with zeros; scales
-        ``(rows, groups)`` float32; and with a zero point ``(rows, groups)`` int32, the sums of the
-        integers times ``-zero``: what the products with unsigned levels have too much.
+        ``(rows, groups / sharing)`` float32; and with a zero point ``(rows, groups)`` int32, the
+        sums of the integers times ``-zero``: what the products with unsigned levels have too much.
     """
     inputs, value = _definition(x, function)
     rows, groups = x.shape[0], -(-int(value.shape[1]) // GROUP_SIZE)
+    sharing = sharing_groups(groups, sharing)
     outs = [
         nn.Tensor.placeholder((rows, groups * GROUP_SIZE), dtype),
-        nn.Tensor.placeholder((rows, groups), "float32"),
+        nn.Tensor.placeholder((rows, groups // sharing), "float32"),
     ]
     if zero:
         outs.append(nn.Tensor.placeholder((rows, groups), "int32"))
     meaning = define(
         "quantize_rows",
-        [*inputs, *_quantized(value, dtype, zero)],
+        [*inputs, *_quantized(value, dtype, zero, sharing)],
         zero=zero,
         **_attributes(function),
     )
@@ -106,11 +108,12 @@ def _definition(x: nn.Tensor, function: RowFunction) -> tuple[list[te.Tensor], t
     return [rows, *weights], ROW_FUNCTIONS[function.name](rows, weights, function.eps)
 
 
-def _quantized(x: te.Tensor, dtype: str, zero: int) -> list[te.Tensor]:
+def _quantized(x: te.Tensor, dtype: str, zero: int, sharing: int) -> list[te.Tensor]:
     m, width = x.shape
     width, largest = int(width), LARGEST[dtype]
-    groups = -(-width // GROUP_SIZE)
-    k = te.reduce_axis((0, GROUP_SIZE), name="k")
+    groups, together = -(-width // GROUP_SIZE), sharing * GROUP_SIZE
+    scale_count = groups // sharing
+    k = te.reduce_axis((0, together), name="k")
 
     def value(i: tirx.Expr, at: tirx.Expr) -> tirx.Expr:
         if width % GROUP_SIZE == 0:
@@ -118,17 +121,19 @@ def _quantized(x: te.Tensor, dtype: str, zero: int) -> list[te.Tensor]:
         return tirx.if_then_else(at < width, x[i, at], tirx.const(0, "float32"))
 
     extreme = te.compute(
-        (m, groups),
-        lambda i, g: te.max(tirx.abs(value(i, g * GROUP_SIZE + k)), axis=k),
+        (m, scale_count),
+        lambda i, s: te.max(tirx.abs(value(i, s * together + k)), axis=k),
         name="extreme",
     )
 
     def level(i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
-        inverse = inverse_scale(extreme[i, j // GROUP_SIZE], largest)
+        inverse = inverse_scale(extreme[i, j // together], largest)
         return tirx.nearbyint(value(i, j) * inverse).astype(dtype)
 
     integers = te.compute((m, groups * GROUP_SIZE), level, name="integers")
-    scales = te.compute((m, groups), lambda i, g: extreme[i, g] / float(largest), name="scales")
+    scales = te.compute(
+        (m, scale_count), lambda i, s: extreme[i, s] / float(largest), name="scales"
+    )
     if not zero:
         return [integers, scales]
     k2 = te.reduce_axis((0, GROUP_SIZE), name="k")

@@ -30,10 +30,14 @@ def stored_placeholders(
     elements, groups = list(shape), list(shape)
     elements[axis] = storage.elements(shape[axis])
     groups[axis] = -(-shape[axis] // GROUP_SIZE)
-    return (
+    arrays = [
         te.placeholder(elements, storage.dtype, name="integers"),
-        te.placeholder(groups, "float16", name="scales"),
-    )
+        te.placeholder(groups, storage.scale_dtype, name="scales"),
+    ]
+    if storage.has_row_scales:
+        others = (*shape[:axis], *shape[axis + 1 :])
+        arrays.append(te.placeholder(others, "float32", name="row_scales"))
+    return tuple(arrays)
 
 
 def stored_value(
@@ -59,4 +63,7 @@ def stored_value(
     if storage.zero_point:
         level = level - float(storage.zero_point)
     scale = arrays[1][place(along // GROUP_SIZE)].astype("float32")
+    if storage.has_row_scales:
+        others = (*at[:axis], *at[axis + 1 :])
+        return level * (scale * arrays[2][others])
     return level * (scale if storage.unit == 1 else scale * storage.unit)

@@ -3,7 +3,9 @@
 A tile of some rows and one panel, 16 features, stays in registers while the panel goes by once
 from its beginning to its end, a group of 32 at a time: its levels are taken apart, multiplied with
 each row's four activations a step, and summed in 32 bits; the sum, exact, is then multiplied with
-both scales and added in float32. 32 products of 255 and 127 come to a million: nothing overflows.
+the group's scale and added in float32. 32 products of 255 and 127 come to a million: nothing
+overflows. As many groups as the activations' scales are shared by are added before these are
+multiplied with; scales of whole rows of weights come last.
 
 Many rows would take the same 4-bit levels apart again and again: a panel's are taken apart once,
 into bytes that stay in the cache.
@@ -40,8 +42,12 @@ def panel_linear(
     chosen = instructions or find_instructions(Target.current(allow_none=False))
     types, bits = parameter_types(definition), int(definition.attrs["mvlm.bits"])
     has_offsets = bits < 16  # 16-bit weights are signed
-    x_type, panel_type, y_type = types[0], types[3 if has_offsets else 2], types[-1]
+    has_row_scales = attribute(definition, "row_scales", False)
+    x_type, x_scale_type, y_type = types[0], types[1], types[-1]
+    panel_type, scale_type = types[3:5] if has_offsets else types[2:4]
     panels, groups, steps, step_width = extents(panel_type)
+    shares = int(x_scale_type.shape[1])
+    sharing, scale_dtype = groups // shares, str(scale_type.dtype)
     features, addends = int(y_type.shape[1]), Addends.of(definition)
     is_one = is_single_row(x_type)
     lanes, tile_rows = chosen.lanes, 1 if is_one else chosen.rows
@@ -95,16 +101,18 @@ def panel_linear(
         offset_handle: T.handle,
         panel_handle: T.handle,
         scale_handle: T.handle,
+        row_scale_handle: T.handle,
         bias_handle: T.handle,
         plus_handle: T.handle,
         y_handle: T.handle,
     ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, groups * _GROUP), x_dtype)
-        x_scales = T.match_buffer(x_scale_handle, (rows, groups), "float32")
+        x_scales = T.match_buffer(x_scale_handle, (rows, shares), "float32")
         offsets = T.match_buffer(offset_handle, (rows, groups), "int32")
         weights = T.match_buffer(panel_handle, (panels, groups, steps, step_width), weight_dtype)
-        scales = T.match_buffer(scale_handle, (panels, groups, _FEATURES), "float16")
+        scales = T.match_buffer(scale_handle, (panels, groups, _FEATURES), scale_dtype)
+        row_scales = T.match_buffer(row_scale_handle, (panels, _FEATURES), "float32")
         bias = T.match_buffer(bias_handle, (features,), "float32")
         plus = T.match_buffer(plus_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
@@ -129,6 +137,9 @@ def panel_linear(
                         total = T.sblock_alloc_buffer(
                             (tile_rows, parts, lanes), "float32", scope="local"
                         )
+                        some = T.sblock_alloc_buffer(
+                            (tile_rows, parts, lanes), "float32", scope="local"
+                        )
                         sums = T.sblock_alloc_buffer(
                             (tile_rows, _FEATURES), "float32", scope="local"
                         )
@@ -136,29 +147,49 @@ def panel_linear(
                             for part in T.unroll(parts):
                                 for c in T.vectorized(lanes):
                                     total[r, part, c] = T.float32(0)
-                        for group in T.serial(groups):
-                            for part in T.unroll(parts):
-                                scale = T.meta_var(
-                                    T.Cast(
-                                        f"float32x{lanes}",
-                                        scales[panel, group, T.ramp(part * lanes, 1, lanes)],
+                        for share in T.serial(shares):
+                            for r in T.unroll(tile_rows):
+                                for part in T.unroll(parts):
+                                    for c in T.vectorized(lanes):
+                                        some[r, part, c] = T.float32(0)
+                            for turn in T.serial(sharing):
+                                group = T.meta_var(share * sharing + turn)
+                                for part in T.unroll(parts):
+                                    scale = T.meta_var(
+                                        T.Cast(
+                                            f"float32x{lanes}",
+                                            scales[panel, group, T.ramp(part * lanes, 1, lanes)],
+                                        )
                                     )
-                                )
-                                for r in T.unroll(tile_rows):
-                                    row = T.meta_var(T.min(block * tile_rows + r, rows - 1))
-                                    start = T.meta_var(
-                                        T.int32(0) if starts_at_zero else offsets[row, group]
-                                    )
-                                    x_scale = T.meta_var(x_scales[row, group] * T.float32(unit))
-                                    total[r, part, T.ramp(0, 1, lanes)] += products(
-                                        start, weights, apart, x, (row, panel, group, part)
-                                    ) * (scale * T.broadcast(x_scale, lanes))
+                                    for r in T.unroll(tile_rows):
+                                        row = T.meta_var(T.min(block * tile_rows + r, rows - 1))
+                                        start = T.meta_var(
+                                            T.int32(0) if starts_at_zero else offsets[row, group]
+                                        )
+                                        some[r, part, T.ramp(0, 1, lanes)] += (
+                                            products(
+                                                start, weights, apart, x, (row, panel, group, part)
+                                            )
+                                            * scale
+                                        )
+                            for r in T.unroll(tile_rows):
+                                row = T.meta_var(T.min(block * tile_rows + r, rows - 1))
+                                x_scale = T.meta_var(x_scales[row, share] * T.float32(unit))
+                                for part in T.unroll(parts):
+                                    for c in T.vectorized(lanes):
+                                        total[r, part, c] += some[r, part, c] * x_scale
                         for r in T.unroll(tile_rows):
                             for part in T.unroll(parts):
                                 for c in T.vectorized(lanes):
-                                    sums[r, part * lanes + c] = total[r, part, c]
+                                    if has_row_scales:
+                                        sums[r, part * lanes + c] = (
+                                            total[r, part, c] * row_scales[panel, part * lanes + c]
+                                        )
+                                    else:
+                                        sums[r, part * lanes + c] = total[r, part, c]
                             if block * tile_rows + r < rows:
                                 store(y, sums, bias, plus, block * tile_rows + r, panel, r)
 
-    kept = (True, True, has_offsets, True, True, addends.bias, addends.plus, True)
+    addends_kept = (addends.bias, addends.plus, True)
+    kept = (True, True, has_offsets, True, True, has_row_scales, *addends_kept)
     return keep_parameters(kernel, kept)

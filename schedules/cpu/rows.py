@@ -1,7 +1,7 @@
-"""Functions of single rows on a CPU, and quantizing what they give, a group of 32 in registers.
+"""Functions of single rows on a CPU, and quantizing what they give.
 
 A normalization reads its row for the statistics first; then, as all others, it makes a group of
-values at a time, which is stored or quantized as it comes.
+values at a time, which is stored, or quantized with the groups that share its scale.
 """
 
 from __future__ import annotations
@@ -57,12 +57,14 @@ def quantize_rows(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     zero = attribute(definition, "zero", 0)
     has_offsets = zero != 0
     x_type, *weight_types = parameter_types(definition)[: -3 if has_offsets else -2]
-    integer_type = parameter_types(definition)[-3 if has_offsets else -2]
+    integer_type, scale_type = parameter_types(definition)[-3 if has_offsets else -2 :][:2]
     width, out_width = int(x_type.shape[1]), int(integer_type.shape[1])
     halves = 2 if attribute(definition, "row_function", "") == "silu_product" else 1
     if width != halves * out_width:  # the last group is filled up with zeros
         return None
     groups, loop, dtype = out_width // _GROUP, _loop(x_type), str(integer_type.dtype)
+    shares = int(scale_type.shape[1])
+    sharing = groups // shares
     largest = LARGEST[dtype]
     statistics, value = _statistics(definition, width), _value(definition, out_width)
 
@@ -80,20 +82,24 @@ def quantize_rows(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
         weight = T.match_buffer(weight_handle, (out_width,), "float32")
         bias = T.match_buffer(bias_handle, (out_width,), "float32")
         integers = T.match_buffer(integer_handle, (rows, out_width), dtype)
-        scales = T.match_buffer(scale_handle, (rows, groups), "float32")
+        scales = T.match_buffer(scale_handle, (rows, shares), "float32")
         offsets = T.match_buffer(offset_handle, (rows, groups), "int32")
         for i in loop(rows):
             with T.sblock("row"):
                 known = T.sblock_alloc_buffer((2,), "float32", scope="local")
-                values = T.sblock_alloc_buffer((_GROUP,), "float32", scope="local")
+                values = T.sblock_alloc_buffer((sharing, _GROUP), "float32", scope="local")
                 sizes = T.sblock_alloc_buffer((_GROUP,), "float32", scope="local")
                 levels = T.sblock_alloc_buffer((_GROUP,), "int32", scope="local")
                 statistics(known, x, i)
-                for group in T.serial(groups):
+                for share in T.serial(shares):
                     for c in T.vectorized(_GROUP):
-                        values[c] = value(x, weight, bias, known, i, group * _GROUP + c)
-                    for c in T.vectorized(_GROUP):
-                        sizes[c] = T.abs(values[c])
+                        sizes[c] = T.float32(0)
+                    for turn in T.serial(sharing):
+                        at = T.meta_var((share * sharing + turn) * _GROUP)
+                        for c in T.vectorized(_GROUP):
+                            values[turn, c] = value(x, weight, bias, known, i, at + c)
+                        for c in T.vectorized(_GROUP):
+                            sizes[c] = T.max(sizes[c], T.abs(values[turn, c]))
                     for c in T.vectorized(16):
                         sizes[c] = T.max(sizes[c], sizes[16 + c])
                     for c in T.vectorized(8):
@@ -103,22 +109,24 @@ def quantize_rows(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                     for c in T.vectorized(2):
                         sizes[c] = T.max(sizes[c], sizes[2 + c])
                     sizes[0] = T.max(sizes[0], sizes[1])
-                    scales[i, group] = sizes[0] / T.float32(largest)
+                    scales[i, share] = sizes[0] / T.float32(largest)
                     sizes[0] = inverse_scale(sizes[0], largest)
-                    for c in T.vectorized(_GROUP):
-                        levels[c] = T.Cast("int32", T.nearbyint(values[c] * sizes[0]))
-                    for c in T.vectorized(_GROUP):
-                        integers[i, group * _GROUP + c] = T.Cast(dtype, levels[c])
-                    if has_offsets:
-                        for c in T.vectorized(16):
-                            levels[c] = levels[c] + levels[16 + c]
-                        for c in T.vectorized(8):
-                            levels[c] = levels[c] + levels[8 + c]
-                        for c in T.vectorized(4):
-                            levels[c] = levels[c] + levels[4 + c]
-                        offsets[i, group] = T.int32(-zero) * (
-                            levels[0] + levels[1] + levels[2] + levels[3]
-                        )
+                    for turn in T.serial(sharing):
+                        group = T.meta_var(share * sharing + turn)
+                        for c in T.vectorized(_GROUP):
+                            levels[c] = T.Cast("int32", T.nearbyint(values[turn, c] * sizes[0]))
+                        for c in T.vectorized(_GROUP):
+                            integers[i, group * _GROUP + c] = T.Cast(dtype, levels[c])
+                        if has_offsets:
+                            for c in T.vectorized(16):
+                                levels[c] = levels[c] + levels[16 + c]
+                            for c in T.vectorized(8):
+                                levels[c] = levels[c] + levels[8 + c]
+                            for c in T.vectorized(4):
+                                levels[c] = levels[c] + levels[4 + c]
+                            offsets[i, group] = T.int32(-zero) * (
+                                levels[0] + levels[1] + levels[2] + levels[3]
+                            )
 
     return keep_parameters(kernel, (True, *_kept(weight_types), True, True, has_offsets))
 

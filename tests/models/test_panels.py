@@ -17,20 +17,24 @@ SHAPES = [(1, 1), (16, 32), (17, 33), (40, 100)]
 def test_every_weight_is_in_its_place(storage: Storage, features: int, width: int) -> None:
     random = np.random.default_rng(0)
     integers = random.integers(storage.lowest, storage.highest + 1, (features, width))
-    scales = random.random((features, -(-width // 32))).astype(np.float16)
-    packed, packed_scales = panels.to_panels(integers, scales, storage)
-    shapes = panels.panel_layout(storage).shapes(width, features)
-    assert (packed.shape, packed_scales.shape) == shapes
-    assert (packed.dtype, packed_scales.dtype) == (
-        np.int16 if storage is Q16 else np.uint8,
-        np.float16,
-    )
+    scales = random.integers(-127, 128, (features, -(-width // 32))).astype(storage.scale_dtype)
+    rows = [random.random(features, np.float32)] if storage is Q4 else []
+    arrays = panels.to_panels(integers, [scales, *rows], storage)
+    expected_arrays = panels.panel_layout(storage).arrays(width, features)
+    assert [(found.shape, found.dtype) for found in arrays] == list(expected_arrays.values())
+    assert list(expected_arrays) == ["q_weight", "q_scale", "q_row_scale"][: len(arrays)]
+    packed, packed_scales, *packed_rows = arrays
+    assert packed.dtype == (np.int16 if storage is Q16 else np.uint8)
+    assert packed_scales.dtype == (np.int8 if storage is Q4 else np.float16)
     for n in range(-(-features // 16) * 16):
         for k in range(-(-width // 32) * 32):
             inside = n < features and k < width
             expected = int(integers[n, k]) if inside else 0
             assert level(packed, n, k, storage) == expected
     np.testing.assert_array_equal(from_panels(packed_scales, features), scales)
+    for found, expected_rows in zip(packed_rows, rows, strict=True):
+        np.testing.assert_array_equal(found.ravel()[:features], expected_rows)
+        assert not found.ravel()[features:].any()
 
 
 def level(packed: np.ndarray, n: int, k: int, storage: Storage) -> int:
@@ -60,7 +64,7 @@ def test_a_large_matrix_is_arranged_in_blocks(
 ) -> None:
     matrix = np.random.default_rng(2).standard_normal((100, 70)).astype(np.float32)
     whole = panels.quantize_to_panels(matrix, storage, "nearest")
-    elements, scales = quantize(matrix, storage, "nearest")
+    elements, *scales = quantize(matrix, storage, "nearest")
     expected = panels.to_panels(integers_of(elements, storage)[:, :70], scales, storage)
     monkeypatch.setattr(panels, "_BLOCK_VALUES", 2 * 16 * 70)
     blocks = panels.quantize_to_panels(matrix, storage, "nearest")

@@ -13,7 +13,7 @@ from mvlm.compile.pipeline import tensor_functions
 from mvlm.models import ops
 from mvlm.models.ops.integers import LARGEST
 from mvlm.models.panels import PanelLayout, panel_layout, to_panels
-from mvlm.models.quantization import SCHEMES, integers_of, quantize
+from mvlm.models.quantization import SCHEMES, integers_of, quantize, sharing_groups
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet, plain
 from mvlm.schedules.cpu.panel_linear import panel_linear
 from tests.kernels import Array, Spec, compiled, trace
@@ -27,24 +27,29 @@ by_each = pytest.mark.parametrize("instructions", INSTRUCTION_SETS, ids=lambda k
 
 @dataclass(frozen=True)
 class Case:
-    """A multiplication: integers of both sides, their scales, and the panels."""
+    """A multiplication: integers of both sides, and their scales.
+
+    Weights ``(K, N)`` have scales ``(groups, N)`` and, with 4 bits, ``(N,)``.
+    """
 
     scheme: str
     x: Array
     x_scales: Array
     weight: Array
     scales: Array
+    row_scales: tuple[Array, ...]
 
     @property
     def inputs(self) -> list[Array]:
         """What a kernel takes."""
         storage, layout = SCHEMES[self.scheme].weights, layout_of(self.scheme)
-        width, groups = self.x.shape[1], self.x_scales.shape[1]
+        width, groups = self.x.shape[1], len(self.scales)
         x = np.zeros((len(self.x), 32 * groups), layout.activations)
         x[:, :width] = self.x
         sums = x.reshape(len(x), groups, 32).astype(np.int32).sum(-1, dtype=np.int32)
         offsets = [np.int32(-layout.zero) * sums] if layout.zero else []
-        return [x, self.x_scales, *offsets, *to_panels(self.weight.T, self.scales.T, storage)]
+        scales = [self.scales.T, *self.row_scales]
+        return [x, self.x_scales, *offsets, *to_panels(self.weight.T, scales, storage)]
 
     def run(self, instructions: InstructionSet | None) -> Array:
         """By a set's kernel, or by the definition with None."""
@@ -59,19 +64,16 @@ class Case:
         expected = integer_linear(self.x, x_scales, self.weight, self.scales)
         sizes = [np.abs(self.x.astype(np.int32)), np.abs(self.weight), np.abs(self.scales)]
         largest = integer_linear(sizes[0], x_scales, sizes[1], sizes[2])
-        assert (np.abs(found - expected) <= (len(self.scales) + 3) * EPS * largest).all()
+        for rows in self.row_scales:
+            expected, largest = expected * rows, largest * np.abs(rows)
+        assert (np.abs(found - expected) <= (len(self.scales) + 5) * EPS * largest).all()
 
 
 def definitions(scheme: str, rows: int, width: int, features: int) -> tuple[object, object]:
     """What quantizes the activations, and what multiplies them."""
-    layout = layout_of(scheme)
-    panels, scales = layout.shapes(width, features)
-    specs: list[Spec] = [
-        ((1, 1 if rows == 1 else "n", width), "float32"),
-        (panels, layout.dtype),
-        (scales, "float16"),
-    ]
-    module = trace(lambda x, w, s: ops.linear(x, (w, s), features, SCHEMES[scheme]), specs)
+    arrays = layout_of(scheme).arrays(width, features).values()
+    specs: list[Spec] = [((1, 1 if rows == 1 else "n", width), "float32"), *arrays]
+    module = trace(lambda x, *weight: ops.linear(x, weight, features, SCHEMES[scheme]), specs)
     found = {str(f.attrs["mvlm.op"]): f for _, f in tensor_functions(module)}
     return found["quantize_rows"], found["panel_linear"]
 
@@ -83,17 +85,32 @@ def layout_of(scheme: str) -> PanelLayout:
 def random_case(scheme: str, rows: int, width: int, features: int, seed: int = 0) -> Case:
     random, storage = np.random.default_rng(seed), SCHEMES[scheme].weights
     matrix = random.standard_normal((features, width), np.float32)
-    elements, scales = quantize(matrix, storage, "search")
-    dtype = layout_of(scheme).activations
-    x, x_scales = quantize_rows(random.standard_normal((rows, width), np.float32) * 5, dtype)
+    elements, scales, *row_scales = quantize(matrix, storage, "search")
+    values = random.standard_normal((rows, width), np.float32) * 5
+    activations, sharing = layout_of(scheme).activations, SCHEMES[scheme].sharing
+    x, x_scales = quantize_rows(values, activations, sharing)
     weight = integers_of(elements, storage)[:, :width]
-    return Case(scheme, x, x_scales, weight.T, scales.T)
+    return Case(scheme, x, x_scales, weight.T, scales.T, tuple(row_scales))
+
+
+def unscaled(scheme: str, x: Array, weight: Array) -> Case:
+    """Integers whose scales are all one."""
+    layout, groups, features = layout_of(scheme), len(weight) // 32, weight.shape[1]
+    shares = groups // sharing_groups(groups, SCHEMES[scheme].sharing)
+    return Case(
+        scheme,
+        x,
+        np.full((len(x), shares), 1 / layout.unit, np.float32),
+        weight,
+        np.ones((groups, features), layout.scale_dtype),
+        (np.ones(features, np.float32),) if layout.has_row_scales else (),
+    )
 
 
 @by_each
 @pytest.mark.parametrize("scheme", SCHEME_NAMES)
 @pytest.mark.parametrize("rows", [1, 9])
-@pytest.mark.parametrize(("width", "features"), [(1, 1), (32, 16), (33, 40), (100, 128)])
+@pytest.mark.parametrize(("width", "features"), [(1, 1), (32, 16), (33, 40), (100, 128), (512, 20)])
 def test_shapes(
     instructions: InstructionSet, scheme: str, rows: int, width: int, features: int
 ) -> None:
@@ -126,14 +143,7 @@ def test_saturated_values(instructions: InstructionSet, scheme: str, sign: int, 
     storage, layout = SCHEMES[scheme].weights, layout_of(scheme)
     x = sign * LARGEST[layout.activations]
     level = (storage.lowest, storage.highest)[end]
-    ones = np.ones((2, 16), np.float16)
-    whole = Case(
-        scheme,
-        np.full((3, 64), x, layout.activations),
-        np.full((3, 2), 1 / layout.unit, np.float32),
-        np.full((64, 16), level),
-        ones,
-    )
+    whole = unscaled(scheme, np.full((3, 64), x, layout.activations), np.full((64, 16), level))
     group = np.float32(32 * x * level)  # the sums of 16-bit ones have more digits than float32
     np.testing.assert_array_equal(whole.run(instructions), np.full((3, 16), 2 * group))
 
@@ -147,8 +157,7 @@ def test_integers_are_exact(instructions: InstructionSet, scheme: str, rows: int
     lowest, highest = max(storage.lowest, -127), min(storage.highest, 127)
     x = random.integers(-127, 128, (rows, 96)).astype(layout.activations)
     weight = random.integers(lowest, highest + 1, (96, 40))
-    scales = np.full((rows, 3), 1 / layout.unit, np.float32)
-    case = Case(scheme, x, scales, weight, np.ones((3, 40), np.float16))
+    case = unscaled(scheme, x, weight)
     np.testing.assert_array_equal(case.run(instructions), x.astype(np.int64) @ weight)
 
 
@@ -160,8 +169,7 @@ def test_alternating_extremes(instructions: InstructionSet, scheme: str) -> None
     largest = LARGEST[layout.activations]
     weight = np.tile(largest * signs[:, None], (16, 16))
     x = np.tile(largest * np.array([-1, 1, -1, -1], layout.activations), (2, 16))
-    scales = np.full((2, 2), 1 / layout.unit, np.float32)
-    case = Case(scheme, x, scales, weight, np.ones((2, 16), np.float16))
+    case = unscaled(scheme, x, weight)
     exact = x.astype(float) @ weight
     np.testing.assert_array_equal(case.run(instructions), exact.astype(np.float32))
 

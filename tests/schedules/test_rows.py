@@ -63,11 +63,15 @@ def alone(name: str, arrays: list[Array]) -> tirx.PrimFunc:
     return definition(lambda x, *w: apply_rows(x, RowFunction(name, w, EPS)), specs)
 
 
-def followed(name: str, arrays: list[Array], dtype: str, zero: int) -> tirx.PrimFunc:
+def followed(
+    name: str, arrays: list[Array], dtype: str, zero: int, sharing: int = 1
+) -> tirx.PrimFunc:
     rows = 1 if len(arrays[0]) == 1 else "n"
     specs = [((rows, arrays[0].shape[1]), "float32")]
     specs += [(array.shape, "float32") for array in arrays[1:]]
-    module = trace(lambda x, *w: quantize_rows(x, RowFunction(name, w, EPS), dtype, zero)[0], specs)
+    module = trace(
+        lambda x, *w: quantize_rows(x, RowFunction(name, w, EPS), dtype, zero, sharing)[0], specs
+    )
     ((_, function),) = tensor_functions(module)
     return function
 
@@ -156,6 +160,13 @@ def test_followed_by_quantizing(name: str, dtype: str, zero: int, width: int, ro
 
 
 @by_each
+@pytest.mark.parametrize("width", [32, 96, 100, 512, 608, 768])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_groups_that_share_a_scale(name: str, width: int, rows: int) -> None:
+    check_quantized(name, inputs(name, rows, width, width), "int8", 8, sharing=8)
+
+
+@by_each
 @pytest.mark.parametrize("width", [1, 8, 16, 17, 31, 33, 48, 63])
 def test_no_kernel_quantizes_part_of_a_group(name: str, width: int) -> None:
     """Not even where both halves of SwiGLU's input fill a group together."""
@@ -168,28 +179,31 @@ def test_half_a_group_behind_swiglu() -> None:
     check_quantized("silu_product", inputs("silu_product", 3, 16), "int8", 8)
 
 
+@pytest.mark.parametrize("sharing", [1, 5])
 @pytest.mark.parametrize(("dtype", "zero"), [("int8", 8), ("int16", 0)])
-def test_quantizing_tiny_and_huge_rows(dtype: str, zero: int) -> None:
+def test_quantizing_tiny_and_huge_rows(dtype: str, zero: int, sharing: int) -> None:
     arrays = inputs("identity", 7, 320)
     arrays[0][0] *= np.float32(1e30)
     arrays[0][3] *= np.float32(1e-35)
     arrays[0][-1, :160] = 0
-    check_quantized("identity", arrays, dtype, zero)
+    check_quantized("identity", arrays, dtype, zero, sharing)
 
 
-def check_quantized(name: str, arrays: list[Array], dtype: str, zero: int) -> None:
+def check_quantized(
+    name: str, arrays: list[Array], dtype: str, zero: int, sharing: int = 1
+) -> None:
     """Exactly what the oracle makes of the function's own float32 values."""
     rows, width = len(arrays[0]), oracle(name, *arrays).shape[1]
     groups = -(-width // 32)
     values = run(kernel(alone(name, arrays)), arrays, (rows, width))
-    meaning = followed(name, arrays, dtype, zero)
-    outs = [np.full((rows, 32 * groups), 99, dtype), np.full((rows, groups), 9, np.float32)]
+    expected, expected_scales = quantized_rows(values, dtype, sharing)
+    meaning = followed(name, arrays, dtype, zero, sharing)
+    outs = [np.full((rows, 32 * groups), 99, dtype), np.full_like(expected_scales, 9)]
     outs += [np.full((rows, groups), 99, np.int32)] if zero else []
     tensors = [tvm.runtime.tensor(out) for out in outs]
     function = kernel(meaning) if width % 32 == 0 else meaning
     build(function)(*(tvm.runtime.tensor(array) for array in arrays), *tensors)
     integers, scales, *offsets = (tensor.numpy() for tensor in tensors)
-    expected, expected_scales = quantized_rows(values, dtype)
     # The last bit of a value may differ between the two, and turn a tie of rounding over.
     slack = 0 if name == "identity" else 1
     assert np.abs(integers[:, :width].astype(int) - expected).max() <= slack
