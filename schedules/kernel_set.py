@@ -14,6 +14,8 @@ OP_ATTRIBUTE = "mvlm.op"
 KernelBuilder = Callable[[tirx.PrimFunc], tirx.PrimFunc | None]
 # The scheduled function, or None where the rule does not apply.
 ScheduleRule = Callable[[tirx.PrimFunc], tirx.PrimFunc | None]
+# A scheduled function, changed; also given what it was made of.
+Finish = Callable[[tirx.PrimFunc, tirx.PrimFunc], tirx.PrimFunc]
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,12 @@ class KernelSet:
     Attributes:
         builders: For each operation, its kernels, the most special first.
         rules: Schedule rules for all other functions, tried in order.
+        finish: What all scheduled functions go through.
     """
 
     builders: Mapping[str, tuple[KernelBuilder, ...]]
     rules: tuple[ScheduleRule, ...]
+    finish: Finish = lambda function, _: function
 
     def replace(self, definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
         """Return the first kernel that serves a definition, marked as scheduled."""
@@ -36,7 +40,8 @@ class KernelSet:
             if kernel is not None:
                 kept = dict(definition.attrs.items())
                 marks = kept | {"tirx.is_scheduled": True, "tirx.noalias": True}
-                return kernel.with_attrs(marks).without_attr("global_symbol")
+                finished = self.finish(kernel, definition)
+                return finished.with_attrs(marks).without_attr("global_symbol")
         return None
 
     def schedule(self, function: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -44,5 +49,5 @@ class KernelSet:
         for rule in self.rules:
             scheduled = rule(function)
             if scheduled is not None:
-                return scheduled.with_attr("tirx.is_scheduled", True)
+                return self.finish(scheduled, function).with_attr("tirx.is_scheduled", True)
         return function

@@ -7,6 +7,7 @@ from mvlm.schedules.cpu.kv_append import append_to_cache
 from mvlm.schedules.cpu.linear import float_linear, integer_linear
 from mvlm.schedules.cpu.panel_linear import panel_linear
 from mvlm.schedules.cpu.rows import quantize_rows, row_function
+from mvlm.schedules.cpu.turns import take_turns
 from mvlm.schedules.kernel_set import KernelSet
 
 KERNELS = KernelSet(
@@ -20,4 +21,5 @@ KERNELS = KernelSet(
         "attention": (bidirectional_attention,),
     },
     rules=(default_schedule,),
+    finish=take_turns,
 )

@@ -110,7 +110,12 @@ def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                             mixed[r, d] = T.float32(0)
                     for p in T.serial((seen + page_size - 1) // page_size):
                         page: T.let = T.Cast("int64", table[p])
-                        following: T.let = T.Cast("int64", table[T.min(p + 1, span - 1)])
+                        # The next head's first page comes after the last one.
+                        is_last = T.meta_var((p + 1) * page_size >= seen)
+                        following: T.let = T.Cast(
+                            "int64", table[T.Select(is_last, T.int64(0), p + 1)]
+                        )
+                        next_head: T.let = T.Select(is_last, T.min(h + 1, heads - 1), h) // group
                         for column in T.serial(page_size // tile):
                             for r in T.unroll(block_rows):
                                 for part in T.unroll(tile // vector):
@@ -195,7 +200,7 @@ def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                                 fetch_keys(
                                     keys,
                                     following,
-                                    h // group,
+                                    next_head,
                                     column * (page_size // vector) + stretch,
                                 )
                                 for step in T.serial(T.min(vector, count - stretch * vector)):
