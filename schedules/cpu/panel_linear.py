@@ -17,6 +17,8 @@ loop, and does not store it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
@@ -53,13 +55,14 @@ def panel_linear(
     lanes, tile_rows = chosen.lanes, 1 if is_one else chosen.rows
     takes_apart = bits == 4 and not is_one
     parts, depth = _FEATURES // lanes, step_width // _FEATURES
+    stages = 1 if is_one else max(1, _GROUP // depth // chosen.at_once)
     weight_dtype, x_dtype = str(panel_type.dtype), str(x_type.dtype)
     starts_at_zero = not has_offsets or (bits == 8 and chosen.is_signed)
     unit = attribute(definition, "unit", 1.0)
     store, loop = store_panel(features, addends), panel_loop(x_type, panel_type)
 
     def level(
-        weights: tirx.Buffer, apart: tirx.Buffer, place: tuple[tirx.Expr, ...], step: int
+        weights: tirx.Buffer, apart: tirx.Buffer, place: tuple[tirx.Expr, ...], step: Any
     ) -> tirx.Expr:
         """Read a step's levels, for the features of one register."""
         panel, group, part = place
@@ -74,25 +77,27 @@ def panel_linear(
         return stored >> T.broadcast(T.uint8(4), depth * lanes)
 
     def products(
-        start: tirx.Expr,
+        sums: tirx.Expr,
         weights: tirx.Buffer,
         apart: tirx.Buffer,
         x: tirx.Buffer,
         place: tuple[tirx.Expr, ...],
+        stage: tirx.Expr,
     ) -> tirx.Expr:
-        """Add a group's products to `start`, for the features of one register, as float32."""
+        """Add the products of a group's stage to `sums`, for the features of one register."""
         row, group = place[0], place[2]
         # Both halves of a byte one after the other, lest bytes wait in registers there are not.
         halves = _GROUP // depth // steps
         order = [half * steps + step for step in range(steps) for half in range(halves)]
+        if stages > 1:
+            order = [stage * chosen.at_once + step for step in range(chosen.at_once)]
         levels = [(step, level(weights, apart, place[1:], step)) for step in order]
 
         def activations(first: int, count: int) -> tirx.Expr:
             read = x[row, T.ramp(group * _GROUP + depth * first, 1, depth * count)]
             return T.reinterpret("int32" if count == 1 else f"int32x{count}", read)
 
-        sums = chosen.dot(T.broadcast(start, lanes), levels, activations, bits)
-        return T.Cast(f"float32x{lanes}", sums)
+        return chosen.dot(sums, levels, activations, bits)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -140,6 +145,7 @@ def panel_linear(
                         some = T.sblock_alloc_buffer(
                             (tile_rows, parts, lanes), "float32", scope="local"
                         )
+                        exact = T.sblock_alloc_buffer((tile_rows, lanes), "int32", scope="local")
                         sums = T.sblock_alloc_buffer(
                             (tile_rows, _FEATURES), "float32", scope="local"
                         )
@@ -166,9 +172,25 @@ def panel_linear(
                                         start = T.meta_var(
                                             T.int32(0) if starts_at_zero else offsets[row, group]
                                         )
+                                        exact[r, T.ramp(0, 1, lanes)] = T.broadcast(start, lanes)
+                                    # Some steps of one row, and then the next row's, lest a row
+                                    # wait for its own sums.
+                                    for stage in T.unroll(stages):
+                                        for r in T.unroll(tile_rows):
+                                            row = T.meta_var(T.min(block * tile_rows + r, rows - 1))
+                                            place = T.meta_var((row, panel, group, part))
+                                            exact[r, T.ramp(0, 1, lanes)] = products(
+                                                exact[r, T.ramp(0, 1, lanes)],
+                                                weights,
+                                                apart,
+                                                x,
+                                                place,
+                                                stage,
+                                            )
+                                    for r in T.unroll(tile_rows):
                                         some[r, part, T.ramp(0, 1, lanes)] += (
-                                            products(
-                                                start, weights, apart, x, (row, panel, group, part)
+                                            T.Cast(
+                                                f"float32x{lanes}", exact[r, T.ramp(0, 1, lanes)]
                                             )
                                             * scale
                                         )

@@ -38,4 +38,5 @@ INSTRUCTIONS = InstructionSet(
     rows=4,
     dot=_dot,
     is_signed=False,
+    at_once=4,
 )
