@@ -100,9 +100,9 @@ def bytes_of_a_token(config: LlamaConfig, positions: int) -> float:
 def cores_bytes_s(cores: tuple[Core, ...], work: Work) -> float:
     """Reckon the bytes of weights that cores multiply together, a thread on each.
 
-    Every thread gets an equal share of a layer, so all wait for the slowest.
+    Threads take turns, so that none waits for a slower one for long.
     """
-    return sum(core.count for core in cores) * min(core.bytes_s(work) for core in cores)
+    return sum(core.count * core.bytes_s(work) for core in cores)
 
 
 def tokens_s(cores: tuple[Core, ...], work: Work, share: float) -> float:

@@ -9,8 +9,8 @@ from pathlib import Path
 from mvlm.runtime.ffi import global_function
 
 _SYSFS = Path("/sys/devices/system/cpu")
-# Of the fastest core's capacity: below it a core holds the others up, since all get equal shares.
-# An A78 beside an X1 has about 0.8 of it, an A55 a quarter.
+# Of the fastest core's capacity: below it a core holds the others up with the last stretch of a
+# loop that it takes. An A78 beside an X1 has about 0.8 of it, an A55 a quarter.
 _LEAST_CAPACITY = 0.5
 _SHARE_CORES = -3  # every thread may run on every core of a list
 # How often an idle thread yields before it sleeps. Where another program shares the cores, yielding
