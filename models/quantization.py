@@ -91,7 +91,8 @@ class Storage:
     def bits_per_weight(self) -> float:
         """Bits that one weight of a large matrix takes, its share of its group's scale included."""
         bits = 8 * np.dtype(self.dtype).itemsize / self.packing
-        return bits + 8 * np.dtype(self.scale_dtype).itemsize / GROUP_SIZE * self.is_integer
+        scale_bits = 8 * np.dtype(self.scale_dtype).itemsize
+        return bits + scale_bits / GROUP_SIZE if self.is_integer else bits
 
     def elements(self, width: int) -> int:
         """Stored elements along an axis of `width` weights."""

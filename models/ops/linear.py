@@ -12,7 +12,7 @@ from mvlm.models.ops.definition import define, row_count
 from mvlm.models.ops.rows import IDENTITY, RowFunction, apply_rows, as_rows, quantize_rows
 from mvlm.models.ops.stored import attributes, stored_placeholders, stored_value
 from mvlm.models.panels import FEATURES, PanelLayout, panel_count, panel_layout
-from mvlm.models.quantization import GROUP_SIZE, Scheme, Storage, sharing_groups
+from mvlm.models.quantization import GROUP_SIZE, Scheme, Storage
 
 
 def linear(
@@ -50,7 +50,8 @@ def linear(
         layout = panel_layout(scheme.weights)
         inputs = quantize_rows(as_rows(x), before, scheme.activations, layout.zero, scheme.sharing)
         rows, width = inputs[0].shape
-        function = _panel_linear(rows, width, features, layout, scheme.sharing, addends)
+        shares = int(inputs[1].shape[1])
+        function = _panel_linear(rows, width, features, layout, shares, addends)
     arguments = [*inputs, *weight]
     if bias is not None:
         arguments.append(bias)
@@ -106,13 +107,13 @@ def _panel_linear(
     width: int,
     features: int,
     layout: PanelLayout,
-    sharing: int,
+    shares: int,
     addends: _Addends,
 ) -> tirx.PrimFunc:
     m, groups = row_count(rows), width // GROUP_SIZE
-    sharing = sharing_groups(groups, sharing)
+    sharing = groups // shares
     x = te.placeholder((m, width), layout.activations, name="x")
-    x_scales = te.placeholder((m, groups // sharing), "float32", name="x_scales")
+    x_scales = te.placeholder((m, shares), "float32", name="x_scales")
     offsets = te.placeholder((m, groups), "int32", name="offsets")
     arrays = [
         te.placeholder(shape, dtype, name=name.removeprefix("q_"))
