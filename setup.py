@@ -6,7 +6,16 @@ name in the repository is its name in an import.
 
 from setuptools import find_packages, setup
 
-FOLDERS = ("bench", "cli", "compile", "models", "runtime", "schedules", "training")
+FOLDERS = (
+    "bench",
+    "cli",
+    "compile",
+    "distribution",
+    "models",
+    "runtime",
+    "schedules",
+    "training",
+)
 
 packages = [
     name
@@ -21,5 +30,7 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in packages},
         "mvlm.models": ["py.typed", "bundled/*", "bundled/*/*"],
+        "mvlm.compile.targets": ["boards/*.toml"],
+        "mvlm.distribution.bundle": ["launchers/*"],
     },
 )

@@ -18,18 +18,21 @@ from tvm import tirx
 from tvm.relax.frontend import nn
 from tvm.target import Target
 
-from mvlm.bench import snapdragon
+from mvlm.bench import reckoning
 from mvlm.bench.assembly import Instruction, innermost_loop
 from mvlm.bench.document import write_table
+from mvlm.compile.compile_target import tvm_options
 from mvlm.compile.pipeline import tensor_functions
-from mvlm.compile.targets import SNAPDRAGON_888_CORES
+from mvlm.compile.targets import TargetDescription, choose_platform, known_targets
 from mvlm.models import ops
 from mvlm.models.panels import FEATURES, panel_layout
 from mvlm.models.quantization import GROUP_SIZE, SCHEMES
+from mvlm.runtime.machine import read_machine
 from mvlm.schedules import find_kernels
 from mvlm.schedules.cpu.instructions import find_instructions
 
 DOCUMENT = Path("docs/arm.md")
+KRYO = known_targets()["snapdragon-888-cpu"]
 
 # Of MobileLLaMA-1.4B's projections; the loop is the same for every size.
 _WIDTH = _FEATURES = 2048
@@ -53,8 +56,13 @@ class Processor:
     mnemonic: str
 
 
+def _options(target: TargetDescription) -> Mapping[str, Any]:
+    machine = read_machine()
+    return tvm_options(target, choose_platform(target, None, machine), machine)
+
+
 PROCESSORS = (
-    Processor(SNAPDRAGON_888_CORES, "sdot"),
+    Processor(_options(KRYO), "sdot"),
     Processor(
         {
             "kind": "llvm",
@@ -113,10 +121,10 @@ class Loop:
         return sum(each.stores or each.is_on_stack for each in self.body)
 
     @property
-    def work(self) -> snapdragon.Work:
+    def work(self) -> reckoning.Work:
         """What a core has to do for an iteration."""
         pairs = sum(each.loads and each.mnemonic == "ldp" for each in self.body)
-        return snapdragon.Work(
+        return reckoning.Work(
             instructions=len(self.body),
             vector=sum(each.is_vector for each in self.body),
             loads=self.loads + pairs,
@@ -127,10 +135,9 @@ class Loop:
 def compile_loop(processor: Processor) -> Loop:
     """Compile the kernel that decodes a token, and read its loop."""
     target = Target(dict(processor.target))
+    kernel = decode_kernel(target, _WIDTH, _FEATURES)
     with target:
-        kernel = find_kernels("cpu").replace(_definition())
         instructions = find_instructions(target)
-    assert kernel is not None
     module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")})
     assembly = tvm.compile(module, target=target).mod.inspect_source("asm")
     body = innermost_loop(assembly, processor.mnemonic)
@@ -154,22 +161,33 @@ def table(loops: Sequence[Loop]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def decode_kernel(target: Target, width: int, features: int) -> tirx.PrimFunc:
+    """Return the kernel that multiplies one row with 4-bit weights."""
+    with target:
+        kernel = find_kernels("cpu").replace(_definition(width, features))
+    assert kernel is not None
+    return kernel
+
+
 class _Layer(nn.Module):
+    def __init__(self, features: int) -> None:
+        self.features = features
+
     def forward(
         self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, q_row_scale: nn.Tensor
     ) -> nn.Tensor:
-        return ops.linear(x, (q_weight, q_scale, q_row_scale), _FEATURES, _SCHEME)
+        return ops.linear(x, (q_weight, q_scale, q_row_scale), self.features, _SCHEME)
 
 
-def _definition() -> tirx.PrimFunc:
+def _definition(width: int, features: int) -> tirx.PrimFunc:
     """Return one linear layer of one row, 4-bit weights and 8-bit activations, as defined."""
-    arrays = panel_layout(_SCHEME.weights).arrays(_WIDTH, _FEATURES)
+    arrays = panel_layout(_SCHEME.weights).arrays(width, features)
     arguments = {
-        "x": nn.spec.Tensor([1, 1, _WIDTH], "float32"),
+        "x": nn.spec.Tensor([1, 1, width], "float32"),
         **{name: nn.spec.Tensor(list(shape), dtype) for name, (shape, dtype) in arrays.items()},
         "$": {"param_mode": "none", "effect_mode": "none"},
     }
-    module, _ = _Layer().export_tvm(spec={"forward": arguments})
+    module, _ = _Layer(features).export_tvm(spec={"forward": arguments})
     return next(
         function
         for _, function in tensor_functions(module)
@@ -183,7 +201,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT}")
     options = parser.parse_args()
     loops = [compile_loop(processor) for processor in PROCESSORS]
-    tables = {"instructions": table(loops), "reckoned": snapdragon.table(loops[0].work)}
+    tables = {"instructions": table(loops), "reckoned": reckoning.table(KRYO, loops[0].work)}
     for name, text in tables.items():
         print(text)
         if options.write:

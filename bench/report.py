@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.bench.bandwidth import METHOD
+from mvlm.bench.device_state import load_average
 from mvlm.bench.measure import Plan
 from mvlm.runtime.artifact import Manifest
 from mvlm.runtime.artifact.weights import WeightsIndex, read_weights_index
@@ -116,7 +116,7 @@ def make_report(
             "model": manifest.model.get("name"),
             "quantization": dict(manifest.quantization),
         },
-        machine=machine | {"load_after": list(os.getloadavg())},
+        machine=machine | {"load_after": load_average()},
         versions=versions() | {"tvm": manifest.abi.tvm},
     )
 
@@ -149,7 +149,7 @@ def machine_facts() -> dict[str, Any]:
         "memory_bytes": machine.memory_bytes,
         "governor": governor.read_text().strip() if governor.is_file() else None,
         "kernel": platform.release(),
-        "load_before": list(os.getloadavg()),
+        "load_before": load_average(),
     }
 
 

@@ -14,7 +14,19 @@ from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.terminal import prepare_streams, version_callback
 
 # Each has the module of its name; in the order of a newcomer's way through them.
-VERBS = ("demo", "compile", "chat", "targets", "inspect", "verify", "bench", "convert", "synth")
+VERBS = (
+    "demo",
+    "compile",
+    "chat",
+    "targets",
+    "inspect",
+    "verify",
+    "bench",
+    "package",
+    "device-check",
+    "convert",
+    "synth",
+)
 
 # Help does not depend on the terminal, so that docs/commands.md can hold it.
 HELP_WIDTH = 80
@@ -29,7 +41,7 @@ def build_app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_mvlm)
     for name in VERBS:
-        verb = import_module(f"mvlm.cli.{name}")
+        verb = import_module(f"mvlm.cli.{name.replace('-', '_')}")
         examples = "\n  ".join(verb.EXAMPLES)
         app.command(name, epilog=f"\b\nExamples:\n  {examples}")(verb.command)
     return app

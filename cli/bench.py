@@ -15,7 +15,7 @@ from mvlm.cli.shared.compare import Request, compare
 from mvlm.cli.shared.options import (
     Debug,
     Json,
-    Place,
+    OptionalPlace,
     Quantization,
     Threads,
     VisionTower,
@@ -23,6 +23,7 @@ from mvlm.cli.shared.options import (
 )
 from mvlm.cli.shared.progress import progress_bars, waiting
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
+from mvlm.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from mvlm.bench.report import Report, Spread
@@ -35,6 +36,7 @@ EXAMPLES = (
     "mvlm bench mobilevlm-host --profile",
     "mvlm bench MobileVLM-V2-1.7B --peer llama.cpp --peer torch --write docs",
     "mvlm bench MobileVLM-V2-1.7B --peer llama.cpp --scenario decode --runs 3",
+    "mvlm bench --from-report report.json",
 )
 
 _KERNELS_SHOWN = 12
@@ -52,7 +54,7 @@ _COMPARED = {"scenario": "--scenario", "write": "--write"}
 
 def command(
     context: typer.Context,
-    place: Place,
+    place: OptionalPlace = None,
     threads: Threads = None,
     runs: Annotated[int, typer.Option(metavar="N", help="Runs that count.")] = 5,
     prompt_tokens: Annotated[
@@ -89,6 +91,14 @@ def command(
             metavar="DIR", help="With --peer: write speed.md and speed.svg into this folder."
         ),
     ] = None,
+    from_report: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Measure nothing: make a table of what `mvlm device-check` wrote; once for each "
+            "report.",
+        ),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -102,6 +112,11 @@ def command(
     all scenarios with all tools take an hour. Where other processes took part of the machine, the
     numbers are printed, nothing is judged, and the exit code is 1; also where a tool failed.
     """
+    if from_report:
+        _show_reports(from_report, place)
+        return
+    if place is None:
+        raise UsageError("no artifact or model is named", fix="`mvlm bench --help` has examples.")
     if peer:
         _refuse(context, _ALONE, "is not for a comparison with --peer")
         compare(
@@ -142,10 +157,17 @@ def command(
         _show_profile(function, kernels_of)
 
 
+def _show_reports(paths: Sequence[Path], place: Path | None) -> None:
+    """Print the reports of devices as a table."""
+    from mvlm.bench.device_report import read_device_report, table
+
+    if place is not None:
+        raise UsageError("--from-report measures nothing", found=str(place), fix="Leave it out.")
+    show(table([read_device_report(path) for path in paths]), end="")
+
+
 def _refuse(context: typer.Context, options: Mapping[str, str], reason: str) -> None:
     """Raise UsageError for the first of the options that the user gave."""
-    from mvlm.runtime.errors import UsageError
-
     for parameter, option in options.items():
         source = context.get_parameter_source(parameter)
         if source is not None and source.name == "COMMANDLINE":
@@ -168,7 +190,10 @@ def _pixels(model: Model, image: Path | None) -> FloatArray | None:
 
 def _show(report: Report) -> None:
     machine = report.machine
-    loads = f"{machine['load_before'][0]:.1f} before, {machine['load_after'][0]:.1f} after"
+    loads = ", ".join(
+        f"{load[0]:.1f} {when}" if (load := machine[f"load_{when}"]) else f"not told {when}"
+        for when in ("before", "after")
+    )
     bandwidth = f"{report.read_bandwidth_bytes_s / 1e9:.1f} GB/s read by {report.threads} threads"
     share = f"{readable_bytes(report.weight_bytes_per_token)} of weights a token"
     show_table(

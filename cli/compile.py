@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "mvlm compile MobileVLM-1.7B",
     "mvlm compile MobileVLM-1.7B --target host --quant q0f16 -o mobilevlm-host",
+    "mvlm compile MobileVLM-1.7B --target snapdragon-888-cpu -o mobilevlm-kryo",
     "mvlm compile MobileVLM-1.7B --lora flowers --lora birds -o artifacts",
 )
 
@@ -26,8 +27,17 @@ EXAMPLES = (
 def command(
     model: Checkpoint,
     target: Annotated[
-        str, typer.Option(metavar="NAME", help="The device, as `mvlm targets` names it.")
+        str,
+        typer.Option(
+            metavar="NAME|FILE", help="The device, as `mvlm targets` names it, or its description."
+        ),
     ] = "host",
+    platform: Annotated[
+        str | None,
+        typer.Option(
+            metavar="linux|android", help="The system that the device runs; default: its usual one."
+        ),
+    ] = None,
     quantization: Quantization = None,
     vision_quantization: Annotated[
         str | None,
@@ -146,6 +156,7 @@ def command(
         plan_job(
             model,
             target=target,
+            platform=platform,
             quantization=schemes,
             vision_tower=vision_tower,
             adapter=adapter,
@@ -198,7 +209,8 @@ def _compile(
         "artifact": str(artifact),
         "digest": manifest.digest,
         "bytes": sum(entry.size for entry in manifest.files),
-        "target": job.target,
+        "target": job.target.name,
+        "platform": job.platform,
         "quantization": dict(manifest.quantization),
         "published_as": manifest.model["published_as"],
         "seconds": round(time.perf_counter() - begin, 3),

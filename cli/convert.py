@@ -49,8 +49,8 @@ def command(
     tower and projector for any ONNX runtime. What each of them computes otherwise than MobileVLM
     is in docs/interchange.md.
     """
-    from mvlm.compile.staging import staged_folder
     from mvlm.models.interchange import Conversion, convert
+    from mvlm.runtime.artifact.staging import staged_folder
 
     conversion = Conversion(to, kind)
     with progress_bars(in_bytes=("weights",)) as progress, staged_folder(output, None) as folder:

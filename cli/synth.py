@@ -50,9 +50,9 @@ def command(
     For trying sizes and speeds where the weights cannot be had: tensor names, shards, dtypes and
     documents are those of the release, the 32,000 pieces of the tokenizer are invented.
     """
-    from mvlm.compile.staging import staged_folder
     from mvlm.models.family import CLIP_NAME, CLIP_REPOSITORY, find_member
     from mvlm.models.release import write_synthetic, write_synthetic_clip
+    from mvlm.runtime.artifact.staging import staged_folder
     from mvlm.runtime.errors import UsageError
 
     is_clip = name in (CLIP_NAME, CLIP_REPOSITORY)

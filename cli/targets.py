@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,95 +12,158 @@ from mvlm.cli.shared.progress import waiting
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
 
 if TYPE_CHECKING:
+    from mvlm.compile.compile_target import Requirement
     from mvlm.compile.targets import TargetDescription
+    from mvlm.compile.targets.detect import Match
+    from mvlm.runtime.errors import TargetError
     from mvlm.runtime.machine import Machine
 
-EXAMPLES = ("mvlm targets", "mvlm targets --detect --json")
+EXAMPLES = (
+    "mvlm targets",
+    "mvlm targets my-board.toml",
+    "mvlm targets --detect --json",
+    "mvlm targets --example > my-board.toml",
+)
 
 
 def command(
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME|FILE", help="One device alone; default: all of ours."),
+    ] = None,
     detect: Annotated[
         bool, typer.Option("--detect", help="Say what this machine is as well.")
+    ] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a description to write one's own after.")
     ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List the devices, and what is missing to build for them.
 
-    For each, what the build machine uses: the CPU features, the linker; or the command that brings
-    what it lacks.
+    For each and each system that it runs: what compiling for it takes on this machine, what is
+    there of it, and the command that brings what is not.
     """
+    from mvlm.compile.targets import find_description, known_targets
+    from mvlm.compile.targets.catalogue import board_file
+    from mvlm.compile.targets.detect import recognise_machine
     from mvlm.runtime.machine import read_machine
 
-    with waiting("asking the compiler"):
-        from mvlm.compile.targets import TARGETS
-
-        entries = [_describe(target) for target in TARGETS.values()]
-    machine = read_machine() if detect else None
+    if example:
+        show(board_file("snapdragon-888-cpu").read_text(encoding="utf-8"), end="")
+        return
+    chosen = [find_description(target)] if target else list(known_targets().values())
+    machine = read_machine()
+    with waiting("looking for toolchains"):
+        entries = [_describe(each, machine) for each in chosen]
+    matches = recognise_machine(machine, chosen) if detect else []
     if json:
         document: dict[str, Any] = {"targets": entries}
-        show_json(document | ({"machine": _machine_json(machine)} if machine else {}))
+        if detect:
+            document["machine"] = _machine_json(machine, matches)
+        show_json(document)
         return
-    if machine:
-        _show_machine(machine)
+    if detect:
+        _show_machine(machine, matches)
     for entry in entries:
         _show_target(entry)
 
 
-def _describe(target: TargetDescription) -> dict[str, Any]:
-    from mvlm.runtime.errors import TargetError
+def _describe(target: TargetDescription, machine: Machine) -> dict[str, Any]:
+    from dataclasses import asdict
 
-    entry: dict[str, Any] = {"name": target.name, "summary": target.summary}
-    try:
-        ready = target.prepare()
-    except TargetError as error:
-        missing = {"problem": error.problem, "expected": error.expected, "found": error.found}
-        missing = {key: None if value is None else str(value) for key, value in missing.items()}
-        return entry | {"ready": False, "missing": missing | {"fix": error.fix}}
-    return entry | {
-        "ready": True,
-        "architecture": ready.architecture,
-        "features": list(ready.features),
-        "linker": ready.linker.description,
-        "tvm": dict(ready.options),
+    native = target.cpu.is_native
+    platforms = (machine.platform,) if native else target.needs.platforms
+    if find_spec("mvlm.compile.compile_target") is None:
+        platforms = ()  # a device's bundle: nothing is compiled there
+    builds = [_describe_build(target, platform, machine) for platform in platforms]
+    return {
+        "name": target.name,
+        "summary": target.summary,
+        "architecture": machine.architecture if native else target.cpu.architecture,
+        "features": sorted(machine.features if native else target.cpu.features),
+        "ready": any(build["ready"] for build in builds),
+        "builds": builds,
+        "description": asdict(target),
     }
+
+
+def _describe_build(target: TargetDescription, platform: str, machine: Machine) -> dict[str, Any]:
+    from mvlm.compile.compile_target import requirements
+
+    found = requirements(target, platform, machine)
+    return {
+        "platform": platform,
+        "ready": all(each.missing is None for each in found),
+        "requirements": [_requirement_json(each) for each in found],
+    }
+
+
+def _requirement_json(requirement: Requirement) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": requirement.name, "found": requirement.found}
+    return entry | {"missing": requirement.missing and _problem_json(requirement.missing)}
+
+
+def _problem_json(error: TargetError) -> dict[str, str | None]:
+    values = {"expected": error.expected, "found": error.found}
+    shown = {key: None if value is None else str(value) for key, value in values.items()}
+    return {"problem": error.problem, **shown, "fix": error.fix}
 
 
 def _show_target(entry: dict[str, Any]) -> None:
     show(f"{entry['name']}: {entry['summary']}")
-    if entry["ready"]:
-        cpu = entry["tvm"].get("mcpu", "generic")
-        rows = [
-            ("status", "ready"),
-            ("code", f"{entry['architecture']}, tuned for {cpu}"),
-            ("features", " ".join(entry["features"])),
-            ("linker", entry["linker"]),
-        ]
-    else:
-        missing = entry["missing"]
-        rows = [("status", f"missing: {missing['problem']}")]
-        rows += [(key, missing[key]) for key in ("expected", "found", "fix") if missing[key]]
+    needs = entry["description"]["needs"]
+    rows = [("code", f"{entry['architecture']} {' '.join(entry['features'])}")]
+    if needs["driver"]:
+        rows.append(("device needs", needs["driver"]))
+    for build in entry["builds"]:
+        rows.append((build["platform"], "ready" if build["ready"] else "something is missing"))
+        for each in build["requirements"]:
+            missing = each["missing"]
+            if missing is None:
+                rows.append((f"  {each['name']}", each["found"]))
+            else:
+                rows.append((f"  {each['name']}", f"missing: {missing['problem']}"))
+                rows += [("", missing["fix"])] if missing["fix"] else []
     show_table([(f"  {name}", value) for name, value in rows])
 
 
-def _show_machine(machine: Machine) -> None:
+def _show_machine(machine: Machine, matches: list[Match]) -> None:
     show("this machine")
-    rows = [
+    rows = [("target", _named(match)) for match in matches] or [("target", "host")]
+    rows += [
         ("CPU", machine.cpu),
         ("architecture", machine.architecture),
         ("features", " ".join(sorted(machine.features))),
         ("cores", str(machine.cores)),
         ("memory", readable_bytes(machine.memory_bytes)),
+        ("system", f"{machine.platform}, {machine.libc or 'another C library'}"),
+        ("pages", readable_bytes(machine.page_bytes)),
     ]
     show_table([(f"  {name}", value) for name, value in rows])
     show("")
 
 
-def _machine_json(machine: Machine) -> dict[str, Any]:
+def _named(match: Match) -> str:
+    likely = "" if match.is_certain else "; other chips have the same ones"
+    return f"{match.target.name}, by {match.by}{likely}"
+
+
+def _machine_json(machine: Machine, matches: list[Match]) -> dict[str, Any]:
     return {
+        "targets": [
+            {"name": match.target.name, "by": match.by, "certain": match.is_certain}
+            for match in matches
+        ],
         "cpu": machine.cpu,
         "architecture": machine.architecture,
         "features": sorted(machine.features),
         "cores": machine.cores,
         "memory_bytes": machine.memory_bytes,
+        "platform": machine.platform,
+        "libc": machine.libc,
+        "page_bytes": machine.page_bytes,
+        "core_parts": sorted(machine.core_parts),
+        "names": list(machine.names),
     }

@@ -16,13 +16,13 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from mvlm.compile.compile_target import CompileTarget, prepare_target
 from mvlm.compile.job import CompileJob
-from mvlm.compile.memory import check_memory
+from mvlm.compile.memory import check_memory, working_bytes
 from mvlm.compile.pipeline import lower
 from mvlm.compile.provenance import package_versions, source_digest
 from mvlm.compile.sharing import share_files
-from mvlm.compile.staging import staged_folder
-from mvlm.compile.targets import CompileTarget, find_target
+from mvlm.compile.toolchain.elf import library_needs, version_key
 from mvlm.compile.weights import source_bytes, write_weights
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
 from mvlm.models.family import recognise
@@ -35,9 +35,11 @@ from mvlm.runtime.artifact.manifest import (
     AbiEntry,
     FileEntry,
     Manifest,
+    NeedsEntry,
     TargetEntry,
     read_manifest,
 )
+from mvlm.runtime.artifact.staging import staged_folder
 from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file
 from mvlm.runtime.errors import TargetError, TokenizerError
 from mvlm.runtime.machine import read_machine
@@ -85,7 +87,7 @@ def compile_job(
     donors = [(place, read_manifest(place)) for place in share]
     # A Ctrl-C within one of our passes goes through TVM, which keeps the types that it knows.
     tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
-    target = find_target(job.target).prepare()
+    target = prepare_target(job.target, job.platform)
     checkpoint = open_checkpoint(job.checkpoint, job.vision_tower, job.adapter)
     onnx = None if job.vision_onnx is None else import_vision(job.vision_onnx, job.config)
     model = MobileVLM(job.config, job.quantization, onnx)
@@ -96,12 +98,13 @@ def compile_job(
     with staged_folder(output) as folder:
         for path in layout.REQUIRED_FILES:
             (folder / path).parent.mkdir(exist_ok=True)
-        parameters = _write_library(model, job, target, folder, dump, progress)
+        parameters, working = _write_library(model, job, target, folder, dump, progress)
         _write_weights(model, parameters, checkpoint, job, folder, progress)
         shutil.copyfile(job.tokenizer, folder / layout.TOKENIZER)
         _write_json(folder / layout.CHAT, _settings(job, model).to_json())
         progress("manifest", 0, 1)
-        manifest = _manifest(job, target, _file_entries(folder))
+        needs = _needs(job, folder, working)
+        manifest = _manifest(job, target, needs, _file_entries(folder))
         share_files(folder, manifest.files, donors)
         (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
         progress("manifest", 1, 1)
@@ -115,8 +118,8 @@ def _write_library(
     folder: Path,
     dump: Path | None,
     progress: Progress,
-) -> list[tuple[str, Any]]:
-    """Generate, link and copy what the functions need; return the parameters they take."""
+) -> tuple[list[tuple[str, Any]], int]:
+    """Generate and link the functions; return the parameters they take, and working memory."""
     steps = ["graph", "kernels", "fuse", "schedule", "lower", "code", "link"]
 
     def entered(step: str) -> None:
@@ -140,9 +143,9 @@ def _write_library(
         executable.export_library(
             os.fspath(folder / layout.MODEL_LIBRARY), fcompile=link, workspace_dir=workspace
         )
-    shutil.copyfile(_runtime_library(), folder / layout.RUNTIME_LIBRARY)
+    (folder / layout.RUNTIME_LIBRARY).write_bytes(target.runtime_library)
     progress("compile: link", len(steps), len(steps))
-    return parameters
+    return parameters, working_bytes(lowered.module)
 
 
 def _require_room(folder: Path) -> None:
@@ -196,14 +199,39 @@ def _settings(job: CompileJob, model: MobileVLM) -> ChatSettings:
     )
 
 
-def _manifest(job: CompileJob, target: CompileTarget, files: tuple[FileEntry, ...]) -> Manifest:
+def _needs(job: CompileJob, folder: Path, working: int) -> NeedsEntry:
+    """Read off the libraries what they need, and add up what the model does."""
+    paths = (layout.MODEL_LIBRARY, layout.RUNTIME_LIBRARY)
+    libraries = [library_needs(folder / path) for path in paths]
+    weights = sum(path.stat().st_size for path in (folder / layout.WEIGHTS).glob("*.bin"))
+    if job.platform == "android":
+        libc = str(job.target.needs.android_api)
+    else:
+        found = [library.glibc for library in libraries if library.glibc]
+        libc = max(found, key=version_key, default=job.target.needs.glibc)
+    return NeedsEntry(
+        platform=job.platform,
+        libc=libc,
+        page_bytes=min(library.page_bytes for library in libraries),
+        memory_bytes=weights + working,
+    )
+
+
+def _manifest(
+    job: CompileJob, target: CompileTarget, needs: NeedsEntry, files: tuple[FileEntry, ...]
+) -> Manifest:
     versions = package_versions()
     runtime = next(entry.sha256 for entry in files if entry.path == layout.RUNTIME_LIBRARY)
     return Manifest(
         model=_model_entry(job),
         quantization=job.quantization.names(),
         target=TargetEntry(
-            target.name, target.architecture, target.features, "cpu", dict(target.options)
+            name=target.name,
+            architecture=target.architecture,
+            features=target.features,
+            device="cpu",
+            tvm=dict(target.options),
+            needs=needs,
         ),
         abi=AbiEntry(versions["apache-tvm"], versions["apache-tvm-ffi"], runtime),
         files=files,
@@ -276,10 +304,6 @@ def _check_tokenizer(job: CompileJob) -> None:
             found=pieces,
             fix="Take the tokenizer from the place where the weights come from.",
         )
-
-
-def _runtime_library() -> Path:
-    return Path(tvm.__file__).parent / "lib" / "libtvm_runtime.so"
 
 
 def _check_tvm() -> None:

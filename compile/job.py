@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mvlm.compile.provenance import files_digest, package_versions, source_digest
+from mvlm.compile.targets import TargetDescription, choose_platform, find_description
 from mvlm.models.checkpoint import open_checkpoint
 from mvlm.models.config import MobileVLMConfig, read_config
 from mvlm.models.interchange.onnx_graph import onnx_files
@@ -32,7 +33,8 @@ class CompileJob:
         adapter: The folder of a LoRA adapter that is merged into the weights.
         vision_onnx: A file whose graph takes the place of tower, projector or both.
         config: What the checkpoint says of itself.
-        target: The target's name.
+        target: The device.
+        platform: The system that it runs.
         quantization: How the parts' matrices are stored.
         context: Positions of the KV cache at the most.
         prefill_chunk: Positions that one call of prefill takes at the most.
@@ -44,7 +46,8 @@ class CompileJob:
     adapter: Path | None
     vision_onnx: Path | None
     config: MobileVLMConfig
-    target: str
+    target: TargetDescription
+    platform: str
     quantization: Quantization
     context: int
     prefill_chunk: int
@@ -82,14 +85,15 @@ class CompileJob:
     def key(self) -> str:
         """The sha256 of everything that goes into the artifact.
 
-        Equal keys mean equal artifacts: the weights, the configuration, the schemes, the machine,
+        Equal keys mean equal artifacts: the weights, the configuration, the schemes, the device,
         our own source and the versions of what generates the code are in it.
         """
         machine = read_machine()
+        native = [machine.architecture, machine.cpu, *sorted(machine.features)]
         parts = {
             "checkpoint": self.checkpoint_digest(),
             "job": asdict(self) | {"checkpoint": self.name, **dict.fromkeys(_PLACES)},
-            "machine": [machine.architecture, machine.cpu, *sorted(machine.features)],
+            "machine": native if self.target.cpu.is_native else [],
             "source": source_digest(),
             "versions": package_versions(),
         }
@@ -99,7 +103,8 @@ class CompileJob:
 def plan_job(
     checkpoint: Path,
     *,
-    target: str = "host",
+    target: str | TargetDescription = "host",
+    platform: str | None = None,
     quantization: str | Quantization = DEFAULT_SCHEME,
     vision_tower: Path | None = None,
     adapter: Path | None = None,
@@ -112,7 +117,8 @@ def plan_job(
 
     Args:
         checkpoint: The checkpoint's folder.
-        target: The target's name.
+        target: The device: its description, or its name or file.
+        platform: The system that it runs; the usual one if None.
         quantization: How the parts' matrices are stored, or the name of the decoder's scheme.
         vision_tower: The folder of a V1's CLIP, where it would not be found.
         adapter: The folder of a LoRA adapter to merge.
@@ -124,7 +130,9 @@ def plan_job(
     Raises:
         UsageError: A name or a number is out of range.
         ConfigError: The checkpoint's configuration is not usable.
+        TargetError: The target's file does not describe a device.
     """
+    device = find_description(target) if isinstance(target, str) else target
     schemes = plan_quantization(quantization) if isinstance(quantization, str) else quantization
     config = read_config(checkpoint, vision_tower)
     longest = min(config.language.max_position_embeddings, MAX_CONTEXT)
@@ -142,7 +150,8 @@ def plan_job(
         adapter=adapter,
         vision_onnx=vision_onnx,
         config=config,
-        target=target,
+        target=device,
+        platform=choose_platform(device, platform, read_machine()).name,
         quantization=schemes,
         context=positions,
         prefill_chunk=min(prefill_chunk, positions),

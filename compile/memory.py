@@ -1,4 +1,4 @@
-"""How much memory a job needs, asked for before anything is written.
+"""Memory: what a job needs, asked for before anything is written, and what its result will.
 
 Without it the system would kill the compiler halfway, or put the machine to swapping.
 """
@@ -6,8 +6,11 @@ Without it the system would kill the compiler halfway, or put the machine to swa
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import tvm
+from tvm import relax
 
 from mvlm.models.checkpoint import Checkpoint
 from mvlm.models.layers import PackedLayer, packed_layers
@@ -19,6 +22,8 @@ from mvlm.runtime.machine import available_memory_bytes
 _PROGRAM_BYTES = 640 << 20
 # Of a layer at once: what is read and what is joined of it, what is packed and what is written.
 _COPIES = 2
+
+_ALLOCATE = tvm.ir.Op.get("relax.vm.alloc_storage")
 
 
 def needed_bytes(model: MobileVLM, checkpoint: Checkpoint) -> int:
@@ -51,3 +56,25 @@ def check_memory(model: MobileVLM, checkpoint: Checkpoint) -> None:
             fix="Close other programs, or compile it on a larger machine: the artifact runs here "
             "all the same.",
         )
+
+
+def working_bytes(module: tvm.IRModule) -> int:
+    """Return the working memory that the largest function of a lowered module plans.
+
+    What is sized while it runs is left out: embeddings of a text.
+    """
+    functions = [f for _, f in module.functions_items() if isinstance(f, relax.Function)]
+    return max(map(_planned_bytes, functions), default=0)
+
+
+def _planned_bytes(function: relax.Function) -> int:
+    total = 0
+
+    def visit(expression: Any) -> None:
+        nonlocal total
+        if isinstance(expression, relax.Call) and expression.op == _ALLOCATE:
+            size = expression.args[0]
+            total += int(size.values[0]) if isinstance(size, relax.ShapeExpr) else 0
+
+    relax.analysis.post_order_visit(function.body, visit)
+    return total

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from mvlm.runtime.aligned import aligned
 from mvlm.runtime.artifact import Manifest, map_weights, open_artifact
+from mvlm.runtime.artifact.verify import check_memory
 from mvlm.runtime.errors import PromptError, UsageError
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.kv_cache import KVCache
 from mvlm.runtime.loader import Functions, load_functions
-from mvlm.runtime.machine import read_machine
+from mvlm.runtime.machine import available_memory_bytes, read_machine
 from mvlm.runtime.profile import Profile
 from mvlm.runtime.settings import ChatSettings, read_settings
 from mvlm.runtime.threads import fast_cores
@@ -38,6 +39,7 @@ class Model:
         machine = read_machine()
         self.folder = folder
         self.manifest: Manifest = open_artifact(folder, machine)
+        check_memory(self.manifest, available_memory_bytes())
         self.settings: ChatSettings = read_settings(folder)
         self.threads = len(fast_cores()) if threads is None else threads
         self._functions: Functions = load_functions(folder, self.threads)

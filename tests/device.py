@@ -11,10 +11,19 @@ import numpy.typing as npt
 import tvm
 from tvm import relax
 
-from mvlm.compile.targets import host_target
+from mvlm.compile.compile_target import tvm_options
+from mvlm.compile.targets import choose_platform, known_targets
+from mvlm.runtime.machine import read_machine
 from mvlm.schedules.cpu.features import cpu_features
 
 Array = npt.NDArray[Any]
+
+
+def described(name: str) -> tvm.target.Target:
+    """Return the TVM target of one of our descriptions, on its usual system."""
+    target, machine = known_targets()[name], read_machine()
+    platform = choose_platform(target, None, machine)
+    return tvm.target.Target(tvm_options(target, platform, machine))
 
 
 class Device(Protocol):
@@ -36,7 +45,7 @@ class Host:
 
     @functools.cached_property
     def target(self) -> tvm.target.Target:
-        return host_target().tvm
+        return described("host")
 
     def function(self, executable: Any) -> Callable[..., None]:
         found: Callable[..., None] = executable["main"]

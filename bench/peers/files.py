@@ -10,11 +10,11 @@ from pathlib import Path
 from mvlm.bench.peers.catalogue import Peer
 from mvlm.bench.peers.child import Child
 from mvlm.bench.peers.contest import Contender
-from mvlm.compile.cache import cache_folder
+from mvlm.compile.cache_folder import cache_folder
 from mvlm.compile.job import CompileJob
 from mvlm.compile.provenance import files_digest
-from mvlm.compile.staging import staged_folder
 from mvlm.models import interchange
+from mvlm.runtime.artifact.staging import staged_folder
 
 # Writing and quantizing some gigabytes.
 _TIMEOUT_SECONDS = 3600.0

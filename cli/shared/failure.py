@@ -18,7 +18,9 @@ _INTERRUPTED = 130  # as a shell counts a process that SIGINT ended
 _READER_GONE = 141  # the same for SIGPIPE
 
 # What the extra `compile` brings; a device needs none of it.
-_COMPILER_MODULES = {"tvm", "safetensors", "ml_dtypes", "apache-tvm"}
+_COMPILER_MODULES = {"tvm", "safetensors", "ml_dtypes", "apache-tvm", "elftools"}
+# Packages of ours that a device's bundle leaves out.
+_COMPILER_PACKAGES = ("mvlm.compile", "mvlm.models", "mvlm.distribution")
 
 # Typer's public name for its class of usage errors is that of a subclass only.
 _TyperUsageError = typer.BadParameter.__mro__[1]
@@ -81,7 +83,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 
 def _is_of_compiler(error: ModuleNotFoundError) -> bool:
-    return (error.name or "").partition(".")[0] in _COMPILER_MODULES
+    name = error.name or ""
+    return name.partition(".")[0] in _COMPILER_MODULES or name.startswith(_COMPILER_PACKAGES)
 
 
 def _explain_usage(error: Any) -> tuple[str, int]:

@@ -47,15 +47,14 @@ Debug = Annotated[
 Artifact = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="An artifact's folder.", show_default=False)
 ]
-Place = Annotated[
-    Path,
-    typer.Argument(
-        metavar="ARTIFACT|MODEL",
-        help="An artifact's folder, or a checkpoint's: that one is compiled for this machine if "
-        "it has not been yet.",
-        show_default=False,
-    ),
-]
+_PLACE = typer.Argument(
+    metavar="ARTIFACT|MODEL",
+    help="An artifact's folder, or a checkpoint's: that one is compiled for this machine if it has "
+    "not been yet.",
+    show_default=False,
+)
+Place = Annotated[Path, _PLACE]
+OptionalPlace = Annotated[Path | None, _PLACE]
 Checkpoint = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A checkpoint's folder.", show_default=False)
 ]

@@ -26,9 +26,10 @@ from mvlm.runtime.artifact.layout import (
 )
 from mvlm.runtime.errors import ArtifactError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _PARTS = ("language", "embedding", "head", "vision", "cache")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"[0-9]{1,5}(\.[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,30 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class NeedsEntry:
+    """What a device must have, beside the CPU's features.
+
+    Attributes:
+        platform: The system: ``linux`` or ``android``.
+        libc: The oldest C library: glibc's version, on Android the API level.
+        page_bytes: The largest page of memory for which the libraries are linked.
+        memory_bytes: Weights and working memory; the KV cache comes on top.
+    """
+
+    platform: str
+    libc: str
+    page_bytes: int
+    memory_bytes: int
+
+    def __post_init__(self) -> None:
+        if not _VERSION.fullmatch(self.libc):
+            raise ValueError(f"libc {self.libc!r:.40} is no version")
+        for key in ("page_bytes", "memory_bytes"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} is negative")
+
+
+@dataclass(frozen=True)
 class TargetEntry:
     """What the code was compiled for.
 
@@ -60,6 +85,7 @@ class TargetEntry:
         features: The CPU features that the code uses, by /proc/cpuinfo's names.
         device: Where the kernels run, by DLPack's name: ``cpu``.
         tvm: The whole TVM target.
+        needs: What else the device must have.
     """
 
     name: str
@@ -67,6 +93,7 @@ class TargetEntry:
     features: tuple[str, ...]
     device: str
     tvm: Mapping[str, Any]
+    needs: NeedsEntry
 
 
 @dataclass(frozen=True)
@@ -201,6 +228,7 @@ def _canonical(values: Mapping[str, Any]) -> bytes:
 def _parse(document: Document) -> Manifest:
     target, abi = document.child("target"), document.child("abi")
     quantization = document.child("quantization")
+    needs = target.child("needs")
     return Manifest(
         model=document.get("model", dict),
         quantization={part: quantization.get(part, str) for part in _PARTS},
@@ -210,6 +238,12 @@ def _parse(document: Document) -> Manifest:
             features=target.list_of("features", str),
             device=target.get("device", str),
             tvm=target.get("tvm", dict),
+            needs=NeedsEntry(
+                platform=needs.get("platform", str),
+                libc=needs.get("libc", str),
+                page_bytes=needs.get("page_bytes", int),
+                memory_bytes=needs.get("memory_bytes", int),
+            ),
         ),
         abi=AbiEntry(**{key: abi.get(key, str) for key in ("tvm", "tvm_ffi", "libtvm_runtime")}),
         files=tuple(

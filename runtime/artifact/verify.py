@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mvlm.runtime.artifact.layout import MANIFEST
-from mvlm.runtime.artifact.manifest import FileEntry, Manifest, read_manifest
+from mvlm.runtime.artifact.manifest import FileEntry, Manifest, NeedsEntry, read_manifest
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine, read_machine
 
@@ -19,6 +19,9 @@ from mvlm.runtime.machine import Machine, read_machine
 TVM_VERSION = "0.27.0.post1"
 
 _AGAIN = "Fetch or compile the artifact again."
+_COMPILE_FOR_THIS = "Compile it here with `mvlm compile MODEL --target host`."
+# What a machine calls the C library of each system that code is compiled for.
+_LIBC_NAMES = {"linux": "glibc", "android": "api"}
 _BLOCK_BYTES = 1 << 20
 
 
@@ -36,19 +39,18 @@ def open_artifact(folder: Path, machine: Machine | None = None) -> Manifest:
 
 
 def check_machine(manifest: Manifest, machine: Machine) -> None:
-    """Refuse code for another architecture, or for CPU features that are not here.
+    """Refuse code for another architecture or system, or for what is not here.
 
     Raises:
         ArtifactError: Names both sides.
     """
     target = manifest.target
-    fix = "Compile it here with `mvlm compile MODEL --target host`."
     if target.architecture != machine.architecture:
         raise ArtifactError(
             "the artifact is for another architecture",
             expected=f"{machine.architecture} (this machine)",
             found=f"{target.architecture} (target {target.name})",
-            fix=fix,
+            fix=_COMPILE_FOR_THIS,
         )
     absent = sorted(set(target.features) - machine.features)
     if absent:
@@ -56,7 +58,61 @@ def check_machine(manifest: Manifest, machine: Machine) -> None:
             "the artifact needs CPU features that this machine lacks",
             expected=", ".join(absent),
             found=f"{machine.cpu} without {'it' if len(absent) == 1 else 'them'}",
-            fix=fix,
+            fix=_COMPILE_FOR_THIS,
+        )
+    _check_system(target.needs, machine)
+
+
+def _check_system(needs: NeedsEntry, machine: Machine) -> None:
+    if needs.platform != machine.platform:
+        raise ArtifactError(
+            "the artifact is for another system",
+            expected=f"{machine.platform} (this machine)",
+            found=needs.platform,
+            fix=f"Compile it with `--platform {machine.platform}`.",
+        )
+    name = _LIBC_NAMES.get(needs.platform, "")
+    kind, _, version = machine.libc.partition(" ")
+    if kind != name or _numbers(version) < _numbers(needs.libc):
+        raise ArtifactError(
+            "the system's C library is too old for the artifact, or another one",
+            expected=f"{name} {needs.libc} or newer",
+            found=machine.libc or "another C library",
+            fix="Update the system, or compile the artifact for an older one: a description of the "
+            "device (`mvlm targets --example`) says which in its table [needs].",
+        )
+    if needs.page_bytes < machine.page_bytes:
+        raise ArtifactError(
+            "the artifact is not linked for this machine's pages of memory",
+            expected=f"{machine.page_bytes} bytes a page",
+            found=f"{needs.page_bytes} at the most",
+            fix="Compile it again with a larger `page_bytes` in the device's description.",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return what versions are compared by; nothing if it is none."""
+    parts = version.split(".")
+    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
+
+
+def check_memory(manifest: Manifest, available: int | None) -> None:
+    """Refuse a model that would put the machine to swapping, or be killed.
+
+    Args:
+        manifest: The artifact's.
+        available: Bytes that this process may still take, or None where nothing says so.
+
+    Raises:
+        ArtifactError: Says how much is needed and how much is free.
+    """
+    needed = manifest.target.needs.memory_bytes
+    if available is not None and available < needed:
+        raise ArtifactError(
+            "there is too little memory for the model",
+            expected=f"{needed / 1e9:.2f} GB free for its weights and working memory",
+            found=f"{available / 1e9:.2f} GB",
+            fix="Close other programs, or compile a smaller model or fewer bits for this device.",
         )
 
 

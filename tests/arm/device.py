@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -14,30 +13,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tvm
 
-from mvlm.compile.targets import SNAPDRAGON_888_CORES
-from mvlm.compile.toolchain import Linker
+from mvlm.compile.targets import known_targets
+from mvlm.compile.targets.platforms import PLATFORMS
+from mvlm.compile.toolchain import find_linker, find_runtime_library
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY
 from tests.arm import worker
+from tests.arm.emulator import environment, fetched_toolchain
 from tests.arm.sysroot import FOLDER
-from tests.device import Array
+from tests.device import Array, described
 
-# The oldest of the cores that have what the Snapdragon 888's have. What it has not is an illegal
-# instruction here: a test that passes has used nothing newer.
-_CPU = "cortex-a76"
-_LIBRARIES = "root/lib/aarch64-linux-gnu:root/usr/lib/aarch64-linux-gnu"
-_LINKER = Linker(
-    (sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-gnu"), "zig cc for aarch64"
-)
+KRYO = known_targets()["snapdragon-888-cpu"]
 
 
 def link(executable: Any, folder: Path) -> None:
     """Make the device's shared library, in the place where an artifact has it."""
     (folder / MODEL_LIBRARY).parent.mkdir(parents=True)
+    linker = find_linker("aarch64", PLATFORMS["linux"], KRYO.needs)
 
     def linked(output: str, objects: list[str], **_: object) -> None:
-        _LINKER.link(Path(output), [Path(name) for name in objects])
+        linker.link(Path(output), [Path(name) for name in objects])
 
     executable.export_library(os.fspath(folder / MODEL_LIBRARY), fcompile=linked)
 
@@ -50,7 +45,7 @@ class ArmDevice:
         folder: Where libraries and arrays are passed.
     """
 
-    target = tvm.target.Target(dict(SNAPDRAGON_888_CORES))
+    target = described(KRYO.name)
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self._process, self._folder, self._numbers = process, folder, count()
@@ -104,25 +99,24 @@ class ArmDevice:
             pytest.fail(f"on the emulated device: {problem}")
 
 
+def runtime_library(folder: Path) -> Path:
+    """Write the device's runtime, and return its file."""
+    path = folder / "libtvm_runtime.so"
+    with fetched_toolchain():
+        path.write_bytes(find_runtime_library("aarch64", PLATFORMS["linux"]))
+    return path
+
+
 @contextmanager
 def emulated(folder: Path) -> Iterator[ArmDevice]:
     """Start the device, and end it."""
-    if not FOLDER.exists():
-        pytest.fail("no Armv8.2 device is set up: run `make test-arm`")
-    environment = {
-        "LD_LIBRARY_PATH": _LIBRARIES,
-        "PYTHONHOME": "root/usr",
-        "PYTHONPATH": "packages",
-        "TVM_NUM_THREADS": "2",
-    }
-    settings = [part for pair in environment.items() for part in ("-E", "=".join(pair))]
-    emulator = ["./qemu", "-cpu", _CPU, "-L", "root", *settings, "root/usr/bin/python3"]
+    runtime = runtime_library(folder)
     with subprocess.Popen(
-        [*emulator, worker.__file__, "libraries/libtvm_runtime.so"],
+        [FOLDER / "python", worker.__file__, runtime],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=FOLDER,
+        env=environment(),
     ) as process:
         try:
             yield ArmDevice(process, folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench import instructions, snapdragon
+from mvlm.bench import instructions, reckoning
 from mvlm.bench.assembly import innermost_loop
 from mvlm.bench.instructions import PROCESSORS, Loop, compile_loop
 
@@ -99,39 +99,39 @@ def test_the_page_is_what_is_counted(loops: dict[str, Loop]) -> None:
     """Write it again with `python -m mvlm.bench.instructions --write`."""
     page = DOCUMENT.read_text(encoding="utf-8")
     assert instructions.table(list(loops.values())) in page
-    assert snapdragon.table(loops["sdot"].work) in page
+    assert reckoning.table(instructions.KRYO, loops["sdot"].work) in page
 
 
 # --- reckoning ----------------------------------------------------------------------------------
 
-WORK = snapdragon.Work(instructions=100, vector=80, loads=20, weight_bytes=288)
+WORK = reckoning.Work(instructions=100, vector=80, loads=20, weight_bytes=288)
+X1, A78, A55 = instructions.KRYO.cpu.cores
 
 
 def test_cycles_are_those_of_the_busiest_part() -> None:
-    assert snapdragon.A78.cycles(WORK) == 80 / 2
-    assert snapdragon.X1.cycles(WORK) == max(80 / 4, 100 / 5)
-    assert snapdragon.A55.cycles(WORK) == 80 + 20 / 0.5  # one waits for the other
+    assert reckoning.cycles(A78, WORK) == 80 / 2
+    assert reckoning.cycles(X1, WORK) == max(80 / 4, 100 / 5)
+    assert reckoning.cycles(A55, WORK) == 80 + 20 / 0.5  # one waits for the other
 
 
 def test_threads_take_turns() -> None:
-    each = [core.count * core.bytes_s(WORK) for core in (snapdragon.X1, snapdragon.A78)]
-    assert snapdragon.cores_bytes_s((snapdragon.X1, snapdragon.A78), WORK) == sum(each)
-    small = snapdragon.cores_bytes_s((snapdragon.A55,), WORK)
-    assert small == pytest.approx(4 * 288 / 120 * 1.8e9)
+    each = [288 / 20 * 2.84e9, 3 * 288 / 40 * 2.42e9]
+    assert reckoning.cores_bytes_s((X1, A78), WORK) == pytest.approx(sum(each))
+    assert reckoning.cores_bytes_s((A55,), WORK) == pytest.approx(4 * 288 / 120 * 1.8e9)
 
 
 def test_bytes_of_a_token() -> None:
     """1.30 billion weights of 4.25 bits, without the embedding table, and 26 MB of cache."""
-    config = snapdragon.find_member(snapdragon.MODEL).decoder
+    config = reckoning.find_member(reckoning.MODEL).decoder
     weights = 24 * (4 * 2048 * 2048 + 3 * 2048 * 5632) + 32_000 * 2048
-    assert snapdragon.bytes_of_a_token(config, 0) == weights * 4.25 / 8
-    cache = snapdragon.bytes_of_a_token(config, 256) - weights * 4.25 / 8
+    assert reckoning.bytes_of_a_token(config, 0) == weights * 4.25 / 8
+    cache = reckoning.bytes_of_a_token(config, 256) - weights * 4.25 / 8
     assert cache == 24 * 256 * 2 * 16 * (128 + 4)
 
 
 def test_the_lesser_bound_counts() -> None:
-    cores, token = (snapdragon.X1, snapdragon.A78), 0.7165e9
-    slow = snapdragon.Work(instructions=1000, vector=1000, loads=20, weight_bytes=288)
-    assert snapdragon.tokens_s(cores, WORK, 0.5) == pytest.approx(25.6e9 / token, rel=1e-3)
-    computed = snapdragon.cores_bytes_s(cores, slow)
-    assert snapdragon.tokens_s(cores, slow, 0.5) == pytest.approx(computed / token, rel=1e-3)
+    cores, token = (X1, A78), 0.7165e9
+    slow = reckoning.Work(instructions=1000, vector=1000, loads=20, weight_bytes=288)
+    assert reckoning.tokens_s(cores, WORK, 25.6e9) == pytest.approx(25.6e9 / token, rel=1e-3)
+    computed = reckoning.cores_bytes_s(cores, slow)
+    assert reckoning.tokens_s(cores, slow, 25.6e9) == pytest.approx(computed / token, rel=1e-3)

@@ -10,7 +10,7 @@ import pytest
 
 from mvlm.bench.report import weight_bytes_per_token
 from mvlm.cli.shared.terminal import readable_bytes
-from mvlm.compile import targets as compile_targets
+from mvlm.compile.targets import known_targets
 from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.artifact.layout import KERNELS, MODEL_LIBRARY, WEIGHTS
 from mvlm.runtime.artifact.weights import read_weights_index
@@ -126,29 +126,53 @@ def test_verify_says_where_a_whole_artifact_does_not_run(
     assert f"runs here  no: {words}" in mvlm("verify", copy).stdout
 
 
-def test_targets_describes_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_describes_each() -> None:
     document = mvlm("targets", "--json").json
-    host = next(entry for entry in document["targets"] if entry["name"] == "host")
-    assert host["ready"] is True and host["linker"]
+    assert [entry["name"] for entry in document["targets"]] == list(known_targets())
+    host = document["targets"][0]
+    assert host["ready"] is True
     assert host["architecture"] == read_machine().architecture
+    found = {each["name"]: each["found"] for each in host["builds"][0]["requirements"]}
+    assert found.keys() == {"kernels", "compiler", "linker", "runtime library"}
+    assert all(found.values())
     assert "machine" not in document
-    assert "host: the CPU of this machine" in mvlm("targets").stdout
+    assert "host: this machine's CPU" in mvlm("targets").stdout
 
 
 def test_targets_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
-    host = mvlm("targets", "--json").json["targets"][0]
+    host = mvlm("targets", "host", "--json").json["targets"][0]
     assert host["ready"] is False
-    assert host["missing"]["found"] == "no-such-compiler" and "CC" in host["missing"]["fix"]
-    shown = mvlm("targets")
+    linker = next(each for each in host["builds"][0]["requirements"] if each["name"] == "linker")
+    missing = linker["missing"]
+    assert linker["found"] is None
+    assert missing["found"] == "no-such-compiler" and "CC" in missing["fix"]
+    shown = mvlm("targets", "host")
     assert shown.exit_code == 0 and "unset CC" in shown.stdout
+
+
+def test_targets_says_what_another_device_needs(empty_cache: Path) -> None:
+    shown = mvlm("targets", "snapdragon-888-cpu").stdout
+    if read_machine().architecture != "aarch64":
+        assert "missing: no TVM runtime for aarch64" in shown and "pip download" in shown
+    assert "missing: this mvlm has no kernels for cuda yet" in mvlm("targets").stdout
+
+
+def test_targets_of_ones_own(tmp_path: Path) -> None:
+    example = mvlm("targets", "--example").stdout
+    board = tmp_path / "board.toml"
+    board.write_text(example.replace('name = "snapdragon-888-cpu"', 'name = "my-board"'))
+    assert mvlm("targets", board, "--json").json["targets"][0]["name"] == "my-board"
+    board.write_text(example.replace("threads = 4", "threads = -4"))
+    refused = mvlm("targets", board)
+    assert refused.exit_code == 1 and "key 'cpu.threads' is wrong" in refused.stderr
+    assert mvlm("targets", tmp_path / "none.toml").exit_code == 2
+    assert mvlm("targets", "abacus").exit_code == 2
 
 
 def test_targets_detects_this_machine() -> None:
     machine = read_machine()
     detected = mvlm("targets", "--detect", "--json").json["machine"]
     assert detected["cpu"] == machine.cpu and detected["features"] == sorted(machine.features)
+    assert (detected["libc"], detected["page_bytes"]) == (machine.libc, machine.page_bytes)
     assert machine.cpu in mvlm("targets", "--detect").stdout
-    assert {entry["name"] for entry in mvlm("targets", "--json").json["targets"]} == set(
-        compile_targets.TARGETS
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mvlm.bench.quality import BUNDLED
 from mvlm.cli import inspect as inspect_verb
 from mvlm.cli.app import VERBS
 from mvlm.cli.reference import reference
@@ -120,7 +121,7 @@ def test_an_error_of_the_system_names_the_file(monkeypatch: pytest.MonkeyPatch) 
 
 def test_without_the_compiler_the_error_says_what_to_install() -> None:
     code = "import sys; sys.modules['tvm'] = None; from mvlm.cli import main; main()"
-    result = finish(start("targets", code=code))
+    result = finish(start("compile", BUNDLED, code=code))
     assert result.exit_code == 1
     assert "pip install 'mvlm[compile]'" in result.stderr and result.stderr.count("\n") == 1
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.compile.staging import staged_folder
 from mvlm.models import family
 from mvlm.models.config import read_config
+from mvlm.runtime.artifact.staging import staged_folder
 from tests.artifacts import Shelf
 from tests.cli.command_line import Result, mvlm
 from tests.models.test_release import SMALL

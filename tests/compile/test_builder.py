@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import shutil
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from mvlm.compile import builder, memory, toolchain
+from mvlm.compile import builder, memory
 from mvlm.compile.builder import compile_job
+from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.job import CompileJob, plan_job
-from mvlm.compile.targets import CompileTarget
-from mvlm.compile.toolchain import Linker, find_host_linker
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import Q4MLC, dequantize, plan_quantization
 from mvlm.runtime.artifact import layout, map_weights, open_artifact
+from mvlm.runtime.artifact.manifest import NeedsEntry
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, TokenizerError, UsageError
 from mvlm.runtime.settings import read_settings
@@ -51,12 +50,14 @@ def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def instead(
         model: MobileVLM, job: CompileJob, target: CompileTarget, folder: Path, *_: object
-    ) -> list[Any]:
+    ) -> tuple[list[Any], int]:
         for path in (layout.MODEL_LIBRARY, layout.RUNTIME_LIBRARY, layout.KERNELS):
             (folder / path).write_text("{}")
-        return model.export(target.tvm)[1]
+        return model.export(target.tvm)[1], 0
 
     monkeypatch.setattr(builder, "_write_library", instead)
+    needs = NeedsEntry(platform="linux", libc="2.17", page_bytes=4096, memory_bytes=0)
+    monkeypatch.setattr(builder, "_needs", lambda *_: needs)
 
 
 def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
@@ -248,38 +249,6 @@ def test_no_linker(checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     refuse(checkpoint, output, TargetError, r"no C compiler.*cc, gcc, clang.*pip install ziglang")
-
-
-def test_a_linker_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "broken-cc"
-    script.write_text("#!/bin/sh\necho out of cheese >&2\nexit 3\n")
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("CC", str(script))
-    with pytest.raises(TargetError, match=r"linking model\.so with .*broken-cc.*out of cheese"):
-        find_host_linker().link(tmp_path / "model.so", [])
-
-
-def test_a_cc_that_is_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "no-such-compiler")
-    with pytest.raises(TargetError, match=r"\$CC is not a program: found no-such-compiler"):
-        find_host_linker()
-
-
-def test_a_cc_with_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `ccache gcc` or `gcc -m64`, which build systems set."""
-    monkeypatch.setenv("CC", "gcc -m64")
-    assert find_host_linker().command[1:] == ("-m64",)
-
-
-def test_an_empty_cc_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "")
-    assert find_host_linker().description in toolchain._COMPILERS
-
-
-def test_a_linker_that_is_not_there(tmp_path: Path) -> None:
-    linker = Linker((str(tmp_path / "gone"),), "gone")
-    with pytest.raises(TargetError, match="gone"):
-        linker.link(tmp_path / "out.so", [])
 
 
 def test_another_tvm(checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvlm.compile import staging
 from mvlm.compile.builder import compile_job
 from mvlm.compile.cache import is_artifact
 from mvlm.compile.job import plan_job
-from mvlm.runtime.artifact import open_artifact
+from mvlm.runtime.artifact import open_artifact, staging
 from mvlm.runtime.artifact.layout import MANIFEST
 from mvlm.runtime.errors import ArtifactError
 from tests.reference import write_random_checkpoint

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mvlm.compile import job as job_module
-from mvlm.compile.cache import cache_folder, cached_artifact, is_artifact
+from mvlm.compile.cache import cached_artifact, is_artifact
+from mvlm.compile.cache_folder import cache_folder
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.provenance import files_digest, source_digest
 from mvlm.models.config import read_config

@@ -10,14 +10,12 @@ from tvm import relax
 
 from mvlm.compile import pipeline
 from mvlm.compile.pipeline import lower, phases, tensor_functions
-from mvlm.compile.targets import TARGETS, find_target, host_target
 from mvlm.models.config import read_config
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import plan_quantization
-from mvlm.runtime.errors import TargetError, UsageError
-from mvlm.runtime.machine import Machine, read_machine
 from mvlm.schedules import find_kernels
 from tests.artifacts import Shelf
+from tests.device import described
 
 NAMES = ["graph", "kernels", "fuse", "schedule", "lower"]
 HEAVY = {"linear", "attention", "embedding", "depthwise_convolution", "row_function"}
@@ -27,9 +25,9 @@ HEAVY = {"linear", "attention", "embedding", "depthwise_convolution", "row_funct
 def dumped(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dump of a small model of all parts, 4-bit."""
     folder = tmp_path_factory.mktemp("dump") / "deep" / "er"
-    config, target = read_config(shelf.checkpoint("ldpnet")), host_target()
-    module, _ = MobileVLM(config, plan_quantization("q4f16_1")).export(target.tvm)
-    lower(module, target.tvm, target.kernels, {"n": 512}, folder)
+    config, target = read_config(shelf.checkpoint("ldpnet")), described("host")
+    module, _ = MobileVLM(config, plan_quantization("q4f16_1")).export(target)
+    lower(module, target, "cpu", {"n": 512}, folder)
     return folder
 
 
@@ -85,9 +83,9 @@ def test_what_is_ours_is_scheduled_and_nothing_dumped_unasked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[str] = []
-    config, target = read_config(shelf.checkpoint("text")), host_target()
-    module, _ = MobileVLM(config, plan_quantization("q0f16")).export(target.tvm)
-    lowered = lower(module, target.tvm, target.kernels, {"n": 512}, entered=seen.append).module
+    config, target = read_config(shelf.checkpoint("text")), described("host")
+    module, _ = MobileVLM(config, plan_quantization("q0f16")).export(target)
+    lowered = lower(module, target, "cpu", {"n": 512}, entered=seen.append).module
     assert seen == NAMES
     assert not list(tmp_path.iterdir())
     # The KV cache brings kernels of its own, and lowering adds arithmetic on shapes.
@@ -117,38 +115,3 @@ def test_memory_is_planned_for_the_largest_chunk() -> None:
     module["main"] = relax.Function([], relax.Tuple([]), relax.TupleType([]))
     bounded = pipeline._bound_extents({"n": 64})(module)
     assert bounded["main"].attrs["tir_var_upper_bound"]["n"] == 64
-
-
-# --- targets ------------------------------------------------------------------------------------
-
-
-def test_targets_by_name() -> None:
-    assert find_target("host").summary
-    assert set(TARGETS) == {target.name for target in TARGETS.values()}
-    with pytest.raises(UsageError, match=r"unknown target: expected host.*found 'abacus'"):
-        find_target("abacus")
-
-
-def test_the_host_is_this_machine() -> None:
-    target, machine = host_target(), read_machine()
-    assert target.architecture == machine.architecture
-    assert set(target.features) == machine.features
-    assert target.tvm.kind.name == "llvm"
-    assert list(target.options["mattr"]) == machine.llvm_attributes
-
-
-def test_an_architecture_without_a_triple() -> None:
-    machine = Machine("riscv64", "a CPU", frozenset(), cores=1, memory_bytes=1 << 30)
-    with pytest.raises(TargetError, match=r"not supported: expected x86_64 or aarch64.*riscv64"):
-        host_target(machine)
-
-
-def test_features_that_are_masked_are_not_used() -> None:
-    """As in a virtual machine that hides AVX from a CPU whose model has it."""
-    here = read_machine()
-    if here.architecture != "x86_64":
-        pytest.skip("names features of x86")
-    masked = Machine(here.architecture, here.cpu, here.features - {"avx2", "fma"}, 1, 1 << 30)
-    target = host_target(masked)
-    assert {"-avx2", "-fma"} <= set(target.options["mattr"])
-    assert "avx2" not in target.features

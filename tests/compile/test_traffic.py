@@ -11,7 +11,6 @@ from tvm.relax.frontend import nn
 
 from mvlm.bench.report import weight_bytes_per_token
 from mvlm.compile.pipeline import lower
-from mvlm.compile.targets import host_target
 from mvlm.models import ops
 from mvlm.models.cache_layout import PAGE_SIZE, CacheLayout
 from mvlm.models.config import read_config
@@ -21,6 +20,7 @@ from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import SCHEMES, plan_quantization
 from mvlm.runtime.artifact.kernels import KernelUse, total_use
 from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex
+from tests.device import described
 
 BUNDLED = Path(__file__).parents[2] / "models" / "bundled" / "mobilevlm-shapes"
 WIDTH, FEATURES, VOCABULARY = 64, 48, 10
@@ -77,12 +77,12 @@ def small() -> Uses:
             "cache": cache_spec(LAYOUT),
         },
     }
-    target = host_target()
-    with target.tvm:
+    target = described("host")
+    with target:
         module, _ = Small().export_tvm(
             spec={name: {**arguments, "$": modes} for name, arguments in functions.items()}
         )
-    return lower(module, target.tvm, target.kernels, {"n": 8}).kernel_uses
+    return lower(module, target, "cpu", {"n": 8}).kernel_uses
 
 
 def test_functions_and_kernels_by_name() -> None:
@@ -147,16 +147,16 @@ def test_the_cache_is_counted_by_the_position() -> None:
 @functools.cache
 def bundled(quantization: str) -> tuple[MobileVLM, WeightsIndex, Uses]:
     """The model, the index that its weights would have, and what its functions use."""
-    target = host_target()
+    target = described("host")
     model = MobileVLM(read_config(BUNDLED), plan_quantization(quantization))
-    module, parameters = model.export(target.tvm)
+    module, parameters = model.export(target)
     index = WeightsIndex(
         tuple(
             TensorEntry(name, tuple(map(int, tensor.shape)), str(tensor.dtype), f"{i}.bin", 0)
             for i, (name, tensor) in enumerate(parameters)
         )
     )
-    return model, index, lower(module, target.tvm, target.kernels, {"n": 512}).kernel_uses
+    return model, index, lower(module, target, "cpu", {"n": 512}).kernel_uses
 
 
 SCHEMES_OF_BOTH_KINDS = ["q0f32", "q4a8"]

@@ -21,7 +21,7 @@ import mvlm.runtime.model
 from mvlm.runtime.artifact import layout, map_weights, open_artifact, read_manifest, verify_files
 from mvlm.runtime.artifact.document import parse_document
 from mvlm.runtime.artifact.manifest import Manifest
-from mvlm.runtime.artifact.verify import TVM_VERSION, check_abi, check_machine
+from mvlm.runtime.artifact.verify import TVM_VERSION, check_abi, check_machine, check_memory
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine, read_machine
 from mvlm.runtime.model import Model
@@ -499,8 +499,9 @@ def test_an_empty_weights_file(artifact: Path) -> None:
 # --- another machine, another version -----------------------------------------------------------
 
 
-def machine(architecture: str, *features: str) -> Machine:
-    return Machine(architecture, "A CPU", frozenset(features), cores=1, memory_bytes=1 << 30)
+def machine(architecture: str, *features: str, **others: Any) -> Machine:
+    system = {"libc": "glibc 2.36"} | others
+    return Machine(architecture, "A CPU", frozenset(features), 1, 1 << 30, **system)
 
 
 def test_another_architecture(manifest: Manifest) -> None:
@@ -525,6 +526,59 @@ def test_a_feature_that_is_not_known_here(manifest: Manifest) -> None:
     target = replace(manifest.target, features=("avx1024",))
     with pytest.raises(ArtifactError, match="avx1024"):
         check_machine(replace(manifest, target=target), read_machine())
+
+
+@pytest.mark.parametrize(
+    ("needs", "here", "words"),
+    [
+        ({"platform": "android"}, {}, "another system: expected linux.*found android"),
+        ({}, {"platform": "android", "libc": "api 33"}, "expected android.*--platform android"),
+        ({"libc": "2.40"}, {}, r"too old.*expected glibc 2\.40 or newer, found glibc 2\.36"),
+        ({"libc": "2.4"}, {"libc": "glibc 2.3"}, r"found glibc 2\.3"),
+        ({}, {"libc": ""}, "expected glibc .*found another C library"),
+        ({"page_bytes": 4096}, {"page_bytes": 16384}, "expected 16384 bytes a page, found 4096"),
+        (
+            {"platform": "android", "libc": "31"},
+            {"platform": "android", "libc": "api 30"},
+            "expected api 31 or newer, found api 30",
+        ),
+    ],
+)
+def test_another_system(
+    manifest: Manifest, needs: dict[str, Any], here: dict[str, Any], words: str
+) -> None:
+    target = manifest.target
+    described = replace(target, needs=replace(target.needs, libc="2.28"))
+    described = replace(described, needs=replace(described.needs, **needs))
+    with pytest.raises(ArtifactError, match=words):
+        check_machine(
+            replace(manifest, target=described),
+            machine(target.architecture, *target.features, **here),
+        )
+
+
+def test_versions_are_compared_by_number(manifest: Manifest) -> None:
+    target = replace(manifest.target, needs=replace(manifest.target.needs, libc="2.9"))
+    check_machine(
+        replace(manifest, target=target),
+        machine(target.architecture, *target.features, libc="glibc 2.36"),
+    )
+
+
+def test_what_the_libraries_need_is_written_down(manifest: Manifest) -> None:
+    needs = manifest.target.needs
+    assert (needs.platform, needs.page_bytes >= 4096) == ("linux", True)
+    assert needs.libc.startswith("2.")
+    weights = sum(entry.size for entry in manifest.files if entry.path.endswith(".bin"))
+    assert weights < needs.memory_bytes < weights + (1 << 30)
+
+
+def test_too_little_memory(manifest: Manifest) -> None:
+    needed = manifest.target.needs.memory_bytes
+    check_memory(manifest, needed)
+    check_memory(manifest, None)
+    with pytest.raises(ArtifactError, match=r"too little memory.*expected .* GB free.*found 0\.00"):
+        check_memory(manifest, 1000)
 
 
 def test_another_tvm(manifest: Manifest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mvlm.runtime.machine import (
     peak_rss_bytes,
     read_machine,
 )
+from mvlm.runtime.machine.features import auxiliary_value
 
 ZEN = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -66,6 +68,51 @@ def test_a_kryo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.cpu == "0xd05"
     attributes = set(machine.llvm_attributes)
     assert {"+neon", "+dotprod", "+fullfp16", "-i8mm", "-sve"} <= attributes
+
+
+def test_an_emulated_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its /proc/cpuinfo is the machine's that it runs on; the kernel's own words to it are not."""
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    # A Cortex-A76's AT_HWCAP, and no bit of AT_HWCAP2.
+    words = {16: 0x119FFB, 26: 0}
+    machine = read_machine(read(tmp_path, ZEN), auxiliary=words.__getitem__)
+    assert machine.features == {"asimd", "asimddp", "asimdhp", "atomics"}
+    newer = read_machine(read(tmp_path, ZEN), auxiliary=lambda word: (1 << 14) | (1 << 22))
+    assert newer.features == {"bf16", "sve"}
+
+
+def test_what_the_kernel_told_this_process() -> None:
+    assert auxiliary_value(6) == os.sysconf("SC_PAGE_SIZE")
+    assert auxiliary_value(1 << 20) == 0
+
+
+def test_kinds_of_cores(tmp_path: Path) -> None:
+    text = KRYO + "\nprocessor\t: 7\nCPU implementer\t: 0x41\nCPU part\t: 0xd44\n"
+    assert read_machine(read(tmp_path, text)).core_parts == {"41:d05", "41:d44"}
+    assert read_machine(read(tmp_path, ZEN)).core_parts == frozenset()
+
+
+def test_a_boards_names(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"NVIDIA Jetson AGX Orin\0")
+    (tmp_path / "compatible").write_bytes(b"nvidia,p3737-0000+p3701-0000\0nvidia,tegra234\0")
+    text = KRYO + "\nHardware\t: Qualcomm Technologies, Inc SM8350\n"
+    machine = read_machine(read(tmp_path, text), tmp_path)
+    assert machine.cpu == "NVIDIA Jetson AGX Orin"
+    assert machine.names[2:] == ("nvidia,tegra234", "Qualcomm Technologies, Inc SM8350")
+    assert read_machine(read(tmp_path, ZEN), tmp_path / "none").names == ()
+
+
+def test_the_system() -> None:
+    machine = read_machine()
+    assert machine.platform == "linux" and machine.libc.startswith("glibc 2.")
+    assert machine.page_bytes == os.sysconf("SC_PAGE_SIZE")
+
+
+def test_android(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Termux's Python says it, which is built for one level and may run on a higher one."""
+    monkeypatch.setattr(sys, "getandroidapilevel", lambda: 24, raising=False)
+    machine = read_machine()
+    assert (machine.platform, machine.libc) == ("android", "api 24")
 
 
 @pytest.mark.parametrize(("name", "meant"), [("arm64", "aarch64"), ("AMD64", "x86_64")])

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.compile import staging
-from mvlm.compile.staging import staged_folder
+from mvlm.runtime.artifact import staging
 from mvlm.runtime.artifact.layout import MANIFEST
+from mvlm.runtime.artifact.staging import staged_folder
 from mvlm.runtime.errors import ArtifactError, UsageError
 
 
@@ -210,7 +210,7 @@ def test_a_failing_flush_publishes_nothing(tmp_path: Path, monkeypatch: pytest.M
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from mvlm.compile import staging
+from mvlm.runtime.artifact import staging
 moment, destination = sys.argv[1], Path(sys.argv[2])
 
 def wait():

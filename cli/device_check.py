@@ -1,0 +1,74 @@
+"""``mvlm device-check``: verify, chat and measure on a device, into one file to send back."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mvlm.cli.shared.options import Artifact, Debug, Json, Threads
+from mvlm.cli.shared.progress import progress_bars
+from mvlm.cli.shared.terminal import show, show_json
+
+EXAMPLES = (
+    "mvlm device-check mobilevlm-kryo -o report.json",
+    "mvlm device-check artifact --image mine.jpg --threads 4 -o report.json",
+)
+
+
+def command(
+    artifact: Artifact,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="The report; default: device-report.json."
+        ),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A picture to ask about; default: a bundle's."),
+    ] = None,
+    threads: Threads = None,
+    runs: Annotated[int, typer.Option(metavar="N", help="Runs that count.")] = 5,
+    prompt_tokens: Annotated[
+        int, typer.Option(metavar="N", help="Positions of the prompt, the picture's included.")
+    ] = 200,
+    tokens: Annotated[int, typer.Option(metavar="N", help="Tokens to decode.")] = 64,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check an artifact on the device that it is for, and write a report to send back.
+
+    Verifies every file, asks about a picture, measures speeds and the memory's bandwidth, and notes
+    what they depend on: governor, clocks, temperatures before and after, power mode, threads.
+    `mvlm bench --from-report` makes a table of reports.
+    """
+    from mvlm.bench.device_check import check_device
+    from mvlm.bench.device_report import read_device_report, table
+    from mvlm.bench.measure import Plan
+    from mvlm.runtime.errors import UsageError
+    from mvlm.runtime.whole_file import whole_file
+
+    place = Path("device-report.json") if output is None else output
+    if not place.absolute().parent.is_dir():
+        found = f"no folder {place.absolute().parent}"
+        raise UsageError("--output", expected="a file in a folder", found=found)
+    picture = image or _bundled_picture(artifact)
+    with progress_bars() as progress:
+        plan = Plan(runs, prompt_tokens, tokens)
+        document = check_device(artifact, picture, plan, threads, progress)
+    with whole_file(place) as file:
+        file.write((dumps(document, indent=1) + "\n").encode())
+    if json:
+        show_json({"report": str(place), **document})
+        return
+    show(table([read_device_report(place)]), end="")
+    show(f"\n{place} holds everything: send it back")
+
+
+def _bundled_picture(artifact: Path) -> Path | None:
+    """Return the picture that lies beside an artifact in a bundle, if it is in one."""
+    path = artifact.resolve().parent / "pictures" / "demo.png"
+    return path if path.is_file() else None

@@ -1,0 +1,16 @@
+"""Targets: the devices that models are compiled for, as data. Imports no tvm.
+
+==================  ================================================================
+``boards/``         ours, one file each
+:mod:`description`  what a description holds
+:mod:`toml`         reads one from a file
+:mod:`catalogue`    finds one by its name or its file
+:mod:`detect`       which of them a machine is
+:mod:`platforms`    the systems that devices run
+==================  ================================================================
+"""
+
+from mvlm.compile.targets.catalogue import choose_platform, find_description, known_targets
+from mvlm.compile.targets.description import TargetDescription
+
+__all__ = ["TargetDescription", "choose_platform", "find_description", "known_targets"]

@@ -1,0 +1,72 @@
+"""The targets that can be named: ours by their names, a user's by a file."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from mvlm.compile.targets.description import TargetDescription
+from mvlm.compile.targets.platforms import PLATFORMS, Platform
+from mvlm.compile.targets.toml import read_description
+from mvlm.runtime.errors import UsageError
+from mvlm.runtime.machine import Machine
+
+_BOARDS = Path(__file__).parent / "boards"
+_SUFFIX = ".toml"
+# As they are listed: what is at hand, then the devices.
+_ORDER = (
+    "host",
+    "snapdragon-888-cpu",
+    "snapdragon-888-adreno",
+    "jetson-orin",
+    "cuda",
+    "opencl",
+)
+
+
+@cache
+def known_targets() -> dict[str, TargetDescription]:
+    """Return our targets by their names."""
+    return {name: read_description(board_file(name)) for name in _ORDER}
+
+
+def board_file(name: str) -> Path:
+    """Return the file that describes one of our targets."""
+    return _BOARDS / f"{name}{_SUFFIX}"
+
+
+def find_description(name: str) -> TargetDescription:
+    """Return a target by its name, or by the file that describes it.
+
+    Args:
+        name: One of ours, or a path that ends in ``.toml``.
+
+    Raises:
+        UsageError: There is none.
+        TargetError: The file does not describe one; says which key is wrong.
+    """
+    if name.endswith(_SUFFIX):
+        return read_description(Path(name))
+    if name not in known_targets():
+        raise UsageError(
+            "unknown target",
+            expected=f"{' or '.join(known_targets())}, or a file that ends in {_SUFFIX}",
+            found=repr(name),
+        )
+    return known_targets()[name]
+
+
+def choose_platform(
+    description: TargetDescription, platform: str | None, machine: Machine
+) -> Platform:
+    """Return the system of a device: the one asked for, or its usual one.
+
+    Raises:
+        UsageError: It does not run that one.
+    """
+    possible = (machine.platform,) if description.cpu.is_native else description.needs.platforms
+    if platform is not None and platform not in possible:
+        raise UsageError(
+            f"the platform of {description.name}", expected=" or ".join(possible), found=platform
+        )
+    return PLATFORMS[platform or possible[0]]

@@ -1,0 +1,116 @@
+"""Finds a linker for an architecture and a system, on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform as python_platform
+import shlex
+import shutil
+import sys
+from dataclasses import replace
+
+from mvlm.compile.targets.description import Needs
+from mvlm.compile.targets.platforms import Platform
+from mvlm.compile.toolchain.linker import Linker
+from mvlm.compile.toolchain.stand_ins import android_stand_ins, tvm_stand_ins
+from mvlm.runtime.errors import TargetError
+
+_COMPILERS = ("cc", "gcc", "clang")
+_NDK_VARIABLE = "TVM_NDK_CC"  # as TVM's own helper has it
+
+
+def find_linker(architecture: str, platform: Platform, needs: Needs) -> Linker:
+    """Find a C compiler that links for a device.
+
+    Args:
+        architecture: The device's.
+        platform: The device's.
+        needs: Sizes of pages and versions of the C library that are linked for.
+
+    Raises:
+        TargetError: There is none; says how to install one.
+    """
+    if platform.name == "android":
+        found = _android(architecture, platform, needs)
+    elif architecture == python_platform.machine():
+        found = _native()
+    else:
+        found = _cross(architecture, platform, needs)
+    if architecture == "x86_64":  # one size of pages
+        return found
+    pages = f"-Wl,-z,max-page-size={needs.page_bytes}"
+    return replace(found, command=(*found.command, pages))
+
+
+def _native() -> Linker:
+    """Find a compiler for this machine: $CC, cc, gcc, clang, or zig from PyPI."""
+    chosen = os.environ.get("CC")
+    for name in (chosen,) if chosen else _COMPILERS:
+        # $CC may have arguments, such as `ccache gcc`.
+        program, *arguments = shlex.split(name) or [""]
+        path = shutil.which(program)
+        if path:
+            return Linker((path, *arguments), name)
+    if chosen:
+        raise TargetError("$CC is not a program", found=chosen, fix="Correct it, or unset CC.")
+    zig = _zig()
+    if zig:
+        return Linker(zig, "zig cc")
+    raise TargetError(
+        "no C compiler to link with",
+        expected=", ".join(_COMPILERS) + " or the package ziglang",
+        found="none of them",
+        fix="`pip install ziglang` needs no root; `apt-get install gcc` does.",
+    )
+
+
+def _cross(architecture: str, platform: Platform, needs: Needs) -> Linker:
+    """Find Debian's cross compiler, or zig from PyPI."""
+    triple = platform.triple_for(architecture)
+    path = shutil.which(f"{triple}-gcc")
+    if path:
+        return Linker((path,), f"{triple}-gcc")
+    zig = _zig()
+    if zig:
+        return Linker((*zig, "-target", f"{triple}.{needs.glibc}"), f"zig cc for {triple}")
+    raise TargetError(
+        f"no C compiler to link for {triple} with",
+        expected=f"{triple}-gcc or the package ziglang",
+        found="neither",
+        fix="`pip install ziglang` needs no root; "
+        f"`apt-get install gcc-{triple.replace('_', '-')}` does.",
+    )
+
+
+def _android(architecture: str, platform: Platform, needs: Needs) -> Linker:
+    """Find an NDK's clang, or zig from PyPI, which has no libraries of Android's."""
+    triple = platform.triple_for(architecture)
+    chosen = os.environ.get(_NDK_VARIABLE)
+    if chosen:
+        program, *arguments = shlex.split(chosen)
+        path = shutil.which(program)
+        if not path:
+            raise TargetError(
+                f"${_NDK_VARIABLE} is not a program",
+                expected=f"an NDK's {triple}{needs.android_api}-clang",
+                found=chosen,
+                fix=f"Correct it, or unset {_NDK_VARIABLE}.",
+            )
+        return Linker((path, *arguments), f"the NDK's {program}", stand_ins=tvm_stand_ins)
+    zig = _zig()
+    if zig:
+        command = (*zig, "-target", triple, "-nostdlib")
+        return Linker(command, f"zig cc for {triple}", (), android_stand_ins)
+    raise TargetError(
+        f"no C compiler to link for {triple} with",
+        expected=f"${_NDK_VARIABLE} or the package ziglang",
+        found="neither",
+        fix="`pip install ziglang` suffices.",
+    )
+
+
+def _zig() -> tuple[str, ...]:
+    """Return the command of zig's C compiler, if the package is installed."""
+    found = importlib.util.find_spec("ziglang")
+    return (sys.executable, "-m", "ziglang", "cc") if found else ()

@@ -1,0 +1,1 @@
+"""Getting artifacts to devices."""

@@ -1,0 +1,26 @@
+"""Copies our packages, as far as a device needs them."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+# The compiler stays at home, but for the descriptions of devices, by which one is recognised.
+PACKAGES = ("bench", "cli", "runtime", "compile/targets")
+
+
+def copy_code(folder: Path) -> None:
+    """Write our packages, for PYTHONPATH, and what Python's metadata says of them."""
+    for package in PACKAGES:
+        spec = find_spec(f"mvlm.{package.replace('/', '.')}")
+        assert spec is not None and spec.submodule_search_locations
+        source = Path(next(iter(spec.submodule_search_locations)))
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(source, folder / "mvlm" / package, ignore=ignored)
+    distribution = metadata.distribution("mvlm")
+    place = folder / f"mvlm-{distribution.version}.dist-info"
+    place.mkdir()
+    about = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    (place / "METADATA").write_text(about, encoding="utf-8")

@@ -1,0 +1,156 @@
+"""The machine: architecture, CPU features, system, cores, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mvlm.runtime.machine.features import FEATURES, auxiliary_value, read_features
+
+_GLIBC = "CS_GNU_LIBC_VERSION"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as far as compiled code cares.
+
+    Attributes:
+        architecture: ``x86_64`` or ``aarch64``, as ``uname -m`` says it.
+        cpu: The CPU's marketing name, for people.
+        features: The features of :data:`FEATURES` that the CPU and the kernel offer, by
+            /proc/cpuinfo's names.
+        cores: Cores that this process may run on.
+        memory_bytes: Physical memory.
+        platform: The system whose libraries programs use: ``linux`` (glibc) or ``android``.
+        libc: The C library and its version: ``glibc 2.36``; on Android ``api 33``, the level of
+            the system; empty where it is another one.
+        page_bytes: Of a page of memory.
+        core_parts: The kinds of an Arm CPU's cores: ``41:d44``, implementer and part in hex.
+        names: What the board and its chip call themselves: the device tree's model and
+            compatible strings, /proc/cpuinfo's Hardware, Android's properties.
+    """
+
+    architecture: str
+    cpu: str
+    features: frozenset[str]
+    cores: int
+    memory_bytes: int
+    platform: str = "linux"
+    libc: str = ""
+    page_bytes: int = 4096
+    core_parts: frozenset[str] = field(default=frozenset())
+    names: tuple[str, ...] = ()
+
+    @property
+    def llvm_attributes(self) -> list[str]:
+        """LLVM's ``+feature`` and ``-feature`` for everything in :data:`FEATURES`.
+
+        The absent ones are switched off by name: LLVM derives features from the CPU's model, and a
+        virtual machine may mask some of them.
+        """
+        return llvm_attributes(self.architecture, self.features)
+
+
+def llvm_attributes(architecture: str, features: frozenset[str]) -> list[str]:
+    """Return LLVM's ``+feature`` or ``-feature`` for every known feature of an architecture."""
+    known = FEATURES.get(architecture, {})
+    return [("+" if name in features else "-") + llvm for name, llvm in known.items()]
+
+
+def read_machine(
+    cpuinfo: Path = Path("/proc/cpuinfo"),
+    device_tree: Path = Path("/proc/device-tree"),
+    auxiliary: Callable[[int], int] = auxiliary_value,
+) -> Machine:
+    """Read this machine's description."""
+    architecture = {"arm64": "aarch64", "AMD64": "x86_64"}.get(
+        platform.machine(), platform.machine()
+    )
+    entries = _entries(cpuinfo)
+    first = {key: values[0] for key, values in entries.items()}
+    names = _names(device_tree, first.get("Hardware"), *_android_names())
+    named = first.get("model name") or (names[0] if names else None) or first.get("CPU part")
+    return Machine(
+        architecture=architecture,
+        cpu=named or architecture,
+        features=read_features(architecture, first, auxiliary),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        platform="android" if _android_api() is not None else "linux",
+        libc=_libc(),
+        page_bytes=os.sysconf("SC_PAGE_SIZE"),
+        core_parts=_core_parts(entries),
+        names=names,
+    )
+
+
+def _entries(cpuinfo: Path) -> dict[str, list[str]]:
+    """Read each key's values; every further core has most of them again."""
+    entries: dict[str, list[str]] = {}
+    try:
+        text = cpuinfo.read_text(errors="replace")
+    except OSError:
+        return entries
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        entries.setdefault(key.strip(), []).append(value.strip())
+    return entries
+
+
+def _core_parts(entries: dict[str, list[str]]) -> frozenset[str]:
+    pairs = zip(entries.get("CPU implementer", ()), entries.get("CPU part", ()), strict=False)
+    return frozenset(
+        f"{implementer.removeprefix('0x')}:{part.removeprefix('0x')}" for implementer, part in pairs
+    )
+
+
+def _names(device_tree: Path, *others: str | None) -> tuple[str, ...]:
+    """Read what a board calls itself, the name for people first."""
+    names = []
+    for file in ("model", "compatible"):
+        try:
+            names += (device_tree / file).read_text(errors="replace").split("\0")
+        except OSError:
+            continue
+    return tuple(name for name in (*names, *others) if name)
+
+
+def _android_names() -> list[str]:
+    """Ask Android for the names of chip and device: programs may not read its device tree."""
+    if _android_api() is None:
+        return []
+    names = []
+    for key in ("ro.soc.model", "ro.product.model"):
+        try:
+            found = subprocess.run(["getprop", key], capture_output=True, text=True, timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            break
+        names.append(found.stdout.strip())
+    return names
+
+
+def _android_api() -> int | None:
+    """Return the API level that this Python was built for, or None where this is no Android."""
+    level = getattr(sys, "getandroidapilevel", None)
+    return None if level is None else int(level())
+
+
+def _libc() -> str:
+    api = _android_api()
+    if api is not None:
+        # The system's own level, which is the Python's or higher.
+        return f"api {_system_api() or api}"
+    try:
+        return os.confstr(_GLIBC) or ""
+    except (ValueError, OSError):
+        return ""
+
+
+def _system_api() -> int | None:
+    release = getattr(platform, "android_ver", None)  # Python 3.13 and newer
+    return int(release().api_level) or None if release else None

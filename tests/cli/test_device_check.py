@@ -1,0 +1,81 @@
+"""`mvlm device-check`, and `mvlm bench --from-report`, which reads what it writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mvlm.bench import device_check
+from mvlm.bench.quality import BUNDLED
+from mvlm.runtime.artifact.layout import MODEL_LIBRARY
+from tests.artifacts import Shelf
+from tests.cli.command_line import mvlm
+
+BUNDLED_PICTURE = BUNDLED.parent / "pictures" / "demo.png"
+QUICK = ("--runs", "1", "--prompt-tokens", "12", "--tokens", "3", "--threads", "1")
+
+
+@pytest.fixture(autouse=True)
+def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real measurement, which takes seconds, has its own test."""
+    monkeypatch.setattr(device_check, "measure_in_child", lambda threads, cores: [2e9])
+
+
+def test_a_report_and_its_table(shelf: Shelf, tmp_path: Path) -> None:
+    path, artifact = tmp_path / "report.json", shelf.artifact("ldpnet")
+    options = ("--image", BUNDLED_PICTURE, "-o", path, *QUICK)
+    shown = mvlm("device-check", artifact, *options)
+    assert shown.exit_code == 0, shown.stderr
+    report = json.loads(path.read_text())
+    assert report["chat"]["usage"]["image_tokens"] > 0 and report["chat"]["picture"]
+    assert report["speeds"]["threads"] == 1
+    assert report["speeds"]["read_bandwidth_bytes_s"] == 2e9
+    assert report["verified_s"] > 0 and report["opened_s"] > 0
+    for moment in ("before", "after"):
+        assert len(report[moment]["cores"]) >= 1
+        assert report[moment].keys() >= {"temperatures", "power", "power_mode", "load"}
+    table = mvlm("bench", "--from-report", path, "--from-report", path)
+    assert table.exit_code == 0
+    assert table.stdout.splitlines()[1] == "|---|--:|--:|"
+    for words in ("decode, tok/s", "governor", "ldpnet, q0f32", "it said"):
+        assert words in table.stdout and words in shown.stdout
+
+
+def test_in_a_bundle_its_picture_is_shown(shelf: Shelf, tmp_path: Path) -> None:
+    artifact = shutil.copytree(shelf.artifact("ldpnet"), tmp_path / "artifact")
+    (tmp_path / "pictures").mkdir()
+    shutil.copy(BUNDLED_PICTURE, tmp_path / "pictures" / "demo.png")
+    result = mvlm("device-check", artifact, "-o", tmp_path / "r.json", "--json", *QUICK)
+    assert result.json["chat"]["picture"] == "demo.png"
+    assert result.json["report"] == str(tmp_path / "r.json")
+
+
+def test_a_model_of_text_is_shown_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    options = ("--image", BUNDLED_PICTURE, "-o", tmp_path / "r.json", "--json", *QUICK)
+    chat = mvlm("device-check", shelf.artifact("text"), *options).json["chat"]
+    assert chat["picture"] is None and chat["usage"]["image_tokens"] == 0
+
+
+def test_a_damaged_artifact_leaves_no_report(shelf: Shelf, tmp_path: Path) -> None:
+    artifact = shutil.copytree(shelf.artifact("text"), tmp_path / "artifact")
+    with (artifact / MODEL_LIBRARY).open("ab") as file:
+        file.write(b"x")
+    refused = mvlm("device-check", artifact, "-o", tmp_path / "r.json", *QUICK)
+    assert refused.exit_code == 1 and "wrong size" in refused.stderr
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_no_folder_for_the_report(shelf: Shelf, tmp_path: Path) -> None:
+    refused = mvlm("device-check", shelf.artifact("text"), "-o", tmp_path / "none" / "r.json")
+    assert refused.exit_code == 2 and "no folder" in refused.stderr
+
+
+def test_reports_and_measuring_do_not_go_together(shelf: Shelf, tmp_path: Path) -> None:
+    refused = mvlm("bench", shelf.artifact("text"), "--from-report", tmp_path / "r.json")
+    assert refused.exit_code == 2 and "measures nothing" in refused.stderr
+    assert mvlm("bench").exit_code == 2
+    refused = mvlm("bench", "--from-report", tmp_path / "r.json")
+    assert refused.exit_code == 1 and "cannot read" in refused.stderr
