@@ -17,6 +17,7 @@ _STACK_ADDRESS = re.compile(
     r"^(?:(?:add|sub|mov)\t(x\d+), sp\b|(?:leaq\t[^,]*\(%rsp\)|movq\t%rsp), (%r\w+)$)"
 )
 _WRITTEN = re.compile(r"\t(x\d+),|, (%r\w+)$")
+_COMPUTES = "_compute_"  # behind a kernel's name, of the function that computes
 _STACK_POINTERS = frozenset({"sp", "%rsp"})
 
 
@@ -77,6 +78,26 @@ def innermost_loop(assembly: str, mnemonic: str) -> tuple[Instruction, ...]:
     stack = _stack_registers(lines[:first])
     body = (line for line in lines[first : last + 1] if not _LABEL.match(line))
     return tuple(_read(line, stack) for line in body)
+
+
+def computations(assembly: str) -> dict[str, tuple[Instruction, ...]]:
+    """Return the instructions of each kernel of a module that TVM has compiled.
+
+    A kernel is a function that checks its arguments, which is left out, and one that computes, with
+    those that its threads run behind it.
+    """
+    found: dict[str, list[Instruction]] = {}
+    body: list[Instruction] | None = None
+    for line in _lines(assembly):
+        label = _LABEL.match(line)
+        if label is None:
+            if body is not None:
+                body.append(_read(line, _STACK_POINTERS))
+        elif label[1].endswith(_COMPUTES):
+            body = found.setdefault(label[1].removesuffix(_COMPUTES), [])
+        elif not label[1].startswith("."):
+            body = None
+    return {name: tuple(instructions) for name, instructions in found.items()}
 
 
 def _lines(assembly: str) -> list[str]:

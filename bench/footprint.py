@@ -60,14 +60,14 @@ def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
     """
     member = find_member(name)
     checkpoint, tower, artifact = (work / part for part in (name, CLIP_NAME, f"{name}-artifact"))
-    _mvlm("synth", name, "-o", str(checkpoint))
-    sizes = _bytes(checkpoint)
+    run_mvlm("synth", name, "-o", str(checkpoint))
+    sizes = folder_bytes(checkpoint)
     if member.projector and not member.tower_inside:
         if not tower.exists():
-            _mvlm("synth", CLIP_NAME, "-o", str(tower))
-        sizes += _bytes(tower)
+            run_mvlm("synth", CLIP_NAME, "-o", str(tower))
+        sizes += folder_bytes(tower)
     begin = time.perf_counter()
-    peak = _mvlm("compile", str(checkpoint), "-o", str(artifact), *options)
+    peak = run_mvlm("compile", str(checkpoint), "-o", str(artifact), *options)
     seconds = time.perf_counter() - begin
     shutil.rmtree(checkpoint)
     opened = subprocess.run(
@@ -81,14 +81,14 @@ def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
         sizes,
         seconds,
         peak,
-        _bytes(artifact),
+        folder_bytes(artifact),
         found["open_seconds"],
         found["beside_bytes"],
         found["cache_bytes"],
     )
 
 
-def _mvlm(*arguments: str) -> int:
+def run_mvlm(*arguments: str) -> int:
     """Run a command and return the peak of its resident memory, in bytes."""
     command = [sys.executable, "-m", "mvlm.cli", *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
@@ -99,7 +99,8 @@ def _mvlm(*arguments: str) -> int:
     return usage.ru_maxrss * 1024
 
 
-def _bytes(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
+    """Return what the files of a folder take."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -94,7 +94,7 @@ def prepare_target(
         kernels=description.kernels,
         options=tvm_options(description, system, machine),
         platform=system,
-        linker=find_linker(architecture, system, description.needs),
+        linker=_linker(description, architecture, system),
         runtime_library=find_runtime_library(architecture, system),
     )
 
@@ -123,9 +123,13 @@ def requirements(
     return [
         _ask("kernels", lambda: _require_kernels(description)),
         _ask("compiler", compiler),
-        _ask("linker", lambda: find_linker(architecture, system, description.needs).description),
+        _ask("linker", lambda: _linker(description, architecture, system).description),
         _ask("runtime library", library),
     ]
+
+
+def _linker(description: TargetDescription, architecture: str, system: Platform) -> Linker:
+    return find_linker(architecture, system, description.needs, description.toolchain.linker)
 
 
 def _ask(name: str, find: Callable[[], str]) -> Requirement:

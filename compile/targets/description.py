@@ -177,6 +177,17 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class Toolchain:
+    """With what code is made for the device, where that is not to be looked for.
+
+    Attributes:
+        linker: The command of a C compiler that links for it, with its options.
+    """
+
+    linker: str = ""
+
+
+@dataclass(frozen=True)
 class Recognition:
     """By what the device is recognised.
 
@@ -200,6 +211,7 @@ class TargetDescription:
         cpu: Its CPU.
         memory: Its memory; None where it is this machine's.
         needs: What it must have.
+        toolchain: With what code is made for it.
         gpu: Its GPU, if that is what computes.
         recognition: By what it is recognised.
     """
@@ -210,6 +222,7 @@ class TargetDescription:
     cpu: Cpu
     memory: Memory | None = None
     needs: Needs = Needs()
+    toolchain: Toolchain = Toolchain()
     gpu: Gpu | None = None
     recognition: Recognition = Recognition()
 

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from mvlm.compile.targets.description import Needs
 from mvlm.compile.targets.platforms import Platform
@@ -20,18 +21,22 @@ _COMPILERS = ("cc", "gcc", "clang")
 _NDK_VARIABLE = "TVM_NDK_CC"  # as TVM's own helper has it
 
 
-def find_linker(architecture: str, platform: Platform, needs: Needs) -> Linker:
+def find_linker(architecture: str, platform: Platform, needs: Needs, chosen: str = "") -> Linker:
     """Find a C compiler that links for a device.
 
     Args:
         architecture: The device's.
         platform: The device's.
         needs: Sizes of pages and versions of the C library that are linked for.
+        chosen: The command that the device's description names, if it names one.
 
     Raises:
         TargetError: There is none; says how to install one.
     """
-    if platform.name == "android":
+    if chosen:
+        command = _chosen(chosen, "the target's `toolchain.linker`", "leave it out")
+        found = Linker(command, Path(command[0]).name)
+    elif platform.name == "android":
         found = _android(architecture, platform, needs)
     elif architecture == python_platform.machine():
         found = _native()
@@ -46,14 +51,11 @@ def find_linker(architecture: str, platform: Platform, needs: Needs) -> Linker:
 def _native() -> Linker:
     """Find a compiler for this machine: $CC, cc, gcc, clang, or zig from PyPI."""
     chosen = os.environ.get("CC")
-    for name in (chosen,) if chosen else _COMPILERS:
-        # $CC may have arguments, such as `ccache gcc`.
-        program, *arguments = shlex.split(name) or [""]
-        path = shutil.which(program)
-        if path:
-            return Linker((path, *arguments), name)
     if chosen:
-        raise TargetError("$CC is not a program", found=chosen, fix="Correct it, or unset CC.")
+        return Linker(_chosen(chosen, "$CC", "unset CC"), chosen)
+    for name in _COMPILERS:
+        if path := shutil.which(name):
+            return Linker((path,), name)
     zig = _zig()
     if zig:
         return Linker(zig, "zig cc")
@@ -88,16 +90,9 @@ def _android(architecture: str, platform: Platform, needs: Needs) -> Linker:
     triple = platform.triple_for(architecture)
     chosen = os.environ.get(_NDK_VARIABLE)
     if chosen:
-        program, *arguments = shlex.split(chosen)
-        path = shutil.which(program)
-        if not path:
-            raise TargetError(
-                f"${_NDK_VARIABLE} is not a program",
-                expected=f"an NDK's {triple}{needs.android_api}-clang",
-                found=chosen,
-                fix=f"Correct it, or unset {_NDK_VARIABLE}.",
-            )
-        return Linker((path, *arguments), f"the NDK's {program}", stand_ins=tvm_stand_ins)
+        command = _chosen(chosen, f"${_NDK_VARIABLE}", f"unset {_NDK_VARIABLE}")
+        described = f"the NDK's {Path(command[0]).name}"
+        return Linker(command, described, stand_ins=tvm_stand_ins)
     zig = _zig()
     if zig:
         command = (*zig, "-target", triple, "-nostdlib")
@@ -108,6 +103,21 @@ def _android(architecture: str, platform: Platform, needs: Needs) -> Linker:
         found="neither",
         fix="`pip install ziglang` suffices.",
     )
+
+
+def _chosen(command: str, by: str, otherwise: str) -> tuple[str, ...]:
+    """Return a command that a user has chosen, which may have arguments: ``ccache gcc``.
+
+    Raises:
+        TargetError: It is no program.
+    """
+    program, *arguments = shlex.split(command) or [""]
+    path = shutil.which(program)
+    if path is None:
+        raise TargetError(
+            f"{by} is not a program", found=command, fix=f"Correct it, or {otherwise}."
+        )
+    return (path, *arguments)
 
 
 def _zig() -> tuple[str, ...]:

@@ -55,6 +55,8 @@ def fetch_wheels(
 ) -> None:
     """Fetch wheels, and unless they are wanted alone those that they need, for another machine.
 
+    Of what is installed here, the same versions are taken: those were tested together.
+
     Raises:
         MvlmError: One cannot be fetched; quotes pip.
     """
@@ -62,7 +64,13 @@ def fetch_wheels(
     command += ["--dest", str(folder), "--python-version", python]
     command += ["--no-deps"] if alone else []
     command += [f"--platform={name}_{architecture}" for name in _PLATFORMS]
-    done = subprocess.run([*command, *requirements], capture_output=True, text=True, check=False)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write("\n".join(_installed_versions()) + "\n")
+        constraints.flush()
+        command += ["--constraint", constraints.name]
+        done = subprocess.run(
+            [*command, *requirements], capture_output=True, text=True, check=False
+        )
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise MvlmError(
@@ -70,3 +78,9 @@ def fetch_wheels(
             found=" ".join(lines or [done.stderr.strip()])[-_SHOWN:],
             fix="Is the package index reachable? Once fetched, a bundle needs no network.",
         )
+
+
+def _installed_versions() -> list[str]:
+    """Return the versions of what is installed here, but for builds that no index has."""
+    found = {each.metadata["Name"]: each.version for each in metadata.distributions()}
+    return [f"{name}=={version}" for name, version in found.items() if "+" not in version]

@@ -6,20 +6,17 @@ and refuses a device that is not the one.
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mvlm.bench.quality import BUNDLED
-from mvlm.compile.builder import compile_job
-from mvlm.compile.job import plan_job
+from mvlm.compile.targets.catalogue import board_file
 from mvlm.runtime.artifact import read_manifest
-from tests.arm.emulator import fetched_toolchain, run_mvlm
+from tests.arm.conftest import Compile
+from tests.arm.emulator import KRYO_CPU, run_mvlm
 from tests.reference import IMAGE_TOKEN, Reference
 from tests.reference.integer_decoder import IntegerDecoder
 
@@ -33,31 +30,14 @@ EXACT = 1e-5
 # input by a ten millionth does; so far both may be apart, and a token must lead by twice that.
 ROUNDING = 0.3
 
-Compile = Callable[[str, str], Path]
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """Compile the bundled model for a target, in a scheme; once each."""
-    folder = tmp_path_factory.mktemp("artifacts")
-
-    @functools.cache
-    def compile_for(target: str, scheme: str) -> Path:
-        artifact = folder / f"{target}-{scheme}"
-        with fetched_toolchain():
-            compile_job(plan_job(BUNDLED, target=target, quantization=scheme), artifact)
-        return artifact
-
-    return compile_for
-
 
 def asked(artifact: Path, *options: str | Path) -> list[str | Path]:
     request = ["--image", PICTURE, "--prompt", QUESTION, "--max-tokens", str(TOKENS)]
     return ["chat", artifact, *request, "--temperature", "0", "--json", *options]
 
 
-def chat(artifact: Path, *options: str | Path) -> dict[str, Any]:
-    done = run_mvlm(*asked(artifact, *options))
+def chat(artifact: Path, *options: str | Path, cpu: str = KRYO_CPU) -> dict[str, Any]:
+    done = run_mvlm(*asked(artifact, *options), cpu=cpu)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -116,6 +96,23 @@ def test_a_core_without_dot_products(compiled: Compile) -> None:
     assert refused.returncode == 1
     assert "needs CPU features that this machine lacks: expected asimddp, asimdhp" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_board_of_ones_own(compiled: Compile, tmp_path: Path) -> None:
+    """A Raspberry Pi 4, whose Cortex-A72 has no dot products: plain vectors take their place."""
+    board = tmp_path / "raspberry-pi-4.toml"
+    example = board_file("snapdragon-888-cpu").read_text(encoding="utf-8")
+    lines = {
+        'name = "snapdragon-888-cpu"': 'name = "raspberry-pi-4"',
+        'llvm = "cortex-a76"': 'llvm = "cortex-a72"',
+        'features = ["asimd", "asimddp", "asimdhp", "atomics"]': 'features = ["asimd"]',
+    }
+    for old, new in lines.items():
+        assert old in example
+        example = example.replace(old, new)
+    board.write_text(example, encoding="utf-8")
+    artifact = compiled(str(board), "q4a8")
+    assert "circle" in chat(artifact, cpu="cortex-a72")["text"]
 
 
 def test_the_device_knows_itself() -> None:

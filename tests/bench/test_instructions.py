@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mvlm.bench import instructions, reckoning
-from mvlm.bench.assembly import innermost_loop
+from mvlm.bench.assembly import computations, innermost_loop
+from mvlm.bench.cross import _kind
 from mvlm.bench.instructions import PROCESSORS, Loop, compile_loop
 
 DOCUMENT = Path(__file__).parents[2] / instructions.DOCUMENT
@@ -70,6 +71,31 @@ def test_reads_x86() -> None:
     assert flags(X86, "vpdpbusd", "stores") == ["vmovdqu"]
     assert flags(X86, "vpdpbusd", "is_on_stack") == ["vmovdqu"]
     assert flags(X86, "vpdpbusd", "is_vector") == ["vpandq", "vpdpbusd", "vpand"]
+
+
+KERNELS = """
+__tvm_ffi_linear:
+	cbz	x8, .LBB0_63
+	ret
+linear_compute_:
+	ldr	x9, [x1, #24]
+.LBB1_2:
+	sdot	v8.4s, v0.16b, v4.4b[1]
+.L__tvm_parallel_lambda.7:
+	str	q8, [x20, #32]
+	ret
+embedding_compute_:
+	fmul	v1.4s, v2.4s, v3.4s
+__tvm_set_raised_6:
+	ret
+"""
+
+
+def test_reads_the_kernels_of_a_module() -> None:
+    found = {name: [each.mnemonic for each in body] for name, body in computations(KERNELS).items()}
+    assert found == {"linear": ["ldr", "sdot", "str", "ret"], "embedding": ["fmul"]}
+    kinds = [_kind(each) for each in computations(KERNELS)["linear"]]
+    assert kinds == ["loads", "products", "stores", "branches"]
 
 
 def test_no_such_loop() -> None:

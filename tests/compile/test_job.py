@@ -43,7 +43,8 @@ def test_what_is_left_open_is_settled(checkpoint: Path) -> None:
     job = plan_job(checkpoint)
     everywhere = dict.fromkeys(("language", "embedding", "head"), "q4a8")
     assert job.quantization.names() == everywhere | {"vision": "q16a16", "cache": "int8"}
-    assert (job.target, job.context, job.prefill_chunk) == ("host", 2048, 512)
+    assert (job.target.name, job.platform) == ("host", read_machine().platform)
+    assert (job.context, job.prefill_chunk) == (2048, 512)
     assert job.name == "model"
     assert job.config == read_config(checkpoint)
     plain = plan_job(checkpoint, quantization="q0f32").quantization.names()
@@ -161,6 +162,7 @@ def test_key_changes_with(checkpoint: Path, change: str) -> None:
         {"allow_nonfinite": True},
         {"context": 1024},
         {"prefill_chunk": 64},
+        {"target": "snapdragon-888-cpu"},
     ],
 )
 def test_key_changes_with_options(checkpoint: Path, options: dict[str, Any]) -> None:
@@ -185,6 +187,17 @@ def test_key_changes_with_the_machine(checkpoint: Path, monkeypatch: pytest.Monk
     # How many cores are free, and how much memory there is, changes no code.
     monkeypatch.setattr(job_module, "read_machine", lambda: replace(here, cores=7, memory_bytes=1))
     assert job.key() in keys
+
+
+def test_key_for_a_device(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every field of its description is in it; the machine that compiles is not."""
+    job = plan_job(checkpoint, target="snapdragon-888-cpu")
+    assert plan_job(checkpoint, target=job.target, platform="android").key() != job.key()
+    wider = replace(job.target, needs=replace(job.target.needs, page_bytes=1 << 17))
+    assert plan_job(checkpoint, target=wider).key() != job.key()
+    key, here = job.key(), read_machine()
+    monkeypatch.setattr(job_module, "read_machine", lambda: replace(here, cpu="another"))
+    assert job.key() == key
 
 
 @pytest.mark.parametrize("name", ["source_digest", "package_versions"])

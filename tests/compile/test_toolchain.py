@@ -58,6 +58,16 @@ def program(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+def test_a_board_names_its_own(tmp_path: Path) -> None:
+    """As a Yocto toolchain, whose compiler wants options."""
+    script = program(tmp_path, "aarch64-poky-linux-gcc", "exit 0")
+    linker = find_linker("aarch64", LINUX, Needs(), f"{script} --sysroot=/opt/board")
+    assert linker.command[:2] == (str(script), "--sysroot=/opt/board")
+    assert linker.description == script.name
+    with pytest.raises(TargetError, match=r"`toolchain\.linker` is not a program: found no-such"):
+        find_linker("aarch64", LINUX, Needs(), "no-such-gcc")
+
+
 def native() -> Linker:
     return find_linker(HERE, LINUX, Needs())
 

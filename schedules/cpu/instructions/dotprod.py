@@ -1,6 +1,6 @@
 """Armv8.2 dot products: ``sdot`` multiplies 16 signed bytes and adds to 4 sums of 32 bits.
 
-There is none for words: those go as on any CPU, which makes ``smull`` of them.
+There is none for words: those go as on any CPU, which makes ``smlal`` of them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ _LANES = 4
 def _dot(
     sums: tirx.Expr, levels: Sequence[Level], activations: Activations, bits: int
 ) -> tirx.Expr:
+    if bits == 16:
+        return sums + words(levels, activations)
     for step, weights in levels:
-        if bits == 16:
-            sums = sums + words(weights, activations(step, 1))
-            continue
         # 4-bit levels, 0 to 15, are signed bytes as they are.
         level = weights if bits == 4 else weights ^ T.broadcast(T.uint8(128), 16)
         sums = T.call_llvm_pure_intrin(

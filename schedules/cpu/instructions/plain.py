@@ -1,11 +1,12 @@
 """Vectors of any CPU: bytes are multiplied in 16 bits, and pairs of products added in 32.
 
-Words are multiplied in 32 bits, and pairs of products added in 64.
+Words are multiplied in 32 bits, and the products of a group added there, lane by lane; then pairs
+of lanes. 16 products of 8191 and 8191 come to a half of what 32 bits hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tvm import tirx
 from tvm.script import tirx as T
@@ -18,11 +19,10 @@ _LANES = 4
 def _dot(
     sums: tirx.Expr, levels: Sequence[Level], activations: Activations, bits: int
 ) -> tirx.Expr:
+    if bits == 16:
+        return sums + words(levels, activations)
     for step, weights in levels:
         word = activations(step, 1)
-        if bits == 16:
-            sums = sums + words(weights, word)
-            continue
         # 255 * 127 fits into 16 bits.
         fours = T.reinterpret("int8x16", T.broadcast(word, _LANES))
         products = T.Cast("int16x16", weights) * T.Cast("int16x16", fours)
@@ -31,11 +31,29 @@ def _dot(
     return sums
 
 
-def words(weights: tirx.Expr, word: tirx.Expr) -> tirx.Expr:
-    """Add the products of pairs of 16-bit integers: 8 of them into 4 sums."""
-    activations = T.reinterpret("int16x8", T.broadcast(word, _LANES))
-    products = T.Cast("int32x8", weights) * T.Cast("int32x8", activations)
-    return T.Cast("int32x4", _folded(T.reinterpret("int64x4", products), 32))
+def words(levels: Sequence[Level], activations: Activations) -> tirx.Expr:
+    """Add the products of 16-bit integers: pairs of them into 4 sums."""
+    halves = [
+        sum(
+            T.Cast("int32x4", _lanes(weights, half)) * T.Cast("int32x4", _lanes(pair, half))
+            for weights, pair in _with_pairs(levels, activations)
+        )
+        for half in (range(4), range(4, 8))
+    ]
+    evens, odds = (tirx.Shuffle(halves, list(range(first, 8, 2))) for first in (0, 1))
+    return evens + odds
+
+
+def _with_pairs(
+    levels: Sequence[Level], activations: Activations
+) -> Iterator[tuple[tirx.Expr, tirx.Expr]]:
+    """Yield a step's weights, and its two activations in every lane."""
+    for step, weights in levels:
+        yield weights, T.reinterpret("int16x8", T.broadcast(activations(step, 1), _LANES))
+
+
+def _lanes(vector: tirx.Expr, lanes: Iterable[int]) -> tirx.Expr:
+    return tirx.Shuffle([vector], list(lanes))
 
 
 def _folded(pairs: tirx.Expr, bits: int) -> tirx.Expr:

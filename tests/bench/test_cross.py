@@ -1,0 +1,27 @@
+"""What compiling for a device costs, as a table; and the mix of a small model's kernels."""
+
+from __future__ import annotations
+
+from mvlm.bench.cross import Cost, Mix, measure_mixes, table
+from mvlm.compile.job import plan_job
+from tests.artifacts import Shelf
+
+
+def test_a_table() -> None:
+    mixes = [
+        Mix("linear", {"decode": 24, "prefill": 24}, {"products": 32, "loads": 12}),
+        Mix("looked_up", {"embed": 1}, {"loads": 1}),
+    ]
+    text = table("MobileVLM-1.7B", Cost(60.4, 1.2e9, 0.8e9, 3.21e6), mixes)
+    assert "compiled in 60 s with 1.20 GB" in text and "0.80 GB, of which 3.2 MB are code" in text
+    assert "| `linear` | decode 24x, prefill 24x | 32 | 0 | 12 | 0 | 0 | 0 |" in text
+    assert "looked_up" not in text
+
+
+def test_the_kernels_of_a_model(shelf: Shelf, empty_cache: object) -> None:
+    """This machine's own code: every kernel that is called is found in the assembly."""
+    mixes = measure_mixes(plan_job(shelf.checkpoint("text"), quantization="q4a8"))
+    decoding = {mix.kernel: mix for mix in mixes if "decode" in mix.calls}
+    linear = [mix for name, mix in decoding.items() if name.startswith("linear")]
+    assert len(linear) >= 4
+    assert all(sum(mix.counts.values()) > 50 for mix in linear)
