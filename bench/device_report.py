@@ -16,6 +16,7 @@ from mvlm.runtime.artifact.document import Document, read_document
 from mvlm.runtime.errors import ArtifactError, MvlmError
 
 SCHEMA_VERSION = 1
+MARK = "reports"  # of the table's place in a page
 SPEEDS = {
     "vision_ms": "picture, ms",
     "prefill_tok_s": "prefill, tok/s",

@@ -16,8 +16,11 @@ from mvlm.cli.shared.options import (
     Debug,
     Json,
     OptionalPlace,
+    PromptTokens,
     Quantization,
+    Runs,
     Threads,
+    Tokens,
     VisionTower,
     invocation,
 )
@@ -56,11 +59,9 @@ def command(
     context: typer.Context,
     place: OptionalPlace = None,
     threads: Threads = None,
-    runs: Annotated[int, typer.Option(metavar="N", help="Runs that count.")] = 5,
-    prompt_tokens: Annotated[
-        int, typer.Option(metavar="N", help="Positions of the prompt, the picture's included.")
-    ] = 200,
-    tokens: Annotated[int, typer.Option(metavar="N", help="Tokens to decode.")] = 64,
+    runs: Runs = 5,
+    prompt_tokens: PromptTokens = 200,
+    tokens: Tokens = 64,
     image: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A picture to encode; default: a grey one."),
@@ -88,7 +89,9 @@ def command(
     write: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="With --peer: write speed.md and speed.svg into this folder."
+            metavar="DIR",
+            help="With --peer: write speed.md and speed.svg into this folder; with --from-report: "
+            "put the table into its devices.md.",
         ),
     ] = None,
     from_report: Annotated[
@@ -113,7 +116,7 @@ def command(
     numbers are printed, nothing is judged, and the exit code is 1; also where a tool failed.
     """
     if from_report:
-        _show_reports(from_report, place)
+        _show_reports(from_report, place, write)
         return
     if place is None:
         raise UsageError("no artifact or model is named", fix="`mvlm bench --help` has examples.")
@@ -157,13 +160,21 @@ def command(
         _show_profile(function, kernels_of)
 
 
-def _show_reports(paths: Sequence[Path], place: Path | None) -> None:
-    """Print the reports of devices as a table."""
-    from mvlm.bench.device_report import read_device_report, table
+def _show_reports(paths: Sequence[Path], place: Path | None, write: Path | None) -> None:
+    """Print the reports of devices as a table, and put it into the documentation."""
+    from mvlm.bench.device_report import MARK, read_device_report, table
+    from mvlm.bench.document import write_table
 
     if place is not None:
         raise UsageError("--from-report measures nothing", found=str(place), fix="Leave it out.")
-    show(table([read_device_report(path) for path in paths]), end="")
+    text = table([read_device_report(path) for path in paths])
+    show(text, end="")
+    if write is not None:
+        page = write / "devices.md"
+        if not page.is_file() or f"<!-- {MARK} -->" not in page.read_text(encoding="utf-8"):
+            expected = f"a folder with devices.md and <!-- {MARK} --> in it"
+            raise UsageError("--write", expected=expected, found=str(write))
+        write_table(page, MARK, text)
 
 
 def _refuse(context: typer.Context, options: Mapping[str, str], reason: str) -> None:

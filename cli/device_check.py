@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mvlm.cli.shared.options import Artifact, Debug, Json, Threads
+from mvlm.cli.shared.options import (
+    Artifact,
+    Debug,
+    Json,
+    PromptTokens,
+    Runs,
+    Threads,
+    Tokens,
+)
 from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.terminal import show, show_json
 
@@ -31,11 +40,9 @@ def command(
         typer.Option(metavar="FILE", help="A picture to ask about; default: a bundle's."),
     ] = None,
     threads: Threads = None,
-    runs: Annotated[int, typer.Option(metavar="N", help="Runs that count.")] = 5,
-    prompt_tokens: Annotated[
-        int, typer.Option(metavar="N", help="Positions of the prompt, the picture's included.")
-    ] = 200,
-    tokens: Annotated[int, typer.Option(metavar="N", help="Tokens to decode.")] = 64,
+    runs: Runs = 5,
+    prompt_tokens: PromptTokens = 200,
+    tokens: Tokens = 64,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -52,9 +59,10 @@ def command(
     from mvlm.runtime.whole_file import whole_file
 
     place = Path("device-report.json") if output is None else output
-    if not place.absolute().parent.is_dir():
-        found = f"no folder {place.absolute().parent}"
-        raise UsageError("--output", expected="a file in a folder", found=found)
+    folder = place.absolute().parent
+    if not os.access(folder, os.W_OK):  # before minutes of measuring are lost
+        found = f"{folder}, which is " + ("not writable" if folder.is_dir() else "no folder")
+        raise UsageError("--output", expected="a file in a folder that can be written", found=found)
     picture = image or _bundled_picture(artifact)
     with progress_bars() as progress:
         plan = Plan(runs, prompt_tokens, tokens)

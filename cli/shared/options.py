@@ -79,3 +79,9 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, metavar="N", help="Threads to compute on; default: all."),
 ]
+# Of a measurement.
+Runs = Annotated[int, typer.Option(metavar="N", help="Runs that count.")]
+PromptTokens = Annotated[
+    int, typer.Option(metavar="N", help="Positions of the prompt, the picture's included.")
+]
+Tokens = Annotated[int, typer.Option(metavar="N", help="Tokens to decode.")]

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from mvlm.runtime.errors import MvlmError
 
 # Compatible with every glibc from 2.28.
@@ -32,7 +34,7 @@ def unpack_wheels(folder: Path, pythons: Sequence[str], architecture: str) -> No
     """
     for version in pythons:
         with tempfile.TemporaryDirectory() as name:
-            fetch_wheels(runtime_requirements(), Path(name), version, architecture)
+            fetch_wheels(runtime_requirements(version), Path(name), version, architecture)
             for wheel in sorted(Path(name).glob("*.whl")):
                 place = folder / ("any" if wheel.name.endswith(_PURE) else version)
                 with zipfile.ZipFile(wheel) as archive:
@@ -40,9 +42,17 @@ def unpack_wheels(folder: Path, pythons: Sequence[str], architecture: str) -> No
         (folder / version).mkdir(parents=True, exist_ok=True)
 
 
-def runtime_requirements() -> list[str]:
-    """Return what our package needs where nothing is compiled, as pip reads it."""
-    return [line for line in metadata.requires("mvlm") or () if "extra ==" not in line]
+def runtime_requirements(python: str) -> list[str]:
+    """Return what our package needs where nothing is compiled, with a version of Python.
+
+    pip would judge conditions by the Python that it runs on, so they are judged here.
+    """
+    needed = []
+    for requirement in map(Requirement, metadata.requires("mvlm") or ()):
+        marker = requirement.marker
+        if marker is None or marker.evaluate({"python_version": python, "extra": ""}):
+            needed.append(f"{requirement.name}{requirement.specifier}")
+    return needed
 
 
 def fetch_wheels(
@@ -83,4 +93,4 @@ def fetch_wheels(
 def _installed_versions() -> list[str]:
     """Return the versions of what is installed here, but for builds that no index has."""
     found = {each.metadata["Name"]: each.version for each in metadata.distributions()}
-    return [f"{name}=={version}" for name, version in found.items() if "+" not in version]
+    return [f"{name}=={version}" for name, version in found.items() if name and "+" not in version]

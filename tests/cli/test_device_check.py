@@ -44,6 +44,19 @@ def test_a_report_and_its_table(shelf: Shelf, tmp_path: Path) -> None:
         assert words in table.stdout and words in shown.stdout
 
 
+def test_a_table_goes_into_the_documentation(shelf: Shelf, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    assert mvlm("device-check", shelf.artifact("text"), "-o", report, *QUICK).exit_code == 0
+    page = tmp_path / "devices.md"
+    refused = mvlm("bench", "--from-report", report, "--write", tmp_path)
+    assert refused.exit_code == 2 and "devices.md" in refused.stderr
+    page.write_text("Before\n<!-- reports -->\nold\n<!-- /reports -->\nAfter\n")
+    assert mvlm("bench", "--from-report", report, "--write", tmp_path).exit_code == 0
+    text = page.read_text()
+    assert "| decode, tok/s |" in text and "old" not in text
+    assert text.startswith("Before\n") and text.endswith("After\n")
+
+
 def test_in_a_bundle_its_picture_is_shown(shelf: Shelf, tmp_path: Path) -> None:
     artifact = shutil.copytree(shelf.artifact("ldpnet"), tmp_path / "artifact")
     (tmp_path / "pictures").mkdir()
@@ -70,7 +83,7 @@ def test_a_damaged_artifact_leaves_no_report(shelf: Shelf, tmp_path: Path) -> No
 
 def test_no_folder_for_the_report(shelf: Shelf, tmp_path: Path) -> None:
     refused = mvlm("device-check", shelf.artifact("text"), "-o", tmp_path / "none" / "r.json")
-    assert refused.exit_code == 2 and "no folder" in refused.stderr
+    assert refused.exit_code == 2 and "which is no folder" in refused.stderr
 
 
 def test_reports_and_measuring_do_not_go_together(shelf: Shelf, tmp_path: Path) -> None:
