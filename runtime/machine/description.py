@@ -13,6 +13,7 @@ from pathlib import Path
 from mvlm.runtime.machine.features import FEATURES, auxiliary_value, read_features
 
 _GLIBC = "CS_GNU_LIBC_VERSION"
+_GETPROP = Path("/system/bin/getprop")  # Android's
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,14 @@ def _names(device_tree: Path, *others: str | None) -> tuple[str, ...]:
 
 
 def _android_names() -> list[str]:
-    """Ask Android for the names of chip and device: programs may not read its device tree."""
-    if _android_api() is None:
-        return []
+    """Ask Android for the names of chip and device: programs may not read its device tree.
+
+    Whatever C library this Python has: a bundle brings another one to a phone.
+    """
     names = []
-    for key in ("ro.soc.model", "ro.product.model"):
+    for key in ("ro.soc.model", "ro.product.model") if _GETPROP.is_file() else ():
         try:
-            found = subprocess.run(["getprop", key], capture_output=True, text=True, timeout=5)
+            found = subprocess.run([_GETPROP, key], capture_output=True, text=True, timeout=5)
         except (OSError, subprocess.TimeoutExpired):
             break
         names.append(found.stdout.strip())

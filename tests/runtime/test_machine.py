@@ -12,6 +12,7 @@ import pytest
 from mvlm.runtime.machine import (
     FEATURES,
     available_memory_bytes,
+    description,
     peak_rss_bytes,
     read_machine,
 )
@@ -100,6 +101,14 @@ def test_a_boards_names(tmp_path: Path) -> None:
     assert machine.cpu == "NVIDIA Jetson AGX Orin"
     assert machine.names[2:] == ("nvidia,tegra234", "Qualcomm Technologies, Inc SM8350")
     assert read_machine(read(tmp_path, ZEN), tmp_path / "none").names == ()
+
+
+def test_a_phones_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "getprop"
+    tool.write_text('#!/bin/sh\n[ "$1" = ro.soc.model ] && echo SM8350 || echo "A phone"\n')
+    tool.chmod(0o755)
+    monkeypatch.setattr(description, "_GETPROP", tool)
+    assert read_machine(read(tmp_path, KRYO), tmp_path / "none").names == ("SM8350", "A phone")
 
 
 def test_the_system() -> None:
