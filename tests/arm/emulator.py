@@ -19,14 +19,14 @@ KRYO_CPU = "cortex-a76"
 
 
 def require_emulator() -> None:
-    """Skip a test where Debian's or PyPI's packages could not be had, and fail it where not asked.
+    """Skip a test where Debian's or PyPI's packages could not be had, and say why.
 
-    ``make test`` asks for them, and takes a no; ``make test-arm`` does not.
+    Where nobody has tried to get them, as `make` does, it fails.
     """
     if REASON.exists():
         pytest.skip(f"no emulated device: {REASON.read_text(encoding='utf-8')}")
     if not FOLDER.exists():
-        pytest.fail("no Armv8.2 device is set up: run `make test-arm`")
+        pytest.fail("no Armv8.2 device is set up: run `make build/arm.stamp`")
 
 
 @contextmanager
