@@ -88,7 +88,7 @@ def table(target: TargetDescription, work: Work) -> str:
         f"| reckoned, {target.name} | the cores could multiply | {heads} |",
         "|---|--:|" + "--:|" * len(SHARES),
     ]
-    for cores in (_fast_cores(target), target.cpu.cores):
+    for cores in (fast_cores(target), target.cpu.cores):
         count = sum(core.count for core in cores)
         names = ", ".join(f"{core.count} {core.name}" for core in cores)
         speeds = [tokens_s(cores, work, share * peak * 1e9) for share in SHARES]
@@ -97,7 +97,7 @@ def table(target: TargetDescription, work: Work) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fast_cores(target: TargetDescription) -> tuple[Core, ...]:
+def fast_cores(target: TargetDescription) -> tuple[Core, ...]:
     """Return the kinds of cores that compute by default."""
     kinds, threads = [], 0
     for core in target.cpu.cores:

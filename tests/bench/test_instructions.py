@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench import instructions, reckoning
+from mvlm.bench import instructions, picture, reckoning
 from mvlm.bench.assembly import computations, innermost_loop
 from mvlm.bench.cross import _kind
 from mvlm.bench.instructions import PROCESSORS, Loop, compile_loop
@@ -126,6 +126,19 @@ def test_the_page_is_what_is_counted(loops: dict[str, Loop]) -> None:
     page = DOCUMENT.read_text(encoding="utf-8")
     assert instructions.table(list(loops.values())) in page
     assert reckoning.table(instructions.KRYO, loops["sdot"].work) in page
+
+
+def test_the_tower_on_the_page() -> None:
+    """Write it again with `python -m mvlm.bench.picture --write`."""
+    loops = [picture.compile_tower_loop(scheme) for scheme in ("q8a8", "q16a16")]
+    assert picture.table(loops) in DOCUMENT.read_text(encoding="utf-8")
+    # An iteration is a group of 32 for 16 features and four rows.
+    assert [loop.products for loop in loops] == [32 * 16 * 4] * 2
+    assert loops[0].seconds < loops[1].seconds
+
+
+def test_products_of_a_picture() -> None:
+    assert picture.picture_products() == pytest.approx(170.6e9, rel=1e-2)
 
 
 # --- reckoning ----------------------------------------------------------------------------------

@@ -1,0 +1,127 @@
+"""A picture on the Snapdragon 888, reckoned: ``python -m mvlm.bench.picture``.
+
+Nearly all of a picture's time goes into the tower's linear layers, and theirs into one loop over
+many rows. It is compiled for the device, its instructions are counted, and the cores are reckoned
+to issue them at what their description says, everything in the caches: nothing here has run on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import tvm
+from tvm import tirx
+from tvm.relax.frontend import nn
+from tvm.target import Target
+
+from mvlm.bench.assembly import innermost_loop
+from mvlm.bench.document import write_table
+from mvlm.bench.instructions import DOCUMENT, KRYO, PROCESSORS
+from mvlm.bench.reckoning import Work, cycles, fast_cores
+from mvlm.compile.pipeline import tensor_functions
+from mvlm.models.layers import Linear
+from mvlm.models.quantization import SCHEMES
+from mvlm.schedules import find_kernels
+
+# CLIP ViT-L/14 at 336 pixels, all layers but the last, and LDPv2's two linear layers for 2,048.
+_LAYERS, _TOKENS, _PATCHES, _WIDTH, _INNER, _HIDDEN = 23, 577, 576, 1024, 4096, 2048
+_PATCH = 14 * 14 * 3
+# Products that an instruction makes, by the scheme of the tower.
+_PRODUCTS = {"q8a8": {"sdot": 16}, "q16a16": {"smlal": 4, "smull": 4}}
+
+
+@dataclass(frozen=True)
+class TowerLoop:
+    """The loop of a linear layer over many rows.
+
+    Attributes:
+        scheme: Of the tower.
+        products: Multiplications of an iteration.
+        work: What an iteration asks of a core.
+    """
+
+    scheme: str
+    products: int
+    work: Work
+
+    @property
+    def seconds(self) -> float:
+        """Reckoned for all of a picture's linear layers, a thread on each fast core."""
+        speed = sum(
+            core.count * core.gigahertz * 1e9 * self.products / cycles(core, self.work)
+            for core in fast_cores(KRYO)
+        )
+        return picture_products() / speed
+
+
+def picture_products() -> int:
+    """Count the multiplications of the linear layers that a picture goes through."""
+    layer = 4 * _WIDTH * _WIDTH + 2 * _WIDTH * _INNER
+    projector = _WIDTH * _HIDDEN + _HIDDEN * _HIDDEN
+    return _LAYERS * layer * _TOKENS + _PATCHES * (_PATCH * _WIDTH + projector)
+
+
+def compile_tower_loop(scheme: str) -> TowerLoop:
+    """Compile the largest of the tower's layers for the device, and read its loop."""
+    target = Target(dict(PROCESSORS[0].target))
+    with target:
+        kernel = find_kernels("cpu").replace(_definition(scheme))
+    assert kernel is not None
+    module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")})
+    assembly = tvm.compile(module, target=target).mod.inspect_source("asm")
+    made = _PRODUCTS[scheme]
+    body = innermost_loop(assembly, next(iter(made)))
+    pairs = sum(each.loads and each.mnemonic == "ldp" for each in body)
+    work = Work(
+        instructions=len(body),
+        vector=sum(each.is_vector for each in body),
+        loads=sum(each.loads for each in body) + pairs,
+        weight_bytes=0,
+    )
+    products = sum(made.get(each.mnemonic.removesuffix("2"), 0) for each in body)
+    return TowerLoop(scheme, products, work)
+
+
+def _definition(scheme: str) -> tirx.PrimFunc:
+    layer = Linear(("layer",), _WIDTH, _INNER, SCHEMES[scheme], bias=True)
+    arguments = {
+        "x": nn.spec.Tensor([1, _TOKENS, _WIDTH], "float32"),
+        "$": {"param_mode": "packed", "effect_mode": "none"},
+    }
+    module, _ = layer.export_tvm(spec={"forward": arguments})
+    return next(
+        function
+        for _, function in tensor_functions(module)
+        if function.attrs.get("mvlm.op", "") == "panel_linear"
+    )
+
+
+def table(loops: list[TowerLoop]) -> str:
+    """Write what is reckoned as Markdown."""
+    lines = [
+        f"| tower, reckoned, {KRYO.cpu.threads} threads | instructions for 1,000 products "
+        "| linear layers of a picture |",
+        "|---|--:|--:|",
+    ]
+    lines += [
+        f"| `{loop.scheme}` | {1000 * loop.work.instructions / loop.products:.0f} "
+        f"| {loop.seconds:.1f} s |"
+        for loop in loops
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print the table, or put it into the documentation."""
+    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.picture", description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
+    options = parser.parse_args()
+    text = table([compile_tower_loop(scheme) for scheme in _PRODUCTS])
+    print(text)
+    if options.write:
+        write_table(DOCUMENT, "picture", text)
+
+
+if __name__ == "__main__":
+    main()
