@@ -7,6 +7,7 @@ own, whose time and memory are taken, and counts the instructions of each kernel
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import time
 from collections import Counter
@@ -29,7 +30,8 @@ from mvlm.runtime.artifact.kernels import KernelUse
 DOCUMENT = Path("docs/arm.md")
 # Of integers, several of which one instruction multiplies; the beginnings of their names.
 _PRODUCTS = ("sdot", "udot", "smull", "smlal", "vpdp", "vpmadd")
-_BRANCHES = ("b", "b.", "bl", "cb", "tb", "br", "blr", "ret", "j", "call")
+# Of x86-64 and aarch64: `b.ne` and `cbnz` begin so, too.
+_BRANCHES = re.compile(r"b|b\..*|blr?|br|[ct]bn?z|ret|j.*|call.*")
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class Cost:
         seconds: Wall time of `mvlm compile`.
         peak_bytes: Its largest resident memory.
         artifact_bytes: Of the artifact.
-        library_bytes: Of the code in it.
+        code_bytes: Of the code in it.
     """
 
     seconds: float
     peak_bytes: int
     artifact_bytes: int
-    library_bytes: int
+    code_bytes: int
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _kind(instruction: Instruction) -> str:
         return "loads" if instruction.loads else "stores"
     if instruction.is_vector:
         return "vector"
-    return "branches" if mnemonic.startswith("b.") or mnemonic in _BRANCHES else "scalar"
+    return "branches" if _BRANCHES.fullmatch(mnemonic) else "scalar"
 
 
 KINDS = ("products", "vector", "loads", "stores", "branches", "scalar")
@@ -120,7 +122,7 @@ def table(model: str, cost: Cost, mixes: Sequence[Mix]) -> str:
     peak, artifact = cost.peak_bytes / 1e9, cost.artifact_bytes / 1e9
     lines = [
         f"{model}: compiled in {cost.seconds:.0f} s with {peak:.2f} GB at the most, into an",
-        f"artifact of {artifact:.2f} GB, of which {cost.library_bytes / 1e6:.1f} MB are code.",
+        f"artifact of {artifact:.2f} GB, of which {cost.code_bytes / 1e6:.1f} MB are code.",
         "",
         f"| kernel | called by | {' | '.join(KINDS)} |",
         "|---|---|" + "--:|" * len(KINDS),

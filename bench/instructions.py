@@ -23,11 +23,10 @@ from mvlm.bench.assembly import Instruction, innermost_loop
 from mvlm.bench.document import write_table
 from mvlm.compile.compile_target import tvm_options
 from mvlm.compile.pipeline import tensor_functions
-from mvlm.compile.targets import TargetDescription, choose_platform, known_targets
+from mvlm.compile.targets import known_targets
 from mvlm.models import ops
 from mvlm.models.panels import FEATURES, panel_layout
 from mvlm.models.quantization import GROUP_SIZE, SCHEMES
-from mvlm.runtime.machine import read_machine
 from mvlm.schedules import find_kernels
 from mvlm.schedules.cpu.instructions import find_instructions
 
@@ -56,13 +55,8 @@ class Processor:
     mnemonic: str
 
 
-def _options(target: TargetDescription) -> Mapping[str, Any]:
-    machine = read_machine()
-    return tvm_options(target, choose_platform(target, None, machine), machine)
-
-
 PROCESSORS = (
-    Processor(_options(KRYO), "sdot"),
+    Processor(tvm_options(KRYO), "sdot"),
     Processor(
         {
             "kind": "llvm",
@@ -123,13 +117,7 @@ class Loop:
     @property
     def work(self) -> reckoning.Work:
         """What a core has to do for an iteration."""
-        pairs = sum(each.loads and each.mnemonic == "ldp" for each in self.body)
-        return reckoning.Work(
-            instructions=len(self.body),
-            vector=sum(each.is_vector for each in self.body),
-            loads=self.loads + pairs,
-            weight_bytes=self.weight_bytes,
-        )
+        return reckoning.work_of(self.body, self.weight_bytes)
 
 
 def compile_loop(processor: Processor) -> Loop:
@@ -138,9 +126,7 @@ def compile_loop(processor: Processor) -> Loop:
     kernel = decode_kernel(target, _WIDTH, _FEATURES)
     with target:
         instructions = find_instructions(target)
-    module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")})
-    assembly = tvm.compile(module, target=target).mod.inspect_source("asm")
-    body = innermost_loop(assembly, processor.mnemonic)
+    body = kernel_loop(kernel, target, processor.mnemonic)
     products = sum(each.mnemonic == processor.mnemonic for each in body)
     groups = products * instructions.lanes * _DEPTH // (FEATURES * GROUP_SIZE)
     return Loop(instructions.name, processor.mnemonic, body, groups)
@@ -163,10 +149,27 @@ def table(loops: Sequence[Loop]) -> str:
 
 def decode_kernel(target: Target, width: int, features: int) -> tirx.PrimFunc:
     """Return the kernel that multiplies one row with 4-bit weights."""
+    return panel_kernel(_decoding_layer(width, features), target)
+
+
+def panel_kernel(module: tvm.IRModule, target: Target) -> tirx.PrimFunc:
+    """Return the kernel of the one linear layer over panels that a module has."""
+    definition = next(
+        function
+        for _, function in tensor_functions(module)
+        if function.attrs.get("mvlm.op", "") == "panel_linear"
+    )
     with target:
-        kernel = find_kernels("cpu").replace(_definition(width, features))
+        kernel = find_kernels("cpu").replace(definition)
     assert kernel is not None
     return kernel
+
+
+def kernel_loop(kernel: tirx.PrimFunc, target: Target, mnemonic: str) -> tuple[Instruction, ...]:
+    """Compile a kernel, and return its loop that holds the most of a mnemonic."""
+    module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")})
+    assembly = tvm.compile(module, target=target).mod.inspect_source("asm")
+    return innermost_loop(assembly, mnemonic)
 
 
 class _Layer(nn.Module):
@@ -179,7 +182,7 @@ class _Layer(nn.Module):
         return ops.linear(x, (q_weight, q_scale, q_row_scale), self.features, _SCHEME)
 
 
-def _definition(width: int, features: int) -> tirx.PrimFunc:
+def _decoding_layer(width: int, features: int) -> tvm.IRModule:
     """Return one linear layer of one row, 4-bit weights and 8-bit activations, as defined."""
     arrays = panel_layout(_SCHEME.weights).arrays(width, features)
     arguments = {
@@ -188,11 +191,7 @@ def _definition(width: int, features: int) -> tirx.PrimFunc:
         "$": {"param_mode": "none", "effect_mode": "none"},
     }
     module, _ = _Layer(features).export_tvm(spec={"forward": arguments})
-    return next(
-        function
-        for _, function in tensor_functions(module)
-        if function.attrs.get("mvlm.op", "") == "panel_linear"
-    )
+    return module
 
 
 def main() -> None:

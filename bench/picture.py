@@ -11,18 +11,14 @@ import argparse
 from dataclasses import dataclass
 
 import tvm
-from tvm import tirx
 from tvm.relax.frontend import nn
 from tvm.target import Target
 
-from mvlm.bench.assembly import innermost_loop
 from mvlm.bench.document import write_table
-from mvlm.bench.instructions import DOCUMENT, KRYO, PROCESSORS
-from mvlm.bench.reckoning import Work, cycles, fast_cores
-from mvlm.compile.pipeline import tensor_functions
+from mvlm.bench.instructions import DOCUMENT, KRYO, PROCESSORS, kernel_loop, panel_kernel
+from mvlm.bench.reckoning import Work, fast_cores, iterations_s, work_of
 from mvlm.models.layers import Linear
 from mvlm.models.quantization import SCHEMES
-from mvlm.schedules import find_kernels
 
 # CLIP ViT-L/14 at 336 pixels, all layers but the last, and LDPv2's two linear layers for 2,048.
 _LAYERS, _TOKENS, _PATCHES, _WIDTH, _INNER, _HIDDEN = 23, 577, 576, 1024, 4096, 2048
@@ -48,11 +44,7 @@ class TowerLoop:
     @property
     def seconds(self) -> float:
         """Reckoned for all of a picture's linear layers, a thread on each fast core."""
-        speed = sum(
-            core.count * core.gigahertz * 1e9 * self.products / cycles(core, self.work)
-            for core in fast_cores(KRYO)
-        )
-        return picture_products() / speed
+        return picture_products() / (self.products * iterations_s(fast_cores(KRYO), self.work))
 
 
 def picture_products() -> int:
@@ -64,37 +56,20 @@ def picture_products() -> int:
 
 def compile_tower_loop(scheme: str) -> TowerLoop:
     """Compile the largest of the tower's layers for the device, and read its loop."""
-    target = Target(dict(PROCESSORS[0].target))
-    with target:
-        kernel = find_kernels("cpu").replace(_definition(scheme))
-    assert kernel is not None
-    module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")})
-    assembly = tvm.compile(module, target=target).mod.inspect_source("asm")
-    made = _PRODUCTS[scheme]
-    body = innermost_loop(assembly, next(iter(made)))
-    pairs = sum(each.loads and each.mnemonic == "ldp" for each in body)
-    work = Work(
-        instructions=len(body),
-        vector=sum(each.is_vector for each in body),
-        loads=sum(each.loads for each in body) + pairs,
-        weight_bytes=0,
-    )
+    target, made = Target(dict(PROCESSORS[0].target)), _PRODUCTS[scheme]
+    body = kernel_loop(panel_kernel(_layer(scheme), target), target, next(iter(made)))
     products = sum(made.get(each.mnemonic.removesuffix("2"), 0) for each in body)
-    return TowerLoop(scheme, products, work)
+    return TowerLoop(scheme, products, work_of(body))
 
 
-def _definition(scheme: str) -> tirx.PrimFunc:
+def _layer(scheme: str) -> tvm.IRModule:
     layer = Linear(("layer",), _WIDTH, _INNER, SCHEMES[scheme], bias=True)
     arguments = {
         "x": nn.spec.Tensor([1, _TOKENS, _WIDTH], "float32"),
         "$": {"param_mode": "packed", "effect_mode": "none"},
     }
     module, _ = layer.export_tvm(spec={"forward": arguments})
-    return next(
-        function
-        for _, function in tensor_functions(module)
-        if function.attrs.get("mvlm.op", "") == "panel_linear"
-    )
+    return module
 
 
 def table(loops: list[TowerLoop]) -> str:

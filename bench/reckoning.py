@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mvlm.bench.assembly import Instruction
 from mvlm.compile.targets import TargetDescription
 from mvlm.compile.targets.description import Core
 from mvlm.models.config.llama import LlamaConfig
@@ -36,13 +37,24 @@ class Work:
         instructions: All of them.
         vector: Those that a vector unit computes.
         loads: 16-byte registers loaded; a pair counts as two.
-        weight_bytes: Weights that it multiplies.
+        weight_bytes: Weights that it multiplies; 0 where it is not asked for bytes.
     """
 
     instructions: int
     vector: int
     loads: int
-    weight_bytes: int
+    weight_bytes: int = 0
+
+
+def work_of(loop: Sequence[Instruction], weight_bytes: int = 0) -> Work:
+    """Return what an iteration of a loop asks of a core."""
+    pairs = sum(each.loads and each.mnemonic == "ldp" for each in loop)
+    return Work(
+        instructions=len(loop),
+        vector=sum(each.is_vector for each in loop),
+        loads=sum(each.loads for each in loop) + pairs,
+        weight_bytes=weight_bytes,
+    )
 
 
 def cycles(core: Core, work: Work) -> float:
@@ -52,14 +64,17 @@ def cycles(core: Core, work: Work) -> float:
     return max(busy, work.instructions / core.width)
 
 
-def cores_bytes_s(cores: Sequence[Core], work: Work) -> float:
-    """Reckon the bytes of weights that cores multiply together in a second, a thread on each.
+def iterations_s(cores: Sequence[Core], work: Work) -> float:
+    """Reckon the iterations that cores do together in a second, a thread on each.
 
     Threads take turns, so that none waits for a slower one for long.
     """
-    return sum(
-        core.count * work.weight_bytes / cycles(core, work) * core.gigahertz * 1e9 for core in cores
-    )
+    return sum(core.count * core.gigahertz * 1e9 / cycles(core, work) for core in cores)
+
+
+def cores_bytes_s(cores: Sequence[Core], work: Work) -> float:
+    """Reckon the bytes of weights that cores multiply together in a second."""
+    return work.weight_bytes * iterations_s(cores, work)
 
 
 def bytes_of_a_token(config: LlamaConfig, positions: int) -> float:

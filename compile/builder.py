@@ -22,7 +22,7 @@ from mvlm.compile.memory import check_memory, working_bytes
 from mvlm.compile.pipeline import lower
 from mvlm.compile.provenance import package_versions, source_digest
 from mvlm.compile.sharing import share_files
-from mvlm.compile.toolchain.elf import library_needs, version_key
+from mvlm.compile.toolchain.elf import library_needs
 from mvlm.compile.weights import source_bytes, write_weights
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
 from mvlm.models.family import recognise
@@ -40,7 +40,7 @@ from mvlm.runtime.artifact.manifest import (
     read_manifest,
 )
 from mvlm.runtime.artifact.staging import staged_folder
-from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file
+from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file, version_numbers
 from mvlm.runtime.errors import TargetError, TokenizerError
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.settings import ChatSettings
@@ -135,7 +135,7 @@ def _write_library(
 
     def link(output: str, objects: list[str], **_: object) -> None:
         entered("link")
-        target.linker.link(Path(output), [Path(name) for name in objects])
+        target.linker.link_files(output, objects)
 
     # Beside the artifact, where what a killed process leaves behind is swept up.
     with tempfile.TemporaryDirectory(dir=folder.parent) as workspace:
@@ -208,7 +208,7 @@ def _needs(job: CompileJob, folder: Path, working: int) -> NeedsEntry:
         libc = str(job.target.needs.android_api)
     else:
         found = [library.glibc for library in libraries if library.glibc]
-        libc = max(found, key=version_key, default=job.target.needs.glibc)
+        libc = max(found, key=version_numbers, default=job.target.needs.glibc)
     return NeedsEntry(
         platform=job.platform,
         libc=libc,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mvlm.compile.targets import TargetDescription, choose_platform
 from mvlm.compile.targets.description import Gpu
@@ -15,11 +13,10 @@ from mvlm.compile.toolchain import Linker, find_linker, find_runtime_library
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import FEATURES, Machine, read_machine
 from mvlm.runtime.machine.description import llvm_attributes
+from mvlm.runtime.package_folder import package_folder
 
 if TYPE_CHECKING:
     from tvm.target import Target
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,6 @@ class CompileTarget:
         features: CPU features that the code may use, by /proc/cpuinfo's names.
         kernels: The folder of `schedules` that serves it.
         options: The whole TVM target.
-        platform: The system that it runs.
         linker: Makes the shared library.
         runtime_library: The TVM runtime's, for the device.
     """
@@ -42,7 +38,6 @@ class CompileTarget:
     features: tuple[str, ...]
     kernels: str
     options: Mapping[str, Any]
-    platform: Platform
     linker: Linker
     runtime_library: bytes
 
@@ -92,8 +87,7 @@ def prepare_target(
         architecture=architecture,
         features=tuple(sorted(features)),
         kernels=description.kernels,
-        options=tvm_options(description, system, machine),
-        platform=system,
+        options=tvm_options(description, platform, machine),
         linker=_linker(description, architecture, system),
         runtime_library=find_runtime_library(architecture, system),
     )
@@ -140,14 +134,15 @@ def _ask(name: str, find: Callable[[], str]) -> Requirement:
 
 
 def tvm_options(
-    description: TargetDescription, platform: Platform, machine: Machine
+    description: TargetDescription, platform: str | None = None, machine: Machine | None = None
 ) -> dict[str, Any]:
-    """Return the whole TVM target."""
-    cpu = description.cpu
+    """Return the whole TVM target; arguments and errors are those of :func:`prepare_target`."""
+    machine = machine or read_machine()
+    cpu, system = description.cpu, choose_platform(description, platform, machine)
     architecture, features = _cpu(description, machine)
     options: dict[str, Any] = {
         "kind": "llvm",
-        "mtriple": platform.triple_for(architecture),
+        "mtriple": system.triple_for(architecture),
         "mattr": llvm_attributes(architecture, features),
     }
     if not cpu.is_native:  # this machine's number would make artifacts differ that are the same
@@ -198,9 +193,7 @@ def _cpu(description: TargetDescription, machine: Machine) -> tuple[str, frozens
 
 def _require_kernels(description: TargetDescription) -> str:
     """Return the folder of kernels; it is looked for and not imported, which would import tvm."""
-    schedules = find_spec("mvlm.schedules")
-    assert schedules is not None and schedules.submodule_search_locations
-    if not (Path(schedules.submodule_search_locations[0]) / description.kernels).is_dir():
+    if not (package_folder("mvlm.schedules") / description.kernels).is_dir():
         raise TargetError(
             f"this mvlm has no kernels for {description.kernels} yet",
             expected="a target whose kernels are there",

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 from mvlm.runtime.artifact.verify import digest_file
+from mvlm.runtime.package_folder import package_folder
 
 # Everything whose change can change an artifact.
 _SOURCES = ("mvlm.compile", "mvlm.models", "mvlm.schedules", "mvlm.runtime")
@@ -28,9 +28,7 @@ def source_digest() -> str:
     lines = []
     for package in _SOURCES:
         # Found and not imported: `mvlm.schedules` would import tvm.
-        spec = find_spec(package)
-        assert spec is not None and spec.submodule_search_locations, f"{package} is a package"
-        root = Path(next(iter(spec.submodule_search_locations)))
+        root = package_folder(package)
         for file in root.rglob("*.py"):
             name = f"{package}/{file.relative_to(root).as_posix()}"
             lines.append((name, digest_file(file)))

@@ -12,8 +12,7 @@ import tvm
 from tvm import relax
 
 from mvlm.compile.compile_target import tvm_options
-from mvlm.compile.targets import choose_platform, known_targets
-from mvlm.runtime.machine import read_machine
+from mvlm.compile.targets import known_targets
 from mvlm.schedules.cpu.features import cpu_features
 
 Array = npt.NDArray[Any]
@@ -21,9 +20,7 @@ Array = npt.NDArray[Any]
 
 def described(name: str) -> tvm.target.Target:
     """Return the TVM target of one of our descriptions, on its usual system."""
-    target, machine = known_targets()[name], read_machine()
-    platform = choose_platform(target, None, machine)
-    return tvm.target.Target(tvm_options(target, platform, machine))
+    return tvm.target.Target(tvm_options(known_targets()[name]))
 
 
 class Device(Protocol):

@@ -24,10 +24,14 @@ _ORDER = (
 )
 
 
-@cache
 def known_targets() -> dict[str, TargetDescription]:
     """Return our targets by their names."""
-    return {name: read_description(board_file(name)) for name in _ORDER}
+    return {name: _read_ours(name) for name in _ORDER}
+
+
+@cache
+def _read_ours(name: str) -> TargetDescription:
+    return read_description(board_file(name))
 
 
 def board_file(name: str) -> Path:
@@ -47,13 +51,13 @@ def find_description(name: str) -> TargetDescription:
     """
     if name.endswith(_SUFFIX):
         return read_description(Path(name))
-    if name not in known_targets():
+    if name not in _ORDER:
         raise UsageError(
             "unknown target",
-            expected=f"{' or '.join(known_targets())}, or a file that ends in {_SUFFIX}",
+            expected=f"{' or '.join(_ORDER)}, or a file that ends in {_SUFFIX}",
             found=repr(name),
         )
-    return known_targets()[name]
+    return _read_ours(name)
 
 
 def choose_platform(

@@ -230,7 +230,10 @@ class TargetDescription:
         letters = self.name.replace("-", "").replace(".", "")
         proper = letters.isascii() and letters.isalnum() and self.name == self.name.lower()
         _require(
-            "name", proper and len(self.name) <= 64, "lower-case letters, digits, -", self.name
+            "name",
+            proper and len(self.name) <= _LONGEST_NAME,
+            "lower-case letters, digits, -",
+            self.name,
         )
         _require(
             "kernels",

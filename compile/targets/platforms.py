@@ -12,14 +12,10 @@ class Platform:
     Attributes:
         name: On the command line, and in an artifact.
         triple: The end of LLVM's triple.
-        libc: Its C library.
-        libraries: What code is linked with, by the names that the device's loader knows.
     """
 
     name: str
     triple: str
-    libc: str
-    libraries: tuple[str, ...]
 
     def triple_for(self, architecture: str) -> str:
         """Return LLVM's triple: ``aarch64-linux-gnu``."""
@@ -29,7 +25,7 @@ class Platform:
 PLATFORMS = {
     platform.name: platform
     for platform in (
-        Platform("linux", "linux-gnu", "glibc", ("libm.so.6", "libc.so.6")),
-        Platform("android", "linux-android", "bionic", ("libm.so", "libc.so")),
+        Platform("linux", "linux-gnu"),
+        Platform("android", "linux-android"),
     )
 }

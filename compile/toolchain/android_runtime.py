@@ -16,10 +16,10 @@ import shutil
 import subprocess
 import tempfile
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 from mvlm.compile.cache_folder import cache_folder
+from mvlm.compile.toolchain.runtime_library import compiler_folder
 from mvlm.runtime.artifact.staging import staged_folder
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
@@ -116,20 +116,14 @@ def write_sources(folder: Path) -> None:
     Raises:
         TargetError: TVM is not installed.
     """
-    packages = {}
-    for name in ("tvm", "tvm_ffi"):
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            raise TargetError(f"no sources of {name}", fix='`pip install "mvlm[compile]"`')
-        packages[name] = Path(spec.origin).parent
+    tvm, ffi = compiler_folder("tvm"), compiler_folder("tvm_ffi")
     shutil.copytree(_OURS, folder, dirs_exist_ok=True)
-    shutil.copytree(packages["tvm"] / "include", folder / "include", dirs_exist_ok=True)
-    sources = packages["tvm"] / "src" / "runtime"
+    shutil.copytree(tvm / "include", folder / "include", dirs_exist_ok=True)
+    sources = tvm / "src" / "runtime"
     for file in (*_RUNTIME, *_headers(sources)):
         place = folder / "src" / "runtime" / file
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(sources / file, place)
-    ffi = packages["tvm_ffi"]
     shutil.copytree(ffi / "src", folder / "ffi" / "src", ignore=_NOT_FFI)
     shutil.copytree(ffi / "include", folder / "ffi" / "include")
     headers = ffi / "3rdparty" / "dlpack" / "include"

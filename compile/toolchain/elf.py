@@ -8,6 +8,8 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
+from mvlm.runtime.artifact.verify import version_numbers
+
 _GLIBC = "GLIBC_"
 
 
@@ -69,9 +71,4 @@ def _newest_glibc(elf: ELFFile) -> str | None:
     names = (each.name for _, versions in section.iter_versions() for each in versions)
     numbers = [name.removeprefix(_GLIBC) for name in names if name.startswith(_GLIBC)]
     dotted = [number for number in numbers if number[0].isdigit()]  # not GLIBC_PRIVATE
-    return max(dotted, key=version_key, default=None)
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Return what versions such as ``2.28`` are compared by."""
-    return tuple(int(part) for part in version.split("."))
+    return max(dotted, key=version_numbers, default=None)

@@ -41,6 +41,10 @@ class Linker:
             made = self.stand_ins(self, objects, Path(folder)) if self.stand_ins else ()
             self.run("-shared", "-o", output, *objects, *made, *self.libraries)
 
+    def link_files(self, output: str, objects: Sequence[str], **_: object) -> None:
+        """The same as :meth:`link`, as TVM's exporter calls it."""
+        self.link(Path(output), [Path(name) for name in objects])
+
     def run(self, *arguments: str | Path) -> None:
         """Call the compiler.
 

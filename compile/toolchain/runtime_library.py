@@ -13,13 +13,13 @@ import hashlib
 import io
 import platform as python_platform
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from mvlm.compile.cache_folder import cache_folder
 from mvlm.compile.targets.platforms import Platform
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
+from mvlm.runtime.package_folder import package_folder
 
 LIBRARY = "libtvm_runtime.so"
 _MEMBER = f"tvm/lib/{LIBRARY}"
@@ -39,16 +39,25 @@ def find_runtime_library(architecture: str, platform: Platform) -> bytes:
 
         return find_android_library(architecture)
     if architecture == python_platform.machine():
-        spec = find_spec("tvm")
-        if spec is None or spec.origin is None:
-            raise TargetError(
-                "the compiler is not installed",
-                expected=f"apache-tvm {TVM_VERSION}",
-                found="none",
-                fix='`pip install "mvlm[compile]"`',
-            )
-        return (Path(spec.origin).parent / "lib" / LIBRARY).read_bytes()
+        return (compiler_folder("tvm") / "lib" / LIBRARY).read_bytes()
     return _from_wheel(architecture)
+
+
+def compiler_folder(name: str) -> Path:
+    """Return the folder of one of the compiler's packages, which is not imported.
+
+    Raises:
+        TargetError: The compiler is not installed.
+    """
+    try:
+        return package_folder(name)
+    except ModuleNotFoundError:
+        raise TargetError(
+            "the compiler is not installed",
+            expected=f"apache-tvm {TVM_VERSION}",
+            found=f"no {name}",
+            fix='`pip install "mvlm[compile]"`',
+        ) from None
 
 
 def _from_wheel(architecture: str) -> bytes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
+
+from mvlm.runtime.package_folder import package_folder
 
 # The compiler stays at home, but for the descriptions of devices, by which one is recognised.
 PACKAGES = ("bench", "cli", "runtime", "compile/targets")
@@ -14,9 +15,7 @@ PACKAGES = ("bench", "cli", "runtime", "compile/targets")
 def copy_code(folder: Path) -> None:
     """Write our packages, for PYTHONPATH, and what Python's metadata says of them."""
     for package in PACKAGES:
-        spec = find_spec(f"mvlm.{package.replace('/', '.')}")
-        assert spec is not None and spec.submodule_search_locations
-        source = Path(next(iter(spec.submodule_search_locations)))
+        source = package_folder(f"mvlm.{package.replace('/', '.')}")
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(source, folder / "mvlm" / package, ignore=ignored)
     distribution = metadata.distribution("mvlm")

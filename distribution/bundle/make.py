@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from mvlm.distribution.bundle.code import copy_code
@@ -15,6 +14,7 @@ from mvlm.distribution.bundle.wheels import unpack_wheels
 from mvlm.runtime.artifact import read_manifest, verify_files
 from mvlm.runtime.artifact.staging import staged_folder
 from mvlm.runtime.errors import UsageError
+from mvlm.runtime.package_folder import package_folder
 
 # By which a folder is known as a bundle, that may be replaced.
 MARK = "mvlm-bundle.txt"
@@ -102,7 +102,5 @@ def _write_pages(folder: Path, form: Form) -> None:
     """Write the guide, and a picture to try it with."""
     shutil.copyfile(_LAUNCHERS / f"{form.name}.txt", folder / "README.txt")
     (folder / "pictures").mkdir()
-    spec = find_spec("mvlm.models")
-    assert spec is not None and spec.submodule_search_locations
-    pictures = Path(next(iter(spec.submodule_search_locations))) / "bundled" / "pictures"
+    pictures = package_folder("mvlm.models") / "bundled" / "pictures"
     shutil.copyfile(pictures / _PICTURE, folder / "pictures" / _PICTURE)

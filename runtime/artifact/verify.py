@@ -73,7 +73,7 @@ def _check_system(needs: NeedsEntry, machine: Machine) -> None:
         )
     name = _LIBC_NAMES.get(needs.platform, "")
     kind, _, version = machine.libc.partition(" ")
-    if kind != name or _numbers(version) < _numbers(needs.libc):
+    if kind != name or version_numbers(version) < version_numbers(needs.libc):
         raise ArtifactError(
             "the system's C library is too old for the artifact, or another one",
             expected=f"{name} {needs.libc} or newer",
@@ -90,7 +90,7 @@ def _check_system(needs: NeedsEntry, machine: Machine) -> None:
         )
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
     """Return what versions are compared by; nothing if it is none."""
     parts = version.split(".")
     return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()

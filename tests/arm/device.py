@@ -30,11 +30,7 @@ def link(executable: Any, folder: Path) -> None:
     """Make the device's shared library, in the place where an artifact has it."""
     (folder / MODEL_LIBRARY).parent.mkdir(parents=True)
     linker = find_linker("aarch64", PLATFORMS["linux"], KRYO.needs)
-
-    def linked(output: str, objects: list[str], **_: object) -> None:
-        linker.link(Path(output), [Path(name) for name in objects])
-
-    executable.export_library(os.fspath(folder / MODEL_LIBRARY), fcompile=linked)
+    executable.export_library(os.fspath(folder / MODEL_LIBRARY), fcompile=linker.link_files)
 
 
 class ArmDevice:

@@ -9,7 +9,7 @@ import pytest
 import tvm
 
 from mvlm.compile.compile_target import prepare_target, requirements, tvm_options
-from mvlm.compile.targets import choose_platform, find_description, known_targets
+from mvlm.compile.targets import find_description, known_targets
 from mvlm.compile.targets.catalogue import board_file
 from mvlm.compile.targets.detect import recognise_machine
 from mvlm.compile.targets.toml import read_description
@@ -47,7 +47,7 @@ def test_ours_by_name() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_tvm_takes_them(name: str) -> None:
     target, here = known_targets()[name], read_machine()
-    options = tvm_options(target, choose_platform(target, None, here), here)
+    options = tvm_options(target)
     made = tvm.target.Target(dict(options))
     assert made.kind.name == ("llvm" if target.gpu is None else target.gpu.api)
     host = made if target.gpu is None else made.host
@@ -59,7 +59,7 @@ def test_the_snapdragon_is_what_it_is() -> None:
     target = known_targets()[KRYO]
     assert sum(core.count for core in target.cpu.cores) == 8
     for platform, triple in (("linux", "aarch64-linux-gnu"), ("android", "aarch64-linux-android")):
-        options = tvm_options(target, choose_platform(target, platform, machine()), machine())
+        options = tvm_options(target, platform, machine())
         assert options["mtriple"] == triple
         assert {"+dotprod", "+fullfp16", "+lse", "-i8mm", "-sve"} <= set(options["mattr"])
 

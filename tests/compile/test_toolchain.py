@@ -21,12 +21,12 @@ from mvlm.compile.targets import choose_platform, known_targets
 from mvlm.compile.targets.description import Needs
 from mvlm.compile.targets.platforms import PLATFORMS
 from mvlm.compile.toolchain import Linker, find, find_linker, find_runtime_library
-from mvlm.compile.toolchain.elf import library_needs, version_key
+from mvlm.compile.toolchain.elf import library_needs
 from mvlm.compile.toolchain.runtime_library import fetch_command
 from mvlm.models.config import read_config
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import plan_quantization
-from mvlm.runtime.artifact.verify import TVM_VERSION
+from mvlm.runtime.artifact.verify import TVM_VERSION, version_numbers
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import read_machine
 from tests.artifacts import Shelf
@@ -143,18 +143,14 @@ def linked(checkpoint: Path, folder: Path, platform_name: str) -> Path:
     """The library of a small model of all parts, for the Snapdragon's cores."""
     machine, config = read_machine(), read_config(checkpoint)
     system = choose_platform(KRYO, platform_name, machine)
-    target = tvm.target.Target(dict(tvm_options(KRYO, system, machine)))
+    target = tvm.target.Target(dict(tvm_options(KRYO, platform_name)))
     module, _ = MobileVLM(config, plan_quantization("q4a8")).export(target)
     lowered = lower(module, target, "cpu", {"n": 64}).module
     with tvm.transform.PassContext(opt_level=3):
         executable = relax.build(lowered, target, relax_pipeline=None)
     linker = find_linker("aarch64", system, KRYO.needs)
-
-    def link(output: str, objects: list[str], **_: object) -> None:
-        linker.link(Path(output), [Path(name) for name in objects])
-
     library = folder / "model.so"
-    executable.export_library(str(library), fcompile=link, workspace_dir=str(folder))
+    executable.export_library(str(library), fcompile=linker.link_files, workspace_dir=str(folder))
     return library
 
 
@@ -183,7 +179,7 @@ def test_a_kryo_library_for_linux(shelf: Shelf, tmp_path: Path) -> None:
     needs = library_needs(linked(shelf.checkpoint("ldpnet"), tmp_path, "linux"))
     assert needs.page_bytes == KRYO.needs.page_bytes
     assert needs.glibc is not None
-    assert version_key(needs.glibc) <= version_key("2.36")
+    assert version_numbers(needs.glibc) <= version_numbers("2.36")
 
 
 # --- the runtime's library ----------------------------------------------------------------------
@@ -231,4 +227,4 @@ def test_a_damaged_wheel(empty_cache: Path, damage: str) -> None:
 
 
 def test_versions() -> None:
-    assert max(["2.9", "2.28", "2.17"], key=version_key) == "2.28"
+    assert max(["2.9", "2.28", "2.17"], key=version_numbers) == "2.28"
