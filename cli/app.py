@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +14,8 @@ from mvlm.cli.shared.failure import report_failure
 from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.terminal import prepare_streams, version_callback
 
-# Each has the module of its name; in the order of a newcomer's way through them.
+# Each has the module of its name, or the package if it is a group of verbs; in the order of a
+# newcomer's way through them.
 VERBS = (
     "demo",
     "compile",
@@ -30,21 +32,32 @@ VERBS = (
 
 # Help does not depend on the terminal, so that docs/commands.md can hold it.
 HELP_WIDTH = 80
+_STYLE: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "add_completion": False,
+    "context_settings": {"help_option_names": ["-h", "--help"], "terminal_width": HELP_WIDTH},
+}
 
 
 def build_app() -> typer.Typer:
     """Return the typer application with all verbs."""
-    app = typer.Typer(
-        rich_markup_mode=None,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": HELP_WIDTH},
-    )
+    app = typer.Typer(**_STYLE)
     app.callback(invoke_without_command=True)(_mvlm)
     for name in VERBS:
-        verb = import_module(f"mvlm.cli.{name.replace('-', '_')}")
+        _add(app, name, import_module(f"mvlm.cli.{name.replace('-', '_')}"))
+    return app
+
+
+def _add(app: typer.Typer, name: str, verb: ModuleType) -> None:
+    """Add a verb, or a group of verbs: a package whose ``VERBS`` are modules in it."""
+    if not hasattr(verb, "VERBS"):
         examples = "\n  ".join(verb.EXAMPLES)
         app.command(name, epilog=f"\b\nExamples:\n  {examples}")(verb.command)
-    return app
+        return
+    group = typer.Typer(name=name, help=verb.__doc__, **_STYLE)
+    for inner in verb.VERBS:
+        _add(group, inner, import_module(f"{verb.__name__}.{inner.replace('-', '_')}"))
+    app.add_typer(group)
 
 
 def run(arguments: Sequence[str]) -> int:

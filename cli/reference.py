@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from mvlm.cli.app import VERBS, build_app
+from mvlm.cli.app import build_app
 
 _INTRODUCTION = """\
 # Commands
@@ -27,20 +28,21 @@ def reference() -> str:
 
 def _sections() -> Iterator[str]:
     command = typer.main.get_command(build_app())
-    assert isinstance(command, TyperGroup)
-    for title, arguments in [("mvlm", []), *((f"mvlm {verb}", [verb]) for verb in VERBS)]:
-        yield f"## {title}\n\n```\n{_help(command, arguments)}\n```\n"
+    with command.make_context("mvlm", [], resilient_parsing=True) as context:
+        yield from _help(command, context)
 
 
-def _help(command: TyperGroup, arguments: list[str]) -> str:
-    """Return what ``--help`` prints after `arguments`."""
-    with command.make_context("mvlm", arguments, resilient_parsing=True) as context:
-        if not arguments:
-            return context.get_help()
-        verb = command.get_command(context, arguments[0])
+def _help(command: Any, context: Any) -> Iterator[str]:
+    """Yield what ``--help`` prints of a command, and of all below it.
+
+    Typer names no public types for commands and contexts.
+    """
+    yield f"## {context.command_path}\n\n```\n{context.get_help()}\n```\n"
+    for name in command.list_commands(context) if isinstance(command, TyperGroup) else ():
+        verb = command.get_command(context, name)
         assert verb is not None
-        with verb.make_context(arguments[0], [], context, resilient_parsing=True) as inner:
-            return inner.get_help()
+        with verb.make_context(name, [], context, resilient_parsing=True) as inner:
+            yield from _help(verb, inner)
 
 
 if __name__ == "__main__":
