@@ -15,6 +15,7 @@ FOLDERS = (
     "runtime",
     "schedules",
     "training",
+    "tuning_logs",
 )
 
 packages = [
@@ -32,5 +33,6 @@ setup(
         "mvlm.models": ["py.typed", "bundled/*", "bundled/*/*"],
         "mvlm.compile.targets": ["boards/*.toml"],
         "mvlm.distribution.bundle": ["launchers/*"],
+        "mvlm.tuning_logs": ["*/*.json"],
     },
 )

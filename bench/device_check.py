@@ -13,7 +13,6 @@ import numpy as np
 
 from mvlm.bench.bandwidth import measure_in_child
 from mvlm.bench.device_report import SCHEMA_VERSION
-from mvlm.bench.device_state import read_state
 from mvlm.bench.measure import Plan, measure_speeds
 from mvlm.bench.report import machine_facts, make_report
 from mvlm.compile.targets import known_targets
@@ -22,6 +21,7 @@ from mvlm.runtime.artifact import open_artifact
 from mvlm.runtime.chat import Chat
 from mvlm.runtime.image import load_image, preprocess
 from mvlm.runtime.machine import Machine, read_machine
+from mvlm.runtime.machine.state import read_state
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.bench.bandwidth import METHOD
-from mvlm.bench.device_state import load_average
 from mvlm.bench.measure import Plan
 from mvlm.runtime.artifact import Manifest
 from mvlm.runtime.artifact.weights import WeightsIndex, read_weights_index
 from mvlm.runtime.chat import Stats
 from mvlm.runtime.machine import read_machine
+from mvlm.runtime.machine.state import load_average
 
 _PACKAGES = ("mvlm", "apache-tvm-ffi", "numpy")
 _DECODER, _EMBEDDING, _HEAD = "decoder.", "decoder.embed_tokens.", "decoder.lm_head."

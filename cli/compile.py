@@ -11,7 +11,7 @@ import typer
 from mvlm.cli.shared.interrupts import remembered_interrupts
 from mvlm.cli.shared.options import Checkpoint, Debug, Json, Quantization, VisionTower
 from mvlm.cli.shared.progress import progress_bars
-from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
+from mvlm.cli.shared.terminal import note, readable_bytes, show, show_json, show_table
 
 if TYPE_CHECKING:
     from mvlm.compile.job import CompileJob
@@ -119,6 +119,17 @@ def command(
         bool,
         typer.Option("--allow-nonfinite", help="Take NaN in weights for 0 and infinity for 65504."),
     ] = False,
+    logs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Take what was tuned from these logs; default: the user's and those that come "
+            "with mvlm.",
+        ),
+    ] = None,
+    no_tuning: Annotated[
+        bool, typer.Option("--no-tuning", help="Use the default schedules alone.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -164,6 +175,7 @@ def command(
             context=context,
             prefill_chunk=PREFILL_CHUNK if prefill_chunk is None else prefill_chunk,
             allow_nonfinite=allow_nonfinite,
+            logs=() if no_tuning else logs,
         )
         for adapter in adapters
     ]
@@ -183,6 +195,7 @@ def command(
             [
                 ("digest", document["digest"]),
                 ("size", readable_bytes(document["bytes"])),
+                ("kernels", _kernels(document["tuning"])),
                 ("time", f"{document['seconds']:.1f} s"),
             ]
         )
@@ -191,7 +204,7 @@ def command(
 def _compile(
     job: CompileJob, artifact: Path, dump: Path | None, share: list[Path]
 ) -> dict[str, Any]:
-    begin = time.perf_counter()
+    begin, warnings = time.perf_counter(), list[str]()
     with (
         progress_bars(in_bytes=("weights",)) as draw,
         remembered_interrupts() as raise_if_interrupted,
@@ -204,7 +217,11 @@ def _compile(
         progress("compile: starting", 0, 1)
         from mvlm.compile.builder import compile_job
 
-        manifest = compile_job(job, artifact, dump=dump, share=share, progress=progress)
+        manifest = compile_job(
+            job, artifact, dump=dump, share=share, progress=progress, warn=warnings.append
+        )
+    for warning in warnings:
+        note(f"warning: {warning}")
     return {
         "artifact": str(artifact),
         "digest": manifest.digest,
@@ -213,5 +230,13 @@ def _compile(
         "platform": job.platform,
         "quantization": dict(manifest.quantization),
         "published_as": manifest.model["published_as"],
+        "tuning": manifest.provenance["tuning"],
+        "warnings": warnings,
         "seconds": round(time.perf_counter() - begin, 3),
     }
+
+
+def _kernels(tuning: dict[str, Any]) -> str:
+    """Say how many kernels came tuned, from where, and how many did not."""
+    logs = ", ".join(f"{log['name']} of {log['date'][:10]}" for log in tuning["logs"])
+    return f"{tuning['tuned']} tuned{f' ({logs})' if logs else ''}, {tuning['default']} by default"

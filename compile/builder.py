@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from tvm import relax
 from mvlm.compile.compile_target import CompileTarget, prepare_target
 from mvlm.compile.job import CompileJob
 from mvlm.compile.memory import check_memory, working_bytes
-from mvlm.compile.pipeline import lower
+from mvlm.compile.pipeline import dump_into, lower
 from mvlm.compile.provenance import package_versions, source_digest
 from mvlm.compile.sharing import share_files
 from mvlm.compile.toolchain.elf import library_needs
+from mvlm.compile.tuning.applied import TunedChoices, find_tuning
+from mvlm.compile.tuning.log import Subject
 from mvlm.compile.weights import source_bytes, write_weights
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
 from mvlm.models.family import recognise
@@ -44,6 +47,7 @@ from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file, version_numbe
 from mvlm.runtime.errors import TargetError, TokenizerError
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.settings import ChatSettings
+from mvlm.runtime.threads import fast_cores
 from mvlm.runtime.tokenizer import Tokenizer
 
 # More than the code of any model takes; the weights are not in it.
@@ -63,6 +67,7 @@ def compile_job(
     dump: Path | None = None,
     share: Sequence[Path] = (),
     progress: Progress = lambda step, done, total: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Manifest:
     """Compile a checkpoint and write the artifact, whole or not at all.
 
@@ -72,6 +77,7 @@ def compile_job(
         dump: A folder for the module after each phase, or None.
         share: Artifacts whose weight files are shared where they are equal.
         progress: Called as the work proceeds.
+        warn: Called with what the user should know.
 
     Returns:
         The manifest of what was written.
@@ -95,31 +101,58 @@ def compile_job(
     checkpoint.check(expected_tensors(job.config), used).raise_if_bad()
     _check_tokenizer(job)
     check_memory(model, checkpoint)
+    choices = _tuned_choices(job, target)
     with staged_folder(output) as folder:
         for path in layout.REQUIRED_FILES:
             (folder / path).parent.mkdir(exist_ok=True)
-        parameters, working = _write_library(model, job, target, folder, dump, progress)
-        _write_weights(model, parameters, checkpoint, job, folder, progress)
+        library = _write_library(model, job, target, choices, folder, dump, progress)
+        _write_weights(model, library.parameters, checkpoint, job, folder, progress)
         shutil.copyfile(job.tokenizer, folder / layout.TOKENIZER)
         _write_json(folder / layout.CHAT, _settings(job, model).to_json())
         progress("manifest", 0, 1)
-        needs = _needs(job, folder, working)
-        manifest = _manifest(job, target, needs, _file_entries(folder))
+        needs = _needs(job, folder, library.working_bytes)
+        tuning = choices.report(library.kernels)
+        manifest = _manifest(job, target, needs, _file_entries(folder), tuning)
         share_files(folder, manifest.files, donors)
         (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
         progress("manifest", 1, 1)
+    for text in (*choices.tuning.warnings, *choices.warnings):
+        warn(text)
     return manifest
+
+
+def _tuned_choices(job: CompileJob, target: CompileTarget) -> TunedChoices:
+    """Look for what was tuned for the target, on a machine that runs as many threads."""
+    threads = len(fast_cores()) if job.target.cpu.is_native else None
+    subject = Subject.of(target.name, target.options, threads)
+    return TunedChoices(find_tuning(subject, job.logs))
+
+
+@dataclass(frozen=True)
+class Library:
+    """What was compiled.
+
+    Attributes:
+        parameters: What its functions take, by name.
+        working_bytes: Memory that they plan for what is in between.
+        kernels: How many kernels they call.
+    """
+
+    parameters: list[tuple[str, Any]]
+    working_bytes: int
+    kernels: int
 
 
 def _write_library(
     model: MobileVLM,
     job: CompileJob,
     target: CompileTarget,
+    choices: TunedChoices,
     folder: Path,
     dump: Path | None,
     progress: Progress,
-) -> tuple[list[tuple[str, Any]], int]:
-    """Generate and link the functions; return the parameters they take, and working memory."""
+) -> Library:
+    """Generate and link the functions."""
     steps = ["graph", "kernels", "fuse", "schedule", "lower", "code", "link"]
 
     def entered(step: str) -> None:
@@ -127,7 +160,7 @@ def _write_library(
 
     module, parameters = model.export(target.tvm)
     bounds = {"n": job.prefill_chunk}
-    lowered = lower(module, target.tvm, target.kernels, bounds, dump, entered)
+    lowered = lower(module, target.tvm, target.kernels, bounds, entered, dump_into(dump), choices)
     _write_json(folder / layout.KERNELS, uses_to_json(lowered.kernel_uses))
     entered("code")
     with tvm.transform.PassContext(opt_level=3):
@@ -145,7 +178,8 @@ def _write_library(
         )
     (folder / layout.RUNTIME_LIBRARY).write_bytes(target.runtime_library)
     progress("compile: link", len(steps), len(steps))
-    return parameters, working_bytes(lowered.module)
+    kernels = {name for uses in lowered.kernel_uses.values() for name in uses}
+    return Library(parameters, working_bytes(lowered.module), len(kernels))
 
 
 def _require_room(folder: Path) -> None:
@@ -218,7 +252,11 @@ def _needs(job: CompileJob, folder: Path, working: int) -> NeedsEntry:
 
 
 def _manifest(
-    job: CompileJob, target: CompileTarget, needs: NeedsEntry, files: tuple[FileEntry, ...]
+    job: CompileJob,
+    target: CompileTarget,
+    needs: NeedsEntry,
+    files: tuple[FileEntry, ...],
+    tuning: dict[str, Any],
 ) -> Manifest:
     versions = package_versions()
     runtime = next(entry.sha256 for entry in files if entry.path == layout.RUNTIME_LIBRARY)
@@ -243,7 +281,7 @@ def _manifest(
                 "llvm": str(tvm.target.codegen.llvm_version_major()),
                 "linker": target.linker.description,
             },
-            "tuning": {},
+            "tuning": tuning,
         },
         evidence={},
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mvlm.compile.provenance import files_digest, package_versions, source_digest
 from mvlm.compile.targets import TargetDescription, choose_platform, find_description
+from mvlm.compile.tuning.log import log_places, logs_digest
 from mvlm.models.checkpoint import open_checkpoint
 from mvlm.models.config import MobileVLMConfig, read_config
 from mvlm.models.interchange.onnx_graph import onnx_files
@@ -20,7 +22,7 @@ from mvlm.runtime.machine import read_machine
 TOKENIZER_FILE = "tokenizer.model"
 PREFILL_CHUNK = 512
 # Fields that say where something is, which does not matter to what is made of it.
-_PLACES = ("vision_tower", "adapter", "vision_onnx")
+_PLACES = ("vision_tower", "adapter", "vision_onnx", "logs")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class CompileJob:
         context: Positions of the KV cache at the most.
         prefill_chunk: Positions that one call of prefill takes at the most.
         allow_nonfinite: Whether NaN and infinite weights are replaced instead of refused.
+        logs: Folders of tuning logs that are looked into.
     """
 
     checkpoint: Path
@@ -52,6 +55,7 @@ class CompileJob:
     context: int
     prefill_chunk: int
     allow_nonfinite: bool
+    logs: tuple[Path, ...]
 
     @property
     def name(self) -> str:
@@ -93,6 +97,7 @@ class CompileJob:
         parts = {
             "checkpoint": self.checkpoint_digest(),
             "job": asdict(self) | {"checkpoint": self.name, **dict.fromkeys(_PLACES)},
+            "logs": logs_digest(self.target.name, self.logs),
             "machine": native if self.target.cpu.is_native else [],
             "source": source_digest(),
             "versions": package_versions(),
@@ -112,6 +117,7 @@ def plan_job(
     context: int | None = None,
     prefill_chunk: int = PREFILL_CHUNK,
     allow_nonfinite: bool = False,
+    logs: Sequence[Path] | None = None,
 ) -> CompileJob:
     """Read a checkpoint's configuration and settle what was left open.
 
@@ -126,6 +132,7 @@ def plan_job(
         context: Positions of the KV cache; what the model was trained for if None.
         prefill_chunk: Positions that one call of prefill takes at the most.
         allow_nonfinite: Replace NaN and infinite weights instead of refusing them.
+        logs: Folders of tuning logs; the user's and ours if None, none at all if empty.
 
     Raises:
         UsageError: A name or a number is out of range.
@@ -156,4 +163,5 @@ def plan_job(
         context=positions,
         prefill_chunk=min(prefill_chunk, positions),
         allow_nonfinite=allow_nonfinite,
+        logs=log_places() if logs is None else tuple(logs),
     )

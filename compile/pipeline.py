@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import tvm
 from tvm import relax
@@ -25,6 +26,7 @@ from tvm.target import Target
 from mvlm.compile.traffic import kernel_uses
 from mvlm.runtime.artifact.kernels import KernelUse
 from mvlm.schedules import KernelSet, find_kernels
+from mvlm.schedules.choice import Choose, by_default
 
 # TVM ships no types, so that a pass is Any to mypy.
 Pass: TypeAlias = Any
@@ -51,17 +53,30 @@ class Lowered:
     kernel_uses: dict[str, dict[str, KernelUse]]
 
 
-def phases(kernels: KernelSet, upper_bounds: dict[str, int]) -> tuple[Phase, ...]:
+class Choices(Protocol):
+    """What was tuned, by the functions that it was tuned for."""
+
+    def kernel(self, definition: tvm.tirx.PrimFunc, kernels: KernelSet) -> Choose:
+        """Return what chooses for a definition's kernel."""
+
+    def schedule(self, function: tvm.tirx.PrimFunc, kernels: KernelSet) -> tvm.tirx.PrimFunc | None:
+        """Return a function without a kernel as it was tuned, or None if it was not."""
+
+
+def phases(
+    kernels: KernelSet, upper_bounds: dict[str, int], choices: Choices | None = None
+) -> tuple[Phase, ...]:
     """Return the phases for a set of kernels.
 
     Args:
         kernels: The target's kernels and schedule rules.
         upper_bounds: The largest value of each symbolic extent, for planning memory.
+        choices: What was tuned.
     """
     transform = relax.transform
     return (
         Phase("graph", ()),
-        Phase("kernels", (_replace_definitions(kernels),)),
+        Phase("kernels", (_replace_definitions(kernels, choices),)),
         Phase(
             "fuse",
             (
@@ -81,7 +96,7 @@ def phases(kernels: KernelSet, upper_bounds: dict[str, int]) -> tuple[Phase, ...
                 # What would reshape by copying is not called any more: its code need not be made.
                 transform.RewriteDataflowReshape(),
                 transform.DeadCodeElimination(),
-                _schedule(kernels),
+                _schedule(kernels, choices),
             ),
         ),
         Phase(
@@ -108,8 +123,9 @@ def lower(
     target: Target,
     kernels: str,
     upper_bounds: dict[str, int],
-    dump: Path | None = None,
     entered: Callable[[str], None] = lambda name: None,
+    after: Callable[[str, tvm.IRModule], None] = lambda name, module: None,
+    choices: Choices | None = None,
 ) -> Lowered:
     """Take a module through all phases.
 
@@ -118,21 +134,32 @@ def lower(
         target: What to compile for.
         kernels: The folder of `schedules` that serves the target.
         upper_bounds: The largest value of each symbolic extent.
-        dump: A folder that gets the module after each phase, as ``0-graph.py`` and so on.
         entered: Called with each phase's name as it begins.
+        after: Called with each phase's name and the module that it has made.
+        choices: What was tuned; everything is as by default if None.
     """
     uses: dict[str, dict[str, KernelUse]] = {}
     with target, tvm.transform.PassContext(opt_level=3):
-        for number, phase in enumerate(phases(find_kernels(kernels), upper_bounds)):
+        for phase in phases(find_kernels(kernels), upper_bounds, choices):
             entered(phase.name)
             module = tvm.transform.Sequential(phase.passes)(module)
             if phase.name == "schedule":
                 uses = kernel_uses(module)
-            if dump:
-                dump.mkdir(parents=True, exist_ok=True)
-                text = module.script(show_meta=False)
-                (dump / f"{number}-{phase.name}.py").write_text(text, encoding="utf-8")
+            after(phase.name, module)
     return Lowered(module, uses)
+
+
+def dump_into(folder: Path | None) -> Callable[[str, tvm.IRModule], None]:
+    """Return what writes the module after each phase, as ``0-graph.py`` and so on; None nowhere."""
+    numbers = count()
+
+    def write(name: str, module: tvm.IRModule) -> None:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            text = module.script(show_meta=False)
+            (folder / f"{next(numbers)}-{name}.py").write_text(text, encoding="utf-8")
+
+    return write
 
 
 def tensor_functions(
@@ -144,11 +171,12 @@ def tensor_functions(
             yield variable, function
 
 
-def _replace_definitions(kernels: KernelSet) -> Pass:
+def _replace_definitions(kernels: KernelSet, choices: Choices | None) -> Pass:
     @tvm.transform.module_pass(opt_level=0, name="ReplaceDefinitions")
     def replace(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         for variable, function in list(tensor_functions(module)):
-            kernel = kernels.replace(function)
+            choose = by_default if choices is None else choices.kernel(function, kernels)
+            kernel = kernels.replace(function, choose)
             if kernel is not None:
                 module[variable] = kernel
         return module
@@ -156,12 +184,13 @@ def _replace_definitions(kernels: KernelSet) -> Pass:
     return replace
 
 
-def _schedule(kernels: KernelSet) -> Pass:
+def _schedule(kernels: KernelSet, choices: Choices | None) -> Pass:
     @tvm.transform.module_pass(opt_level=0, name="ScheduleRest")
     def schedule(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         for variable, function in list(tensor_functions(module)):
             if not function.attrs.get("tirx.is_scheduled", False):
-                module[variable] = kernels.schedule(function)
+                tuned = None if choices is None else choices.schedule(function, kernels)
+                module[variable] = kernels.schedule(function) if tuned is None else tuned
         return module
 
     return schedule

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from mvlm.schedules.choice import Choose, Knob, Recorder, by_default
+
 # The attribute by which a definition names its operation; `models.ops` sets it.
 OP_ATTRIBUTE = "mvlm.op"
 
-# A kernel for the definition, or None where it does not serve this one.
-KernelBuilder = Callable[[tirx.PrimFunc], tirx.PrimFunc | None]
+# A kernel for the definition, with what it leaves open chosen, or None where it does not serve it.
+KernelBuilder = Callable[[tirx.PrimFunc, Choose], tirx.PrimFunc | None]
 # The scheduled function, or None where the rule does not apply.
 ScheduleRule = Callable[[tirx.PrimFunc], tirx.PrimFunc | None]
-# A scheduled function, changed; also given what it was made of.
-Finish = Callable[[tirx.PrimFunc, tirx.PrimFunc], tirx.PrimFunc]
+# A scheduled function, changed; also given what it was made of, and what chooses.
+Finish = Callable[[tirx.PrimFunc, tirx.PrimFunc, Choose], tirx.PrimFunc]
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,37 @@ class KernelSet:
 
     builders: Mapping[str, tuple[KernelBuilder, ...]]
     rules: tuple[ScheduleRule, ...]
-    finish: Finish = lambda function, _: function
+    finish: Finish = lambda function, *_: function
 
-    def replace(self, definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
-        """Return the first kernel that serves a definition, marked as scheduled."""
+    def replace(
+        self, definition: tirx.PrimFunc, choose: Choose = by_default
+    ) -> tirx.PrimFunc | None:
+        """Return the first kernel that serves a definition, marked as scheduled.
+
+        Raises:
+            ValueError: What chooses asks for what the kernel cannot do.
+        """
         name = definition.attrs.get(OP_ATTRIBUTE, None)
         for builder in self.builders.get(str(name), ()):
-            kernel = builder(definition)
+            kernel = builder(definition, choose)
             if kernel is not None:
                 kept = dict(definition.attrs.items())
                 marks = kept | {"tirx.is_scheduled": True, "tirx.noalias": True}
-                finished = self.finish(kernel, definition)
+                finished = self.finish(kernel, definition, choose)
                 return finished.with_attrs(marks).without_attr("global_symbol")
         return None
+
+    def space(self, definition: tirx.PrimFunc) -> tuple[Knob, ...]:
+        """Return what the kernel of a definition leaves open; nothing where there is none."""
+        recorder = Recorder()
+        return () if self.replace(definition, recorder) is None else tuple(recorder.knobs)
 
     def schedule(self, function: tirx.PrimFunc) -> tirx.PrimFunc:
         """Return a function scheduled by the first rule that applies; as it is if none does."""
         for rule in self.rules:
             scheduled = rule(function)
             if scheduled is not None:
-                return self.finish(scheduled, function).with_attr("tirx.is_scheduled", True)
+                return self.finish(scheduled, function, by_default).with_attr(
+                    "tirx.is_scheduled", True
+                )
         return function

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import typer
@@ -77,7 +78,7 @@ def show_table(rows: list[tuple[str, str]]) -> None:
         show(f"{name:<{width}}  {value}".rstrip())
 
 
-def show_columns(rows: list[tuple[str, ...]]) -> None:
+def show_columns(rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows of equally many cells, the first of them aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mvlm.runtime.machine.features import FEATURES, auxiliary_value, read_features
+from mvlm.runtime.machine.features import FEATURE_LINES, FEATURES, auxiliary_value, read_features
 
 _GLIBC = "CS_GNU_LIBC_VERSION"
 _GETPROP = Path("/system/bin/getprop")  # Android's
@@ -34,6 +34,7 @@ class Machine:
         core_parts: The kinds of an Arm CPU's cores: ``41:d44``, implementer and part in hex.
         names: What the board and its chip call themselves: the device tree's model and
             compatible strings, /proc/cpuinfo's Hardware, Android's properties.
+        is_emulated: Whether another architecture's CPU only plays this one: its times say nothing.
     """
 
     architecture: str
@@ -46,6 +47,7 @@ class Machine:
     page_bytes: int = 4096
     core_parts: frozenset[str] = field(default=frozenset())
     names: tuple[str, ...] = ()
+    is_emulated: bool = False
 
     @property
     def llvm_attributes(self) -> list[str]:
@@ -87,6 +89,10 @@ def read_machine(
         page_bytes=os.sysconf("SC_PAGE_SIZE"),
         core_parts=_core_parts(entries),
         names=names,
+        # qemu shows the true CPU's /proc/cpuinfo.
+        is_emulated=any(
+            line in entries for other, line in FEATURE_LINES.items() if other != architecture
+        ),
     )
 
 

@@ -44,7 +44,7 @@ FEATURES = {
 }
 
 # The line of /proc/cpuinfo that has them.
-_LINES = {"x86_64": "flags", "aarch64": "Features"}
+FEATURE_LINES = {"x86_64": "flags", "aarch64": "Features"}
 
 # Linux's include/uapi/linux/auxvec.h, and arch/arm64/include/uapi/asm/hwcap.h.
 _AT_HWCAP, _AT_HWCAP2 = 16, 26
@@ -72,7 +72,7 @@ def read_features(
             there an Arm CPU's features stand even where /proc/cpuinfo is another machine's, as
             under an emulator.
     """
-    line = cpuinfo.get(_LINES.get(architecture, ""))
+    line = cpuinfo.get(FEATURE_LINES.get(architecture, ""))
     if line is None and architecture == "aarch64":
         words = {word: auxiliary(word) for word in (_AT_HWCAP, _AT_HWCAP2)}
         return frozenset(n for n, (word, bit) in _ARM_HWCAPS.items() if words[word] >> bit & 1)

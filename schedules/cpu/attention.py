@@ -15,21 +15,26 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
+from mvlm.schedules.choice import Choose, by_default
 from mvlm.schedules.cpu.exponential import exp2
 from mvlm.schedules.cpu.vectors import columns, rows_of_a_tile
 from mvlm.schedules.signature import extents, parameter_types
 
 _COLUMNS = 16
+_ROWS = (2, 3, 4, 6, 8, 10, 12, 16)
 
 
-def bidirectional_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
+def bidirectional_attention(
+    definition: tirx.PrimFunc, choose: Choose = by_default
+) -> tirx.PrimFunc | None:
     """Serve ``attention``."""
     heads, head_dim = int(definition.attrs["mvlm.heads"]), int(definition.attrs["mvlm.head_dim"])
     length, width = extents(parameter_types(definition)[0])
     hidden = heads * head_dim
-    key_tiles = -(-length // _COLUMNS)
-    padded, channels = key_tiles * _COLUMNS, columns(head_dim, _COLUMNS)
-    tile_rows = rows_of_a_tile(Target.current(allow_none=False))
+    width_of_tile = choose("columns", _COLUMNS, (16, 32))
+    key_tiles = -(-length // width_of_tile)
+    padded, channels = key_tiles * width_of_tile, columns(head_dim, width_of_tile)
+    tile_rows = choose("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
     scale = head_dim**-0.5 * log2(e)  # weights are powers of two
 
     @T.prim_func(private=True, s_tir=True)
@@ -42,8 +47,8 @@ def bidirectional_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                 keys = T.sblock_alloc_buffer((head_dim, padded), "float32")
                 values = T.sblock_alloc_buffer((length, head_dim), "float32")
                 scores = T.sblock_alloc_buffer((tile_rows, padded), "float32")
-                acc = T.sblock_alloc_buffer((tile_rows, _COLUMNS), "float32", scope="local")
-                lane = T.sblock_alloc_buffer((_COLUMNS,), "float32", scope="local")
+                acc = T.sblock_alloc_buffer((tile_rows, width_of_tile), "float32", scope="local")
+                lane = T.sblock_alloc_buffer((width_of_tile,), "float32", scope="local")
                 largest = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 total = T.sblock_alloc_buffer((tile_rows,), "float32")
                 for d in T.serial(head_dim):
@@ -62,39 +67,39 @@ def bidirectional_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
                             ] * T.float32(scale)
                     for tile in T.serial(key_tiles):
                         for r in T.unroll(tile_rows):
-                            for c in T.vectorized(_COLUMNS):
+                            for c in T.vectorized(width_of_tile):
                                 acc[r, c] = T.float32(0)
                         for d in T.serial(head_dim):
                             for r in T.unroll(tile_rows):
-                                for c in T.vectorized(_COLUMNS):
-                                    acc[r, c] += query[r, d] * keys[d, tile * _COLUMNS + c]
+                                for c in T.vectorized(width_of_tile):
+                                    acc[r, c] += query[r, d] * keys[d, tile * width_of_tile + c]
                         for r in T.unroll(tile_rows):
-                            for c in T.vectorized(_COLUMNS):
-                                scores[r, tile * _COLUMNS + c] = acc[r, c]
+                            for c in T.vectorized(width_of_tile):
+                                scores[r, tile * width_of_tile + c] = acc[r, c]
                     for r in T.serial(tile_rows):
-                        for c in T.vectorized(_COLUMNS):
+                        for c in T.vectorized(width_of_tile):
                             lane[c] = T.min_value("float32")
                         for tile in T.serial(key_tiles):
-                            for c in T.vectorized(_COLUMNS):
-                                scores[r, tile * _COLUMNS + c] = T.Select(
-                                    tile * _COLUMNS + c < length,
-                                    scores[r, tile * _COLUMNS + c],
+                            for c in T.vectorized(width_of_tile):
+                                scores[r, tile * width_of_tile + c] = T.Select(
+                                    tile * width_of_tile + c < length,
+                                    scores[r, tile * width_of_tile + c],
                                     T.min_value("float32"),
                                 )
-                                lane[c] = T.max(lane[c], scores[r, tile * _COLUMNS + c])
+                                lane[c] = T.max(lane[c], scores[r, tile * width_of_tile + c])
                         largest[0] = lane[0]
-                        for c in T.serial(_COLUMNS):
+                        for c in T.serial(width_of_tile):
                             largest[0] = T.max(largest[0], lane[c])
-                        for c in T.vectorized(_COLUMNS):
+                        for c in T.vectorized(width_of_tile):
                             lane[c] = T.float32(0)
                         for tile in T.serial(key_tiles):
-                            for c in T.vectorized(_COLUMNS):
-                                scores[r, tile * _COLUMNS + c] = exp2(
-                                    scores[r, tile * _COLUMNS + c] - largest[0]
+                            for c in T.vectorized(width_of_tile):
+                                scores[r, tile * width_of_tile + c] = exp2(
+                                    scores[r, tile * width_of_tile + c] - largest[0]
                                 )
-                                lane[c] += scores[r, tile * _COLUMNS + c]
+                                lane[c] += scores[r, tile * width_of_tile + c]
                         total[r] = T.float32(0)
-                        for c in T.serial(_COLUMNS):
+                        for c in T.serial(width_of_tile):
                             total[r] += lane[c]
                     for tile in T.serial(head_dim // channels):
                         for r in T.unroll(tile_rows):

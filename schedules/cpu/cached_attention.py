@@ -18,6 +18,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
+from mvlm.schedules.choice import Choose, by_default
 from mvlm.schedules.cpu.exponential import exp2
 from mvlm.schedules.cpu.prefetch import fetch_block
 from mvlm.schedules.cpu.rotation import rotate_into
@@ -25,13 +26,16 @@ from mvlm.schedules.cpu.vectors import columns, lanes, rows_of_a_tile
 from mvlm.schedules.signature import cache_types
 
 _COLUMNS = 16
+_ROWS = (2, 3, 4, 6, 8, 10, 12, 16)
 # A single query needs more columns, so that enough additions are in flight to hide their latency.
 _COLUMNS_OF_ONE = 80
 # One token's heads of fewer channels in all are attended to before another thread has woken up.
 _ALONE_CHANNELS = 1024
 
 
-def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
+def cached_attention(
+    definition: tirx.PrimFunc, choose: Choose = by_default
+) -> tirx.PrimFunc | None:
     """Serve ``cached_attention``."""
     types = cache_types(definition)
     if types.head_dim % 2:
@@ -40,17 +44,20 @@ def cached_attention(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     heads, half, storage = types.heads, types.head_dim // 2, types.storage
     scale_slots, has_scales = types.scale_slots, types.scale_slots > 0
     group = heads // kv_heads
-    block_rows, most, loop = rows_of_a_tile(Target.current(allow_none=False)), _COLUMNS, T.parallel
     if types.is_single_row:
-        block_rows, most = 1, _COLUMNS_OF_ONE
+        block_rows, most = 1, choose("columns", _COLUMNS_OF_ONE, (16, 32, 64, 80, 128))
+        fetches = bool(choose("fetch", 1, (0, 1)))
         loop = T.serial if heads * head_dim < _ALONE_CHANNELS else T.parallel
+    else:
+        block_rows = choose("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
+        most, fetches, loop = choose("columns", _COLUMNS, (16, 32)), False, T.parallel
     tile, channels = columns(page_size, most), columns(head_dim, most)
     vector, wide = lanes(page_size), lanes(head_dim)
     add_scores = _multiply_add(block_rows, tile, vector)
     add_values = _multiply_add(block_rows, channels, wide)
     # One token has to wait for memory: the block that comes next is fetched while one is read.
     fetch_values, fetch_keys = (
-        fetch_block(page_size * head_dim, inner, steps, types.storage, types.is_single_row)
+        fetch_block(page_size * head_dim, inner, steps, types.storage, fetches)
         for inner, steps in (
             (head_dim, page_size // tile * (head_dim // wide)),
             (page_size, head_dim // channels * (page_size // vector)),

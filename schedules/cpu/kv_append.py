@@ -9,14 +9,16 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from mvlm.schedules.choice import Choose, by_default
 from mvlm.schedules.cpu.integers import LARGEST_INT8, inverse_scale
 from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import lanes
 from mvlm.schedules.signature import cache_types
 
 
-def append_to_cache(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
-    """Serve ``append_to_cache``."""
+def append_to_cache(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx.PrimFunc | None:
+    """Serve ``append_to_cache``. It leaves nothing open."""
+    del choose
     types = cache_types(definition)
     if types.head_dim % 2:
         return None

@@ -19,6 +19,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
+from mvlm.schedules.choice import Choose, by_default
 from mvlm.schedules.cpu.vectors import rows_of_a_tile
 from mvlm.schedules.signature import (
     attribute,
@@ -32,18 +33,19 @@ _GROUP = 32
 _FEATURES = 16
 # Sums that a single row adds side by side.
 _STRANDS = 8
+_ROWS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 # Weights that one thread reads in the microseconds that it takes to wake another.
 _ALONE_BYTES = 1 << 18
 
 
-def float_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
+def float_linear(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx.PrimFunc | None:
     """Serve ``linear`` over float32 or float16 weights."""
     if _packing(definition):
         return None
     x_type, w_type, *_, y_type = parameter_types(definition)
     panels, width, _ = extents(w_type)
     features, dtype = int(y_type.shape[1]), str(w_type.dtype)
-    tile_rows, strands = _tile(x_type, width)
+    tile_rows, strands = _tile_rows(x_type, choose), _strands(x_type, width, choose)
     addends = Addends.of(definition)
     store, loop = store_panel(features, addends), panel_loop(x_type, w_type)
 
@@ -88,7 +90,7 @@ def float_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     return keep_parameters(kernel, (True, True, addends.bias, addends.plus, True))
 
 
-def integer_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
+def integer_linear(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx.PrimFunc | None:
     """Serve ``linear`` over integer weights."""
     packing = _packing(definition)
     if not packing:
@@ -99,7 +101,7 @@ def integer_linear(definition: tirx.PrimFunc) -> tirx.PrimFunc | None:
     groups, dtype = int(scales_type.shape[1]), str(q_type.dtype)
     addends = Addends.of(definition)
     level, store = _level(definition), store_panel(features, addends)
-    tile_rows, loop = _tile(x_type, width)[0], panel_loop(x_type, q_type)
+    tile_rows, loop = _tile_rows(x_type, choose), panel_loop(x_type, q_type)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -232,11 +234,16 @@ def _level(definition: tirx.PrimFunc) -> Callable[[tirx.Expr, tirx.Expr], tirx.E
     return level
 
 
-def _tile(x_type: Any, width: int) -> tuple[int, int]:
-    """Return the rows of a register tile, and the strands that K is added in."""
+def _tile_rows(x_type: Any, choose: Choose) -> int:
+    """Return the rows of a register tile."""
+    if is_single_row(x_type):
+        return 1
+    return choose("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
+
+
+def _strands(x_type: Any, width: int, choose: Choose) -> int:
+    """Return how many stretches of K are added side by side."""
     if not is_single_row(x_type):
-        return rows_of_a_tile(Target.current(allow_none=False)), 1
-    strands = _STRANDS
-    while width % strands:
-        strands //= 2
-    return 1, strands
+        return 1
+    among = [strands for strands in (1, 2, 4, 8, 16) if width % strands == 0]
+    return choose("strands", max(each for each in among if each <= _STRANDS), among)

@@ -8,7 +8,8 @@ overflows. As many groups as the activations' scales are shared by are added bef
 multiplied with; scales of whole rows of weights come last.
 
 Many rows would take the same 4-bit levels apart again and again: a panel's are taken apart once,
-into bytes that stay in the cache.
+into bytes that stay in the cache. A panel may be multiplied in chunks along K, each with all rows
+before the next one, so that less has to stay there; the sums then wait in the output.
 
 Panels are shared between the threads, so that each thread reads a stretch of memory of its own.
 A block of rows that is not full computes its last row again instead of branching in the inner
@@ -19,12 +20,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
+from mvlm.schedules.choice import Choose, by_default
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
 from mvlm.schedules.cpu.linear import Addends, panel_loop, store_panel
+from mvlm.schedules.cpu.panel_tiling import tile_many_rows, tile_one_row
+from mvlm.schedules.cpu.prefetch import fetch_ahead
 from mvlm.schedules.signature import (
     attribute,
     extents,
@@ -38,7 +43,9 @@ _FEATURES = 16
 
 
 def panel_linear(
-    definition: tirx.PrimFunc, instructions: InstructionSet | None = None
+    definition: tirx.PrimFunc,
+    choose: Choose = by_default,
+    instructions: InstructionSet | None = None,
 ) -> tirx.PrimFunc:
     """Serve ``panel_linear``, by the target's instructions or by those that are given."""
     chosen = instructions or find_instructions(Target.current(allow_none=False))
@@ -51,24 +58,30 @@ def panel_linear(
     shares = int(x_scale_type.shape[1])
     sharing, scale_dtype = groups // shares, str(scale_type.dtype)
     features, addends = int(y_type.shape[1]), Addends.of(definition)
-    is_one = is_single_row(x_type)
-    lanes, tile_rows = chosen.lanes, 1 if is_one else chosen.rows
-    takes_apart = bits == 4 and not is_one
-    parts, depth = _FEATURES // lanes, step_width // _FEATURES
-    stages = 1 if is_one else max(1, _GROUP // depth // chosen.at_once)
+    lanes, depth = chosen.lanes, step_width // _FEATURES
+    parts, group_steps = _FEATURES // lanes, _GROUP // depth
     weight_dtype, x_dtype = str(panel_type.dtype), str(x_type.dtype)
+    if is_single_row(x_type):
+        tiling = tile_one_row(panels, group_steps, shares, choose)
+    else:
+        can_wait = features % _FEATURES == 0
+        tiling = tile_many_rows(panels, group_steps, shares, bits, can_wait, chosen, choose)
+    tile_rows, side, takes_apart = tiling.rows, tiling.side, tiling.takes_apart
+    stages, together = group_steps // tiling.at_once, tiling.together
+    chunks, chunk_groups = shares // tiling.chunk, tiling.chunk * sharing
     starts_at_zero = not has_offsets or (bits == 8 and chosen.is_signed)
     unit = attribute(definition, "unit", 1.0)
     store, loop = store_panel(features, addends), panel_loop(x_type, panel_type)
+    fetch = fetch_ahead(tiling.ahead, steps * step_width * np.dtype(weight_dtype).itemsize)
 
     def level(
         weights: tirx.Buffer, apart: tirx.Buffer, place: tuple[tirx.Expr, ...], step: Any
     ) -> tirx.Expr:
         """Read a step's levels, for the features of one register."""
-        panel, group, part = place
+        panel, group, part, s = place
         ramp = T.ramp(part * depth * lanes, 1, depth * lanes)
         if takes_apart:
-            return apart[group, step, ramp]
+            return apart[s, group % chunk_groups, step, ramp]
         stored = weights[panel, group, step % steps, ramp]
         if bits != 4:
             return stored
@@ -81,23 +94,147 @@ def panel_linear(
         weights: tirx.Buffer,
         apart: tirx.Buffer,
         x: tirx.Buffer,
+        row: tirx.Expr,
         place: tuple[tirx.Expr, ...],
         stage: tirx.Expr,
     ) -> tirx.Expr:
         """Add the products of a group's stage to `sums`, for the features of one register."""
-        row, group = place[0], place[2]
+        group = place[1]
         # Both halves of a byte one after the other, lest bytes wait in registers there are not.
-        halves = _GROUP // depth // steps
+        halves = group_steps // steps
         order = [half * steps + step for step in range(steps) for half in range(halves)]
         if stages > 1:
-            order = [stage * chosen.at_once + step for step in range(chosen.at_once)]
-        levels = [(step, level(weights, apart, place[1:], step)) for step in order]
+            order = [stage * tiling.at_once + step for step in range(tiling.at_once)]
+        levels = [(step, level(weights, apart, place, step)) for step in order]
 
         def activations(first: int, count: int) -> tirx.Expr:
             read = x[row, T.ramp(group * _GROUP + depth * first, 1, depth * count)]
             return T.reinterpret("int32" if count == 1 else f"int32x{count}", read)
 
         return chosen.dot(sums, levels, activations, bits)
+
+    @T.inline
+    def take_apart(
+        apart: tirx.Buffer, weights: tirx.Buffer, first: tirx.Expr, chunk: tirx.Expr
+    ) -> None:
+        """Take the levels of a tile's panels apart, of one chunk."""
+        for s in T.serial(side):
+            for group in T.serial(chunk_groups):
+                for step in T.unroll(steps):
+                    for b in T.vectorized(step_width):
+                        apart[s, group, step, b] = T.bitwise_and(
+                            weights[first + s, chunk * chunk_groups + group, step, b], T.uint8(15)
+                        )
+                        apart[s, group, steps + step, b] = T.shift_right(
+                            weights[first + s, chunk * chunk_groups + group, step, b], T.uint8(4)
+                        )
+
+    @T.inline
+    def begin(
+        total: tirx.Buffer,
+        y: tirx.Buffer,
+        start: tirx.Expr,
+        rows: tirx.Expr,
+        first: tirx.Expr,
+        chunk: tirx.Expr,
+    ) -> None:
+        """Begin a tile's sums: with zeros, or with what the chunks before have added up to."""
+        for r in T.unroll(tile_rows):
+            for s in T.unroll(side):
+                for part in T.unroll(parts):
+                    for c in T.vectorized(lanes):
+                        total[r, s, part, c] = T.float32(0)
+        if chunks > 1:  # noqa: SIM102  # known while the kernel is built; the other is not
+            if chunk > 0:
+                for r in T.unroll(tile_rows):
+                    for s in T.unroll(side):
+                        for part in T.unroll(parts):
+                            for c in T.vectorized(lanes):
+                                total[r, s, part, c] = y[
+                                    T.min(start + r, rows - 1),
+                                    (first + s) * _FEATURES + part * lanes + c,
+                                ]
+
+    @T.inline
+    def add_group(
+        some: tirx.Buffer,
+        exact: tirx.Buffer,
+        x: tirx.Buffer,
+        offsets: tirx.Buffer,
+        weights: tirx.Buffer,
+        apart: tirx.Buffer,
+        scales: tirx.Buffer,
+        start: tirx.Expr,
+        rows: tirx.Expr,
+        panel: tirx.Expr,
+        group: tirx.Expr,
+        part: tirx.Expr,
+        s: tirx.Expr,
+    ) -> None:
+        """Add the products of a group, for the features of one register."""
+        scale = T.meta_var(
+            T.Cast(f"float32x{lanes}", scales[panel, group, T.ramp(part * lanes, 1, lanes)])
+        )
+        for r in T.unroll(tile_rows):
+            exact[r, T.ramp(0, 1, lanes)] = T.broadcast(
+                T.int32(0) if starts_at_zero else offsets[T.min(start + r, rows - 1), group], lanes
+            )
+        # Some steps of one row, and then the next row's, lest a row wait for its own sums.
+        for stage in T.unroll(stages):
+            for r in T.unroll(tile_rows):
+                exact[r, T.ramp(0, 1, lanes)] = products(
+                    exact[r, T.ramp(0, 1, lanes)],
+                    weights,
+                    apart,
+                    x,
+                    T.min(start + r, rows - 1),
+                    (panel, group, part, s),
+                    stage,
+                )
+        for r in T.unroll(tile_rows):
+            some[r, s, part, T.ramp(0, 1, lanes)] += (
+                T.Cast(f"float32x{lanes}", exact[r, T.ramp(0, 1, lanes)]) * scale
+            )
+
+    @T.inline
+    def end(
+        y: tirx.Buffer,
+        total: tirx.Buffer,
+        row_scales: tirx.Buffer,
+        bias: tirx.Buffer,
+        plus: tirx.Buffer,
+        start: tirx.Expr,
+        rows: tirx.Expr,
+        first: tirx.Expr,
+    ) -> None:
+        """Store a tile: its sums are whole."""
+        with T.sblock("end"):
+            sums = T.sblock_alloc_buffer((tile_rows * side, _FEATURES), "float32", scope="local")
+            for r in T.unroll(tile_rows):
+                for s in T.unroll(side):
+                    for part in T.unroll(parts):
+                        for c in T.vectorized(lanes):
+                            sums[r * side + s, part * lanes + c] = total[r, s, part, c] * (
+                                row_scales[first + s, part * lanes + c]
+                                if has_row_scales
+                                else T.float32(1)
+                            )
+                    if start + r < rows:
+                        store(y, sums, bias, plus, start + r, first + s, r * side + s)
+
+    @T.inline
+    def wait(
+        y: tirx.Buffer, total: tirx.Buffer, start: tirx.Expr, rows: tirx.Expr, first: tirx.Expr
+    ) -> None:
+        """Let a tile's sums wait in the output for the next chunk."""
+        for r in T.unroll(tile_rows):
+            if start + r < rows:
+                for s in T.unroll(side):
+                    for part in T.unroll(parts):
+                        for c in T.vectorized(lanes):
+                            y[start + r, (first + s) * _FEATURES + part * lanes + c] = total[
+                                r, s, part, c
+                            ]
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -121,96 +258,74 @@ def panel_linear(
         bias = T.match_buffer(bias_handle, (features,), "float32")
         plus = T.match_buffer(plus_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
-        for panel in loop(panels):
-            with T.sblock("panel"):
+        for task in loop(panels // (side * together)):
+            with T.sblock("task"):
                 apart = T.sblock_alloc_buffer(
-                    (groups if takes_apart else 1, 2 * steps, step_width), "uint8"
+                    (side, chunk_groups if takes_apart else 1, 2 * steps, step_width), "uint8"
                 )
-                if takes_apart:
-                    for group in T.serial(groups):
-                        for step in T.unroll(steps):
-                            for b in T.vectorized(step_width):
-                                apart[group, step, b] = T.bitwise_and(
-                                    weights[panel, group, step, b], T.uint8(15)
+                for chunk in T.serial(chunks):
+                    for number in T.serial(together):
+                        first = T.meta_var((task * together + number) * side)
+                        if takes_apart:
+                            take_apart(apart, weights, first, chunk)
+                        for block in T.serial((rows + tile_rows - 1) // tile_rows):
+                            start = T.meta_var(block * tile_rows)
+                            with T.sblock("tile"):
+                                # Read and written by whole registers only: LLVM would keep it in
+                                # memory.
+                                total = T.sblock_alloc_buffer(
+                                    (tile_rows, side, parts, lanes), "float32", scope="local"
                                 )
-                                apart[group, steps + step, b] = T.shift_right(
-                                    weights[panel, group, step, b], T.uint8(4)
+                                some = T.sblock_alloc_buffer(
+                                    (tile_rows, side, parts, lanes), "float32", scope="local"
                                 )
-                for block in T.serial((rows + tile_rows - 1) // tile_rows):
-                    with T.sblock("tile"):
-                        # Read and written by whole registers only: LLVM would keep it in memory.
-                        total = T.sblock_alloc_buffer(
-                            (tile_rows, parts, lanes), "float32", scope="local"
-                        )
-                        some = T.sblock_alloc_buffer(
-                            (tile_rows, parts, lanes), "float32", scope="local"
-                        )
-                        exact = T.sblock_alloc_buffer((tile_rows, lanes), "int32", scope="local")
-                        sums = T.sblock_alloc_buffer(
-                            (tile_rows, _FEATURES), "float32", scope="local"
-                        )
-                        for r in T.unroll(tile_rows):
-                            for part in T.unroll(parts):
-                                for c in T.vectorized(lanes):
-                                    total[r, part, c] = T.float32(0)
-                        for share in T.serial(shares):
-                            for r in T.unroll(tile_rows):
-                                for part in T.unroll(parts):
-                                    for c in T.vectorized(lanes):
-                                        some[r, part, c] = T.float32(0)
-                            for turn in T.serial(sharing):
-                                group = T.meta_var(share * sharing + turn)
-                                for part in T.unroll(parts):
-                                    scale = T.meta_var(
-                                        T.Cast(
-                                            f"float32x{lanes}",
-                                            scales[panel, group, T.ramp(part * lanes, 1, lanes)],
-                                        )
-                                    )
+                                exact = T.sblock_alloc_buffer(
+                                    (tile_rows, lanes), "int32", scope="local"
+                                )
+                                begin(total, y, start, rows, first, chunk)
+                                for turn in T.serial(tiling.chunk):
+                                    share = T.meta_var(chunk * tiling.chunk + turn)
                                     for r in T.unroll(tile_rows):
-                                        row = T.meta_var(T.min(block * tile_rows + r, rows - 1))
-                                        start = T.meta_var(
-                                            T.int32(0) if starts_at_zero else offsets[row, group]
-                                        )
-                                        exact[r, T.ramp(0, 1, lanes)] = T.broadcast(start, lanes)
-                                    # Some steps of one row, and then the next row's, lest a row
-                                    # wait for its own sums.
-                                    for stage in T.unroll(stages):
-                                        for r in T.unroll(tile_rows):
-                                            row = T.meta_var(T.min(block * tile_rows + r, rows - 1))
-                                            place = T.meta_var((row, panel, group, part))
-                                            exact[r, T.ramp(0, 1, lanes)] = products(
-                                                exact[r, T.ramp(0, 1, lanes)],
-                                                weights,
-                                                apart,
-                                                x,
-                                                place,
-                                                stage,
-                                            )
+                                        for s in T.unroll(side):
+                                            for part in T.unroll(parts):
+                                                for c in T.vectorized(lanes):
+                                                    some[r, s, part, c] = T.float32(0)
+                                    for of_share in T.serial(sharing):
+                                        group = T.meta_var(share * sharing + of_share)
+                                        for s in T.unroll(side):
+                                            fetch(weights, first + s, group)
+                                            for part in T.unroll(parts):
+                                                add_group(
+                                                    some,
+                                                    exact,
+                                                    x,
+                                                    offsets,
+                                                    weights,
+                                                    apart,
+                                                    scales,
+                                                    start,
+                                                    rows,
+                                                    first + s,
+                                                    group,
+                                                    part,
+                                                    s,
+                                                )
                                     for r in T.unroll(tile_rows):
-                                        some[r, part, T.ramp(0, 1, lanes)] += (
-                                            T.Cast(
-                                                f"float32x{lanes}", exact[r, T.ramp(0, 1, lanes)]
-                                            )
-                                            * scale
-                                        )
-                            for r in T.unroll(tile_rows):
-                                row = T.meta_var(T.min(block * tile_rows + r, rows - 1))
-                                x_scale = T.meta_var(x_scales[row, share] * T.float32(unit))
-                                for part in T.unroll(parts):
-                                    for c in T.vectorized(lanes):
-                                        total[r, part, c] += some[r, part, c] * x_scale
-                        for r in T.unroll(tile_rows):
-                            for part in T.unroll(parts):
-                                for c in T.vectorized(lanes):
-                                    if has_row_scales:
-                                        sums[r, part * lanes + c] = (
-                                            total[r, part, c] * row_scales[panel, part * lanes + c]
-                                        )
+                                        row = T.meta_var(T.min(start + r, rows - 1))
+                                        x_scale = T.meta_var(x_scales[row, share] * T.float32(unit))
+                                        for s in T.unroll(side):
+                                            for part in T.unroll(parts):
+                                                for c in T.vectorized(lanes):
+                                                    total[r, s, part, c] += (
+                                                        some[r, s, part, c] * x_scale
+                                                    )
+                                if chunks > 1:
+                                    if chunk < chunks - 1:
+                                        wait(y, total, start, rows, first)
                                     else:
-                                        sums[r, part * lanes + c] = total[r, part, c]
-                            if block * tile_rows + r < rows:
-                                store(y, sums, bias, plus, block * tile_rows + r, panel, r)
+                                        end(y, total, row_scales, bias, plus, start, rows, first)
+                                else:
+                                    end(y, total, row_scales, bias, plus, start, rows, first)
 
     addends_kept = (addends.bias, addends.plus, True)
     kept = (True, True, has_offsets, True, True, has_row_scales, *addends_kept)

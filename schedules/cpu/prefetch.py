@@ -14,6 +14,49 @@ _LINE_BYTES = 64
 _READ, _SECOND_CACHE, _DATA = 0, 2, 1
 
 
+def _prefetch(element: Any) -> tirx.Expr:
+    return T.call_llvm_intrin(
+        "void",
+        "llvm.prefetch",
+        T.address_of(element),
+        T.int32(_READ),
+        T.int32(_SECOND_CACHE),
+        T.int32(_DATA),
+    )
+
+
+def fetch_ahead(distance: int, block_bytes: int) -> Any:
+    """Return what asks for the block of a matrix that comes some bytes later.
+
+    A part of a kernel, to be called with the matrix ``(panels, blocks, ...)`` and the place of a
+    block. Behind the end of a panel lies the next one; behind the matrix nothing is read by asking.
+
+    Args:
+        distance: In bytes; 0 if nothing is asked for.
+        block_bytes: Bytes of a block.
+    """
+    blocks = max(1, distance // block_bytes)
+    lines = -(-block_bytes // _LINE_BYTES) if distance else 0
+
+    @T.inline
+    def fetch(matrix: tirx.Buffer, panel: tirx.Expr, block: tirx.Expr) -> None:
+        inner = T.meta_var(int(matrix.shape[-1]))
+        of_a_line = T.meta_var(_LINE_BYTES // np.dtype(str(matrix.dtype)).itemsize)
+        for line in T.unroll(lines):
+            T.evaluate(
+                _prefetch(
+                    matrix[
+                        panel,
+                        block + blocks,
+                        line * of_a_line // inner,
+                        line * of_a_line % inner,
+                    ]
+                )
+            )
+
+    return fetch
+
+
 def fetch_block(elements: int, inner: int, steps: int, dtype: str, is_wanted: bool) -> Any:
     """Return what asks for a block of a page, a stretch of it at every step of a loop.
 
@@ -37,15 +80,6 @@ def fetch_block(elements: int, inner: int, steps: int, dtype: str, is_wanted: bo
     @T.inline
     def fetch(pool: tirx.Buffer, page: tirx.Expr, head: tirx.Expr, step: tirx.Expr) -> None:
         for line in T.unroll(lines):
-            T.evaluate(
-                T.call_llvm_intrin(
-                    "void",
-                    "llvm.prefetch",
-                    T.address_of(pool[page, head, place(step, line)[0], place(step, line)[1]]),
-                    T.int32(_READ),
-                    T.int32(_SECOND_CACHE),
-                    T.int32(_DATA),
-                )
-            )
+            T.evaluate(_prefetch(pool[page, head, place(step, line)[0], place(step, line)[1]]))
 
     return fetch

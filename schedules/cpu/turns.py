@@ -15,11 +15,15 @@ from tvm import s_tir, tirx
 from tvm.ir import StringImm
 from tvm.script import tirx as T
 
+from mvlm.schedules.choice import Choose, by_default
 from mvlm.schedules.signature import is_single_row, parameter_types
 
 # Stretches that a loop is cut into. One row alone waits for memory, which is read ahead only within
 # a stretch: from 32 on it becomes slower.
 _STRETCHES, _STRETCHES_OF_ONE = 128, 16
+_CHOICES = (1, 4, 8, 16, 32, 64, 128, 256)
+# One stretch is for one thread: it begins at once, where others would have to be woken up.
+_ALONE = 1
 # Of a parallel loop, which TVM shares equally: one for each thread that can take part.
 _THREADS = 64
 _TAKE = "mvlm_take_turn"
@@ -33,25 +37,43 @@ define i32 @{_TAKE}(ptr %counter) alwaysinline {{
 """
 
 
-def take_turns(function: tirx.PrimFunc, definition: tirx.PrimFunc) -> tirx.PrimFunc:
+def take_turns(
+    function: tirx.PrimFunc, definition: tirx.PrimFunc, choose: Choose = by_default
+) -> tirx.PrimFunc:
     """Let threads take turns in all of a function's parallel loops.
 
     Args:
         function: A scheduled function.
         definition: What it was made of, whose first parameter tells whether one row is all.
+        choose: Chooses the stretches of a loop.
     """
     root = function.body
     if not isinstance(root, s_tir.SBlockRealize):
         return function
     first = parameter_types(definition)[0]
     is_one = len(getattr(first, "shape", ())) > 0 and is_single_row(first)
-    counters: list[tirx.Buffer] = []
-    body = _shared(root.block.body, _STRETCHES_OF_ONE if is_one else _STRETCHES, counters)
-    if not counters:
+    loops = _shared_loops(root.block.body)
+    if not loops:
         return function
+    counters: list[tirx.Buffer] = []
+    default = _STRETCHES_OF_ONE if is_one else _STRETCHES
+    # An extent that is not known is taken one by one, or not shared.
+    is_known = any(isinstance(loop.extent, tirx.IntImm) for loop in loops)
+    stretches = choose("stretches", default, _CHOICES if is_known else (_ALONE, default))
+    body = _shared(root.block.body, stretches, counters)
+    if stretches == _ALONE:
+        return function.with_body(_block(root.block.name_hint, body, root.block.alloc_buffers))
     body = tirx.AttrStmt(T.int32(0), "pragma_import_llvm", StringImm(_TAKE_IN_LLVM), body)
     block = _block(root.block.name_hint, body, [*root.block.alloc_buffers, *counters])
     return tirx.PrimFunc(function.params, block, function.ret_type, function.attrs)
+
+
+def _shared_loops(statement: Any) -> list[tirx.For]:
+    """Return the parallel loops of a function's body."""
+    if isinstance(statement, tirx.SeqStmt):
+        return [loop for each in statement for loop in _shared_loops(each)]
+    is_shared = isinstance(statement, tirx.For) and statement.kind == tirx.ForKind.PARALLEL
+    return [statement] if is_shared else []
 
 
 def _shared(statement: Any, stretches: int, counters: list[tirx.Buffer]) -> Any:
@@ -59,6 +81,14 @@ def _shared(statement: Any, stretches: int, counters: list[tirx.Buffer]) -> Any:
         return tirx.SeqStmt([_shared(each, stretches, counters) for each in statement])
     if not isinstance(statement, tirx.For) or statement.kind != tirx.ForKind.PARALLEL:
         return statement
+    if stretches == _ALONE:
+        return tirx.For(
+            statement.loop_var,
+            statement.min,
+            statement.extent,
+            tirx.ForKind.SERIAL,
+            statement.body,
+        )
     counter = tirx.decl_buffer((1,), "int32", "counter")
     counters.append(counter)
     tasks = _tasks(statement, counter, stretches)

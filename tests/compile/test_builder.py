@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,9 +23,9 @@ from mvlm.runtime.artifact.manifest import NeedsEntry
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, TokenizerError, UsageError
 from mvlm.runtime.settings import read_settings
+from mvlm.schedules.oracles.arithmetic import from_panels
 from tests.artifacts import Shelf
 from tests.models.rounding import to_q4
-from tests.oracles import from_panels
 from tests.reference import write_random_checkpoint
 from tests.reference.checkpoints import save_weights
 from tests.reference.model import load_tensors
@@ -49,11 +48,16 @@ def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Generate no code: it takes longest, and is not what most of these tests are about."""
 
     def instead(
-        model: MobileVLM, job: CompileJob, target: CompileTarget, folder: Path, *_: object
-    ) -> tuple[list[Any], int]:
+        model: MobileVLM,
+        job: CompileJob,
+        target: CompileTarget,
+        choices: object,
+        folder: Path,
+        *_: object,
+    ) -> builder.Library:
         for path in (layout.MODEL_LIBRARY, layout.RUNTIME_LIBRARY, layout.KERNELS):
             (folder / path).write_text("{}")
-        return model.export(target.tvm)[1], 0
+        return builder.Library(model.export(target.tvm)[1], working_bytes=0, kernels=0)
 
     monkeypatch.setattr(builder, "_write_library", instead)
     needs = NeedsEntry(platform="linux", libc="2.17", page_bytes=4096, memory_bytes=0)

@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 
 from mvlm.compile import pipeline
-from mvlm.compile.pipeline import lower, phases, tensor_functions
+from mvlm.compile.pipeline import dump_into, lower, phases, tensor_functions
 from mvlm.models.config import read_config
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import plan_quantization
@@ -27,7 +27,7 @@ def dumped(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dump") / "deep" / "er"
     config, target = read_config(shelf.checkpoint("ldpnet")), described("host")
     module, _ = MobileVLM(config, plan_quantization("q4f16_1")).export(target)
-    lower(module, target, "cpu", {"n": 512}, folder)
+    lower(module, target, "cpu", {"n": 512}, after=dump_into(folder))
     return folder
 
 

@@ -28,9 +28,9 @@ from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.projectors.ldpnetv2 import pooled
 from mvlm.models.quantization import Q4MLC, SCHEMES, plan_quantization, quantize
 from mvlm.runtime.errors import CheckpointError
+from mvlm.schedules.oracles.arithmetic import from_panels
 from tests.artifacts import Shelf
 from tests.kernels import run_graph
-from tests.oracles import from_panels
 from tests.reference import FAMILIES
 
 Array = npt.NDArray[Any]

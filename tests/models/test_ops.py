@@ -8,8 +8,8 @@ import pytest
 from mvlm.models import ops
 from mvlm.models.panels import side_by_side
 from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
+from mvlm.schedules.oracles.arithmetic import attention, depthwise_convolution, from_q4, linear
 from tests.kernels import Spec, definition, run
-from tests.oracles import attention, depthwise_convolution, from_q4, linear
 
 # Sums of float32 products in another order differ by a few units in the last place of the
 # largest partial sum; the inputs below keep those sums near ten.

@@ -7,7 +7,7 @@ import pytest
 
 from mvlm.models import panels
 from mvlm.models.quantization import Q4, Q8, Q16, Storage, integers_of, quantize
-from tests.oracles import from_panels
+from mvlm.schedules.oracles.arithmetic import from_panels
 
 SHAPES = [(1, 1), (16, 32), (17, 33), (40, 100)]
 

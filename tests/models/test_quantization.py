@@ -26,8 +26,8 @@ from mvlm.models.quantization import (
 )
 from mvlm.models.rounding import Rounding
 from mvlm.runtime.errors import UsageError
+from mvlm.schedules.oracles.arithmetic import from_q4
 from tests.models.rounding import mlc_quantize
-from tests.oracles import from_q4
 
 F16 = np.finfo(np.float16)
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.models.quantization import GROUP_SIZE, Q4, Storage, plan_quantization, quantize
-from tests import oracles
+from mvlm.schedules.oracles import arithmetic as oracles
 from tests.reference.model import load_tensors
 
 Array = npt.NDArray[Any]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvlm.models import ops
+from mvlm.schedules.oracles.arithmetic import attention
 from tests.kernels import Array, compiled, definition, kernel
-from tests.oracles import attention
 
 # Weights sum to one, so the result is as large as the values, which are near one: a few float32
 # roundings, and the exponential's.

@@ -18,8 +18,8 @@ from mvlm.models.layers import ACTIVATIONS, LayerNorm
 from mvlm.models.quantization import Q4MLC, quantize
 from mvlm.schedules import KernelSet, find_kernels
 from mvlm.schedules.cpu import default_schedule
+from mvlm.schedules.oracles.arithmetic import depthwise_convolution, from_q4
 from tests.kernels import Array, Spec, compiled, definition, run_graph
-from tests.oracles import depthwise_convolution, from_q4
 
 Compute = Callable[..., nn.Tensor]
 

@@ -14,9 +14,9 @@ from tvm import tirx
 
 from mvlm.models.cache_layout import CACHE_STORAGES, PAGE_SIZE, CacheLayout
 from mvlm.models.ops import kv_cache as definitions
+from mvlm.schedules.oracles.arithmetic import causal_attention, int8_vectors, rotate
 from tests.device import cached
 from tests.kernels import Array, build, kernel
-from tests.oracles import causal_attention, int8_vectors, rotate
 
 # float32 rounds sums of some hundred products near one; the integers of two roundings may differ
 # where a value lies just between two, which the comparison with dequantized values allows for.

@@ -12,9 +12,9 @@ from mvlm.models import ops
 from mvlm.models.panels import side_by_side
 from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
 from mvlm.schedules.cpu.linear import float_linear, integer_linear
+from mvlm.schedules.oracles.arithmetic import from_q4, linear
 from tests.device import device
 from tests.kernels import Array, Spec, compiled, definition, kernel
-from tests.oracles import from_q4, linear
 
 F32 = np.finfo(np.float32)
 

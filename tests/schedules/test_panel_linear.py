@@ -16,8 +16,8 @@ from mvlm.models.panels import PanelLayout, panel_layout, to_panels
 from mvlm.models.quantization import SCHEMES, integers_of, quantize, sharing_groups
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet, plain
 from mvlm.schedules.cpu.panel_linear import panel_linear
+from mvlm.schedules.oracles.arithmetic import integer_linear, quantize_rows
 from tests.kernels import Array, Spec, compiled, trace
-from tests.oracles import integer_linear, quantize_rows
 
 EPS = float(np.finfo(np.float32).eps)
 SCHEME_NAMES = ("q16a16", "q8a8", "q4a8")
@@ -55,7 +55,9 @@ class Case:
         """By a set's kernel, or by the definition with None."""
         features = self.weight.shape[1]
         meaning = definitions(self.scheme, len(self.x), self.x.shape[1], features)[1]
-        function = meaning if instructions is None else panel_linear(meaning, instructions)
+        function = (
+            meaning if instructions is None else panel_linear(meaning, instructions=instructions)
+        )
         return compiled(function)(self.inputs, (len(self.x), features))
 
     def check(self, found: Array) -> None:

@@ -15,9 +15,9 @@ from mvlm.compile.pipeline import tensor_functions
 from mvlm.models.ops.integers import LARGEST
 from mvlm.models.ops.rows import ROW_FUNCTIONS, RowFunction, apply_rows, quantize_rows
 from mvlm.schedules.cpu import KERNELS
+from mvlm.schedules.oracles.arithmetic import quantize_rows as quantized_rows
 from tests.device import device
 from tests.kernels import Array, build, definition, kernel, run, trace
-from tests.oracles import quantize_rows as quantized_rows
 
 EPS = 1e-5
 NAMES = tuple(ROW_FUNCTIONS)

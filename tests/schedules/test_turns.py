@@ -8,6 +8,7 @@ import tvm
 from tvm import tirx
 from tvm.script import tirx as T
 
+from mvlm.schedules.choice import Chosen
 from mvlm.schedules.cpu.turns import take_turns
 from tests.kernels import build
 
@@ -79,6 +80,15 @@ def test_an_extent_that_is_not_known(rows: int) -> None:
 def test_what_is_not_parallel_stays_as_it_is() -> None:
     assert take_turns(in_order, in_order) is in_order
     assert (counted(in_order, (ROWS, COLUMNS)) == 1).all()
+
+
+@pytest.mark.parametrize("function", [over_columns(3, 2), over_rows], ids=["known", "not known"])
+def test_one_stretch_is_not_shared(function: tirx.PrimFunc) -> None:
+    alone = take_turns(function, function, Chosen({"stretches": 1}))
+    assert "T.parallel" not in alone.script()
+    y = tvm.runtime.tensor(np.zeros((ROWS, COLUMNS), np.int32))
+    build(alone)(y)
+    np.testing.assert_array_equal(y.numpy() > 0, True)
 
 
 def test_one_row_is_cut_into_fewer_stretches() -> None:

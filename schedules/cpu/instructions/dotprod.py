@@ -48,4 +48,5 @@ INSTRUCTIONS = InstructionSet(
     rows=4,
     dot=_dot,
     is_signed=True,
+    by_number=True,
 )

@@ -22,8 +22,8 @@ from mvlm.models.interchange import Conversion, convert
 from mvlm.runtime.artifact import map_weights
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, UsageError
+from mvlm.schedules.oracles.arithmetic import from_q4
 from tests.artifacts import Shelf
-from tests.oracles import from_q4
 
 
 def converted(checkpoint: Path, folder: Path, kind: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench.device_state import load_average, read_state
+from mvlm.runtime.machine.state import load_average, read_state
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:

@@ -107,7 +107,7 @@ def causal_attention(queries: Array, keys: Array, values: Array) -> Array:
     scores = np.where(seen, scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
-    return np.einsum("hij,jhd->ihd", weights, values)
+    return np.asarray(np.einsum("hij,jhd->ihd", weights, values))
 
 
 def int8_vectors(x: Array) -> tuple[Array, Array]:

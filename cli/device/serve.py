@@ -1,0 +1,66 @@
+"""``mvlm device serve``: the one command to run on a device that is tuned for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mvlm.cli.shared.options import Debug
+from mvlm.cli.shared.terminal import note
+
+EXAMPLES = (
+    "mvlm device serve --tracker 192.168.0.2:9190 --key phone --host 0.0.0.0",
+    "mvlm device serve artifact --tracker 192.168.0.2:9190 --key phone --host 0.0.0.0",
+)
+
+
+def command(
+    artifact: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[ARTIFACT]",
+            help="Where the TVM runtime is taken from, on a device without the compiler; default: "
+            "the artifact of the bundle that this is, or else the installed apache-tvm.",
+            show_default=False,
+        ),
+    ] = None,
+    tracker: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Announce the device to this tracker."),
+    ] = None,
+    key: Annotated[
+        str, typer.Option(metavar="KEY", help="The kind of device, which `--device-key` names.")
+    ] = "device",
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where to listen; 0.0.0.0 is everywhere. Whoever can reach the port can run code "
+            "on the device: open it in a network that you trust alone.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="N", help="The port; default: any that is free.")
+    ] = 0,
+    debug: Debug = False,
+) -> None:
+    """Serve this device to `mvlm tune --rpc`, until Ctrl-C.
+
+    It needs no compiler: a bundle that `mvlm package` made is enough. Each connection is served by
+    a process of its own, which a wrong kernel may bring down.
+    """
+    from mvlm.runtime.device.library import find_library
+    from mvlm.runtime.device.server import Address, DeviceServer
+
+    announced = None if tracker is None else Address.parse(tracker, "--tracker")
+    library = find_library(artifact)
+    server = DeviceServer(library, key, host, port, announced, note)
+    note(
+        f"listening at {server.address}" + (f", known to {announced} as {key}" if announced else "")
+    )
+    try:
+        server.serve()
+    finally:
+        server.close()

@@ -1,0 +1,3 @@
+"""List, show, merge and prune tuning logs."""
+
+VERBS = ("list", "show", "merge", "prune")

@@ -1,0 +1,34 @@
+"""``mvlm logs prune``: keep the best of a log."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mvlm.cli.logs.places import Log
+from mvlm.cli.shared.options import Debug, Json
+from mvlm.cli.shared.terminal import show, show_json
+
+EXAMPLES = ("mvlm logs prune tuning_logs/host-znver4 --keep 8",)
+
+
+def command(
+    log: Log,
+    keep: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Measurements to keep of each kernel.")
+    ] = 16,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Keep the fastest measurements of each kernel, the default's and the winner's among them.
+
+    Kernels whose default stayed keep what they have come to; the log's curves get shorter.
+    """
+    from mvlm.compile.tuning.log.edit import prune_log
+
+    before, after = prune_log(log, keep)
+    if json:
+        show_json({"log": str(log), "measurements": after, "removed": before - after})
+        return
+    show(f"{log}: {after} measurements are left of {before}")

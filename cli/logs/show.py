@@ -1,0 +1,126 @@
+"""``mvlm logs show``: what is in a log, and how the search went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mvlm.cli.logs.places import Log
+from mvlm.cli.shared.options import Debug, Json
+from mvlm.cli.shared.terminal import note, show, show_columns, show_json, show_table
+
+if TYPE_CHECKING:
+    from mvlm.compile.tuning.log import Log as TuningLog
+    from mvlm.compile.tuning.log import Outcome
+
+EXAMPLES = (
+    "mvlm logs show tuning_logs/host-znver4",
+    "mvlm logs show tuning_logs/host-znver4 --task linear_2048 --plot curves.svg",
+)
+
+
+def command(
+    log: Log,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART", help="The kernels with this in their names; default: all."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw the best so far of each kernel by its trials, as SVG or PNG."
+        ),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show a tuning log: where it comes from, what came of each kernel, and the search's curves."""
+    from mvlm.compile.tuning.log import read_log
+    from mvlm.compile.tuning.log.curve import best_so_far, draw_curves, sparkline
+
+    found = read_log(log)
+    chosen = {
+        key: outcome
+        for key, outcome in found.provenance.outcomes.items()
+        if not task or any(part in outcome.name for part in task)
+    }
+    curves = {key: best_so_far(found.tables, key) for key in chosen}
+    if plot is not None:
+        draw_curves(
+            {outcome.name: curves[key] for key, outcome in chosen.items() if len(curves[key]) > 1},
+            plot,
+            f"{found.provenance.target}, {found.provenance.device['machine'].get('cpu', '')}",
+        )
+    if json:
+        show_json(_document(found, chosen, curves))
+        return
+    for where, what in found.damaged.items():
+        note(f"{where} is damaged: {what}")
+    _show_provenance(found)
+    rows: list[tuple[str, ...]] = [
+        ("kernel", "trials", "default", "tuned", "gain", "noise", "best so far")
+    ]
+    rows += [
+        _row(outcome, sparkline(curves[key]))
+        for key, outcome in sorted(chosen.items(), key=lambda item: item[1].name)
+    ]
+    show("")
+    show_columns(rows)
+
+
+def _document(
+    log: TuningLog, chosen: dict[str, Outcome], curves: dict[str, list[float]]
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    document = log.provenance.to_json()
+    kernels = [
+        {"key": key, **asdict(outcome), "best_so_far": curves[key]}
+        for key, outcome in chosen.items()
+    ]
+    return {**document, "kernels": kernels, "damaged_lines": dict(log.damaged)}
+
+
+def _show_provenance(log: TuningLog) -> None:
+    provenance = log.provenance
+    machine, state = provenance.device["machine"], provenance.device.get("state", {})
+    cores = state.get("cores", [])
+    governors = sorted({str(core.get("governor", "unknown")) for core in cores}) or ["unknown"]
+    clocks = sorted({core["khz"] // 1000 for core in cores if isinstance(core.get("khz"), int)})
+    show_table(
+        [
+            ("target", provenance.target),
+            ("device", f"{machine.get('cpu', '')}, {provenance.threads} threads"),
+            (
+                "emulated",
+                "yes: its times say nothing of the device" if provenance.is_emulated else "no",
+            ),
+            ("governor", ", ".join(governors)),
+            ("clocks", ", ".join(f"{clock} MHz" for clock in clocks) or "not told"),
+            ("TVM", provenance.versions.get("apache-tvm", "")),
+            ("measurements", str(len(log.tables.records))),
+        ]
+    )
+    for run in provenance.runs:
+        show(
+            f"run  {run.date}  {run.model}  {run.trials} trials in {run.seconds:.0f} s, seed "
+            f"{run.seed}, cost model {run.cost_model}" + ("" if run.is_complete else ", stopped")
+        )
+        for where, why in run.retired.items():
+            show(f"     {where} was retired: {why}")
+
+
+def _row(outcome: Outcome, curve: str) -> tuple[str, ...]:
+    tuned = "" if outcome.tuned_seconds is None else f"{1e6 * outcome.tuned_seconds:,.1f} us"
+    kept = outcome.record is not None
+    return (
+        outcome.name,
+        str(outcome.trials),
+        f"{1e6 * outcome.default_seconds:,.1f} us",
+        tuned,
+        f"{outcome.gain:.1%}" if kept else "default stays",
+        f"{outcome.noise:.1%}" if outcome.noise else "",
+        curve,
+    )

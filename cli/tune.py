@@ -1,0 +1,191 @@
+"""``mvlm tune``: find out by measuring what makes a model's kernels fast on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mvlm.cli.shared.options import Checkpoint, Debug, Json, Quantization, VisionTower
+from mvlm.cli.shared.terminal import show, show_columns, show_json
+from mvlm.cli.shared.tuning_table import watching
+from mvlm.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from mvlm.compile.tuning.devices import Source
+    from mvlm.compile.tuning.log import Outcome
+    from mvlm.compile.tuning.tuner import TuningResult
+
+EXAMPLES = (
+    "mvlm tune MobileVLM-V2-1.7B",
+    "mvlm tune MobileVLM-V2-1.7B --trials 1000 --only linear_ --seed 3",
+    "mvlm tune MobileVLM-V2-1.7B --target snapdragon-888-cpu --rpc 192.168.0.7:9190 "
+    "--device-key phone",
+)
+
+
+def command(
+    model: Checkpoint,
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE", help="The device, as `mvlm targets` names it, or its description."
+        ),
+    ] = "host",
+    platform: Annotated[
+        str | None,
+        typer.Option(
+            metavar="linux|android", help="The system that the device runs; default: its usual one."
+        ),
+    ] = None,
+    quantization: Quantization = None,
+    vision_quantization: Annotated[
+        str | None,
+        typer.Option("--vision-quant", metavar="QUANT", help="The same for tower and projector."),
+    ] = None,
+    vision_tower: VisionTower = None,
+    trials: Annotated[
+        int, typer.Option(metavar="N", help="Candidates to measure, of all kernels together.")
+    ] = 500,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART",
+            help="Tune the functions with this in their names, linear_ for instance.",
+        ),
+    ] = None,
+    logs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder of logs; default: the user's own, where `mvlm compile` finds them.",
+        ),
+    ] = None,
+    rpc: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Measure on devices that TVM's tracker there knows."
+        ),
+    ] = None,
+    device_key: Annotated[
+        str | None,
+        typer.Option("--device-key", metavar="KEY", help="Which of them, with --rpc."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="What one measurement may take.")
+    ] = 60.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of what is drawn.")] = 0,
+    cost_model: Annotated[
+        bool,
+        typer.Option(
+            "--cost-model/--no-cost-model", help="Whether a model ranks candidates, or chance does."
+        ),
+    ] = True,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Tune a model's kernels for a device.
+
+    What a kernel leaves open (tiles, how far ahead memory is asked for, how loops are cut and
+    shared) is searched from our own schedules on; trials go where a turn of chat spends its time.
+    The best then meet the default again, in turns, and are kept only where they win beyond the
+    noise and compute what they should. `mvlm compile` applies what is in the log.
+
+    The log holds every measurement as soon as it is made. Ctrl-C keeps all, and the same command
+    goes on from there. Quiet the machine first.
+    """
+    from mvlm.compile.job import plan_job
+    from mvlm.compile.tuning.log import user_logs
+    from mvlm.compile.tuning.plan import TuningPlan
+    from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
+
+    plan = TuningPlan(
+        trials=trials,
+        logs=user_logs() if logs is None else logs,
+        seed=seed,
+        has_cost_model=cost_model,
+        timeout=timeout,
+        functions=tuple(only or ()),
+    )
+    schemes = plan_quantization(
+        DEFAULT_SCHEME if quantization is None else quantization, vision=vision_quantization
+    )
+    job = plan_job(
+        model,
+        target=target,
+        platform=platform,
+        quantization=schemes,
+        vision_tower=vision_tower,
+        logs=(),
+    )
+    source = _source(rpc, device_key, job.target.name, job.target.cpu.is_native)
+    with watching() as observer:
+        from mvlm.compile.tuning.tuner import tune
+
+        result = tune(job, plan, source, observer)
+    if json:
+        show_json(_document(result))
+    else:
+        _show(result)
+
+
+def _source(rpc: str | None, key: str | None, target: str, is_native: bool) -> Source | None:
+    """Return where devices come from; None for this machine."""
+    if (rpc is None) != (key is None):
+        raise UsageError("--rpc and --device-key belong together", fix="Give both.")
+    if rpc is None or key is None:
+        if not is_native:
+            raise UsageError(
+                f"{target} is not this machine",
+                expected="--rpc HOST:PORT --device-key KEY",
+                found="neither",
+                fix="Run `mvlm device tracker` here and `mvlm device serve` on the device.",
+            )
+        return None
+    from mvlm.compile.tuning.devices import TrackerSource
+    from mvlm.runtime.device.server import Address
+
+    return TrackerSource(Address.parse(rpc, "--rpc"), key)
+
+
+def _outcomes(result: TuningResult) -> list[Outcome]:
+    found = result.provenance.outcomes
+    return [found[key] for key in result.keys if key in found]
+
+
+def _document(result: TuningResult) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    outcomes = _outcomes(result)
+    return {
+        "log": str(result.log),
+        "trials": result.trials,
+        "tuned": sum(outcome.record is not None for outcome in outcomes),
+        "default": sum(outcome.record is None for outcome in outcomes),
+        "run": asdict(result.provenance.runs[-1]),
+        "kernels": [asdict(outcome) for outcome in outcomes],
+    }
+
+
+def _show(result: TuningResult) -> None:
+    outcomes = _outcomes(result)
+    winners = sorted(
+        (each for each in outcomes if each.record is not None), key=lambda each: -each.gain
+    )
+    show(f"{len(winners)} of {len(outcomes)} kernels are faster than by default")
+    if winners:
+        rows = [("kernel", "default", "tuned", "gain", "noise", "trials")]
+        rows += [
+            (
+                each.name,
+                f"{1e6 * each.default_seconds:,.1f} us",
+                f"{1e6 * (each.tuned_seconds or 0):,.1f} us",
+                f"{each.gain:.1%}",
+                f"{each.noise:.1%}",
+                str(each.trials),
+            )
+            for each in winners
+        ]
+        show_columns(rows)
+    show(f"log  {result.log}")

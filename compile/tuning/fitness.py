@@ -1,0 +1,48 @@
+"""Whether a device is the one that is tuned for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mvlm.compile.compile_target import CompileTarget
+from mvlm.compile.targets import TargetDescription
+from mvlm.compile.targets.detect import recognise_machine
+from mvlm.runtime.machine import Machine
+
+
+def native_cpu(target: CompileTarget) -> str:
+    """Return LLVM's name of a target's CPU, which tells machines of the target ``host`` apart."""
+    return str(target.options.get("mcpu") or target.architecture)
+
+
+def refusal(
+    target: CompileTarget, description: TargetDescription, device: Mapping[str, Any]
+) -> str | None:
+    """Return why a device must not be measured on, or None if it may.
+
+    An emulator may: what it measures is kept apart, and never taken for the device's.
+
+    Args:
+        target: What is compiled for.
+        description: Its description.
+        device: What the device says of itself.
+    """
+    try:
+        machine = _machine(device["machine"])
+    except (KeyError, TypeError, ValueError) as error:
+        return f"does not say what it is: {error}"
+    if machine.architecture != target.architecture:
+        return f"is {machine.architecture}, not {target.architecture}"
+    missing = sorted(set(target.features) - machine.features)
+    if missing:
+        return f"has no {', '.join(missing)}"
+    can_tell = bool(description.recognition.core_parts or description.recognition.names)
+    if can_tell and not machine.is_emulated and not recognise_machine(machine, [description]):
+        return f"is {machine.cpu}, which is not {description.name}"
+    return None
+
+
+def _machine(values: Mapping[str, Any]) -> Machine:
+    sets = {key: frozenset(map(str, values[key])) for key in ("features", "core_parts")}
+    return Machine(**{**values, **sets, "names": tuple(map(str, values["names"]))})

@@ -1,0 +1,63 @@
+"""How a search went: the best so far, by the measurements of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from mvlm.compile.tuning.log.tables import Tables
+from mvlm.runtime.errors import MvlmError, UsageError
+
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 16
+
+
+def best_so_far(tables: Tables, key: str) -> list[float]:
+    """Return the least median, in seconds, after each measurement of a task."""
+    return list(accumulate((record.median for _, record in tables.of_task(key)), min))
+
+
+def sparkline(curve: Sequence[float]) -> str:
+    """Draw a curve as a line of bars, as high as the best is a share of the first."""
+    if len(curve) < 2:
+        return ""
+    picked = [curve[round(place * (len(curve) - 1) / (_WIDTH - 1))] for place in range(_WIDTH)]
+    low, high = min(picked), max(picked)
+    span = high - low
+    if span <= 0:
+        return _BARS[-1] * _WIDTH
+    return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in picked)
+
+
+def draw_curves(curves: Mapping[str, Sequence[float]], place: Path, title: str) -> None:
+    """Draw curves into one picture, each as a share of its first measurement, the default's.
+
+    Args:
+        curves: By the name of the task.
+        place: An .svg or .png file.
+        title: Above the picture.
+
+    Raises:
+        UsageError: There is nothing to draw, or the file is of another kind.
+        MvlmError: matplotlib is not installed.
+    """
+    if not curves:
+        raise UsageError("there is nothing to draw", expected="kernels with several measurements")
+    if place.suffix not in (".svg", ".png"):
+        raise UsageError("--plot", expected="a file ending in .svg or .png", found=str(place))
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise MvlmError("matplotlib is not installed", fix='`pip install "mvlm[bench]"`') from None
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, curve in sorted(curves.items(), key=lambda item: item[1][-1] / item[1][0]):
+        shares = [100 * value / curve[0] for value in curve]
+        axes.step(range(len(shares)), shares, where="post", label=name, linewidth=1.2)
+    axes.set_xlabel("measurements of the kernel")
+    axes.set_ylabel("best so far, % of the default's time")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, ncols=2, loc="upper right")
+    figure.savefig(place)

@@ -1,0 +1,112 @@
+"""The lines of MetaSchedule's databases, read and checked without tvm.
+
+A workload is ``[hash, base64 of the module]``, a record ``[workload's line, [trace, seconds,
+target, arguments]]``, and a trace ``[instructions, decisions]``: ``[name, inputs, attributes,
+outputs]`` and ``[instruction's index, value]``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+# What a kernel leaves open is chosen by a sampling instruction and kept as an annotation.
+PREFIX = "mvlm."
+_MOST_INSTRUCTIONS = 10_000
+
+
+def check_workload(line: str) -> None:
+    """Raise ValueError unless a line is a workload."""
+    values = _parse(line)
+    if not (_is_list(values, 2) and all(isinstance(value, str) for value in values)):
+        raise ValueError("no workload")
+
+
+def check_record(line: str, workloads: int) -> tuple[int, list[Any]]:
+    """Return a record's workload, and the rest of it: trace, times, target and arguments.
+
+    Args:
+        line: The line.
+        workloads: How many workloads there are.
+
+    Raises:
+        ValueError: It is no record of one of them.
+    """
+    values = _parse(line)
+    if not (_is_list(values, 2) and _is_list(values[1], 4)):
+        raise ValueError("no record")
+    index, (trace, seconds, _, _) = values
+    if not (_is_count(index) and index < workloads):
+        raise ValueError(f"workload {index!r} of {workloads}")
+    if not (_is_list(trace, 2) and all(isinstance(part, list) for part in trace)):
+        raise ValueError("no trace")
+    if len(trace[0]) > _MOST_INSTRUCTIONS or not all(_is_list(step, 4) for step in trace[0]):
+        raise ValueError("no trace")
+    if not (isinstance(seconds, list) and seconds and all(map(_is_time, seconds))):
+        raise ValueError("no times")
+    return index, values[1]
+
+
+def choices_of(trace: list[Any]) -> dict[str, int]:
+    """Return what a trace chooses for a kernel, by name.
+
+    Raises:
+        ValueError: The trace does something else than choosing.
+    """
+    instructions, decisions = trace
+    chosen = dict(decisions)
+    sampled: dict[str, int] = {}
+    found: dict[str, int] = {}
+    for place, (name, inputs, attributes, outputs) in enumerate(instructions):
+        if name == "SampleCategorical":
+            sampled[outputs[0]] = int(attributes[0][int(chosen[place])])
+        elif name == "Annotate":
+            found[str(attributes[0]).removeprefix(PREFIX)] = sampled[inputs[1]]
+        elif name != "GetSBlock":
+            raise ValueError(f"{name} chooses nothing")
+    return found
+
+
+def try_choices(trace: list[Any]) -> dict[str, int] | None:
+    """Return what a trace chooses, or None if it does something else, or is damaged."""
+    try:
+        return choices_of(trace)
+    except (ValueError, TypeError, KeyError, IndexError):
+        return None
+
+
+def trace_of(knobs: dict[str, tuple[tuple[int, ...], int]]) -> list[Any]:
+    """Return the trace that makes choices; :func:`choices_of` reads it.
+
+    Args:
+        knobs: By name, what can be chosen, and what is.
+    """
+    instructions: list[Any] = [["GetSBlock", [], ["root", "main"], ["b0"]]]
+    decisions = []
+    for number, (name, (values, value)) in enumerate(knobs.items(), start=1):
+        even = [1 / len(values)] * len(values)
+        decisions.append([len(instructions), values.index(value)])
+        instructions.append(["SampleCategorical", [], [list(values), even], [f"v{number}"]])
+        instructions.append(["Annotate", ["b0", f"v{number}"], [PREFIX + name], []])
+    return [instructions, decisions]
+
+
+def _parse(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _is_list(value: object, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_time(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]

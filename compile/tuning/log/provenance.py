@@ -1,0 +1,186 @@
+"""Where a log comes from, and what came of each task: ``provenance.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mvlm.compile.tuning.log.files import FILE
+from mvlm.runtime.artifact.document import Document, read_document
+from mvlm.runtime.errors import ArtifactError
+from mvlm.runtime.whole_file import whole_file
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one task.
+
+    Attributes:
+        name: The function's name in the model that it was tuned for.
+        operation: What it computes; empty for a function without a kernel of ours.
+        workload: The task's line among the workloads.
+        trials: Measurements of it, over all runs.
+        default_seconds: Of the default schedule, in the last comparison.
+        tuned_seconds: Of the best other one in that comparison; None if there was none.
+        gain: By how much that one was faster, as a share of the default's time.
+        noise: What the comparison could not tell from nothing, as such a share.
+        record: The winner's line among the records; None if the default stays.
+        error: The winner's largest error, in units of what its oracle allows.
+        date: Of the comparison.
+    """
+
+    name: str
+    operation: str
+    workload: int
+    trials: int
+    default_seconds: float
+    tuned_seconds: float | None
+    gain: float
+    noise: float
+    record: int | None
+    error: float | None
+    date: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of the tuner.
+
+    Attributes:
+        date: When it ended, in UTC.
+        model: What was tuned.
+        trials: Measurements that it made.
+        seed: Of what was drawn.
+        cost_model: What ranked the candidates.
+        seconds: How long it took.
+        devices: Those that measured, with their state at the time.
+        retired: Those that were retired, and why.
+        is_complete: Whether it was neither stopped nor failed.
+    """
+
+    date: str
+    model: str
+    trials: int
+    seed: int
+    cost_model: str
+    seconds: float
+    devices: Mapping[str, Any]
+    retired: Mapping[str, str]
+    is_complete: bool
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The whole of it.
+
+    Attributes:
+        target: The target's name.
+        options: The whole TVM target.
+        versions: Of what made the kernels.
+        device: The device as it was found.
+        runs: In their order.
+        outcomes: By the task's digest.
+    """
+
+    target: str
+    options: Mapping[str, Any]
+    versions: Mapping[str, str]
+    device: Mapping[str, Any]
+    runs: tuple[Run, ...] = ()
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether its times are an emulator's."""
+        return bool(self.device["machine"].get("is_emulated", False))
+
+    @property
+    def threads(self) -> int:
+        """Threads that kernels ran on."""
+        return int(self.device["threads"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the file's content."""
+        return {
+            "schema": SCHEMA,
+            "target": {"name": self.target, "tvm": dict(self.options)},
+            "versions": dict(self.versions),
+            "device": dict(self.device),
+            "runs": [asdict(run) for run in self.runs],
+            "kernels": {key: asdict(self.outcomes[key]) for key in sorted(self.outcomes)},
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OSError: The disk is full, or the folder cannot be written.
+        """
+        text = json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n"
+        with whole_file(folder / FILE) as file:
+            file.write(text.encode())
+
+
+def read_provenance(folder: Path) -> Provenance:
+    """Read a log's provenance.
+
+    Raises:
+        ArtifactError: It is absent or damaged; says which key.
+    """
+    document = read_document(folder / FILE)
+    if document.get("schema", int) != SCHEMA:
+        raise ArtifactError(
+            f"{document.where} is of another schema",
+            expected=SCHEMA,
+            found=document.get("schema", int),
+        )
+    target, device = document.child("target"), document.child("device")
+    device.child("machine")
+    device.get("threads", int)
+    kernels = document.child("kernels")
+    return Provenance(
+        target=target.get("name", str),
+        options=target.get("tvm", dict),
+        versions=document.get("versions", dict),
+        device=device.values,
+        runs=tuple(map(_run, document.children("runs"))),
+        outcomes={key: _outcome(kernels.child(key)) for key in kernels.values},
+    )
+
+
+def _run(document: Document) -> Run:
+    return Run(
+        date=document.get("date", str),
+        model=document.get("model", str),
+        trials=document.get("trials", int),
+        seed=document.get("seed", int),
+        cost_model=document.get("cost_model", str),
+        seconds=document.get("seconds", float),
+        devices=document.get("devices", dict),
+        retired=document.get("retired", dict),
+        is_complete=document.get("is_complete", bool),
+    )
+
+
+def _outcome(document: Document) -> Outcome:
+    def optional(key: str, kind: type[Any]) -> Any:
+        return None if document.values.get(key) is None else document.get(key, kind)
+
+    return Outcome(
+        name=document.get("name", str),
+        operation=document.get("operation", str),
+        workload=document.get("workload", int),
+        trials=document.get("trials", int),
+        default_seconds=document.get("default_seconds", float),
+        tuned_seconds=optional("tuned_seconds", float),
+        gain=document.get("gain", float),
+        noise=document.get("noise", float),
+        record=optional("record", int),
+        error=optional("error", float),
+        date=document.get("date", str),
+    )

@@ -1,0 +1,147 @@
+"""What there is to tune in a model: its kernels, each once, and how much of a turn each takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import tvm
+from tvm import tirx
+
+from mvlm.compile.compile_target import CompileTarget
+from mvlm.compile.job import CompileJob
+from mvlm.compile.pipeline import lower, tensor_functions
+from mvlm.compile.tuning.workload import module_of, workload_of
+from mvlm.models.mobilevlm import MobileVLM
+from mvlm.models.onnx_vision import import_vision
+from mvlm.schedules import find_kernels
+from mvlm.schedules.choice import Knob
+from mvlm.schedules.kernel_set import OP_ATTRIBUTE, KernelSet
+from mvlm.schedules.signature import is_single_row, parameter_types
+
+# Calls of the model's functions in a turn as people have them: a picture, a prompt of one chunk,
+# and an answer of 128 tokens. Trials go where the time of such a turn goes.
+TURN = {"vision_tower": 1, "projector": 1, "embed": 1, "prefill": 1, "decode": 128}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kernel, or one function that no kernel serves.
+
+    Attributes:
+        name: Of its function in the model, of the first one if several have the same.
+        operation: What it computes; empty without a kernel.
+        module: The workload: a kernel's signature, or the function itself.
+        key: The workload's digest, by which a log is searched.
+        calls: How often a turn calls it.
+        knobs: What the kernel leaves open; empty without one.
+        is_cold: Whether it reads its arguments from memory, as one token does.
+    """
+
+    name: str
+    operation: str
+    module: tvm.IRModule
+    key: str
+    calls: int
+    knobs: tuple[Knob, ...]
+    is_cold: bool
+
+    @property
+    def function(self) -> tirx.PrimFunc:
+        """The workload's function."""
+        return self.module["main"]
+
+    @property
+    def default(self) -> dict[str, int]:
+        """What the kernel chooses by default."""
+        return {knob.name: knob.default for knob in self.knobs}
+
+
+def workload_key(module: tvm.IRModule) -> str:
+    """Return a workload's digest: of its text, which does not depend on where it was made."""
+    return hashlib.sha256(module.script(show_meta=False).encode()).hexdigest()
+
+
+def extract_tasks(job: CompileJob, target: CompileTarget) -> list[Task]:
+    """Return what can be tuned of a model, without what a turn never calls.
+
+    Args:
+        job: The model and how it is stored; its weights are not read.
+        target: What to compile for.
+    """
+    onnx = None if job.vision_onnx is None else import_vision(job.vision_onnx, job.config)
+    module, _ = MobileVLM(job.config, job.quantization, onnx).export(target.tvm)
+    seen: dict[str, tvm.IRModule] = {}
+
+    def keep(phase: str, after: tvm.IRModule) -> None:
+        # A copy: the next phase changes the module where it is.
+        seen[phase] = tvm.IRModule(dict(after.functions_items()))
+
+    lowered = lower(module, target.tvm, target.kernels, {"n": job.prefill_chunk}, after=keep)
+    calls: dict[str, int] = {}
+    for function, uses in lowered.kernel_uses.items():
+        for name, use in uses.items():
+            calls[name] = calls.get(name, 0) + use.calls * TURN.get(function, 0)
+    kernels = find_kernels(target.kernels)
+    with target.tvm:
+        of_kernels = _with_kernel(seen["graph"], calls, kernels)
+        others = _without_kernel(seen["fuse"], calls, {task.name for task in of_kernels})
+    return _merged([*of_kernels, *others])
+
+
+def _with_kernel(module: tvm.IRModule, calls: Mapping[str, int], kernels: KernelSet) -> list[Task]:
+    tasks = []
+    for variable, definition in tensor_functions(module):
+        name = variable.name_hint
+        knobs = kernels.space(definition) if calls.get(name) else ()
+        if not knobs:
+            continue
+        workload = module_of(workload_of(definition))
+        tasks.append(
+            Task(
+                name=name,
+                operation=str(definition.attrs[OP_ATTRIBUTE]),
+                module=workload,
+                key=workload_key(workload),
+                calls=calls[name],
+                knobs=knobs,
+                is_cold=is_single_row(parameter_types(definition)[0]),
+            )
+        )
+    return tasks
+
+
+def _without_kernel(
+    module: tvm.IRModule, calls: Mapping[str, int], taken: Iterable[str]
+) -> list[Task]:
+    """Return the functions of known extents, which MetaSchedule can measure as they are."""
+    tasks = []
+    for variable, function in tensor_functions(module):
+        name = variable.name_hint
+        is_done = bool(function.attrs.get("tirx.is_scheduled", False)) or name in taken
+        if is_done or not calls.get(name) or not is_static(function):
+            continue
+        workload = module_of(function.with_attr("global_symbol", "main"))
+        key = workload_key(workload)
+        tasks.append(Task(name, "", workload, key, calls[name], (), is_cold=False))
+    return tasks
+
+
+def is_static(function: tirx.PrimFunc) -> bool:
+    """Whether all extents of a function's parameters are known."""
+    shapes = [getattr(each, "shape", None) for each in parameter_types(function)]
+    return all(
+        shape is not None and all(isinstance(extent, tirx.IntImm | int) for extent in shape)
+        for shape in shapes
+    )
+
+
+def _merged(tasks: Iterable[Task]) -> list[Task]:
+    """Return each workload once, with the calls of all that have it."""
+    found: dict[str, Task] = {}
+    for task in tasks:
+        known = found.get(task.key)
+        calls = task.calls + (known.calls if known else 0)
+        found[task.key] = Task(**{**vars(known or task), "calls": calls})
+    return list(found.values())

@@ -1,0 +1,171 @@
+"""Tunes a model for a device, into the target's log."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from mvlm.compile.compile_target import CompileTarget, prepare_target
+from mvlm.compile.job import CompileJob
+from mvlm.compile.tuning.building import Builder
+from mvlm.compile.tuning.candidate import candidate_of
+from mvlm.compile.tuning.devices import DevicePool, LocalSource, Probe, Source
+from mvlm.compile.tuning.fitness import native_cpu, refusal
+from mvlm.compile.tuning.log import Provenance, Subject, WritableLog, log_name, read_log
+from mvlm.compile.tuning.log.files import FILE
+from mvlm.compile.tuning.plan import TuningPlan
+from mvlm.compile.tuning.progress import Observer, Silent
+from mvlm.compile.tuning.run import TuningRun
+from mvlm.compile.tuning.stand import BenchStand, make_probe
+from mvlm.compile.tuning.task import Task, extract_tasks
+from mvlm.runtime.errors import ArtifactError, UsageError
+from mvlm.schedules.signature import extents, parameter_types
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What came of it.
+
+    Attributes:
+        log: The target's log.
+        provenance: Its provenance, as it is now.
+        keys: The digests of the model's tasks.
+        trials: Measurements of candidates that were made.
+    """
+
+    log: Path
+    provenance: Provenance
+    keys: tuple[str, ...]
+    trials: int
+
+
+def tune(
+    job: CompileJob,
+    plan: TuningPlan,
+    source: Source | None = None,
+    observer: Observer | None = None,
+) -> TuningResult:
+    """Tune a model for its target.
+
+    Args:
+        job: The model, how it is stored, and the target; its weights are not read.
+        plan: What to do.
+        source: The devices; this machine alone if None.
+        observer: Watches.
+
+    Returns:
+        What came of it. The log has everything that was measured at any moment: a Ctrl-C, a device
+        that dies and a full disk lose no more than the measurement that is being made.
+
+    Raises:
+        UsageError: Nothing is to be tuned, or another process writes the log.
+        TargetError: The target cannot be compiled for here, or no tracker answers.
+        NoDeviceError: No device is left.
+        ArtifactError: The log cannot be written.
+    """
+    watcher = observer or Silent()
+    target = prepare_target(job.target, job.platform)
+    tasks = _wanted(extract_tasks(job, target), plan.functions)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mvlm-tune-")))
+        library = folder / "runtime.so"
+        library.write_bytes(target.runtime_library)
+        builder = Builder(target, folder, workers=len(os.sched_getaffinity(0)))
+        stack.callback(builder.close)
+        pool = stack.enter_context(
+            DevicePool(
+                source or LocalSource(library),
+                _probe(tasks, builder, folder),
+                lambda description: refusal(target, job.target, description),
+                watcher.note,
+                connect_timeout=max(60.0, plan.timeout),
+            )
+        )
+        device = pool.wait_until_ready()
+        log = stack.enter_context(_open_log(plan.logs, job, target, device, watcher))
+        stand = BenchStand(pool, folder, plan.timeout)
+        run = TuningRun(job.name, plan, target, tasks, builder, pool, stand, log, watcher)
+        run.run()
+        assert log.provenance is not None
+        keys = tuple(task.key for task in tasks)
+        return TuningResult(log.folder, log.provenance, keys, run.trials)
+
+
+def _wanted(tasks: Sequence[Task], functions: Sequence[str]) -> list[Task]:
+    wanted = [
+        task for task in tasks if not functions or any(part in task.name for part in functions)
+    ]
+    if not wanted:
+        raise UsageError(
+            "there is nothing to tune",
+            expected=f"a part of {', '.join(task.name for task in tasks[:8])}, for instance",
+            found=", ".join(functions) or "a model without kernels",
+        )
+    return wanted
+
+
+def _probe(tasks: Sequence[Task], builder: Builder, folder: Path) -> Probe | None:
+    """Make the smallest kernel into what a device has to show that it can compute."""
+    kernels = [task for task in tasks if task.operation]
+    if not kernels:
+        return None
+    task = min(kernels, key=_elements)
+    module = candidate_of(task.module, task.knobs, task.default).schedule.mod
+    (built,) = builder.build([module])
+    if built.library is None:
+        raise UsageError("the default kernels cannot be built", found=built.error)
+    return make_probe(task, built.library, folder)
+
+
+def _elements(task: Task) -> int:
+    return sum(prod(extents(each)) for each in parameter_types(task.function))
+
+
+def _open_log(
+    logs: Path,
+    job: CompileJob,
+    target: CompileTarget,
+    device: Mapping[str, Any],
+    watcher: Observer,
+) -> WritableLog:
+    """Open the target's log, and set aside what does not belong into it."""
+    emulated = bool(device["machine"].get("is_emulated"))
+    cpu = native_cpu(target) if job.target.cpu.is_native else None
+    log = WritableLog(logs / log_name(job.target.name, cpu, emulated))
+    try:
+        _prepare(log, Subject.of(job.target.name, target.options, device["threads"]), watcher)
+        if log.provenance is None:
+            versions = dict(Subject.of("", {}, None).versions)
+            log.write_provenance(
+                Provenance(job.target.name, dict(target.options), versions, device)
+            )
+    except BaseException:
+        log.close()
+        raise
+    return log
+
+
+def _prepare(log: WritableLog, subject: Subject, watcher: Observer) -> None:
+    """Go on with what is there, if it is about the subject."""
+    if not (log.folder / FILE).exists():
+        aside = log.set_aside()  # databases that nobody knows anything of
+        if aside is not None:
+            watcher.note(f"a log without {FILE} is set aside in {aside}")
+        return
+    try:
+        known = read_log(log.folder)
+        reason = subject.difference_of_kernels(known.provenance)
+    except ArtifactError as error:
+        known, reason = None, str(error)
+    if known is None or reason is not None:
+        watcher.note(f"the log {log.folder.name} is set aside in {log.set_aside()}: {reason}")
+        return
+    aside = log.take_over(known)
+    if aside is not None:
+        watcher.note(f"{len(known.damaged)} damaged lines are left out; {aside} has all")

@@ -1,0 +1,54 @@
+"""Measures for the process that started it: ``python -m mvlm.runtime.device.worker LIBRARY``.
+
+One JSON object a line, in and out. The first line out describes the machine; each further one
+answers a request, with ``{"error": ...}`` where it cannot be run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mvlm.runtime.device.measurement import Measurer, Request, describe
+from mvlm.runtime.loader import load_runtime
+from mvlm.runtime.threads import choose_waiting, fast_cores, start_threads
+
+
+def prepare(library: Path, threads: int | None = None) -> int:
+    """Load the TVM runtime and start its threads, as a chat would; return how many there are."""
+    choose_waiting()
+    load_runtime(library)
+    count = threads or len(fast_cores())
+    start_threads(count)
+    return count
+
+
+def answer(measurer: Measurer, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a request; an error is an answer too."""
+    try:
+        return measurer.run(Request.from_json(request))
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:2000]}
+
+
+def serve(prepared: Callable[[], dict[str, Any]], reply: Callable[[Any], dict[str, Any]]) -> None:
+    """Speak the protocol on standard input and output, until the input ends."""
+    # What a library prints must not get between the answers.
+    out, sys.stdout = sys.stdout, sys.stderr
+    print(json.dumps(prepared()), file=out, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(reply(json.loads(line))), file=out, flush=True)
+
+
+def main() -> None:
+    """Measure until standard input ends."""
+    threads = prepare(Path(sys.argv[1]))
+    measurer = Measurer(Path("/"))
+    serve(lambda: describe(threads), lambda request: answer(measurer, request))
+
+
+if __name__ == "__main__":
+    main()

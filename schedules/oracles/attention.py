@@ -1,0 +1,125 @@
+"""Attention, with and without the KV cache, and appending to it (see `models.cache_layout`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tvm import tirx
+
+from mvlm.schedules.oracles import arithmetic
+from mvlm.schedules.oracles.numbers import random_array, unwritten
+from mvlm.schedules.signature import cache_types, parameter_types
+
+Array = npt.NDArray[Any]
+# Of float32 sums of some hundred products near one, and of the exponential.
+_TOLERANCE = 5e-6
+
+
+def attention_trial(
+    definition: tirx.PrimFunc, random: np.random.Generator
+) -> tuple[list[Array], Callable[[], Any]]:
+    """Make a trial of ``attention``."""
+    types = parameter_types(definition)
+    qkv, heads = random_array(types[0], random), int(definition.attrs["mvlm.heads"])
+
+    def expect() -> Any:
+        return {1: (arithmetic.attention(qkv, heads), _TOLERANCE)}
+
+    return [qkv, unwritten(types[1])], expect
+
+
+def cached_attention_trial(
+    definition: tirx.PrimFunc, random: np.random.Generator
+) -> tuple[list[Array], Callable[[], Any]]:
+    """Make a trial of ``cached_attention``: the last positions of a cache whose pages are full."""
+    cache = _Cache.random(definition, random)
+    arguments = [*cache.arguments, unwritten(parameter_types(definition)[-1])]
+
+    def expect() -> Any:
+        heads = cache_types(definition).heads
+        queries = arithmetic.rotate(cache.arguments[0][:, :heads], cache.positions)
+        keys, values = cache.stored()
+        return {8: (arithmetic.causal_attention(queries, keys, values), _TOLERANCE)}
+
+    return arguments, expect
+
+
+def append_trial(
+    definition: tirx.PrimFunc, random: np.random.Generator
+) -> tuple[list[Array], Callable[[], Any]]:
+    """Make a trial of ``append_to_cache``: what the new positions hold afterwards.
+
+    An integer may be off by one: a value's last bit may turn a tie of rounding over.
+    """
+    types, cache = cache_types(definition), _Cache.random(definition, random)
+
+    def expect() -> Any:
+        qkv, keys, values, scales = (cache.arguments[place] for place in (0, 5, 6, 7))
+        keys, values, scales = keys.copy(), values.copy(), scales.copy()
+        heads, kv_heads = types.heads, types.kv_heads
+        new = arithmetic.rotate(qkv[:, heads : heads + kv_heads], cache.positions)
+        pages = cache.arguments[4][cache.positions // types.page_size]
+        slots = cache.positions % types.page_size
+        for part, vectors in enumerate((new, qkv[:, heads + kv_heads :])):
+            stored = vectors
+            if types.scale_slots:
+                stored, of_vectors = arithmetic.int8_vectors(vectors)
+                scales[pages, :, part, slots] = of_vectors
+            if part == 0:
+                keys[pages, :, :, slots] = stored
+            else:
+                values[pages, :, slots] = stored
+        step = {"int8": 1.0, "float16": 2.0**-10, "float32": 0.0}[types.storage]
+        off = step if types.storage == "int8" else step * 8 + _TOLERANCE
+        return {5: (keys, off), 6: (values, off), 7: (scales, _TOLERANCE)}
+
+    return list(cache.arguments), expect
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """A cache, and new positions at its end: what both operations take."""
+
+    arguments: tuple[Array, ...]
+    positions: Array
+
+    @classmethod
+    def random(cls, definition: tirx.PrimFunc, random: np.random.Generator) -> _Cache:
+        types, buffers = cache_types(definition), parameter_types(definition)
+        qkv = random_array(buffers[0], random)
+        rows, span, half = len(qkv), int(buffers[4].shape[0]), types.head_dim // 2
+        positions = span * types.page_size - rows + np.arange(rows)
+        angles = positions[:, None] * 10000.0 ** (-np.arange(half) / half)
+        table = random.permutation(int(buffers[5].shape[0]))[:span].astype(np.int32)
+        keys, values, scales = (random_array(each, random) for each in buffers[5:8])
+        scales = random.uniform(0.005, 0.01, scales.shape).astype(np.float32)
+        return cls(
+            (
+                qkv,
+                np.cos(angles).astype(np.float32),
+                np.sin(angles).astype(np.float32),
+                positions[:1].astype(np.int32),
+                table,
+                keys,
+                values,
+                scales,
+            ),
+            positions,
+        )
+
+    def stored(self) -> tuple[Array, Array]:
+        """Return keys and values of all positions, ``(n, kv_heads, head_dim)``."""
+        table, *pools = self.arguments[4:]
+        keys, values, scales = (pool[table].astype(np.float64) for pool in pools)
+        keys = np.moveaxis(keys, 3, 1)
+        values = np.moveaxis(values, 2, 1)
+        if scales.shape[-1]:
+            keys *= np.moveaxis(scales[:, :, 0], 2, 1)[..., None]
+            values *= np.moveaxis(scales[:, :, 1], 2, 1)[..., None]
+        both = (each.reshape(-1, *each.shape[2:]) for each in (keys, values))
+        stored_keys, stored_values = both
+        return stored_keys, stored_values

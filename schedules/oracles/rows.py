@@ -1,0 +1,110 @@
+"""Functions of rows, and quantizing what they give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tvm import tirx
+
+from mvlm.schedules.oracles.numbers import random_array, unwritten
+from mvlm.schedules.signature import attribute, parameter_types
+
+Array = npt.NDArray[Any]
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def row_function(name: str, eps: float, x: Array, *weights: Array) -> Array:
+    """Return a row function's values in float64."""
+    return np.asarray(_row_function(name, eps, x.astype(np.float64), *weights))
+
+
+def _row_function(name: str, eps: float, x: Array, *weights: Array) -> Any:
+    if name == "rms_norm":
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weights[0]
+    if name == "layer_norm":
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt(x.var(-1, keepdims=True) + eps) * weights[0] + weights[1]
+    if name == "silu_product":
+        gate, up = np.split(x, 2, axis=-1)
+        return gate * _sigmoid(gate) * up
+    if name == "quick_gelu":
+        return x * _sigmoid(1.702 * x)
+    if name == "gelu":
+        return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
+    return x
+
+
+def row_function_trial(
+    definition: tirx.PrimFunc, random: np.random.Generator
+) -> tuple[list[Array], Callable[[], Any]]:
+    """Make a trial of ``row_function``."""
+    types = parameter_types(definition)
+    arguments = [random_array(each, random) for each in types[:-1]] + [unwritten(types[-1])]
+
+    def expect() -> Any:
+        return {len(arguments) - 1: _values(definition, arguments[:-1])}
+
+    return arguments, expect
+
+
+def quantize_rows_trial(
+    definition: tirx.PrimFunc, random: np.random.Generator
+) -> tuple[list[Array], Callable[[], Any]]:
+    """Make a trial of ``quantize_rows``.
+
+    A value's last bit may turn a tie of rounding over: an integer may be off by one.
+    """
+    types, zero = parameter_types(definition), attribute(definition, "zero", 0)
+    outs = 3 if zero else 2
+    arguments = [random_array(each, random) for each in types[:-outs]]
+    arguments += [unwritten(each) for each in types[-outs:]]
+    first = len(arguments) - outs
+
+    def expect() -> Any:
+        values, error = _values(definition, arguments[:first])
+        dtype, shares = str(types[first].dtype), int(types[first + 1].shape[1])
+        width = int(types[first].shape[1])
+        whole = np.zeros((len(values), width), np.float32)
+        whole[:, : values.shape[1]] = values
+        sharing = width // 32 // shares
+        integers, scales = _quantized(whole, dtype, sharing)
+        found: dict[int, Any] = {
+            first: (integers, 1.0),
+            first + 1: (scales, error.max() + 1e-6 * scales),
+        }
+        if zero:
+            sums = integers.reshape(len(integers), -1, 32).astype(np.int64).sum(-1)
+            found[first + 2] = (-zero * sums, 32.0 * zero)
+        return found
+
+    return arguments, expect
+
+
+def _quantized(x: Array, dtype: str, sharing: int) -> tuple[Array, Array]:
+    """As the arithmetic's own, which goes value by value: too slow for a real model's rows."""
+    largest = np.float32({"int8": 127, "int16": 8191}[dtype])
+    shares = x.reshape(len(x), -1, 32 * sharing)
+    extreme = np.abs(shares).max(-1)
+    inverse = np.where(extreme < 1e-30, 0, largest / np.maximum(extreme, np.float32(1e-30)))
+    integers = np.rint(shares * inverse[..., None]).astype(dtype)
+    return integers.reshape(x.shape), extreme / largest
+
+
+def _values(definition: tirx.PrimFunc, arguments: list[Array]) -> tuple[Array, Array]:
+    """Return the values, and how far float32 may be off: the rounding of what is on the way."""
+    name, eps = attribute(definition, "row_function", ""), attribute(definition, "eps", 0.0)
+    values = row_function(name, eps, *arguments)
+    size = 1 + np.abs(arguments[0]).max(-1, keepdims=True).astype(np.float64)
+    if len(arguments) > 1:
+        size = size * np.abs(arguments[1]).max() + np.abs(arguments[-1]).max()
+    elif name == "silu_product":
+        size = size * size
+    return values, np.broadcast_to(1e-6 * size, values.shape)
+
+
+def _sigmoid(x: Array) -> Array:
+    return (1 + np.tanh(x / 2)) / 2  # as 1 / (1 + e^-x), without its overflow

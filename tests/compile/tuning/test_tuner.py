@@ -1,0 +1,291 @@
+"""Tuning from the model to the artifact, on this machine, with a small random model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tvm.s_tir import meta_schedule as ms
+
+from mvlm.compile.builder import compile_job
+from mvlm.compile.compile_target import prepare_target
+from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.tuning import run as run_module
+from mvlm.compile.tuning.contest import Verdict
+from mvlm.compile.tuning.log import WritableLog, read_log
+from mvlm.compile.tuning.log.files import FILE, RECORDS, WORKLOADS
+from mvlm.compile.tuning.plan import TuningPlan
+from mvlm.compile.tuning.progress import Progress
+from mvlm.compile.tuning.task import extract_tasks
+from mvlm.compile.tuning.tuner import TuningResult, tune
+from mvlm.runtime.errors import ArtifactError, UsageError
+from mvlm.runtime.model import Model
+from mvlm.runtime.session import Session
+from tests.artifacts import Shelf
+from tests.cli.command_line import finish, start
+
+FAMILY = "text"
+ONLY = ("linear_48", "cached_attention", "quantize_rms")
+
+
+@dataclass
+class Watcher:
+    """Remembers what it was told; presses Ctrl-C after so many trials."""
+
+    stop_after: int | None = None
+    steps: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def progress(self, progress: Progress) -> None:
+        self.steps.append(progress.step)
+        is_search = progress.step == "search"
+        if is_search and self.stop_after is not None and progress.done >= self.stop_after:
+            raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(shelf: Shelf) -> Path:
+    return shelf.checkpoint(FAMILY)
+
+
+def job(checkpoint: Path, *logs: Path) -> CompileJob:
+    return plan_job(checkpoint, quantization="q4a8", logs=logs)
+
+
+def everything_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "_HOPE", 100.0)
+    monkeypatch.setattr(
+        run_module, "judge", lambda default, tried, again: Verdict(2.0, 1.0, 0.5, 0.1)
+    )
+
+
+@pytest.fixture(scope="module")
+def tuned(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> TuningResult:
+    """A log in which every kernel has another schedule than its default."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        everything_wins(monkeypatch)
+        logs = tmp_path_factory.mktemp("logs")
+        return tune(job(checkpoint), TuningPlan(24, logs))
+
+
+def test_a_log_of_everything_that_was_measured(tuned: TuningResult) -> None:
+    log = read_log(tuned.log)
+    assert not log.damaged and tuned.trials <= 24
+    (run,) = log.provenance.runs
+    assert run.is_complete and run.trials == tuned.trials and run.cost_model == "xgboost"
+    assert log.provenance.device["machine"]["features"]
+    winners = [each for each in log.provenance.outcomes.values() if each.record is not None]
+    assert winners and all(0 <= (winner.error or 0) <= 1 for winner in winners)
+
+
+def test_metaschedule_reads_the_log(tuned: TuningResult) -> None:
+    """The files are its own database's; applying a record's trace makes what was measured."""
+    database = ms.database.JSONDatabase(work_dir=str(tuned.log), allow_missing=False)
+    records = database.get_all_tuning_records()
+    assert len(records) == len(read_log(tuned.log).tables.records)
+    candidate = next(r for r in records if "mvlm" in str(r.trace)).as_measure_candidate()
+    assert any(
+        str(key).startswith("mvlm.") for key in candidate.sch.mod["main"].body.block.annotations
+    )
+
+
+def test_compiling_applies_it_and_computes_the_same(
+    tuned: TuningResult, checkpoint: Path, tmp_path: Path
+) -> None:
+    default = compile_job(job(checkpoint), tmp_path / "default")
+    manifest = compile_job(job(checkpoint, tuned.log.parent), tmp_path / "tuned")
+    assert default.provenance["tuning"]["tuned"] == 0
+    tuning = manifest.provenance["tuning"]
+    winners = sum(each.record is not None for each in tuned.provenance.outcomes.values())
+    assert tuning["tuned"] == winners > 0
+    assert tuning["tuned"] + tuning["default"] == default.provenance["tuning"]["default"]
+    assert tuning["logs"][0]["name"] == tuned.log.name and tuning["logs"][0]["trials"] > 0
+    found = []
+    for name in ("default", "tuned"):
+        session = Session(Model(tmp_path / name))
+        session.read([1, *range(5, 40)], [])
+        found.append(np.stack([session.step(token) for token in (7, 8, 9)]))
+    np.testing.assert_allclose(found[0], found[1], atol=2e-3 * np.abs(found[0]).max())
+
+
+def test_keys_tell_logs_apart(tuned: TuningResult, checkpoint: Path, tmp_path: Path) -> None:
+    with_logs, without = job(checkpoint, tuned.log), job(checkpoint)
+    assert with_logs.key() != without.key()
+    shutil.copytree(tuned.log, tmp_path / "elsewhere" / "log")
+    assert job(checkpoint, tmp_path / "elsewhere").key() == with_logs.key()
+
+
+def copied(tuned: TuningResult, tmp_path: Path) -> Path:
+    return shutil.copytree(tuned.log, tmp_path / "logs" / tuned.log.name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d["versions"].update({"apache-tvm": "0.1"}), "apache-tvm 0.1, not"),
+        (lambda d: d["target"]["tvm"].update(mcpu="i386"), "another CPU: i386"),
+        (lambda d: d["device"].update(threads=99), "threads 99, not"),
+        (lambda d: d["device"]["machine"].update(is_emulated=True), "an emulator's"),
+        (lambda d: d.pop("kernels"), "key 'kernels' is wrong"),
+    ],
+)
+def test_logs_that_do_not_match_are_not_applied(
+    tuned: TuningResult, checkpoint: Path, tmp_path: Path, change: object, words: str
+) -> None:
+    log, warnings = copied(tuned, tmp_path), []
+    document = json.loads((log / FILE).read_text())
+    change(document)  # type: ignore[operator]
+    (log / FILE).write_text(json.dumps(document))
+    before = {path.name: path.read_bytes() for path in log.iterdir()}
+    manifest = compile_job(job(checkpoint, log), tmp_path / "artifact", warn=warnings.append)
+    assert manifest.provenance["tuning"]["tuned"] == 0
+    assert words in warnings[0]
+    assert {path.name: path.read_bytes() for path in log.iterdir()} == before
+
+
+def test_a_damaged_line_and_a_record_that_fits_no_kernel(
+    tuned: TuningResult, checkpoint: Path, tmp_path: Path
+) -> None:
+    log, warnings = copied(tuned, tmp_path), []
+    lines = (log / RECORDS).read_text().splitlines()
+    found = read_log(log)
+    winners = [each for each in found.tables.outcomes.values() if each.record is not None]
+    first, second = winners[0].record or 0, winners[1].record or 0
+    lines[first] = lines[first][:50]
+    record = json.loads(lines[second])
+    for instruction in record[1][0][0]:
+        if instruction[0] == "SampleCategorical":
+            instruction[2][0] = [77] * len(instruction[2][0])
+    lines[second] = json.dumps(record)
+    (log / RECORDS).write_text("\n".join(lines) + "\n")
+    manifest = compile_job(job(checkpoint, log), tmp_path / "artifact", warn=warnings.append)
+    assert manifest.provenance["tuning"]["tuned"] == len(winners) - 2
+    assert any(f"line {first + 1}" in warning for warning in warnings)
+    assert any("cannot do what the record chooses" in warning for warning in warnings)
+
+
+def test_ctrl_c_keeps_everything_and_a_second_run_goes_on(checkpoint: Path, tmp_path: Path) -> None:
+    plan = TuningPlan(32, tmp_path, functions=ONLY)
+    with pytest.raises(KeyboardInterrupt):
+        tune(job(checkpoint), plan, observer=Watcher(stop_after=16))
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    stopped = read_log(folder)
+    assert not stopped.provenance.runs[-1].is_complete
+    measured = len(stopped.tables.records)
+    assert measured >= 8
+    result = tune(job(checkpoint), plan, observer=Watcher())
+    again = read_log(result.log)
+    assert again.tables.records[:measured] == stopped.tables.records
+    assert [run.is_complete for run in again.provenance.runs] == [False, True]
+    # No candidate was measured twice; the defaults are, to know how fast the machine is now.
+    lines = [(r.workload, json.dumps(r.trace)) for r in again.tables.records]
+    tasks = len(result.keys)
+    assert len(lines) - len(set(lines)) <= tasks
+
+
+def test_functions_without_a_kernel(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MetaSchedule's own space, measured, kept, and applied by compiling."""
+    everything_wins(monkeypatch)
+    checkpoint = shelf.checkpoint("ldpnetv2")
+    planned = plan_job(checkpoint, quantization="q4a8", logs=())
+    tasks = extract_tasks(planned, prepare_target(planned.target))
+    names = {task.name for task in tasks if not task.operation}
+    assert {"pool", "depthwise_convolution"} <= names
+    watcher = Watcher()
+    plan = TuningPlan(8, tmp_path / "logs", functions=("depthwise_convolution",))
+    result = tune(planned, plan, observer=watcher)
+    (outcome,) = result.provenance.outcomes.values()
+    assert outcome.record is not None and outcome.error is not None, watcher.notes
+    applied = plan_job(checkpoint, quantization="q4a8", logs=[result.log])
+    warnings: list[str] = []
+    manifest = compile_job(applied, tmp_path / "artifact", warn=warnings.append)
+    assert manifest.provenance["tuning"]["tuned"] == 1, warnings
+
+
+def test_a_faster_kernel_that_is_wrong_is_not_kept(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything_wins(monkeypatch)
+    monkeypatch.setattr(run_module.BenchStand, "error", lambda *_: 1.5)
+    watcher = Watcher()
+    result = tune(job(checkpoint), TuningPlan(8, tmp_path, functions=ONLY), observer=watcher)
+    assert all(each.record is None for each in result.provenance.outcomes.values())
+    assert any("computes something else" in note for note in watcher.notes)
+
+
+def test_candidates_that_cannot_be_built_or_run_are_passed_over(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = run_module.Builder.build
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"no library")
+
+    def half(self: object, modules: list[object], as_defined: bool = False) -> list[object]:
+        found = build(self, modules, as_defined)
+        return [
+            each
+            if place % 3 == 0 or len(modules) < 5
+            else type(each)(*((None, "no") if place % 3 == 1 else (broken, "")))
+            for place, each in enumerate(found)
+        ]
+
+    with WritableLog(tmp_path / "unused"):
+        pass
+    plan = TuningPlan(16, tmp_path / "logs", functions=("quantize_rms", "cached_attention"))
+    tune(job(checkpoint), plan)  # the defaults are in the log, and not built by `half` then
+    monkeypatch.setattr(run_module.Builder, "build", half)
+    result = tune(job(checkpoint), plan)
+    assert result.provenance.runs[-1].is_complete
+
+
+def test_another_tvm_s_log_is_set_aside_and_not_lost(
+    tuned: TuningResult, checkpoint: Path, tmp_path: Path
+) -> None:
+    log, watcher = copied(tuned, tmp_path), Watcher()
+    document = json.loads((log / FILE).read_text())
+    document["versions"]["apache-tvm"] = "0.1"
+    (log / FILE).write_text(json.dumps(document))
+    before = {name: (log / name).read_bytes() for name in (FILE, RECORDS, WORKLOADS)}
+    plan = TuningPlan(1, log.parent, functions=("quantize_rms",))
+    result = tune(job(checkpoint), plan, observer=watcher)
+    assert result.log == log and "is set aside in" in watcher.notes[0]
+    aside = log / "set-aside" / "1"
+    assert {name: (aside / name).read_bytes() for name in before} == before
+    assert len(result.provenance.runs) == 1
+
+
+def test_what_is_asked_wrongly(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--trials: expected 1 or more, found 0"):
+        TuningPlan(0, tmp_path)
+    with pytest.raises(UsageError, match="there is nothing to tune"):
+        tune(job(checkpoint), TuningPlan(1, tmp_path, functions=("nothing",)))
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match="cannot write the log"):
+        tune(job(checkpoint), TuningPlan(1, tmp_path / "file", functions=ONLY))
+
+
+def test_the_command_line(checkpoint: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends it at once, with nothing left running."""
+    command = ["tune", checkpoint, "--logs", tmp_path, "--trials", "4000"]
+    process = start(*command)
+    assert process.stderr is not None
+    while "searching" not in (line := process.stderr.readline()):
+        assert line, "it ended too early"
+    process.send_signal(signal.SIGINT)
+    result = finish(process, timeout=60)
+    assert result.exit_code == 130 and "Traceback" not in result.stderr
+    done = finish(start(*command[:-1], "4", "--only", "quantize_rms", "--json"))
+    assert done.exit_code == 0, done.stderr
+    assert done.json["run"]["is_complete"] and done.json["trials"] <= 4
+    shown = finish(start("logs", "show", done.json["log"], "--json"))
+    assert len(shown.json["runs"]) == 2
