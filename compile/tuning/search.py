@@ -56,6 +56,7 @@ class PointSearch:
         self._random = np.random.default_rng(seed)
         self._context = make_context(task, target)
         self._seen: dict[tuple[int, ...], float | None] = {}
+        self._untold: list[tuple[Candidate, float | None]] = []
         usable = [(point, seconds) for point, seconds in known if self._is_point(point)]
         if usable:
             self.learn(
@@ -94,8 +95,12 @@ class PointSearch:
         for candidate, each in zip(candidates, seconds, strict=True):
             assert candidate.point is not None
             self._seen[self._key(candidate.point)] = each
-        if self._guide is not None:
-            self._guide.learn(self._context, candidates, seconds)
+            self._untold.append((candidate, each))
+        # A single measurement, the default's, is not worth training the model for.
+        if self._guide is not None and len(self._untold) > 1:
+            told, times = zip(*self._untold, strict=True)
+            self._guide.learn(self._context, told, times)
+            self._untold.clear()
 
     def _pool(self, count: int) -> list[tuple[int, ...]]:
         """Return points that have not been seen: neighbours of the best, and others, drawn."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import tvm
@@ -11,7 +11,8 @@ from tvm import tirx
 
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.job import CompileJob
-from mvlm.compile.pipeline import lower, tensor_functions
+from mvlm.compile.pipeline import phases, tensor_functions
+from mvlm.compile.traffic import kernel_uses
 from mvlm.compile.tuning.workload import module_of, workload_of
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.onnx_vision import import_vision
@@ -72,60 +73,44 @@ def extract_tasks(job: CompileJob, target: CompileTarget) -> list[Task]:
     """
     onnx = None if job.vision_onnx is None else import_vision(job.vision_onnx, job.config)
     module, _ = MobileVLM(job.config, job.quantization, onnx).export(target.tvm)
-    seen: dict[str, tvm.IRModule] = {}
+    kernels = find_kernels(target.kernels)
+    with target.tvm, tvm.transform.PassContext(opt_level=3):
+        # As definitions: nothing is generated, and of functions only the calls are counted.
+        for phase in phases(KernelSet({}, ()), {}):
+            module = tvm.transform.Sequential(phase.passes)(module)
+            if phase.name == "schedule":
+                break
+        calls = _calls(module)
+        tasks = []
+        for variable, function in tensor_functions(module):
+            name = variable.name_hint
+            if calls.get(name):
+                task = _task(name, function, calls[name], kernels)
+                tasks += [task] if task else []
+    return _merged(tasks)
 
-    def keep(phase: str, after: tvm.IRModule) -> None:
-        # A copy: the next phase changes the module where it is.
-        seen[phase] = tvm.IRModule(dict(after.functions_items()))
 
-    lowered = lower(module, target.tvm, target.kernels, {"n": job.prefill_chunk}, after=keep)
+def _calls(module: tvm.IRModule) -> dict[str, int]:
+    """Count how often a turn calls each function."""
     calls: dict[str, int] = {}
-    for function, uses in lowered.kernel_uses.items():
+    for function, uses in kernel_uses(module).items():
         for name, use in uses.items():
             calls[name] = calls.get(name, 0) + use.calls * TURN.get(function, 0)
-    kernels = find_kernels(target.kernels)
-    with target.tvm:
-        of_kernels = _with_kernel(seen["graph"], calls, kernels)
-        others = _without_kernel(seen["fuse"], calls, {task.name for task in of_kernels})
-    return _merged([*of_kernels, *others])
+    return calls
 
 
-def _with_kernel(module: tvm.IRModule, calls: Mapping[str, int], kernels: KernelSet) -> list[Task]:
-    tasks = []
-    for variable, definition in tensor_functions(module):
-        name = variable.name_hint
-        knobs = kernels.space(definition) if calls.get(name) else ()
-        if not knobs:
-            continue
-        workload = module_of(workload_of(definition))
-        tasks.append(
-            Task(
-                name=name,
-                operation=str(definition.attrs[OP_ATTRIBUTE]),
-                module=workload,
-                key=workload_key(workload),
-                calls=calls[name],
-                knobs=knobs,
-                is_cold=is_single_row(parameter_types(definition)[0]),
-            )
-        )
-    return tasks
-
-
-def _without_kernel(
-    module: tvm.IRModule, calls: Mapping[str, int], taken: Iterable[str]
-) -> list[Task]:
-    """Return the functions of known extents, which MetaSchedule can measure as they are."""
-    tasks = []
-    for variable, function in tensor_functions(module):
-        name = variable.name_hint
-        is_done = bool(function.attrs.get("tirx.is_scheduled", False)) or name in taken
-        if is_done or not calls.get(name) or not is_static(function):
-            continue
-        workload = module_of(function.with_attr("global_symbol", "main"))
-        key = workload_key(workload)
-        tasks.append(Task(name, "", workload, key, calls[name], (), is_cold=False))
-    return tasks
+def _task(name: str, function: tirx.PrimFunc, calls: int, kernels: KernelSet) -> Task | None:
+    """Return the task of a function, or None where nothing about it is open."""
+    if kernels.replace(function) is not None:
+        workload, knobs = module_of(workload_of(function)), kernels.space(function)
+        operation = str(function.attrs[OP_ATTRIBUTE])
+        is_cold = is_single_row(parameter_types(function)[0])
+        task = Task(name, operation, workload, workload_key(workload), calls, knobs, is_cold)
+        return task if knobs else None
+    if not is_static(function):
+        return None  # MetaSchedule measures functions as they are
+    workload = module_of(function.with_attr("global_symbol", "main"))
+    return Task(name, "", workload, workload_key(workload), calls, (), is_cold=False)
 
 
 def is_static(function: tirx.PrimFunc) -> bool:

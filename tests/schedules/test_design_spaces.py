@@ -79,19 +79,31 @@ DEFINITIONS: dict[str, Callable[[], tirx.PrimFunc]] = {
 }
 
 
-def points(knobs: tuple[Knob, ...], count: int) -> list[dict[str, int]]:
-    """The default, the ends of each dimension, and random ones."""
+def drawn(knobs: tuple[Knob, ...], count: int) -> list[dict[str, int]]:
+    random = np.random.default_rng(0)
+    return [{knob.name: int(random.choice(knob.values)) for knob in knobs} for _ in range(count)]
+
+
+def ends(knobs: tuple[Knob, ...]) -> list[dict[str, int]]:
+    """The ends of each dimension, all else being as by default."""
     default = {knob.name: knob.default for knob in knobs}
-    ends = [
+    return [
         default | {knob.name: end} for knob in knobs for end in (knob.values[0], knob.values[-1])
     ]
-    random = np.random.default_rng(0)
-    drawn = [{knob.name: int(random.choice(knob.values)) for knob in knobs} for _ in range(count)]
-    return [default, *ends, *drawn]
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_points_compute_the_same(name: str) -> None:
+def test_drawn_points_compute_the_same(name: str) -> None:
+    check(name, lambda knobs: drawn(knobs, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_the_ends_of_a_space_compute_the_same(name: str) -> None:
+    check(name, lambda knobs: [*ends(knobs), *drawn(knobs, 8)])
+
+
+def check(name: str, choose: Callable[[tuple[Knob, ...]], list[dict[str, int]]]) -> None:
     definition = DEFINITIONS[name]()
     workload = workload_of(definition, EXTENTS)
     with device().target:
@@ -99,7 +111,7 @@ def test_points_compute_the_same(name: str) -> None:
         # The signature is all that a kernel is built from.
         assert KERNELS.space(workload) == knobs
     trial = make_trial(workload)
-    for point in points(knobs, 4):
+    for point in choose(knobs):
         with device().target:
             kernel = KERNELS.replace(definition, Chosen(point))
         tensors = [tvm.runtime.tensor(array) for array in trial.arguments]
@@ -108,6 +120,7 @@ def test_points_compute_the_same(name: str) -> None:
         assert trial.worst(found) <= 1, point
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instructions", INSTRUCTION_SETS, ids=lambda known: known.name)
 @pytest.mark.parametrize("scheme", ["q4a8", "q8a8", "q16a16"])
 def test_points_of_every_instruction_set(scheme: str, instructions: InstructionSet) -> None:
@@ -115,7 +128,7 @@ def test_points_of_every_instruction_set(scheme: str, instructions: InstructionS
     recorder = Recorder()
     panel_linear(definition, recorder, instructions)
     trial = make_trial(workload_of(definition, EXTENTS))
-    for point in points(tuple(recorder.knobs), 2):
+    for point in [*ends(tuple(recorder.knobs)), *drawn(tuple(recorder.knobs), 4)]:
         kernel = panel_linear(definition, Chosen(point), instructions)
         tensors = [tvm.runtime.tensor(array) for array in trial.arguments]
         build(kernel)(*tensors)

@@ -17,7 +17,7 @@ from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.tuning import run as run_module
 from mvlm.compile.tuning.contest import Verdict
-from mvlm.compile.tuning.log import WritableLog, read_log
+from mvlm.compile.tuning.log import read_log
 from mvlm.compile.tuning.log.files import FILE, RECORDS, WORKLOADS
 from mvlm.compile.tuning.plan import TuningPlan
 from mvlm.compile.tuning.progress import Progress
@@ -212,6 +212,7 @@ def test_functions_without_a_kernel(
     assert manifest.provenance["tuning"]["tuned"] == 1, warnings
 
 
+@pytest.mark.slow
 def test_a_faster_kernel_that_is_wrong_is_not_kept(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +224,7 @@ def test_a_faster_kernel_that_is_wrong_is_not_kept(
     assert any("computes something else" in note for note in watcher.notes)
 
 
+@pytest.mark.slow
 def test_candidates_that_cannot_be_built_or_run_are_passed_over(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,8 +241,6 @@ def test_candidates_that_cannot_be_built_or_run_are_passed_over(
             for place, each in enumerate(found)
         ]
 
-    with WritableLog(tmp_path / "unused"):
-        pass
     plan = TuningPlan(16, tmp_path / "logs", functions=("quantize_rms", "cached_attention"))
     tune(job(checkpoint), plan)  # the defaults are in the log, and not built by `half` then
     monkeypatch.setattr(run_module.Builder, "build", half)
@@ -276,7 +276,7 @@ def test_what_is_asked_wrongly(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_the_command_line(checkpoint: Path, tmp_path: Path) -> None:
     """Ctrl-C ends it at once, with nothing left running."""
-    command = ["tune", checkpoint, "--logs", tmp_path, "--trials", "4000"]
+    command = ["tune", checkpoint, "--only", "linear_", "--logs", tmp_path, "--trials", "4000"]
     process = start(*command)
     assert process.stderr is not None
     while "searching" not in (line := process.stderr.readline()):
@@ -284,7 +284,8 @@ def test_the_command_line(checkpoint: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     result = finish(process, timeout=60)
     assert result.exit_code == 130 and "Traceback" not in result.stderr
-    done = finish(start(*command[:-1], "4", "--only", "quantize_rms", "--json"))
+    few = ["--only", "quantize_rms", "--logs", tmp_path, "--trials", "4", "--json"]
+    done = finish(start("tune", checkpoint, *few))
     assert done.exit_code == 0, done.stderr
     assert done.json["run"]["is_complete"] and done.json["trials"] <= 4
     shown = finish(start("logs", "show", done.json["log"], "--json"))
