@@ -24,6 +24,7 @@ VERBS = (
     "inspect",
     "verify",
     "bench",
+    "jobs",
     "package",
     "device-check",
     "convert",

@@ -106,7 +106,10 @@ class TomlFile:
     def wrong(self, key: str, expected: str, found: str) -> MvlmError:
         """Return the error that says that a key is wrong."""
         return self._error(
-            f"{self.path}: key {key!r} is wrong", expected=expected, found=found, fix=self._fix
+            f"{self.path}: key {key.rstrip('.')!r} is wrong",
+            expected=expected,
+            found=found,
+            fix=self._fix,
         )
 
     def _value(self, kind: Any, value: Any, key: str) -> Any:

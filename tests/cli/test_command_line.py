@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,20 @@ def test_the_page_of_commands_is_up_to_date() -> None:
     assert page == reference(), "run `make docs`"
 
 
-@pytest.mark.parametrize("verb", VERBS)
+def all_verbs() -> list[str]:
+    """Every verb, and those of a group as they are typed."""
+    groups = {name: import_module(f"mvlm.cli.{name.replace('-', '_')}") for name in VERBS}
+    inner = {name: getattr(module, "VERBS", None) for name, module in groups.items()}
+    return [
+        verb
+        for name, verbs in inner.items()
+        for verb in ([name] if verbs is None else [f"{name} {each}" for each in verbs])
+    ]
+
+
+@pytest.mark.parametrize("verb", all_verbs())
 def test_every_verb_has_help_with_an_example(verb: str) -> None:
-    result = mvlm(verb, "--help")
+    result = mvlm(*verb.split(), "--help")
     assert result.exit_code == 0
     assert f"Usage: mvlm {verb}" in result.stdout
     assert f"mvlm {verb}" in result.stdout.partition("Examples:")[2]
