@@ -53,9 +53,7 @@ def describe_run(
         "seconds": round((run.ended or time.time()) - run.started, 3),
         "counts": {state: counts[state] for state in states.STATES},
         "jobs": [_describe(step, found[step.key]) for step in artifacts],
-        "weights": [
-            _describe(step, found[step.key]) for step in run.steps if step.kind != ARTIFACT
-        ],
+        "weights": [_describe(step, found[step.key]) for step in weights],
     }
 
 

@@ -96,8 +96,8 @@ class RayEngine:
         if not nodes or self._running or memory <= largest:
             return ""
         return (
-            f"there is too little memory on every node: expected about {memory / 1e9:.2f} GB, found "
-            f"{largest / 1e9:.2f} GB. Add a larger node to the cluster."
+            f"no node has the memory: expected about {memory / 1e9:.2f} GB, found "
+            f"{largest / 1e9:.2f} GB at the most. Add a larger node to the cluster."
         )
 
     def has_room(self, memory: int) -> bool:
