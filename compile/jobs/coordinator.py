@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mvlm.compile.jobs import states
 from mvlm.compile.jobs.engines.engine import Engine
@@ -56,7 +56,7 @@ class _Task:
 
     step: Step
     memory: int
-    state: StepState = StepState()
+    state: StepState = field(default_factory=StepState)
     not_before: float = 0.0
 
     @property
@@ -162,7 +162,8 @@ class Coordinator:
         self._engine.stop()
         for task in self._open():
             self._set(task, replace(task.state, state=states.CANCELLED, note=why))
-        self._end(states.CANCELLED)
+        with suppress(StoreError):
+            self._end(states.CANCELLED)
 
     # --- the middle -------------------------------------------------------------------------------
 

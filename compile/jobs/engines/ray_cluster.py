@@ -78,9 +78,7 @@ class RayEngine:
 
     def __init__(self, ray: Any, address: str, workers: int | None) -> None:
         self._ray, self._address, self._workers = ray, address, workers
-        # Every task gets a process of its own group of children; a lost node's is not Ray's to
-        # repeat.
-        self._task = ray.remote(max_retries=0, max_calls=1)(_do)
+        self._task = ray.remote(max_retries=0)(_do)
         self._running: dict[str, _Running] = {}
 
     @property
