@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +88,8 @@ def command(
         plan, opened = _plan(matrix, store)
         limit = None if memory is None else int(memory * _BYTES_IN_GB)
         options = Options(retries=retries, verify=verify)
-        with run_table() as observe:
+        # Ray prints there what it has to say of its workers.
+        with redirect_stdout(sys.stderr), run_table() as observe:
             coordinator = Coordinator(
                 plan, opened, open_engine(engine, opened, workers, limit), options, observe
             )

@@ -227,7 +227,8 @@ class Coordinator:
         found = self._find(task.step)
         if found is not None:
             self._claims.release(task.step.key)
-            self._set(task, _reused(found))
+            # A worker may have died with its work done: such an attempt counts.
+            self._set(task, replace(_reused(found), attempts=task.state.attempts))
         return found is not None
 
     def _wait_for_others(self, task: _Task) -> None:

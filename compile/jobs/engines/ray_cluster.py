@@ -8,6 +8,7 @@ travels through it: results go to the store.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,8 @@ from mvlm.runtime.errors import MvlmError, UsageError
 
 # Ray reports usage unless it is told not to, before it is imported.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+_FIX = "`ray status` says whether it runs; `ray start --head` starts one."
+_REACH_SECONDS = 5.0
 _LOCAL = "a Ray of this machine"
 
 
@@ -45,6 +48,8 @@ def open_ray(address: str | None, workers: int | None, limit: int | None) -> Ray
         EngineError: The cluster cannot be reached.
     """
     os.environ.update(_ENVIRONMENT)
+    if address is not None:
+        _require_somebody(address)
     try:
         import ray
     except ModuleNotFoundError:
@@ -62,9 +67,26 @@ def open_ray(address: str | None, workers: int | None, limit: int | None) -> Ray
         raise EngineError(
             f"the Ray cluster {address or 'of this machine'} cannot be used",
             found=f"{type(error).__name__}: {error}"[:300],
-            fix="`ray status` says whether it runs; `ray start --head` starts one.",
+            fix=_FIX,
         ) from None
     return RayEngine(ray, address or _LOCAL, workers)
+
+
+def _require_somebody(address: str) -> None:
+    """Ask that somebody listens at an address: Ray itself waits for minutes.
+
+    Raises:
+        EngineError: Nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():  # `auto`, for one
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(
+            f"the Ray cluster {address} cannot be reached", found=str(error), fix=_FIX
+        ) from None
 
 
 class RayEngine:
@@ -88,10 +110,11 @@ class RayEngine:
 
     def refusal(self, memory: int) -> str:
         """Say why no node can ever do a step of so many bytes; see :class:`Engine`."""
-        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        alive = [node for node in self._ray.nodes() if node["Alive"]]
+        nodes = [node for node in alive if _resource(node, "CPU") >= 1]
         largest = max((_resource(node, "memory") for node in nodes), default=0.0)
         # While a node that died is being replaced there may be none.
-        if not nodes or self._running or memory <= largest:
+        if not nodes or memory <= largest:
             return ""
         return (
             f"no node has the memory: expected about {memory / 1e9:.2f} GB, found "
