@@ -49,7 +49,7 @@ class Timing:
 
     Attributes:
         name: What was done.
-        seconds: From start to end, planning included.
+        seconds: Of the run itself, from looking for results to the last one; without planning.
         jobs: Jobs that were compiled.
         reused: Jobs whose results were there.
         packings: How often weights were packed.

@@ -33,16 +33,17 @@ def find_step(run: Run, name: str) -> StepEntry:
     Raises:
         UsageError: None is meant, or several are.
     """
+    from difflib import get_close_matches
+
     from mvlm.runtime.errors import UsageError
-    from mvlm.runtime.toml_file import nearest
 
     named = [step for step in run.steps if step.name == name]
     meant = named or [step for step in run.steps if step.key.startswith(name)]
     if len(meant) != 1:
-        names = tuple(step.name for step in run.steps)
+        close = get_close_matches(name, [step.name for step in run.steps], 1)
         raise UsageError(
             f"no job of run {run.id} is meant",
-            expected=nearest(name, names),
+            expected=close[0] if close else f"one of its {len(run.steps)} steps",
             found=f"{name!r}, which {len(meant)} keys begin with" if meant else repr(name),
             fix="`mvlm jobs status` lists them.",
         )

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import fsspec
 import pytest
@@ -21,6 +22,7 @@ from mvlm.compile.jobs.errors import LastingStoreError, StoreError
 from mvlm.compile.jobs.store.files import Files, check_name
 from mvlm.compile.jobs.store.local_files import LocalFiles
 from mvlm.compile.jobs.store.open import open_files
+from mvlm.compile.jobs.store.remote_files import RemoteFiles
 from mvlm.runtime.errors import UsageError
 
 
@@ -97,6 +99,27 @@ def test_no_name_leads_out(name: str) -> None:
     except ValueError:
         return
     assert (Path("/store") / checked).resolve().is_relative_to("/store")
+
+
+def test_no_folders_are_made_where_there_are_none() -> None:
+    """To make one could make a bucket."""
+    system = mock.Mock()
+    RemoteFiles("s3://bucket/x", system, "bucket/x").write("a/b", b"1")
+    RemoteFiles("sftp://host/x", system, "x").write("a/b", b"1")
+    system.makedirs.assert_called_once_with("x/a", exist_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "may_pass"),
+    [(PermissionError("no"), False), (TimeoutError("late"), True), (RuntimeError("odd"), True)],
+)
+def test_whatever_a_file_system_raises(error: Exception, may_pass: bool) -> None:
+    system = mock.Mock(info=mock.Mock(side_effect=error), pipe_file=mock.Mock(side_effect=error))
+    files = RemoteFiles("s3://bucket/x", system, "bucket/x")
+    for act in (lambda: files.size("a"), lambda: files.write("a", b""), lambda: files.read("a", 1)):
+        with pytest.raises(StoreError, match=r"cannot use s3://bucket/x/a") as caught:
+            act()
+        assert caught.value.may_pass is may_pass
 
 
 # --- folders ------------------------------------------------------------------------------------

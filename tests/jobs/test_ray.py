@@ -179,6 +179,27 @@ def test_a_step_that_no_node_can_hold(matrix: Path, cluster: Any, tmp_path: Path
     assert result.json["counts"]["failed"] == 8
 
 
+def test_the_only_node_that_could_hold_a_step_dies(
+    matrix: Path, cluster: Any, tmp_path: Path
+) -> None:
+    """What waits for it within Ray would wait for ever: it fails with the numbers."""
+    place, store = tmp_path / "store", open_store(str(tmp_path / "store"))
+    large = cluster.add_node(num_cpus=1, memory=3 * NODE_BYTES, object_store_memory=100_000_000)
+    cluster.wait_for_nodes()
+    code = (
+        "import sys; from mvlm.compile.jobs import plan; from mvlm.cli.app import run;"
+        f"plan.PROGRAM_BYTES = {2 * NODE_BYTES}; sys.exit(run(sys.argv[1:]))"
+    )
+    arguments = ("--engine", f"ray={cluster.address}", "--store", place, "--json")
+    process = start("jobs", "run", matrix, *arguments, code=code)
+    wait_for(lambda: len(store.files.names("weights")) == 4 and workers(place))
+    cluster.remove_node(large, allow_graceful=False)
+    result = finish(process, 120)
+    assert result.exit_code == 1
+    assert "no node has the memory: expected about 4.00 GB, found 2.00 GB" in result.stderr
+    assert store.files.names("claims") == []
+
+
 def test_a_cluster_of_its_own(matrix: Path, tmp_path: Path) -> None:
     environment = os.environ | ENVIRONMENT
     command = ["jobs", "run", matrix, "--engine", "ray", "--store", tmp_path / "store", "--json"]

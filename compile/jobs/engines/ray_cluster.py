@@ -33,6 +33,7 @@ class EngineError(MvlmError):
 class _Running:
     request: Request
     reference: Any
+    memory: int
 
 
 def open_ray(address: str | None, workers: int | None, limit: int | None) -> RayEngine:
@@ -131,7 +132,7 @@ class RayEngine:
         """Start a step; see :class:`Engine`."""
         task = self._task.options(num_cpus=1, memory=memory, name=request.name)
         reference = task.remote(request.to_json(), attempt)
-        self._running[request.key] = _Running(request, reference)
+        self._running[request.key] = _Running(request, reference, memory)
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Wait until a step ends; see :class:`Engine`."""
@@ -141,9 +142,17 @@ class RayEngine:
             return []
         ended, _ = self._ray.wait(list(references), num_returns=1, timeout=seconds)
         outcomes = [self._outcome(references[reference]) for reference in ended]
+        outcomes += [] if outcomes else self._stranded()
         for outcome in outcomes:
             del self._running[outcome.key]
         return outcomes
+
+    def _stranded(self) -> list[Outcome]:
+        """Give up what waits within Ray for a node that is gone: it would wait for ever."""
+        stranded = [each for each in self._running.values() if self.refusal(each.memory)]
+        for each in stranded:
+            self._ray.cancel(each.reference, force=True)
+        return [Outcome(each.request.key, self.refusal(each.memory), True) for each in stranded]
 
     def stop(self) -> None:
         """Kill what runs, and leave the cluster; one of our own ends with that."""

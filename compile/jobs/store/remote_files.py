@@ -13,6 +13,8 @@ from mvlm.compile.jobs.errors import StoreError, store_error
 from mvlm.compile.jobs.store.files import check_name
 
 _BLOCK_BYTES = 1 << 20
+# Where there are no folders: to make one could make a bucket of a name that was misspelt.
+_WITHOUT_FOLDERS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "http"}
 
 
 class RemoteFiles:
@@ -26,6 +28,7 @@ class RemoteFiles:
 
     def __init__(self, url: str, system: Any, prefix: str) -> None:
         self._url, self._system, self._prefix = url.rstrip("/"), system, prefix.rstrip("/")
+        self._has_folders = url.partition("://")[0] not in _WITHOUT_FOLDERS
 
     @property
     def url(self) -> str:
@@ -119,9 +122,10 @@ class RemoteFiles:
         return f"{self._prefix}/{check_name(name)}"
 
     def _made(self, name: str) -> str:
-        """Return a file's path, whose folder is there; object stores have none."""
+        """Return a file's path, whose folder is there."""
         path = self._path(name)
-        self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if self._has_folders:
+            self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
         return path
 
     @contextmanager
