@@ -14,7 +14,7 @@ PROMPT ?=
 MODEL ?= build/MobileVLM-V2-1.7B
 PEERS ?= llama.cpp torch onnxruntime-genai openvino-genai
 
-.PHONY: demo test test-slow test-real test-arm test-llama-cpp lint format docs train bench \
+.PHONY: demo test test-slow test-real test-arm test-ray test-llama-cpp lint format docs train bench \
 	bench-peers quality footprint clean help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make test-slow                         the tests that take minutes"
 	@echo "make test-real                         the tests of real sizes: 40 GB of disk, an hour"
 	@echo "make test-arm                          the kernels on an emulated Armv8.2 device"
+	@echo "make test-ray                          compile jobs on a Ray cluster of several local nodes"
 	@echo "make test-llama-cpp                    GGUF files in llama.cpp, which is built for it"
 	@echo "make lint                              ruff and mypy; make format mends what ruff can"
 	@echo "make docs                              write docs/commands.md from the commands' help"
@@ -52,7 +53,7 @@ footprint: $(VENV)/test.stamp
 	$(BIN)/python -m mvlm.bench.footprint --write
 
 test: $(VENV)/test.stamp build/arm.stamp
-	$(BIN)/pytest -m "not slow and not real and not arm and not llama_cpp" $(ARGS)
+	$(BIN)/pytest -m "not slow and not real and not arm and not llama_cpp and not ray" $(ARGS)
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/pytest -m slow $(ARGS)
@@ -62,6 +63,9 @@ test-real: $(VENV)/test.stamp
 
 test-arm: $(VENV)/test.stamp build/arm.stamp
 	$(BIN)/pytest -m arm $(ARGS)
+
+test-ray: $(VENV)/ray.stamp
+	$(BIN)/pytest -m ray $(ARGS)
 
 test-llama-cpp: $(VENV)/llama-cpp.stamp
 	$(BIN)/pytest -m llama_cpp $(ARGS)
@@ -105,6 +109,10 @@ build/arm.stamp: $(VENV)/test.stamp tests/arm/sysroot.py pyproject.toml constrai
 # Built from source, which takes a C++ compiler and many minutes.
 $(VENV)/llama-cpp.stamp: $(VENV)/test.stamp
 	$(PIP) install --editable ".[llama-cpp]"
+	touch $@
+
+$(VENV)/ray.stamp: $(VENV)/test.stamp
+	$(PIP) install --editable ".[ray]"
 	touch $@
 
 $(VENV)/peers.stamp: $(VENV)/llama-cpp.stamp

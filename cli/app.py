@@ -27,6 +27,7 @@ VERBS = (
     "inspect",
     "verify",
     "bench",
+    "jobs",
     "package",
     "device-check",
     "convert",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,19 +17,25 @@ from tvm import relax
 
 from mvlm.compile.compile_target import CompileTarget, prepare_target
 from mvlm.compile.job import CompileJob
-from mvlm.compile.memory import check_memory, working_bytes
+from mvlm.compile.memory import working_bytes
+from mvlm.compile.packing import (
+    PackedWeights,
+    Progress,
+    build_model,
+    open_weights,
+    pack_into,
+    take_packed,
+    write_json,
+)
 from mvlm.compile.pipeline import dump_into, lower
 from mvlm.compile.provenance import package_versions, source_digest
 from mvlm.compile.sharing import share_files
 from mvlm.compile.toolchain.elf import library_needs
 from mvlm.compile.tuning.applied import TunedChoices, find_tuning
 from mvlm.compile.tuning.log import Subject
-from mvlm.compile.weights import source_bytes, write_weights
-from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
+from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.family import recognise
-from mvlm.models.layers import packed_layers
 from mvlm.models.mobilevlm import MobileVLM
-from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.artifact.kernels import uses_to_json
 from mvlm.runtime.artifact.manifest import (
@@ -44,26 +48,20 @@ from mvlm.runtime.artifact.manifest import (
 )
 from mvlm.runtime.artifact.staging import staged_folder
 from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file, version_numbers
-from mvlm.runtime.errors import TargetError, TokenizerError
+from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.settings import ChatSettings
 from mvlm.runtime.threads import fast_cores
-from mvlm.runtime.tokenizer import Tokenizer
 
 # More than the code of any model takes; the weights are not in it.
 _CODE_BYTES = 16 << 20
-
-# Rows of an embedding table that no piece belongs to: tables are filled up to round numbers.
-_SPARE_ROWS = 256
-
-# Called with what is being done, how much of it is done, and of how much.
-Progress = Callable[[str, int, int], None]
 
 
 def compile_job(
     job: CompileJob,
     output: Path,
     *,
+    weights: PackedWeights | None = None,
     dump: Path | None = None,
     share: Sequence[Path] = (),
     progress: Progress = lambda step, done, total: None,
@@ -74,6 +72,7 @@ def compile_job(
     Args:
         job: What to compile.
         output: The artifact's folder; an artifact that is there already is replaced.
+        weights: Weights of this job that were packed before; the checkpoint is then not read.
         dump: A folder for the module after each phase, or None.
         share: Artifacts whose weight files are shared where they are equal.
         progress: Called as the work proceeds.
@@ -94,25 +93,23 @@ def compile_job(
     # A Ctrl-C within one of our passes goes through TVM, which keeps the types that it knows.
     tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
     target = prepare_target(job.target, job.platform)
-    checkpoint = open_checkpoint(job.checkpoint, job.vision_tower, job.adapter)
-    onnx = None if job.vision_onnx is None else import_vision(job.vision_onnx, job.config)
-    model = MobileVLM(job.config, job.quantization, onnx)
-    used = {name for _, layer in packed_layers(model) for name in layer.sources()}
-    checkpoint.check(expected_tensors(job.config), used).raise_if_bad()
-    _check_tokenizer(job)
-    check_memory(model, checkpoint)
+    model = build_model(job)
+    checkpoint = open_weights(job, model) if weights is None else None
     choices = _tuned_choices(job, target)
     with staged_folder(output) as folder:
         for path in layout.REQUIRED_FILES:
             (folder / path).parent.mkdir(exist_ok=True)
         library = _write_library(model, job, target, choices, folder, dump, progress)
-        _write_weights(model, library.parameters, checkpoint, job, folder, progress)
-        shutil.copyfile(job.tokenizer, folder / layout.TOKENIZER)
-        _write_json(folder / layout.CHAT, _settings(job, model).to_json())
+        if checkpoint is not None:
+            pack_into(folder, job, model, library.parameters, checkpoint, progress)
+        elif weights is not None:
+            take_packed(folder, weights, library.parameters)
+        write_json(folder / layout.CHAT, _settings(job, model).to_json())
         progress("manifest", 0, 1)
         needs = _needs(job, folder, library.working_bytes)
+        made_of = job.checkpoint_digest() if weights is None else weights.checkpoint
         tuning = choices.report(library.kernels)
-        manifest = _manifest(job, target, needs, _file_entries(folder), tuning)
+        manifest = _manifest(job, target, made_of, needs, _file_entries(folder), tuning)
         share_files(folder, manifest.files, donors)
         (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
         progress("manifest", 1, 1)
@@ -161,7 +158,7 @@ def _write_library(
     module, parameters = model.export(target.tvm)
     bounds = {"n": job.prefill_chunk}
     lowered = lower(module, target.tvm, target.kernels, bounds, entered, dump_into(dump), choices)
-    _write_json(folder / layout.KERNELS, uses_to_json(lowered.kernel_uses))
+    write_json(folder / layout.KERNELS, uses_to_json(lowered.kernel_uses))
     entered("code")
     with tvm.transform.PassContext(opt_level=3):
         executable = relax.build(lowered.module, target.tvm, relax_pipeline=None)
@@ -187,33 +184,6 @@ def _require_room(folder: Path) -> None:
     with (folder / "room").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, _CODE_BYTES)
     (folder / "room").unlink()
-
-
-def _write_weights(
-    model: MobileVLM,
-    parameters: list[tuple[str, Any]],
-    checkpoint: Checkpoint,
-    job: CompileJob,
-    folder: Path,
-    progress: Progress,
-) -> None:
-    total = sum(source_bytes(layer, checkpoint) for _, layer in packed_layers(model))
-    done = 0
-
-    def packed(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        progress("weights", done, total)
-
-    index = write_weights(
-        model,
-        parameters,
-        checkpoint,
-        folder / layout.WEIGHTS,
-        allow_nonfinite=job.allow_nonfinite,
-        progress=packed,
-    )
-    _write_json(folder / layout.WEIGHTS_INDEX, index.to_json())
 
 
 def _settings(job: CompileJob, model: MobileVLM) -> ChatSettings:
@@ -254,6 +224,7 @@ def _needs(job: CompileJob, folder: Path, working: int) -> NeedsEntry:
 def _manifest(
     job: CompileJob,
     target: CompileTarget,
+    checkpoint: str,
     needs: NeedsEntry,
     files: tuple[FileEntry, ...],
     tuning: dict[str, Any],
@@ -274,7 +245,7 @@ def _manifest(
         abi=AbiEntry(versions["apache-tvm"], versions["apache-tvm-ffi"], runtime),
         files=files,
         provenance={
-            "checkpoint": job.checkpoint_digest(),
+            "checkpoint": checkpoint,
             "source": source_digest(),
             "toolchain": versions
             | {
@@ -325,23 +296,6 @@ def _file_entries(folder: Path) -> tuple[FileEntry, ...]:
         digests = pool.map(lambda path: digest_file(folder / path), files)
     sizes = ((folder / path).stat().st_size for path in files)
     return tuple(map(FileEntry, files, sizes, digests))
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, sort_keys=True, indent=1) + "\n", encoding="utf-8")
-
-
-def _check_tokenizer(job: CompileJob) -> None:
-    pieces = Tokenizer(job.tokenizer, legacy=job.config.tokenizer.legacy).vocab_size
-    rows = job.config.language.vocab_size
-    if not rows - _SPARE_ROWS <= pieces <= rows:
-        raise TokenizerError(
-            f"{job.tokenizer} does not belong to the model",
-            expected=f"{rows} pieces, one for each row of the embedding table, "
-            f"or up to {_SPARE_ROWS} fewer",
-            found=pieces,
-            fix="Take the tokenizer from the place where the weights come from.",
-        )
 
 
 def _check_tvm() -> None:

@@ -81,7 +81,7 @@ def prepare_target(
     machine = machine or read_machine()
     system = choose_platform(description, platform, machine)
     architecture, features = _cpu(description, machine)
-    _require_kernels(description)
+    require_kernels(description)
     return CompileTarget(
         name=description.name,
         architecture=architecture,
@@ -115,7 +115,7 @@ def requirements(
         return f"{len(find_runtime_library(architecture, system)) / 1e6:.1f} MB"
 
     return [
-        _ask("kernels", lambda: _require_kernels(description)),
+        _ask("kernels", lambda: require_kernels(description)),
         _ask("compiler", compiler),
         _ask("linker", lambda: _linker(description, architecture, system).description),
         _ask("runtime library", library),
@@ -191,8 +191,12 @@ def _cpu(description: TargetDescription, machine: Machine) -> tuple[str, frozens
     return machine.architecture, machine.features
 
 
-def _require_kernels(description: TargetDescription) -> str:
-    """Return the folder of kernels; it is looked for and not imported, which would import tvm."""
+def require_kernels(description: TargetDescription) -> str:
+    """Return the folder of kernels; it is looked for and not imported, which would import tvm.
+
+    Raises:
+        TargetError: There is none yet.
+    """
     if not (package_folder("mvlm.schedules") / description.kernels).is_dir():
         raise TargetError(
             f"this mvlm has no kernels for {description.kernels} yet",

@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mvlm.compile.provenance import files_digest, package_versions, source_digest
 from mvlm.compile.targets import TargetDescription, choose_platform, find_description
+from mvlm.compile.toolchain import linker_identity
 from mvlm.compile.tuning.log import log_places, logs_digest
 from mvlm.models.checkpoint import open_checkpoint
 from mvlm.models.config import MobileVLMConfig, read_config
@@ -86,23 +88,52 @@ class CompileJob:
         graph = [] if self.vision_onnx is None else onnx_files(self.vision_onnx)
         return files_digest([self.tokenizer, *weights, *graph])
 
-    def key(self) -> str:
+    def key(self, checkpoint: str | None = None) -> str:
         """The sha256 of everything that goes into the artifact.
 
         Equal keys mean equal artifacts: the weights, the configuration, the schemes, the device,
-        our own source and the versions of what generates the code are in it.
+        our own source, the versions of what generates the code and the linker are in it.
+
+        Args:
+            checkpoint: The checkpoint's digest, where it is known; it is read if None.
         """
         machine = read_machine()
         native = [machine.architecture, machine.cpu, *sorted(machine.features)]
         parts = {
-            "checkpoint": self.checkpoint_digest(),
+            "checkpoint": checkpoint or self.checkpoint_digest(),
             "job": asdict(self) | {"checkpoint": self.name, **dict.fromkeys(_PLACES)},
+            "linker": linker_identity(self.target, self.platform, machine),
             "logs": logs_digest(self.target.name, self.logs),
             "machine": native if self.target.cpu.is_native else [],
             "source": source_digest(),
             "versions": package_versions(),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return _digest(parts)
+
+    def weights_key(self, checkpoint: str | None = None) -> str:
+        """The sha256 of everything that goes into the weight files alone.
+
+        No device is in it: weights are packed alike for all. Nor is the KV cache, which holds
+        none of them.
+
+        Args:
+            checkpoint: The checkpoint's digest, where it is known; it is read if None.
+        """
+        return _digest(
+            {
+                "checkpoint": checkpoint or self.checkpoint_digest(),
+                "config": asdict(self.config),
+                "schemes": asdict(self.quantization) | {"cache": None},
+                "onnx": self.vision_onnx is not None,
+                "allow_nonfinite": self.allow_nonfinite,
+                "source": source_digest(),
+                "versions": package_versions(),
+            }
+        )
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def plan_job(

@@ -1,4 +1,4 @@
-"""Lets artifacts on one disk share equal weight files, by hard links.
+"""Lets artifacts on one disk share equal files, by hard links.
 
 Adapters leave most of a model as it is: the artifacts of ten of them need not hold the embedding
 table ten times.
@@ -7,6 +7,7 @@ table ten times.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -53,3 +54,11 @@ def _link(other: Path, path: Path, digest: str) -> bool:
         return False
     link.replace(path)
     return True
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Put a file in another place too: as a link, or as a copy where there can be no link."""
+    try:
+        os.link(source, path)
+    except OSError:  # on another disk, or one without links
+        shutil.copyfile(source, path)

@@ -10,25 +10,12 @@ from dataclasses import dataclass
 
 from mvlm.compile.targets.platforms import PLATFORMS
 from mvlm.runtime.machine import FEATURES
+from mvlm.runtime.toml_file import FieldError
 
 # What stands for "as this machine has it".
 NATIVE = "native"
 
 _LONGEST_NAME = 64
-
-
-class FieldError(ValueError):
-    """A value that no device can have.
-
-    Attributes:
-        key: The field.
-        expected: What would have been right.
-        found: The value.
-    """
-
-    def __init__(self, key: str, expected: str, found: object) -> None:
-        self.key, self.expected, self.found = key, expected, found
-        super().__init__(f"{key}: expected {expected}, found {found}")
 
 
 def _require(key: str, holds: bool, expected: str, found: object) -> None:

@@ -9,13 +9,15 @@ import shlex
 import shutil
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
-from mvlm.compile.targets.description import Needs
-from mvlm.compile.targets.platforms import Platform
+from mvlm.compile.targets.description import Needs, TargetDescription
+from mvlm.compile.targets.platforms import PLATFORMS, Platform
 from mvlm.compile.toolchain.linker import Linker
 from mvlm.compile.toolchain.stand_ins import android_stand_ins, tvm_stand_ins
 from mvlm.runtime.errors import TargetError
+from mvlm.runtime.machine import Machine
 
 _COMPILERS = ("cc", "gcc", "clang")
 _NDK_VARIABLE = "TVM_NDK_CC"  # as TVM's own helper has it
@@ -46,6 +48,27 @@ def find_linker(architecture: str, platform: Platform, needs: Needs, chosen: str
         return found
     pages = f"-Wl,-z,max-page-size={needs.page_bytes}"
     return replace(found, command=(*found.command, pages))
+
+
+def linker_identity(target: TargetDescription, platform: str, machine: Machine) -> str:
+    """Return what tells the linker for a device from others; empty where there is none here.
+
+    Args:
+        target: The device.
+        platform: The name of the system that it runs.
+        machine: This machine.
+    """
+    architecture = machine.architecture if target.cpu.is_native else target.cpu.architecture
+    system, chosen = PLATFORMS[platform], target.toolchain.linker
+    try:
+        return _identity(find_linker(architecture, system, target.needs, chosen))
+    except TargetError:
+        return ""
+
+
+@cache
+def _identity(linker: Linker) -> str:
+    return linker.identity()
 
 
 def _native() -> Linker:

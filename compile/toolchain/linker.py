@@ -45,6 +45,15 @@ class Linker:
         """The same as :meth:`link`, as TVM's exporter calls it."""
         self.link(Path(output), [Path(name) for name in objects])
 
+    def identity(self) -> str:
+        """Return what it is and its version, without the places where it is installed."""
+        try:
+            said = subprocess.run([*self.command, "--version"], capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return self.description
+        first = said.stdout.decode(errors="replace").partition("\n")[0]
+        return f"{self.description}: {first.strip()[:_SHOWN]}"
+
     def run(self, *arguments: str | Path) -> None:
         """Call the compiler.
 

@@ -11,11 +11,10 @@ from tvm import tirx
 
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.job import CompileJob
+from mvlm.compile.packing import build_model
 from mvlm.compile.pipeline import phases, tensor_functions
 from mvlm.compile.traffic import kernel_uses
 from mvlm.compile.tuning.workload import module_of, workload_of
-from mvlm.models.mobilevlm import MobileVLM
-from mvlm.models.onnx_vision import import_vision
 from mvlm.schedules import find_kernels
 from mvlm.schedules.choice import Knob
 from mvlm.schedules.kernel_set import OP_ATTRIBUTE, KernelSet
@@ -71,8 +70,7 @@ def extract_tasks(job: CompileJob, target: CompileTarget) -> list[Task]:
         job: The model and how it is stored; its weights are not read.
         target: What to compile for.
     """
-    onnx = None if job.vision_onnx is None else import_vision(job.vision_onnx, job.config)
-    module, _ = MobileVLM(job.config, job.quantization, onnx).export(target.tvm)
+    module, _ = build_model(job).export(target.tvm)
     kernels = find_kernels(target.kernels)
     with target.tvm, tvm.transform.PassContext(opt_level=3):
         # As definitions: nothing is generated, and of functions only the calls are counted.

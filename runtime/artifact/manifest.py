@@ -189,20 +189,34 @@ def read_manifest(folder: Path) -> Manifest:
             found="no such folder" if not folder.is_dir() else "none in it",
             fix="`mvlm compile MODEL -o DIR` makes one.",
         )
-    data = read_bounded(path, MAX_JSON_BYTES)
-    document = parse_document(data, str(path))
+    return parse_manifest(read_bounded(path, MAX_JSON_BYTES), str(path))
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Read and check a manifest's bytes; see :func:`read_manifest`.
+
+    Args:
+        data: No more than :data:`MAX_JSON_BYTES`.
+        where: Where they come from, for the errors.
+
+    Raises:
+        ArtifactError: They break the format.
+    """
+    if len(data) > MAX_JSON_BYTES:
+        raise ArtifactError(f"{where} is too large", expected=f"at most {MAX_JSON_BYTES} bytes")
+    document = parse_document(data, where)
     schema = document.get("schema", int)
     if schema != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{path} is of another format",
+            f"{where} is of another format",
             expected=f"schema {SCHEMA_VERSION}",
             found=f"schema {schema}",
             fix="Compile the model again with this mvlm, or install the mvlm that made it.",
         )
-    manifest = build(str(path), lambda: _parse(document))
-    if not build(str(path), lambda: _is_whole(manifest, data)):
+    manifest = build(where, lambda: _parse(document))
+    if not build(where, lambda: _is_whole(manifest, data)):
         raise ArtifactError(
-            f"{path} is damaged",
+            f"{where} is damaged",
             expected="the canonical form, with the digest that it names",
             found="other bytes",
             fix="Fetch or compile the artifact again.",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -127,24 +125,6 @@ def test_interrupted_at_any_time(checkpoint: Path, tmp_path: Path) -> None:
 
 
 # --- a full disk --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB: less than the runtime's library needs."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", os.fspath(place)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("may not mount a small disk")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", os.fspath(place)], check=True)
 
 
 def test_a_disk_that_is_full(checkpoint: Path, small_disk: Path) -> None:

@@ -1,0 +1,157 @@
+"""``mvlm jobs run``: from a matrix file to artifacts in a store."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mvlm.cli.shared.jobs import show_run
+from mvlm.cli.shared.options import Debug, Json
+from mvlm.cli.shared.progress import progress_bars
+from mvlm.cli.shared.run_table import run_table
+from mvlm.cli.shared.terminal import note, show, show_json
+
+if TYPE_CHECKING:
+    from mvlm.compile.jobs.plan import Plan
+    from mvlm.compile.jobs.store import Store
+
+EXAMPLES = (
+    "mvlm jobs run matrix.toml --store file:///srv/mvlm",
+    "mvlm jobs run matrix.toml --workers 4 --memory 16",
+    "mvlm jobs run matrix.toml --engine ray=head:6379 --store s3://bucket/mvlm",
+)
+
+_FAILED = 1
+_BYTES_IN_GB = 1e9
+
+
+def command(
+    matrix: Annotated[
+        Path, typer.Argument(metavar="MATRIX", help="The matrix file.", show_default=False)
+    ],
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where results go: a folder, or a URL that fsspec reaches; default: what the "
+            "matrix names.",
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray|ray=ADDRESS",
+            help="Processes of this machine, a Ray of its own, or a Ray cluster.",
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Jobs at once, at most; default: all cores."),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="GB", help="Memory for all workers, at most; default: what is free."
+        ),
+    ] = None,
+    retries: Annotated[
+        int,
+        typer.Option(
+            min=0, max=20, metavar="N", help="How often a job is begun again where that can help."
+        ),
+    ] = 2,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Read results that are there, and make again what is damaged."
+        ),
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compile models by quantizations by targets by adapters.
+
+    A job whose result is in the store is not run, nor one that another run is at; what jobs share,
+    reading and quantizing, is done once. All jobs are planned before the first one starts. A job
+    that fails holds up no other. Exit code 1 if any failed.
+    """
+    from mvlm.compile.jobs.coordinator import Coordinator, Options
+    from mvlm.compile.jobs.engines.open import open_engine
+
+    with _ended_as_by_ctrl_c():
+        plan, opened = _plan(matrix, store)
+        limit = None if memory is None else int(memory * _BYTES_IN_GB)
+        options = Options(retries=retries, verify=verify)
+        # Ray prints there what it has to say of its workers.
+        with redirect_stdout(sys.stderr), run_table() as observe:
+            coordinator = Coordinator(
+                plan, opened, open_engine(engine, opened, workers, limit), options, observe
+            )
+            run, states = coordinator.run()
+        report = _report(opened, run, states)
+    _show(report, opened.files.url, json)
+
+
+def _plan(matrix: Path, store: str | None) -> tuple[Plan, Store]:
+    """Read and plan a matrix, and open its store."""
+    from mvlm.compile.jobs.matrix import read_matrix
+    from mvlm.compile.jobs.plan import plan_matrix
+    from mvlm.compile.jobs.store import open_store
+    from mvlm.runtime.errors import UsageError
+
+    asked = read_matrix(matrix)
+    url = store or asked.store
+    if url is None:
+        raise UsageError(
+            "no store is named",
+            expected=f"--store, or the key `store` in {matrix}",
+            found="neither",
+            fix="`--store file:///srv/mvlm`",
+        )
+    opened = open_store(url)
+    with progress_bars() as draw:
+        return plan_matrix(asked, lambda done, total: draw("plan", done, total)), opened
+
+
+def _report(store: Store, run: Any, states: Any) -> dict[str, Any]:
+    from mvlm.compile.jobs.publish import write_reports
+    from mvlm.compile.jobs.report import describe_run
+
+    report = describe_run(store, run, states)
+    return report | {"reports": write_reports(store, run, states, report)}
+
+
+def _show(report: dict[str, Any], store: str, json: bool) -> None:
+    failed = [step for step in report["jobs"] if step["state"] == "failed"]
+    if json:
+        show_json(report)
+    else:
+        show_run(report)
+        show("")
+        show(f"report  {report['reports']['html']}")
+    for step in failed:
+        note(f"failed: {step['name']}: {step['note']}")
+    if failed:
+        note(f"their logs: mvlm jobs logs {report['run']} --store {store}")
+    if report["state"] != "done":
+        raise typer.Exit(_FAILED)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Within the block, let SIGTERM, as a cluster sends it, end the run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,315 @@
+"""Has the steps of a plan done: each once, by whichever run comes to it, and again where it helps.
+
+The coordinator keeps no secrets: what it knows of a step is in the store, where every machine can
+look it up, and where a second run finds what the first one finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from mvlm.compile.jobs import states
+from mvlm.compile.jobs.engines.engine import Engine
+from mvlm.compile.jobs.errors import StoreError
+from mvlm.compile.jobs.heart import Heart
+from mvlm.compile.jobs.plan import Plan
+from mvlm.compile.jobs.process import this_process
+from mvlm.compile.jobs.states import Run, StepEntry, StepState
+from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Outcome, Request, Step
+from mvlm.compile.jobs.store import Store
+from mvlm.compile.jobs.store.claims import Claims
+from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult, total_bytes
+from mvlm.compile.jobs.store.runs import new_run_id
+
+RETRIES = 2
+_TICK_SECONDS = 0.5
+# Between two looks at a step that another run works on.
+_LOOK_SECONDS = 1.0
+_FIRST_DELAY_SECONDS = 1.0
+_LONGEST_DELAY_SECONDS = 30.0
+
+# Called with a step and what has become of it.
+Observer = Callable[[Step, StepState], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is done.
+
+    Attributes:
+        retries: How often a step is begun again where that can help.
+        verify: Whether results that are there are read and compared with their digests.
+        first_delay: Seconds before the first retry; each further one waits twice as long.
+    """
+
+    retries: int = RETRIES
+    verify: bool = False
+    first_delay: float = _FIRST_DELAY_SECONDS
+
+
+@dataclass
+class _Task:
+    """A step, and what has become of it so far."""
+
+    step: Step
+    memory: int
+    state: StepState = field(default_factory=StepState)
+    not_before: float = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return self.state.state not in states.FINISHED
+
+
+class Coordinator:
+    """One run of a plan.
+
+    Args:
+        plan: The steps.
+        store: Where results go.
+        engine: Where steps are done.
+        options: How.
+        observe: Called whenever a step's state changes.
+        run_id: The run's name; a new one if None.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        engine: Engine,
+        options: Options | None = None,
+        observe: Observer = lambda step, state: None,
+        run_id: str | None = None,
+    ) -> None:
+        self._store, self._engine, self._observe = store, engine, observe
+        self._options = options or Options()
+        self._tasks = {step.key: _Task(step, step.memory) for step in plan.steps}
+        self._path = str(plan.path)
+        self._looked = 0.0
+        self.run_id = run_id or new_run_id()
+        self._claims: Claims = store.claims(self.run_id)
+
+    def run(self) -> tuple[Run, dict[str, StepState]]:
+        """Do everything, and return the run and the states of its steps.
+
+        Raises:
+            StoreError: The run could not be entered into the store; nothing was begun.
+            KeyboardInterrupt: Ctrl-C; everything is stopped, and the states say so.
+        """
+        try:
+            self._store.sweep()
+            self._reuse(self._tasks.values())
+            self._run = self._enter()
+            heart = Heart(self._store, self.run_id, self._claims)
+            try:
+                self._work()
+            except BaseException:
+                self._give_up("interrupted")
+                raise
+            finally:
+                heart.stop()
+        finally:
+            self._engine.stop()
+            self._claims.release_all()
+        return self._close(), {key: task.state for key, task in self._tasks.items()}
+
+    # --- the beginning and the end ----------------------------------------------------------------
+
+    def _reuse(self, tasks: Iterable[_Task]) -> None:
+        """Find out what is there already, and leave out the weights that nobody needs."""
+        ordered = sorted(tasks, key=lambda task: task.step.kind != ARTIFACT)
+        for task in ordered:
+            if found := self._find(task.step, verify=self._options.verify):
+                task.state = _reused(found)
+        needed = {task.step.weights for task in ordered if task.is_open}
+        for task in ordered:
+            if task.step.kind == WEIGHTS and task.step.key not in needed:
+                del self._tasks[task.step.key]
+
+    def _enter(self) -> Run:
+        """Write what is to be done, and what is done already."""
+        run = Run(
+            id=self.run_id,
+            matrix=self._path,
+            engine=self._engine.description,
+            owner=this_process(),
+            started=time.time(),
+            state=states.RUNNING,
+            steps=tuple(_entry(task.step) for task in self._tasks.values()),
+        )
+        self._store.runs.write(run)
+        self._store.runs.beat(run.id)
+        for task in self._tasks.values():
+            self._set(task, task.state)
+        return run
+
+    def _close(self) -> Run:
+        found = {task.state.state for task in self._tasks.values()}
+        ending = states.FAILED if states.FAILED in found else states.DONE
+        return self._end(states.CANCELLED if states.CANCELLED in found else ending)
+
+    def _end(self, state: str) -> Run:
+        self._run = replace(self._run, state=state, ended=time.time())
+        self._store.runs.write(self._run)
+        return self._run
+
+    def _give_up(self, why: str) -> None:
+        """Stop what runs, and say of the rest that it will not be done."""
+        self._engine.stop()
+        for task in self._open():
+            self._set(task, replace(task.state, state=states.CANCELLED, note=why))
+        with suppress(StoreError):
+            self._end(states.CANCELLED)
+
+    # --- the middle -------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while self._open():
+            if self._is_cancelled():
+                self._give_up("cancelled by `mvlm jobs cancel`")
+                return
+            self._start_what_can_be()
+            for outcome in self._engine.wait(_TICK_SECONDS):
+                self._ended(self._tasks[outcome.key], outcome)
+
+    def _open(self) -> list[_Task]:
+        return [task for task in self._tasks.values() if task.is_open]
+
+    def _is_cancelled(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return False
+        self._looked = now
+        try:
+            return self._store.runs.is_cancelled(self.run_id)
+        except StoreError:
+            return False
+
+    def _start_what_can_be(self) -> None:
+        for task in self._open():
+            waits = task.state.state != states.QUEUED or time.monotonic() < task.not_before
+            if not waits and self._has_weights(task):
+                try:
+                    self._begin(task)
+                except StoreError as error:
+                    self._failed(task, Outcome(task.step.key, str(error), error.may_pass))
+
+    def _has_weights(self, task: _Task) -> bool:
+        """Whether a step's weights are there; where they failed, so does the step."""
+        weights = self._tasks.get(task.step.weights)
+        if weights is None or weights is task or weights.state.state in states.SUCCESSFUL:
+            return True
+        if weights.state.state == states.FAILED:
+            note = f"its weights failed: {weights.state.note}"
+            self._set(task, replace(task.state, state=states.FAILED, note=note))
+        return False
+
+    def _begin(self, task: _Task) -> None:
+        """Start a step, if there is room, nobody else does it, and it is not done yet."""
+        step = task.step
+        if refusal := self._engine.refusal(task.memory):
+            self._set(task, replace(task.state, state=states.FAILED, note=refusal))
+        elif self._engine.has_room(task.memory) and not self._finish_if_there(task):
+            if not self._claims.take(step.key):
+                self._wait_for_others(task)
+            # Between the look and the claim another run may have finished it.
+            elif not self._finish_if_there(task):
+                attempt = task.state.attempts + 1
+                self._engine.start(self._request(step), attempt, task.memory)
+                started = StepState(states.RUNNING, attempt, started=time.time())
+                self._set(task, started)
+
+    def _finish_if_there(self, task: _Task) -> bool:
+        found = self._find(task.step)
+        if found is not None:
+            self._claims.release(task.step.key)
+            # A worker may have died with its work done: such an attempt counts.
+            self._set(task, replace(_reused(found), attempts=task.state.attempts))
+        return found is not None
+
+    def _wait_for_others(self, task: _Task) -> None:
+        task.not_before = time.monotonic() + _LOOK_SECONDS
+        note = f"waits for {self._claims.holder(task.step.key)}"
+        if note != task.state.note:
+            self._set(task, replace(task.state, note=note))
+
+    def _ended(self, task: _Task, outcome: Outcome) -> None:
+        if outcome.error:
+            self._failed(task, outcome)
+            return
+        self._claims.release(task.step.key)
+        self._set(task, _after(task.state, outcome, states.DONE))
+
+    def _failed(self, task: _Task, outcome: Outcome) -> None:
+        """Queue a step again where that can help."""
+        with suppress(StoreError):  # a claim that does not beat is taken over
+            self._claims.release(task.step.key)
+        attempts = max(task.state.attempts, 1)
+        if not outcome.may_pass or attempts > self._options.retries:
+            self._set(task, _after(task.state, outcome, states.FAILED))
+            return
+        if outcome.out_of_memory:
+            task.memory *= 2
+        delay = min(self._options.first_delay * 2 ** (attempts - 1), _LONGEST_DELAY_SECONDS)
+        task.not_before = time.monotonic() + delay
+        again = _after(task.state, outcome, states.QUEUED)
+        self._set(task, replace(again, attempts=attempts, note=f"tried again: {outcome.error}"))
+        self._look_after_weights(task)
+
+    def _look_after_weights(self, task: _Task) -> None:
+        """Queue a failed step's weights, too, if they have turned out to be damaged."""
+        weights = self._tasks.get(task.step.weights)
+        if weights is None or weights is task or weights.state.state not in states.SUCCESSFUL:
+            return
+        try:
+            there = self._find(weights.step)
+        except StoreError:
+            return
+        if there is None:
+            note = "packed again: the store's were damaged"
+            self._set(weights, replace(weights.state, state=states.QUEUED, note=note))
+
+    def _find(self, step: Step, *, verify: bool = False) -> ArtifactResult | WeightsResult | None:
+        return self._store.whole(step.kind, step.key, verify=verify)
+
+    def _request(self, step: Step) -> Request:
+        return Request(
+            kind=step.kind,
+            key=step.key,
+            name=step.name,
+            weights=step.weights,
+            job=step.job,
+            store=self._store.files.url,
+            run=self.run_id,
+        )
+
+    def _set(self, task: _Task, state: StepState) -> None:
+        task.state = state
+        # The result is what counts; that the store fails, the step itself will find out.
+        with suppress(StoreError):
+            self._store.runs.write_state(self.run_id, task.step.key, state)
+        self._observe(task.step, state)
+
+
+def _entry(step: Step) -> StepEntry:
+    return StepEntry(step.key, step.kind, step.name, step.place)
+
+
+def _reused(found: ArtifactResult | WeightsResult) -> StepState:
+    return StepState(states.REUSED, result_bytes=total_bytes(found.files))
+
+
+def _after(state: StepState, outcome: Outcome, ending: str) -> StepState:
+    return replace(
+        state,
+        state=ending,
+        worker=outcome.worker or state.worker,
+        seconds=round(outcome.seconds, 3),
+        peak_bytes=outcome.peak_bytes,
+        result_bytes=outcome.result_bytes,
+        note=outcome.error,
+    )

@@ -1,0 +1,99 @@
+"""Steps as processes of this machine, never more at once than fit into its memory."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mvlm.compile.jobs.engines.child import Child
+from mvlm.compile.jobs.step import Outcome, Request
+from mvlm.compile.jobs.store.files import Files
+from mvlm.runtime.machine import available_memory_bytes
+
+# A process that was killed is seen no later than this.
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class _Running:
+    child: Child
+    memory: int
+
+
+class LocalEngine:
+    """Child processes.
+
+    Args:
+        files: The store's.
+        workers: Processes at once, at most.
+        limit: Bytes of memory for all of them, at most; what is free if None.
+        available: Says how many bytes are free, or None where nothing says so.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        workers: int,
+        limit: int | None = None,
+        available: Callable[[], int | None] = available_memory_bytes,
+    ) -> None:
+        self._files, self._workers = files, workers
+        self._limit, self._available = limit, available
+        self._running: dict[str, _Running] = {}
+
+    @property
+    def description(self) -> str:
+        """What it is, for people."""
+        return f"local, {self._workers} worker{'' if self._workers == 1 else 's'}"
+
+    def refusal(self, memory: int) -> str:
+        """Say why a step of so many bytes cannot be done, though it has the machine for itself."""
+        free = self._budget()
+        if self._running or free is None or memory <= free:
+            return ""
+        return (
+            f"there is too little memory: expected about {memory / 1e9:.2f} GB, found "
+            f"{free / 1e9:.2f} GB. Close other programs, raise --memory, or take a larger machine."
+        )
+
+    def has_room(self, memory: int) -> bool:
+        """Whether a worker is idle, and all that run would fit if each took what it may."""
+        budget = self._budget()
+        reserved = sum(running.memory for running in self._running.values())
+        fits = budget is None or reserved + memory <= budget
+        return len(self._running) < self._workers and fits
+
+    def start(self, request: Request, attempt: int, memory: int) -> None:
+        """Start a step; see :class:`Engine`."""
+        self._running[request.key] = _Running(Child(request, self._files, attempt), memory)
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """Wait until a step ends; see :class:`Engine`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            outcomes = [found for r in self._running.values() if (found := r.child.poll())]
+            for outcome in outcomes:
+                del self._running[outcome.key]
+            left = deadline - time.monotonic()
+            if outcomes or left <= 0:
+                return outcomes
+            results = [running.child.result for running in self._running.values()]
+            # A worker's end of the pipe closes when it ends, however it ends.
+            if select.select(results, [], [], min(left, _POLL_SECONDS))[0]:
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Kill all workers."""
+        for running in self._running.values():
+            running.child.kill()
+        self._running.clear()
+
+    def _budget(self) -> int | None:
+        """Return the bytes for all workers: what is free, and what they have taken already."""
+        free = self._available()
+        if free is None:
+            return self._limit
+        taken = sum(running.child.resident_bytes for running in self._running.values())
+        return free + taken if self._limit is None else min(free + taken, self._limit)

@@ -1,0 +1,187 @@
+"""From a matrix to steps: every job is planned before any is run, so that all mistakes show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mvlm.compile.compile_target import require_kernels
+from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.jobs.matrix import Cell, Matrix, MatrixError
+from mvlm.compile.jobs.reckoning import PROGRAM_BYTES, weights_bytes
+from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Step
+from mvlm.compile.targets import TargetDescription, find_description
+from mvlm.models.quantization import plan_quantization
+from mvlm.runtime.errors import MvlmError
+
+# Called with how many jobs are planned, and of how many.
+Progress = Callable[[int, int], None]
+
+_MOST_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a matrix takes.
+
+    Attributes:
+        path: The matrix file.
+        steps: The steps, each once: weights before the artifacts that need them.
+    """
+
+    path: Path
+    steps: tuple[Step, ...]
+
+    @property
+    def artifacts(self) -> tuple[Step, ...]:
+        """The steps that make artifacts: the jobs."""
+        return tuple(step for step in self.steps if step.kind == ARTIFACT)
+
+
+def plan_matrix(matrix: Matrix, progress: Progress = lambda done, total: None) -> Plan:
+    """Plan every job of a matrix; checkpoints are read once each, for their digests.
+
+    Raises:
+        MatrixError: Jobs cannot be planned; says of all why, and where they stand.
+    """
+    planner = _Planner()
+    weights: dict[str, Step] = {}
+    artifacts: dict[str, Step] = {}
+    for done, cell in enumerate(matrix.cells):
+        progress(done, len(matrix.cells))
+        for step in planner.steps(cell):
+            known = weights if step.kind == WEIGHTS else artifacts
+            known.setdefault(step.key, step)
+    progress(len(matrix.cells), len(matrix.cells))
+    planner.raise_if_bad(matrix.path)
+    return Plan(matrix.path, (*weights.values(), *_told_apart(artifacts.values())))
+
+
+class _Planner:
+    """Remembers what was found of each entry of a matrix, and what is wrong with it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Any] = {}
+        self._mistakes: dict[str, None] = {}  # in order, and each once
+
+    def steps(self, cell: Cell) -> list[Step]:
+        """Return a job's steps; none if something is wrong with it."""
+        target = self._ask(cell, "target", lambda: _find_target(cell), "target")
+        schemes = self._ask(
+            cell, "schemes", lambda: plan_quantization(**_arguments(cell)), "quantization"
+        )
+        model = self._ask(cell, "model", lambda: plan_job(**_checkpoint(cell)), "model")
+        if target is None or schemes is None or model is None:
+            return []
+        about: tuple[str, ...] = ("model", "adapter")
+        digest = self._ask(
+            cell, "digest", lambda: replace(model, adapter=cell.adapter).checkpoint_digest(), *about
+        )
+        about = (*about, "quantization")
+        job = self._ask(cell, "job", lambda: _plan(cell, target, schemes), *about, "target")
+        if digest is None or job is None:
+            return []
+        memory = self._ask(cell, "memory", lambda: weights_bytes(job), *about)
+        return [] if memory is None else _steps(cell, job, digest, memory)
+
+    def raise_if_bad(self, path: Path) -> None:
+        """Raise MatrixError if anything was wrong."""
+        mistakes = list(self._mistakes)
+        if len(mistakes) == 1:
+            raise MatrixError(mistakes[0])
+        if mistakes:
+            numbered = [f"({i}) {mistake}" for i, mistake in enumerate(mistakes[:_MOST_SHOWN], 1)]
+            more = f" and {len(mistakes) - _MOST_SHOWN} more" if len(mistakes) > _MOST_SHOWN else ""
+            raise MatrixError(f"{path} has {len(mistakes)} mistakes: {'; '.join(numbered)}{more}")
+
+    def _ask(self, cell: Cell, what: str, find: Callable[[], Any], *axes: str) -> Any:
+        """Find out what a cell's entries on some axes say, once; None where that fails."""
+        places = {axis: cell.places[axis] for axis in axes}
+        key = (cell.file, what, *places.values())
+        if key not in self._found:
+            self._found[key] = None
+            try:
+                self._found[key] = find()
+            except MvlmError as error:
+                named = (f"{place} ({cell.names[axis]})" for axis, place in places.items())
+                self._mistakes[f"{cell.file.name}: {' with '.join(named)}: {error}"] = None
+        return self._found[key]
+
+
+def _steps(cell: Cell, job: CompileJob, digest: str, memory: int) -> list[Step]:
+    """Return the two steps of a job: its weights, which others may share, and itself."""
+    weights, names = job.weights_key(digest), _names(cell, job)
+    spec = JobSpec(
+        checkpoint=str(job.checkpoint.absolute()),
+        vision_tower=_text(job.vision_tower),
+        adapter=_text(job.adapter),
+        quantization=cell.quantization.options(),
+        target=job.target,
+        platform=job.platform,
+        context=job.context,
+        digest=digest,
+    )
+    shared = f"{'+'.join(filter(None, (names['model'], names['adapter'])))}/{names['quantization']}"
+    name = f"{shared}/{names['target']}" + (f"-{cell.platform}" if cell.platform else "")
+    place = names | {"weights": weights}
+    return [
+        Step(WEIGHTS, weights, f"{shared} weights", {}, memory, weights, spec),
+        Step(ARTIFACT, job.key(digest), name, place, PROGRAM_BYTES, weights, spec),
+    ]
+
+
+def _find_target(cell: Cell) -> TargetDescription:
+    description = find_description(cell.target)
+    require_kernels(description)
+    return description
+
+
+def _arguments(cell: Cell) -> dict[str, str]:
+    options = cell.quantization.options()
+    return {"language": options.pop("scheme")} | options
+
+
+def _checkpoint(cell: Cell) -> dict[str, Any]:
+    """Return the arguments of :func:`plan_job` that say what the model is."""
+    tower = cell.model.vision_tower
+    return {
+        "checkpoint": Path(cell.model.path),
+        "vision_tower": Path(tower) if tower else None,
+        "adapter": cell.adapter,
+        "context": cell.context,
+    }
+
+
+def _plan(cell: Cell, target: TargetDescription, schemes: Any) -> CompileJob:
+    options = {"target": target, "platform": cell.platform, "quantization": schemes}
+    return plan_job(**_checkpoint(cell), **options)
+
+
+def _names(cell: Cell, job: CompileJob) -> dict[str, str]:
+    """Return what people call a job's parts: folders without the way to them."""
+    named = cell.model.name or job.checkpoint.resolve().name
+    adapter = "" if job.adapter is None else job.adapter.resolve().name
+    return {
+        "model": named,
+        "adapter": adapter,
+        "quantization": cell.quantization.label,
+        "target": job.target.name,
+        "platform": job.platform,
+    }
+
+
+def _told_apart(steps: Iterable[Step]) -> list[Step]:
+    """Give steps of one name, as models in folders of one name have them, a part of their keys."""
+    steps = list(steps)
+    count = Counter(step.name for step in steps)
+    return [
+        step if count[step.name] == 1 else replace(step, name=f"{step.name}-{step.key[:8]}")
+        for step in steps
+    ]
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

@@ -1,0 +1,69 @@
+"""What became of a run, as one document: for ``--json``, ``report.json`` and the page."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from mvlm.compile.jobs import states
+from mvlm.compile.jobs.states import Run, StepEntry, StepState
+from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS
+from mvlm.compile.jobs.store import Store
+
+# A run that has shown nothing for so long is likely dead.
+SILENT_SECONDS = 60.0
+LOST = "lost"
+
+
+def read_states(store: Store, run: Run) -> dict[str, StepState]:
+    """Return the states of a run's steps by their keys.
+
+    Raises:
+        ArtifactError: A state breaks the format.
+    """
+    return {step.key: store.runs.state(run, step.key) for step in run.steps}
+
+
+def describe_run(
+    store: Store, run: Run, found: Mapping[str, StepState], beat: float | None = None
+) -> dict[str, Any]:
+    """Return a run in plain JSON values.
+
+    Args:
+        store: Where it is kept.
+        run: The run.
+        found: The states of its steps.
+        beat: When it last showed that it is alive.
+    """
+    artifacts = [step for step in run.steps if step.kind == ARTIFACT]
+    weights = [step for step in run.steps if step.kind == WEIGHTS]
+    counts = Counter(found[step.key].state for step in artifacts)
+    return {
+        "run": run.id,
+        "matrix": run.matrix,
+        "store": store.files.url,
+        "engine": run.engine,
+        "state": LOST if _is_lost(run, beat) else run.state,
+        "owner": str(run.owner),
+        "started": run.started,
+        "ended": run.ended,
+        "seconds": round((run.ended or time.time()) - run.started, 3),
+        "counts": {state: counts[state] for state in states.STATES},
+        "jobs": [_describe(step, found[step.key]) for step in artifacts],
+        "weights": [_describe(step, found[step.key]) for step in weights],
+    }
+
+
+def _is_lost(run: Run, beat: float | None) -> bool:
+    """Whether nobody seems to work on a run that has not ended."""
+    if run.state != states.RUNNING or run.ended is not None:
+        return False
+    silent = beat is not None and time.time() - beat > SILENT_SECONDS
+    return run.owner.is_gone or silent
+
+
+def _describe(step: StepEntry, state: StepState) -> dict[str, Any]:
+    return {"key": step.key, "name": step.name} | dict(step.place) | asdict(state)

@@ -1,0 +1,204 @@
+"""One step of a matrix: what a worker is asked, what it answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.targets import TargetDescription
+from mvlm.models.quantization import plan_quantization
+from mvlm.runtime.artifact.document import Document, parse_document
+from mvlm.runtime.errors import TargetError
+from mvlm.runtime.toml_file import TomlFile
+
+WEIGHTS, ARTIFACT = "weights", "artifact"
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A job in plain values, from which any machine that sees the checkpoint plans it again.
+
+    Attributes:
+        checkpoint: The checkpoint's folder.
+        vision_tower: The folder of its CLIP, where it would not be found.
+        adapter: The folder of its LoRA adapter.
+        quantization: Arguments of :func:`plan_quantization`; ``scheme`` is the language's.
+        target: The device's description.
+        platform: The system that it runs.
+        context: Positions of the KV cache.
+        digest: The checkpoint's.
+    """
+
+    checkpoint: str
+    vision_tower: str | None
+    adapter: str | None
+    quantization: Mapping[str, str]
+    target: TargetDescription
+    platform: str
+    context: int
+    digest: str
+
+    def plan(self) -> CompileJob:
+        """Plan the job.
+
+        Raises:
+            MvlmError: The checkpoint is not there, or has become another one.
+        """
+        schemes = dict(self.quantization)
+        return plan_job(
+            Path(self.checkpoint),
+            target=self.target,
+            platform=self.platform,
+            quantization=plan_quantization(schemes.pop("scheme"), **schemes),
+            vision_tower=_path(self.vision_tower),
+            adapter=_path(self.adapter),
+            context=self.context,
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Attributes:
+        kind: ``weights`` or ``artifact``.
+        key: Its result's.
+        name: For people.
+        place: An artifact's place in the matrix, for reports.
+        memory: Bytes that it is reckoned to take.
+        weights: The key of the weights that it needs, or makes.
+        job: What it is of; of all jobs that share weights, one.
+    """
+
+    kind: str
+    key: str
+    name: str
+    place: Mapping[str, str]
+    memory: int
+    weights: str
+    job: JobSpec
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a worker is asked to do.
+
+    Attributes:
+        kind: ``weights`` or ``artifact``.
+        key: The result's.
+        name: For people.
+        weights: The key of the weights.
+        job: The job.
+        store: The store's URL.
+        run: The run that asks.
+    """
+
+    kind: str
+    key: str
+    name: str
+    weights: str
+    job: JobSpec
+    store: str
+    run: str
+
+    def to_json(self) -> str:
+        """Return the request as text."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one attempt at a step ended.
+
+    Attributes:
+        key: The step's.
+        error: What went wrong, in a line; empty where the result is in the store.
+        may_pass: Whether trying again can help.
+        out_of_memory: Whether it was likely the memory that ran out.
+        worker: Machine and process that did it.
+        seconds: How long it took.
+        peak_bytes: Largest resident memory, where that is known.
+        result_bytes: What the result's files take.
+    """
+
+    key: str
+    error: str = ""
+    may_pass: bool = False
+    out_of_memory: bool = False
+    worker: str = ""
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+    result_bytes: int | None = None
+
+    def to_json(self) -> str:
+        """Return the outcome as text."""
+        return json.dumps(asdict(self))
+
+
+def read_request(text: str) -> Request:
+    """Read what :meth:`Request.to_json` wrote.
+
+    Raises:
+        ArtifactError: It is no request.
+    """
+    document = parse_document(text.encode(), "the request")
+    texts = {name: document.get(name, str) for name in ("kind", "key", "name", "weights")}
+    return Request(
+        **texts,
+        job=_read_job(document.child("job")),
+        store=document.get("store", str),
+        run=document.get("run", str),
+    )
+
+
+def read_outcome(text: str) -> Outcome:
+    """Read what :meth:`Outcome.to_json` wrote.
+
+    Raises:
+        ArtifactError: It is no outcome.
+    """
+    document = parse_document(text.encode(), "the outcome")
+    return Outcome(
+        key=document.get("key", str),
+        error=document.get("error", str),
+        may_pass=document.get("may_pass", bool),
+        out_of_memory=document.get("out_of_memory", bool),
+        worker=document.get("worker", str),
+        seconds=document.get("seconds", float),
+        peak_bytes=_optional(document, "peak_bytes"),
+        result_bytes=_optional(document, "result_bytes"),
+    )
+
+
+def _read_job(document: Document) -> JobSpec:
+    schemes = document.child("quantization")
+    described = _without_none(document.child("target").values)
+    # A description is read from a request as strictly as from a file.
+    source = TomlFile(Path("the request"), "the target", TargetError, "")
+    return JobSpec(
+        checkpoint=document.get("checkpoint", str),
+        vision_tower=_optional(document, "vision_tower", str),
+        adapter=_optional(document, "adapter", str),
+        quantization={key: schemes.get(key, str) for key in schemes.values},
+        target=source.table(TargetDescription, described),
+        platform=document.get("platform", str),
+        context=document.get("context", int),
+        digest=document.get("digest", str),
+    )
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested = ((key, _without_none(v) if isinstance(v, dict) else v) for key, v in values.items())
+    return {key: value for key, value in nested if value is not None}
+
+
+def _optional(document: Document, key: str, kind: type[Any] = int) -> Any:
+    return None if document.values.get(key) is None else document.get(key, kind)
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)

@@ -1,0 +1,18 @@
+"""The store: one folder, or one prefix of an object store, that all machines share.
+
+====================  ==============================================================
+``blobs/sha256/``     files by their digest, so that what is equal is kept once
+``artifacts/``        a document for each finished artifact, written last
+``weights/``          the same for packed weights
+``claims/``           who works on what
+``runs/``             what became of each run
+``tmp/``              what is being written; on a disk only
+====================  ==============================================================
+
+Whatever is read from it is taken as hostile until checked: documents are bounded and typed, names
+are made here and never taken from a document, and a file is compared with its digest.
+"""
+
+from mvlm.compile.jobs.store.store import Store, open_store
+
+__all__ = ["Store", "open_store"]

@@ -1,0 +1,139 @@
+"""Steps whose work is faked: results of a few bytes, and troubles by the step's name.
+
+Run as a program it is a worker: what `mvlm.compile.jobs.worker` runs, without the compiler. The
+folder ``$MVLM_FAKE_TROUBLES`` has a file for each step that shall have trouble, named by its key; a
+line of it is what happens at one attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import time
+import types
+from pathlib import Path
+
+from mvlm.compile.jobs import worker
+from mvlm.compile.jobs.errors import DamagedError, StoreError
+from mvlm.compile.jobs.plan import Plan
+from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Request, Step
+from mvlm.compile.jobs.store import Store
+from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult
+from mvlm.compile.targets import find_description
+from mvlm.runtime.artifact.layout import REQUIRED_FILES, RUNTIME_LIBRARY
+from mvlm.runtime.artifact.manifest import (
+    AbiEntry,
+    FileEntry,
+    Manifest,
+    NeedsEntry,
+    TargetEntry,
+)
+from mvlm.runtime.artifact.verify import digest_file
+from mvlm.runtime.errors import CheckpointError
+
+TROUBLES = "MVLM_FAKE_TROUBLES"
+MODULE = "tests.jobs.fakes"
+
+
+def key_of(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def fake_step(kind: str, name: str, weights: str = "", memory: int = 1) -> Step:
+    spec = JobSpec(
+        "model", None, None, {"scheme": "q4a8"}, find_description("host"), "linux", 9, ""
+    )
+    place = {"model": "m", "adapter": "", "quantization": "q4a8", "target": name, "platform": "x"}
+    shared = key_of(weights or name)
+    return Step(kind, key_of(name), name, place, memory, shared, spec)
+
+
+def fake_plan(jobs: int = 2, memory: int = 1) -> Plan:
+    """Return a plan of weights ``w`` and the artifacts ``a0``, ``a1``, ... that share them."""
+    names = [f"a{index}" for index in range(jobs)]
+    artifacts = [fake_step(ARTIFACT, name, "w", memory) for name in names]
+    return Plan(Path("matrix.toml"), (fake_step(WEIGHTS, "w", memory=memory), *artifacts))
+
+
+def add_fake(store: Store, request: Request | Step, folder: Path) -> None:
+    """Add the result of a step: for a key always the same."""
+    if request.kind == WEIGHTS:
+        files = write_files(folder, ["weights/index.json"], request.key)
+        store.add(WeightsResult(request.key, request.name, "0" * 64, files, {}), folder)
+        return
+    manifest = fake_manifest(folder, request.key)
+    store.add(ArtifactResult(request.key, request.name, manifest, {}), folder)
+
+
+def fake_manifest(folder: Path, text: str) -> Manifest:
+    files = write_files(folder, list(REQUIRED_FILES), text)
+    runtime = next(entry.sha256 for entry in files if entry.path == RUNTIME_LIBRARY)
+    parts = dict.fromkeys(("language", "embedding", "head", "vision", "cache"), "x")
+    needs = NeedsEntry("linux", "2.17", 4096, 0)
+    target = TargetEntry("host", "x86_64", (), "cpu", {}, needs)
+    return Manifest({"name": "m"}, parts, target, AbiEntry("1", "1", runtime), files, {}, {})
+
+
+def write_files(folder: Path, paths: list[str], text: str) -> tuple[FileEntry, ...]:
+    entries = []
+    for path in paths:
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{path} of {text}")
+        entries.append(FileEntry(path, file.stat().st_size, digest_file(file)))
+    return tuple(entries)
+
+
+def trouble(folder: Path, name: str, *attempts: str) -> None:
+    """Ask for trouble at the attempts of a step."""
+    (folder / key_of(name)).write_text("\n".join(attempts))
+
+
+def _next_trouble(key: str) -> str:
+    folder = os.environ.get(TROUBLES)
+    path = Path(folder or "/nowhere") / key
+    if not path.exists():
+        return ""
+    first, _, rest = path.read_text().partition("\n")
+    path.write_text(rest)
+    return first
+
+
+def _do_step(
+    request: Request, store: Store, folder: Path, progress: object
+) -> WeightsResult | None:
+    kind, _, value = _next_trouble(request.key).partition(" ")
+    print(f"trouble: {kind or 'none'}", flush=True)
+    if kind == "sleep":
+        time.sleep(float(value))
+    elif kind == "die":
+        os.kill(os.getpid(), getattr(signal, value))
+    elif kind == "exit":
+        os._exit(int(value))
+    elif kind == "store":
+        raise StoreError("the network is away")
+    elif kind == "memory":
+        raise MemoryError
+    elif kind == "final":
+        raise CheckpointError("tensor x is missing")
+    elif kind == "bug":
+        raise KeyError("lost")
+    elif kind == "damaged":
+        store.forget(WEIGHTS, request.weights)
+        raise DamagedError("weights are damaged")
+    elif kind == "half":
+        # Killed between the files and the document that says that they are whole.
+        (folder / "half").mkdir()
+        write_files(folder / "half", ["weights/index.json"], request.key)
+        os.kill(os.getpid(), signal.SIGKILL)
+    add_fake(store, request, folder)
+    return store.weights(request.key) if request.kind == WEIGHTS else store.artifact(request.key)
+
+
+if __name__ == "__main__":
+    work = types.ModuleType("work")
+    work.do_step = _do_step  # type: ignore[attr-defined]
+    sys.modules["mvlm.compile.jobs.work"] = work  # in the compiler's place
+    worker.main(*sys.argv[1:])

@@ -1,0 +1,178 @@
+"""From matrices to steps, and all that can be wrong, told at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mvlm.compile.jobs.matrix import MatrixError, read_matrix
+from mvlm.compile.jobs.plan import Plan, plan_matrix
+from mvlm.compile.jobs.reckoning import PROGRAM_BYTES
+from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Request, read_request
+from mvlm.compile.memory import needed_bytes
+from mvlm.compile.packing import build_model
+from mvlm.models.checkpoint import open_checkpoint
+from mvlm.runtime.errors import ArtifactError, TargetError
+from tests.jobs.boards import write_board
+from tests.reference import write_random_checkpoint
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, and a board's file."""
+    folder = tmp_path_factory.mktemp("models")
+    write_random_checkpoint(folder / "text", "text", seed=0, num_hidden_layers=1)
+    write_random_checkpoint(folder / "seeing", "ldpnetv2_odd", seed=0)
+    write_board(folder / "board.toml")
+    return folder
+
+
+def plan(folder: Path, text: str) -> Plan:
+    path = folder / "matrix.toml"
+    path.write_text(text, encoding="utf-8")
+    return plan_matrix(read_matrix(path))
+
+
+def test_targets_share_weights(folder: Path) -> None:
+    made = plan(
+        folder,
+        """
+        models = ["text", "seeing"]
+        quantizations = ["q4a8", "q8a8"]
+        targets = ["host", "board.toml", "snapdragon-888-cpu"]
+        """,
+    )
+    weights = [step for step in made.steps if step.kind == WEIGHTS]
+    assert (len(weights), len(made.artifacts)) == (4, 12)
+    assert len({step.key for step in made.steps}) == 16
+    assert made.steps[:4] == tuple(weights)
+    for step in made.artifacts:
+        assert sum(step.weights == each.key for each in weights) == 1
+    assert made.artifacts[0].name == "text/q4a8/host"
+    assert made.artifacts[1].name == "text/q4a8/board"
+    assert made.artifacts[0].place["target"] == "host"
+
+
+def test_the_cache_alone_changes_no_weights(folder: Path) -> None:
+    made = plan(
+        folder,
+        'models = ["text"]\nquantizations = ["q4a8", { scheme = "q4a8", cache = "float32" }]',
+    )
+    assert len(made.artifacts) == 2 and len(made.steps) == 3
+
+
+def test_what_is_asked_for_twice_is_one_job(folder: Path) -> None:
+    (folder / "other.toml").write_text('models = ["text"]\nquantizations = ["q4a8", "q8a8"]')
+    made = plan(folder, 'models = ["text"]\ninclude = ["other.toml"]')
+    assert [step.name for step in made.artifacts] == ["text/q4a8/host", "text/q8a8/host"]
+
+
+def test_models_of_one_name_are_told_apart(folder: Path) -> None:
+    write_random_checkpoint(folder / "inner" / "text", "text", seed=1, num_hidden_layers=1)
+    made = plan(folder, 'models = ["text", "inner/text"]')
+    names = [step.name for step in made.artifacts]
+    assert len(set(names)) == 2
+    assert all(name.startswith("text/q4a8/host-") for name in names)
+
+
+def test_a_request_comes_back(folder: Path) -> None:
+    for step in plan(folder, 'models = ["seeing"]\ntargets = ["host", "board.toml"]').steps:
+        asked = Request(step.kind, step.key, step.name, step.weights, step.job, "store", "run")
+        again = read_request(asked.to_json())
+        assert again == asked
+        job = again.job.plan()
+        key = job.key() if step.kind == ARTIFACT else job.weights_key()
+        assert key == step.key
+
+
+def test_requests_that_are_wrong() -> None:
+    for text in ("", "{}", "[]", '{"kind": 1}'):
+        with pytest.raises(ArtifactError):
+            read_request(text)
+    wrong = '{"kind":"a","key":"k","name":"n","weights":"w","job":{"quantization":{},"target":{}}}'
+    with pytest.raises((ArtifactError, TargetError)):
+        read_request(wrong)
+
+
+@pytest.mark.parametrize("scheme", ["q4a8", "q0f32", "q4f16_1"])
+@pytest.mark.parametrize("model", ["text", "seeing"])
+def test_memory_is_no_less_than_the_compiler_asks_for(
+    folder: Path, model: str, scheme: str
+) -> None:
+    made = plan(folder, f'models = ["{model}"]\nquantizations = ["{scheme}"]')
+    weights, artifact = made.steps
+    job = weights.job.plan()
+    needed = needed_bytes(build_model(job), open_checkpoint(job.checkpoint))
+    assert needed <= weights.memory < needed + (64 << 20)
+    assert artifact.memory == PROGRAM_BYTES
+
+
+# --- mistakes -----------------------------------------------------------------------------------
+
+
+def test_all_mistakes_at_once(folder: Path, tmp_path: Path) -> None:
+    (folder / "bad.toml").write_text("schema = 1\nnam = 3")
+    with pytest.raises(MatrixError) as caught:
+        plan(
+            folder,
+            """
+            models = ["text", "txet"]
+            quantizations = ["q4a8", "q3"]
+            targets = ["host", "hots", "bad.toml", "jetson-orin"]
+            adapters = ["none", "flowers"]
+            """,
+        )
+    message = str(caught.value)
+    assert "has 6 mistakes" in message
+    for part in (
+        "models[1] (txet): ",
+        "quantizations[1] (q3): unknown quantization",
+        "targets[1] (hots): unknown target: expected host or snapdragon-888-cpu",
+        "targets[2] (bad.toml): ",
+        "targets[3] (jetson-orin): this mvlm has no kernels for cuda yet",
+        "models[0] (text) with adapters[1] (flowers): ",
+    ):
+        assert message.count(part) == 1, part
+    assert caught.value.exit_code == 2
+
+
+def test_one_mistake_is_told_as_it_is(folder: Path) -> None:
+    with pytest.raises(
+        MatrixError, match=r"^matrix\.toml: models\[0\] \(nowhere\): .*is not a folder"
+    ):
+        plan(folder, 'models = ["nowhere"]')
+    with pytest.raises(MatrixError, match=r"the platform of board: expected linux, found android"):
+        plan(folder, 'models = ["text"]\ntargets = ["board.toml"]\nplatform = "android"')
+    with pytest.raises(MatrixError, match=r"models\[0\] \(text\): --context: expected 2 to 2048"):
+        plan(folder, 'models = ["text"]\ncontext = 4096')
+
+
+def test_an_adapter_of_another_kind(folder: Path) -> None:
+    (folder / "flowers").mkdir(exist_ok=True)
+    save_file({"x": torch.zeros(1)}, folder / "flowers" / "adapter_model.safetensors")
+    with pytest.raises(MatrixError, match=r"adapters\[0\] \(flowers\)"):
+        plan(folder, 'models = ["text"]\nadapters = ["flowers"]')
+    (folder / "flowers" / "adapter_model.safetensors").unlink()
+    (folder / "flowers").rmdir()
+
+
+def test_planning_imports_nothing_heavy(folder: Path) -> None:
+    (folder / "light.toml").write_text(
+        'models = ["text"]\ntargets = ["host", "snapdragon-888-cpu"]'
+    )
+    program = (
+        "import sys; from pathlib import Path;"
+        "from mvlm.compile.jobs.matrix import read_matrix;"
+        "from mvlm.compile.jobs.plan import plan_matrix;"
+        "from mvlm.compile.jobs.coordinator import Coordinator;"
+        "assert len(plan_matrix(read_matrix(Path(sys.argv[1]))).steps) == 3;"
+        "print({'tvm', 'torch', 'ray', 'fsspec', 'rich'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", program, folder / "light.toml"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

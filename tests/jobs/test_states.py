@@ -1,0 +1,115 @@
+"""The documents of runs and steps, which any machine may read and anybody may have written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvlm.compile.jobs.process import this_process
+from mvlm.compile.jobs.states import (
+    MAX_STATE_BYTES,
+    STATES,
+    Run,
+    StepEntry,
+    StepState,
+    parse_run,
+    parse_state,
+)
+from mvlm.compile.jobs.store import open_store
+from mvlm.compile.jobs.store.runs import new_run_id
+from mvlm.runtime.errors import ArtifactError, UsageError
+from tests.jobs.fakes import key_of
+
+RUN = Run(
+    id="20261126-041232-00ffee",
+    matrix="matrix.toml",
+    engine="local",
+    owner=this_process(),
+    started=1.5,
+    state="running",
+    steps=(StepEntry(key_of("a"), "artifact", "a", {"model": "m", "target": "host"}),),
+)
+
+
+@given(
+    st.builds(
+        StepState,
+        state=st.sampled_from(STATES),
+        attempts=st.integers(0, 9),
+        worker=st.text(max_size=50),
+        started=st.none() | st.floats(0, 1e10),
+        seconds=st.none() | st.floats(0, 1e6),
+        peak_bytes=st.none() | st.integers(0, 1 << 50),
+        result_bytes=st.none() | st.integers(0, 1 << 50),
+        note=st.text(max_size=50),
+    )
+)
+def test_states_come_back(state: StepState) -> None:
+    assert parse_state(state.to_bytes(), "here") == state
+
+
+def test_long_notes_are_cut() -> None:
+    data = StepState(note="x" * 1_000_000).to_bytes()
+    assert len(data) < MAX_STATE_BYTES
+    assert len(parse_state(data, "here").note) == 2_000
+
+
+def test_runs_come_back() -> None:
+    assert parse_run(RUN.to_bytes(), "here") == RUN
+    ended = replace(RUN, state="done", ended=2.5)
+    assert parse_run(ended.to_bytes(), "here") == ended
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "../../etc"},
+        {"state": "strange"},
+        {"schema": 2},
+        {"started": "now"},
+        {"owner": {}},
+        {"steps": [{}]},
+        {"steps": [{"key": "../x", "kind": "artifact", "name": "a", "place": {}}]},
+        {"steps": [{"key": "0" * 64, "kind": "other", "name": "a", "place": {}}]},
+        {"steps": [{"key": "0" * 64, "kind": "artifact", "name": "a", "place": {"model": 1}}]},
+    ],
+)
+def test_runs_that_are_wrong(changes: dict[str, Any]) -> None:
+    data = json.dumps(json.loads(RUN.to_bytes()) | changes).encode()
+    with pytest.raises(ArtifactError):
+        parse_run(data, "here")
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=300))
+def test_whatever_a_document_holds(data: bytes) -> None:
+    for parse in (parse_run, parse_state):
+        with pytest.raises(ArtifactError):
+            parse(data, "here")
+
+
+def test_finding_runs(tmp_path: Path) -> None:
+    runs = open_store(str(tmp_path)).runs
+    with pytest.raises(UsageError, match="none yet"):
+        runs.find(None)
+    other = replace(RUN, id="20261126-051232-00ffee")
+    for run in (other, RUN):
+        runs.write(run)
+    assert runs.find(None) == other  # the latest by its name
+    assert runs.find("20261126-0412") == RUN
+    for name in ("20261126", "2025", "../.."):
+        with pytest.raises(UsageError, match=r"expected one of 20261126-041232-00ffee"):
+            runs.find(name)
+    (tmp_path / "runs" / "..not a run").mkdir()
+    assert runs.find(None) == other
+
+
+def test_names_of_runs_sort_by_time() -> None:
+    assert new_run_id() > RUN.id
+    assert new_run_id() != new_run_id()
