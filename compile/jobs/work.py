@@ -48,7 +48,11 @@ def do_step(
         return packed
     _check_key(request, job.key(request.job.digest))
     manifest = compile_job(
-        job, folder / "artifact", weights=_weights(request, store, folder), progress=progress
+        job,
+        folder / "artifact",
+        weights=_weights(request, store, folder),
+        progress=progress,
+        warn=lambda text: print(f"warning: {text}", flush=True),
     )
     made = ArtifactResult(request.key, request.name, manifest, _made(request, begin))
     store.add(made, folder / "artifact")

@@ -31,7 +31,7 @@ FUNCTION = "main"
 _LEAST_SECONDS = 0.01
 _MOST_CALLS = 2000
 # Arguments are read from memory, not from a cache, if so many bytes of others come between.
-_COLD_BYTES = 128 << 20
+_COLD_BYTES = 512 << 20
 _MOST_SHARE_OF_MEMORY, _MOST_COPIES = 0.25, 256
 # Of a file of arguments: the 7B's largest layer takes 200 MB.
 _MOST_ARGUMENT_BYTES = 1 << 30
@@ -78,7 +78,7 @@ def describe(threads: int) -> dict[str, Any]:
 
 
 class Measurer:
-    """Runs requests; keeps the arguments of the last one, which often is followed by its like.
+    """Runs requests; keeps the copies of the last one's arguments, for the next one of its like.
 
     Args:
         folder: Where the paths of requests begin.
@@ -87,6 +87,7 @@ class Measurer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._kept: tuple[str, list[Array]] = ("", [])
+        self._copies: dict[bool, list[list[Any]]] = {}
 
     def run(self, request: Request) -> dict[str, Any]:
         """Run a request.
@@ -98,7 +99,7 @@ class Measurer:
         functions = [self._function(library) for library in request.libraries]
         if request.outputs is not None:
             self._write_outputs(functions[0], arguments, self._folder / request.outputs)
-        copies = _copies(arguments, _COLD_BYTES if request.is_cold else 0)
+        copies = self._copies_of(arguments, request.is_cold)
         calls = [_calls(function, copies) for function in functions] if request.rounds else []
         seconds: list[list[float]] = [[] for _ in functions]
         for _ in range(request.rounds):
@@ -108,8 +109,14 @@ class Measurer:
 
     def _arguments(self, name: str) -> list[Array]:
         if self._kept[0] != name:
+            self._copies.clear()
             self._kept = (name, read_arguments(self._folder / name))
         return self._kept[1]
+
+    def _copies_of(self, arguments: Sequence[Array], is_cold: bool) -> list[list[Any]]:
+        if is_cold not in self._copies:
+            self._copies[is_cold] = _copies(arguments, _COLD_BYTES if is_cold else 0)
+        return self._copies[is_cold]
 
     def _function(self, library: str) -> Callable[..., None]:
         found: Callable[..., None] = tvm_ffi.load_module(os.fspath(self._folder / library))[

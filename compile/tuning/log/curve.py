@@ -11,6 +11,7 @@ from mvlm.runtime.errors import MvlmError, UsageError
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 16
+_MOST_CURVES = 12
 
 
 def best_so_far(tables: Tables, key: str) -> list[float]:
@@ -33,6 +34,8 @@ def sparkline(curve: Sequence[float]) -> str:
 def draw_curves(curves: Mapping[str, Sequence[float]], place: Path, title: str) -> None:
     """Draw curves into one picture, each as a share of its first measurement, the default's.
 
+    Those that fell furthest are drawn, no more than can be told apart.
+
     Args:
         curves: By the name of the task.
         place: An .svg or .png file.
@@ -52,7 +55,8 @@ def draw_curves(curves: Mapping[str, Sequence[float]], place: Path, title: str) 
         raise MvlmError("matplotlib is not installed", fix='`pip install "mvlm[bench]"`') from None
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
-    for name, curve in sorted(curves.items(), key=lambda item: item[1][-1] / item[1][0]):
+    ordered = sorted(curves.items(), key=lambda item: item[1][-1] / item[1][0])
+    for name, curve in ordered[:_MOST_CURVES]:
         shares = [100 * value / curve[0] for value in curve]
         axes.step(range(len(shares)), shares, where="post", label=name, linewidth=1.2)
     axes.set_xlabel("measurements of the kernel")

@@ -1,0 +1,127 @@
+"""What tuning gains in a whole model: tuned and default, in turns: ``python -m mvlm.bench.tuned``.
+
+Both artifacts are of one checkpoint, and open in one process, so that they share threads and
+memory's state; they take turns, A B A B. Each number is a median; the gain that of the ratios of
+neighbouring runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from mvlm.bench.document import write_table
+from mvlm.bench.measure import Plan, measure_speeds
+from mvlm.bench.report import machine_facts
+from mvlm.compile.builder import compile_job
+from mvlm.compile.job import plan_job
+from mvlm.compile.tuning.log import find_logs, log_places, read_log
+from mvlm.runtime.artifact import read_manifest
+from mvlm.runtime.chat import Stats
+from mvlm.runtime.model import FloatArray, Model
+
+DOCUMENT = Path("docs/tuning.md")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One run of each.
+
+    Attributes:
+        default: Of the artifact without tuning.
+        tuned: Of the other.
+    """
+
+    default: Stats
+    tuned: Stats
+
+
+def take_turns(default: Model, tuned: Model, plan: Plan, rounds: int) -> list[Turn]:
+    """Measure two models in turns, after a run of each that does not count."""
+    one = Plan(1, plan.prompt_tokens, plan.tokens)
+    turns = []
+    for number in range(rounds):
+        # Whoever is first finds the machine as the other one has left it.
+        order = (default, tuned) if number % 2 == 0 else (tuned, default)
+        stats = {id(model): measure_speeds(model, one, _pixels(model))[0] for model in order}
+        turns.append(Turn(stats[id(default)], stats[id(tuned)]))
+    return turns
+
+
+def _pixels(model: Model) -> FloatArray | None:
+    spec = model.settings.image
+    return None if spec is None else np.zeros((1, 3, spec.size, spec.size), np.float32)
+
+
+_ROWS: tuple[tuple[str, Callable[[Stats], float], bool], ...] = (
+    ("decode, tok/s", lambda stats: stats.decode_tok_s, True),
+    ("prefill, tok/s", lambda stats: stats.prefill_tok_s, True),
+    ("vision, ms", lambda stats: stats.vision_ms, False),
+    ("first token, ms", lambda stats: stats.first_token_ms, False),
+)
+
+
+def table(name: str, turns: Sequence[Turn], tuning: dict[str, int], trials: int) -> str:
+    """Write the comparison as a table of Markdown."""
+    facts = machine_facts()
+    lines = [
+        f"{name} on {facts['cores']} cores of {facts['cpu']}, {len(turns)} rounds in turns; "
+        f"{tuning['tuned']} of {tuning['tuned'] + tuning['default']} kernels tuned, of a log of "
+        f"{trials:,} trials:",
+        "",
+        "| | default | tuned | gain | rounds that were faster |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for label, value, is_rate in _ROWS:
+        before = [value(turn.default) for turn in turns]
+        after = [value(turn.tuned) for turn in turns]
+        ratios = [a / b if is_rate else b / a for a, b in zip(after, before, strict=True)]
+        wins = sum(ratio > 1 for ratio in ratios)
+        lines.append(
+            f"| {label} | {median(before):,.1f} | {median(after):,.1f} "
+            f"| {median(ratios) - 1:+.1%} | {wins} of {len(turns)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Compile both, take turns, print the table."""
+    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.tuned", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--logs", type=Path, action="append", help="folders of logs")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--prompt-tokens", type=int, default=256)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
+    options = parser.parse_args()
+    places = options.logs or list(log_places())
+    with tempfile.TemporaryDirectory(prefix="mvlm-tuned-") as name:
+        folders = {"default": Path(name) / "default", "tuned": Path(name) / "tuned"}
+        for kind, logs in (("default", []), ("tuned", places)):
+            compile_job(plan_job(options.checkpoint, logs=logs), folders[kind])
+        tuning = read_manifest(folders["tuned"]).provenance["tuning"]
+        used = {log["name"] for log in tuning["logs"]}
+        trials = sum(
+            run.trials
+            for folder in find_logs(places)
+            if folder.name in used
+            for run in read_log(folder).provenance.runs
+            if run.model == options.checkpoint.resolve().name
+        )
+        default, tuned = (Model(folders[kind]) for kind in ("default", "tuned"))
+        plan = Plan(1, options.prompt_tokens, options.tokens)
+        turns = take_turns(default, tuned, plan, options.rounds)
+        text = table(options.checkpoint.resolve().name, turns, tuning, trials)
+    print(text)
+    if options.write:
+        write_table(DOCUMENT, f"tuned {options.checkpoint.resolve().name}", text)
+
+
+if __name__ == "__main__":
+    main()
