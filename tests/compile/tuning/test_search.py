@@ -67,6 +67,7 @@ def test_what_was_measured_before_is_not_measured_again() -> None:
     assert count == found.size - 1
 
 
+@pytest.mark.slow
 def test_the_model_finds_in_fewer_trials() -> None:
     """It sees a landscape that is smooth; chance does not."""
     guided = [search("q4a8 linear", True, seed, 96)[-1] for seed in range(3)]

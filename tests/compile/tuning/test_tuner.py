@@ -16,8 +16,9 @@ from mvlm.compile.builder import compile_job
 from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.tuning import run as run_module
+from mvlm.compile.tuning.applied import find_tuning
 from mvlm.compile.tuning.contest import Verdict
-from mvlm.compile.tuning.log import read_log
+from mvlm.compile.tuning.log import Subject, read_log
 from mvlm.compile.tuning.log.files import FILE, RECORDS, WORKLOADS
 from mvlm.compile.tuning.plan import TuningPlan
 from mvlm.compile.tuning.progress import Progress
@@ -138,16 +139,17 @@ def copied(tuned: TuningResult, tmp_path: Path) -> Path:
     ],
 )
 def test_logs_that_do_not_match_are_not_applied(
-    tuned: TuningResult, checkpoint: Path, tmp_path: Path, change: object, words: str
+    tuned: TuningResult, tmp_path: Path, change: object, words: str
 ) -> None:
-    log, warnings = copied(tuned, tmp_path), []
+    log = copied(tuned, tmp_path)
+    subject = Subject.of("host", tuned.provenance.options, tuned.provenance.threads)
+    assert find_tuning(subject, [log]).logs
     document = json.loads((log / FILE).read_text())
     change(document)  # type: ignore[operator]
     (log / FILE).write_text(json.dumps(document))
     before = {path.name: path.read_bytes() for path in log.iterdir()}
-    manifest = compile_job(job(checkpoint, log), tmp_path / "artifact", warn=warnings.append)
-    assert manifest.provenance["tuning"]["tuned"] == 0
-    assert words in warnings[0]
+    found = find_tuning(subject, [log])
+    assert not found.logs and words in found.warnings[0]
     assert {path.name: path.read_bytes() for path in log.iterdir()} == before
 
 
@@ -248,6 +250,7 @@ def test_candidates_that_cannot_be_built_or_run_are_passed_over(
     assert result.provenance.runs[-1].is_complete
 
 
+@pytest.mark.slow
 def test_another_tvm_s_log_is_set_aside_and_not_lost(
     tuned: TuningResult, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -274,6 +277,7 @@ def test_what_is_asked_wrongly(checkpoint: Path, tmp_path: Path) -> None:
         tune(job(checkpoint), TuningPlan(1, tmp_path / "file", functions=ONLY))
 
 
+@pytest.mark.slow
 def test_the_command_line(checkpoint: Path, tmp_path: Path) -> None:
     """Ctrl-C ends it at once, with nothing left running."""
     command = ["tune", checkpoint, "--only", "linear_", "--logs", tmp_path, "--trials", "4000"]
