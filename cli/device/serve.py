@@ -51,7 +51,7 @@ def command(
     It needs no compiler: a bundle that `mvlm package` made is enough. Each connection is served by
     a process of its own, which a wrong kernel may bring down.
     """
-    from mvlm.runtime.device.library import find_library
+    from mvlm.runtime.device.runtime import find_library
     from mvlm.runtime.device.server import Address, DeviceServer
 
     announced = None if tracker is None else Address.parse(tracker, "--tracker")

@@ -27,11 +27,11 @@ class Built:
     """What became of a candidate.
 
     Attributes:
-        library: Its shared library, or None.
+        path: Its shared library, or None.
         error: Why there is none.
     """
 
-    library: Path | None
+    path: Path | None
     error: str = ""
 
 

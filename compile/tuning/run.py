@@ -148,14 +148,14 @@ class TuningRun:
         functions = [state for state in self._states if not state.task.operation]
         plain = self._builder.build([state.task.module for state in functions], as_defined=True)
         for state, built in zip(functions, plain, strict=True):
-            state.plain_library = built.library
+            state.plain_library = built.path
         pending = []
         for state, built in zip(self._states, libraries, strict=True):
-            state.default_library = built.library
-            if built.library is None:
+            state.default_library = built.path
+            if built.path is None:
                 self._give_up(state, f"its default cannot be built: {built.error}")
                 continue
-            pending.append((state, self._stand.measure(state.task, built.library)))
+            pending.append((state, self._stand.measure(state.task, built.path)))
         for done, (state, times) in enumerate(pending):
             self._report("defaults", done, len(pending))
             try:
@@ -214,10 +214,10 @@ class TuningRun:
         self._report("search", self.trials - len(candidates), self._plan.trials)
         built = self._builder.build([candidate.schedule.mod for candidate in candidates])
         times = [
-            None if each.library is None else self._stand.measure(state.task, each.library)
+            None if each.path is None else self._stand.measure(state.task, each.path)
             for each in built
         ]
-        libraries = tuple(each.library for each in built)
+        libraries = tuple(each.path for each in built)
         return _Batch(place, tuple(candidates), libraries, tuple(times))
 
     def _learn(self, batch: _Batch) -> None:
@@ -306,7 +306,7 @@ class TuningRun:
         built = iter(self._builder.build(missing) if missing else [])
         found = []
         for place, _, library in hopeful:
-            whole = library or next(built).library
+            whole = library or next(built).path
             if whole is not None:
                 found.append((place, whole))
         return found

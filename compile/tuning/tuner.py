@@ -118,9 +118,9 @@ def _probe(tasks: Sequence[Task], builder: Builder, folder: Path) -> Probe | Non
     task = min(kernels, key=_elements)
     module = candidate_of(task.module, task.knobs, task.default).schedule.mod
     (built,) = builder.build([module])
-    if built.library is None:
+    if built.path is None:
         raise UsageError("the default kernels cannot be built", found=built.error)
-    return make_probe(task, built.library, folder)
+    return make_probe(task, built.path, folder)
 
 
 def _elements(task: Task) -> int:

@@ -24,8 +24,8 @@ from tvm.script import tirx as T
 
 from mvlm.compile.tuning.devices import DevicePool, TrackerSource
 from mvlm.compile.tuning.devices.sources import known_devices
-from mvlm.runtime.device.library import find_library
 from mvlm.runtime.device.measurement import Measurer, Request, read_arguments, save_arguments
+from mvlm.runtime.device.runtime import find_library
 from mvlm.runtime.device.server import Address, DeviceServer
 from mvlm.runtime.device.session import DESCRIBE, RUN
 from mvlm.runtime.errors import ArtifactError, TargetError, UsageError

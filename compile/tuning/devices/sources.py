@@ -30,10 +30,10 @@ class LocalSource:
     """This machine alone.
 
     Attributes:
-        library: The TVM runtime's.
+        runtime: The TVM runtime's library.
     """
 
-    library: Path
+    runtime: Path
 
     def addresses(self) -> list[str]:
         """Return this one."""
@@ -41,7 +41,7 @@ class LocalSource:
 
     def command(self) -> list[str]:
         """Measure in a child process, which a wrong kernel may bring down."""
-        return [sys.executable, "-m", "mvlm.runtime.device.worker", str(self.library)]
+        return [sys.executable, "-m", "mvlm.runtime.device.worker", str(self.runtime)]
 
 
 @dataclass(frozen=True)
