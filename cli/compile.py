@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mvlm.cli.shared.interrupts import remembered_interrupts
-from mvlm.cli.shared.options import Checkpoint, Debug, Json, Quantization, VisionTower
+from mvlm.cli.shared.options import (
+    Checkpoint,
+    Debug,
+    Json,
+    Platform,
+    Quantization,
+    Target,
+    VisionTower,
+)
 from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.terminal import note, readable_bytes, show, show_json, show_table
 
@@ -26,18 +34,8 @@ EXAMPLES = (
 
 def command(
     model: Checkpoint,
-    target: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE", help="The device, as `mvlm targets` names it, or its description."
-        ),
-    ] = "host",
-    platform: Annotated[
-        str | None,
-        typer.Option(
-            metavar="linux|android", help="The system that the device runs; default: its usual one."
-        ),
-    ] = None,
+    target: Target = "host",
+    platform: Platform = None,
     quantization: Quantization = None,
     vision_quantization: Annotated[
         str | None,

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvlm.cli.shared.options import Checkpoint, Debug, Json, Quantization, VisionTower
+from mvlm.cli.shared.options import (
+    Checkpoint,
+    Debug,
+    Json,
+    Platform,
+    Quantization,
+    Target,
+    VisionTower,
+)
 from mvlm.cli.shared.terminal import show, show_columns, show_json
 from mvlm.cli.shared.tuning_table import watching
 from mvlm.runtime.errors import UsageError
@@ -27,18 +35,8 @@ EXAMPLES = (
 
 def command(
     model: Checkpoint,
-    target: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE", help="The device, as `mvlm targets` names it, or its description."
-        ),
-    ] = "host",
-    platform: Annotated[
-        str | None,
-        typer.Option(
-            metavar="linux|android", help="The system that the device runs; default: its usual one."
-        ),
-    ] = None,
+    target: Target = "host",
+    platform: Platform = None,
     quantization: Quantization = None,
     vision_quantization: Annotated[
         str | None,

@@ -52,10 +52,10 @@ class KernelSet:
                 return finished.with_attrs(marks).without_attr("global_symbol")
         return None
 
-    def space(self, definition: tirx.PrimFunc) -> tuple[Knob, ...]:
-        """Return what the kernel of a definition leaves open; nothing where there is none."""
+    def space(self, definition: tirx.PrimFunc) -> tuple[Knob, ...] | None:
+        """Return what the kernel of a definition leaves open; None where there is no kernel."""
         recorder = Recorder()
-        return () if self.replace(definition, recorder) is None else tuple(recorder.knobs)
+        return None if self.replace(definition, recorder) is None else tuple(recorder.knobs)
 
     def schedule(self, function: tirx.PrimFunc) -> tirx.PrimFunc:
         """Return a function scheduled by the first rule that applies; as it is if none does."""

@@ -58,6 +58,18 @@ OptionalPlace = Annotated[Path | None, _PLACE]
 Checkpoint = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A checkpoint's folder.", show_default=False)
 ]
+Target = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE", help="The device, as `mvlm targets` names it, or its description."
+    ),
+]
+Platform = Annotated[
+    str | None,
+    typer.Option(
+        metavar="linux|android", help="The system that the device runs; default: its usual one."
+    ),
+]
 Quantization = Annotated[
     str | None,
     typer.Option(

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from mvlm.compile.jobs.process import Process, read_process
 from mvlm.runtime.artifact.document import Document, build, parse_document
@@ -142,7 +141,7 @@ def parse_run(data: bytes, where: str) -> Run:
             **texts,
             owner=read_process(document.child("owner")),
             started=document.get("started", float),
-            ended=_optional(document, "ended", float),
+            ended=document.optional("ended", float),
             steps=tuple(_parse_step(step) for step in document.children("steps")),
         ),
     )
@@ -161,10 +160,10 @@ def parse_state(data: bytes, where: str) -> StepState:
         lambda: StepState(
             **texts,
             attempts=document.get("attempts", int),
-            started=_optional(document, "started", float),
-            seconds=_optional(document, "seconds", float),
-            peak_bytes=_optional(document, "peak_bytes", int),
-            result_bytes=_optional(document, "result_bytes", int),
+            started=document.optional("started", float),
+            seconds=document.optional("seconds", float),
+            peak_bytes=document.optional("peak_bytes", int),
+            result_bytes=document.optional("result_bytes", int),
         ),
     )
 
@@ -173,10 +172,6 @@ def _parse_step(document: Document) -> StepEntry:
     place = document.child("place")
     texts = {key: document.get(key, str)[:_MAX_TEXT] for key in ("key", "kind", "name")}
     return StepEntry(**texts, place={key: place.get(key, str)[:_MAX_TEXT] for key in place.values})
-
-
-def _optional(document: Document, key: str, kind: type[Any]) -> Any:
-    return None if document.values.get(key) is None else document.get(key, kind)
 
 
 def _bounded(data: bytes, limit: int, where: str) -> Document:

@@ -169,8 +169,8 @@ def read_outcome(text: str) -> Outcome:
         out_of_memory=document.get("out_of_memory", bool),
         worker=document.get("worker", str),
         seconds=document.get("seconds", float),
-        peak_bytes=_optional(document, "peak_bytes"),
-        result_bytes=_optional(document, "result_bytes"),
+        peak_bytes=document.optional("peak_bytes", int),
+        result_bytes=document.optional("result_bytes", int),
     )
 
 
@@ -181,8 +181,8 @@ def _read_job(document: Document) -> JobSpec:
     source = TomlFile(Path("the request"), "the target", TargetError, "")
     return JobSpec(
         checkpoint=document.get("checkpoint", str),
-        vision_tower=_optional(document, "vision_tower", str),
-        adapter=_optional(document, "adapter", str),
+        vision_tower=document.optional("vision_tower", str),
+        adapter=document.optional("adapter", str),
         quantization={key: schemes.get(key, str) for key in schemes.values},
         target=source.table(TargetDescription, described),
         platform=document.get("platform", str),
@@ -194,10 +194,6 @@ def _read_job(document: Document) -> JobSpec:
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     nested = ((key, _without_none(v) if isinstance(v, dict) else v) for key, v in values.items())
     return {key: value for key, value in nested if value is not None}
-
-
-def _optional(document: Document, key: str, kind: type[Any] = int) -> Any:
-    return None if document.values.get(key) is None else document.get(key, kind)
 
 
 def _path(name: str | None) -> Path | None:

@@ -101,7 +101,7 @@ class TunedChoices:
         log, outcome = found
         assert outcome.record is not None
         choices = try_choices(log.tables.records[outcome.record].trace)
-        knobs = {knob.name: knob.values for knob in kernels.space(definition)}
+        knobs = {knob.name: knob.values for knob in kernels.space(definition) or ()}
         if choices is None or any(v not in knobs.get(name, ()) for name, v in choices.items()):
             self._refuse(log, outcome, "its kernel cannot do what the record chooses")
             return by_default

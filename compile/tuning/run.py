@@ -12,6 +12,7 @@ from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import median_high
 
 import tvm
 from tvm.s_tir import meta_schedule as ms
@@ -132,7 +133,7 @@ class TuningRun:
         usable = [
             (point, place, record)
             for point, place, record in points
-            if point is not None and all(point.get(knob.name) in knob.values for knob in task.knobs)
+            if point is not None and task.has(point)
         ]
         measured = [(point, record.median) for point, _, record in usable]
         state = _State(task, PointSearch(task, target, self._guide, drawn, measured), line)
@@ -163,7 +164,7 @@ class TuningRun:
             except JobFailedError as error:
                 self._give_up(state, f"its default cannot be run: {error}")
                 continue
-            state.default_seconds = state.best = sorted(samples)[len(samples) // 2]
+            state.default_seconds = state.best = median_high(samples)
             if state.task.operation:
                 default = candidate_of(state.task.module, state.task.knobs, state.task.default)
                 self._record(state, default, samples, state.default_library)
@@ -253,10 +254,9 @@ class TuningRun:
     ) -> float:
         options = dict(self._target.options)
         payload = [candidate.trace_json, list(samples), options, None]
-        place = self._log.add_record(Measured(state.workload, payload))
-        median = sorted(samples)[len(samples) // 2]
-        state.found[place] = (median, candidate, library)
-        return median
+        measured = Measured(state.workload, payload)
+        state.found[self._log.add_record(measured)] = (measured.median, candidate, library)
+        return measured.median
 
     def _compare(self) -> None:
         """Let the best of each task meet its default again; keep it only if it wins."""

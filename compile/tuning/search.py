@@ -57,7 +57,7 @@ class PointSearch:
         self._context = make_context(task, target)
         self._seen: dict[tuple[int, ...], float | None] = {}
         self._untold: list[tuple[Candidate, float | None]] = []
-        usable = [(point, seconds) for point, seconds in known if self._is_point(point)]
+        usable = [(point, seconds) for point, seconds in known if task.has(point)]
         if usable:
             self.learn(
                 [self._candidate(self._key(point)) for point, _ in usable], [s for _, s in usable]
@@ -132,9 +132,6 @@ class PointSearch:
             for other in range(len(knob.values))
             if other != key[place]
         ]
-
-    def _is_point(self, point: Mapping[str, int]) -> bool:
-        return all(point.get(knob.name) in knob.values for knob in self._task.knobs)
 
     def _key(self, point: Mapping[str, int]) -> tuple[int, ...]:
         return tuple(knob.values.index(point[knob.name]) for knob in self._task.knobs)

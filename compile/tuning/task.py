@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import tvm
 from tvm import tirx
@@ -57,6 +57,10 @@ class Task:
         """What the kernel chooses by default."""
         return {knob.name: knob.default for knob in self.knobs}
 
+    def has(self, point: Mapping[str, int]) -> bool:
+        """Whether a point chooses, of everything that is open, something that the kernel can do."""
+        return all(point.get(knob.name) in knob.values for knob in self.knobs)
+
 
 def workload_key(module: tvm.IRModule) -> str:
     """Return a workload's digest: of its text, which does not depend on where it was made."""
@@ -99,8 +103,9 @@ def _calls(module: tvm.IRModule) -> dict[str, int]:
 
 def _task(name: str, function: tirx.PrimFunc, calls: int, kernels: KernelSet) -> Task | None:
     """Return the task of a function, or None where nothing about it is open."""
-    if kernels.replace(function) is not None:
-        workload, knobs = module_of(workload_of(function)), kernels.space(function)
+    knobs = kernels.space(function)
+    if knobs is not None:
+        workload = module_of(workload_of(function))
         operation = str(function.attrs[OP_ATTRIBUTE])
         is_cold = is_single_row(parameter_types(function)[0])
         task = Task(name, operation, workload, workload_key(workload), calls, knobs, is_cold)
@@ -126,5 +131,5 @@ def _merged(tasks: Iterable[Task]) -> list[Task]:
     for task in tasks:
         known = found.get(task.key)
         calls = task.calls + (known.calls if known else 0)
-        found[task.key] = Task(**{**vars(known or task), "calls": calls})
+        found[task.key] = replace(known or task, calls=calls)
     return list(found.values())

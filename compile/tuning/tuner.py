@@ -139,11 +139,11 @@ def _open_log(
     cpu = native_cpu(target) if job.target.cpu.is_native else None
     log = WritableLog(logs / log_name(job.target.name, cpu, emulated))
     try:
-        _prepare(log, Subject.of(job.target.name, target.options, device["threads"]), watcher)
+        subject = Subject.of(job.target.name, target.options, device["threads"])
+        _prepare(log, subject, watcher)
         if log.provenance is None:
-            versions = dict(Subject.of("", {}, None).versions)
             log.write_provenance(
-                Provenance(job.target.name, dict(target.options), versions, device)
+                Provenance(subject.target, subject.options, subject.versions, device)
             )
     except BaseException:
         log.close()

@@ -43,6 +43,10 @@ class Document:
             )
         return value
 
+    def optional(self, key: str, kind: type[T]) -> T | None:
+        """Return the value under `key`; None where it is absent, or null."""
+        return None if self.values.get(key) is None else self.get(key, kind)
+
     def list_of(self, key: str, kind: type[T]) -> tuple[T, ...]:
         """Return the list under `key`, all of whose items are of one kind."""
         items = self.get(key, list)

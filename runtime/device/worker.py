@@ -17,13 +17,13 @@ from mvlm.runtime.loader import load_runtime
 from mvlm.runtime.threads import choose_waiting, fast_cores, start_threads
 
 
-def prepare(library: Path, threads: int | None = None) -> int:
+def prepare(library: Path) -> int:
     """Load the TVM runtime and start its threads, as a chat would; return how many there are."""
     choose_waiting()
     load_runtime(library)
-    count = threads or len(fast_cores())
-    start_threads(count)
-    return count
+    threads = len(fast_cores())
+    start_threads(threads)
+    return threads
 
 
 def answer(measurer: Measurer, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import tvm
@@ -16,6 +14,7 @@ from mvlm.models.ops.integers import LARGEST
 from mvlm.models.ops.rows import ROW_FUNCTIONS, RowFunction, apply_rows, quantize_rows
 from mvlm.schedules.cpu import KERNELS
 from mvlm.schedules.oracles.arithmetic import quantize_rows as quantized_rows
+from mvlm.schedules.oracles.rows import row_function
 from tests.device import device
 from tests.kernels import Array, build, definition, kernel, run, trace
 
@@ -25,27 +24,9 @@ WEIGHTS = {"rms_norm": 1, "layer_norm": 2}
 by_each = pytest.mark.parametrize("name", NAMES)
 
 
-def sigmoid(x: Array) -> Array:
-    return (1 + np.tanh(x / 2)) / 2  # as 1 / (1 + e^-x), without its overflow
-
-
 def oracle(name: str, x: Array, *weights: Array) -> Array:
     """The function in float64."""
-    x = x.astype(np.float64)
-    if name == "rms_norm":
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + EPS) * weights[0]
-    if name == "layer_norm":
-        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + EPS) * weights[
-            0
-        ] + weights[1]
-    if name == "silu_product":
-        gate, up = np.split(x, 2, axis=-1)
-        return gate * sigmoid(gate) * up
-    if name == "quick_gelu":
-        return x * sigmoid(1.702 * x)
-    if name == "gelu":
-        return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
-    return x
+    return row_function(name, EPS, x, *weights)
 
 
 def inputs(name: str, rows: int, width: int, seed: int = 0, size: float = 3) -> list[Array]:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,7 @@ class DevicePool:
         """Return what is wrong with what a device computes."""
         assert probe.request.outputs is not None
         own = Path(f"{probe.request.outputs}.{threading.get_ident()}.npz")
-        request = Request(**{**vars(probe.request), "outputs": str(own)})
+        request = replace(probe.request, outputs=str(own))
         answer = process.ask(request.to_json(), self._connect_timeout)
         if "error" in answer:
             return f"cannot run a kernel: {str(answer['error'])[:200]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import queue
 import subprocess
 import threading
@@ -12,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvlm.compile.tuning.devices.sources import THIS_MACHINE
+from mvlm.compile.tuning.log.lines import is_time
 
 # Of an answer: a device's description is the longest.
 _LONGEST_LINE = 1 << 20
+# Of one call of a kernel.
+_MOST_SECONDS = 3600
 
 
 class DeviceFailure(Exception):  # noqa: N818  # it is the device that failed, and the next one may not
@@ -128,14 +130,9 @@ def samples(answer: Mapping[str, Any], libraries: int, rounds: int) -> list[list
         isinstance(seconds, list)
         and len(seconds) == libraries
         and all(isinstance(each, list) and len(each) == rounds for each in seconds)
-        and all(_is_time(value) for each in seconds for value in each)
+        and all(is_time(value) and value < _MOST_SECONDS for each in seconds for value in each)
     )
     if not right:
         raise DeviceFailure(f"nonsense instead of times: {str(seconds)[:80]}")
     assert isinstance(seconds, list)
     return seconds
-
-
-def _is_time(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and 0 < value < 3600  # type: ignore[arg-type,operator]

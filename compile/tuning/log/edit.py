@@ -36,16 +36,13 @@ def merge_logs(folders: Sequence[Path], output: Path) -> Log:
     tables = first.tables
     for other in logs[1:]:
         tables = tables.join(other.tables)
-    runs = dict.fromkeys(
-        (run.date, run.model, run.seed, run.trials) for log in logs for run in log.provenance.runs
-    )
-    by_key = {
+    runs = {
         (run.date, run.model, run.seed, run.trials): run
         for log in logs
         for run in log.provenance.runs
     }
     provenance = dataclasses.replace(
-        first.provenance, runs=tuple(by_key[key] for key in sorted(runs)), outcomes=tables.outcomes
+        first.provenance, runs=tuple(runs[key] for key in sorted(runs)), outcomes=tables.outcomes
     )
     with WritableLog(output) as log:
         if is_there:

@@ -43,7 +43,7 @@ def check_record(line: str, workloads: int) -> tuple[int, list[Any]]:
         raise ValueError("no trace")
     if len(trace[0]) > _MOST_INSTRUCTIONS or not all(_is_list(step, 4) for step in trace[0]):
         raise ValueError("no trace")
-    if not (isinstance(seconds, list) and seconds and all(map(_is_time, seconds))):
+    if not (isinstance(seconds, list) and seconds and all(map(is_time, seconds))):
         raise ValueError("no times")
     return index, values[1]
 
@@ -76,22 +76,6 @@ def try_choices(trace: list[Any]) -> dict[str, int] | None:
         return None
 
 
-def trace_of(knobs: dict[str, tuple[tuple[int, ...], int]]) -> list[Any]:
-    """Return the trace that makes choices; :func:`choices_of` reads it.
-
-    Args:
-        knobs: By name, what can be chosen, and what is.
-    """
-    instructions: list[Any] = [["GetSBlock", [], ["root", "main"], ["b0"]]]
-    decisions = []
-    for number, (name, (values, value)) in enumerate(knobs.items(), start=1):
-        even = [1 / len(values)] * len(values)
-        decisions.append([len(instructions), values.index(value)])
-        instructions.append(["SampleCategorical", [], [list(values), even], [f"v{number}"]])
-        instructions.append(["Annotate", ["b0", f"v{number}"], [PREFIX + name], []])
-    return [instructions, decisions]
-
-
 def _parse(line: str) -> Any:
     try:
         return json.loads(line)
@@ -107,6 +91,7 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_time(value: object) -> bool:
+def is_time(value: object) -> bool:
+    """Whether a value of a JSON document is a number of seconds, above zero."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]

@@ -168,19 +168,16 @@ def _run(document: Document) -> Run:
 
 
 def _outcome(document: Document) -> Outcome:
-    def optional(key: str, kind: type[Any]) -> Any:
-        return None if document.values.get(key) is None else document.get(key, kind)
-
     return Outcome(
         name=document.get("name", str),
         operation=document.get("operation", str),
         workload=document.get("workload", int),
         trials=document.get("trials", int),
         default_seconds=document.get("default_seconds", float),
-        tuned_seconds=optional("tuned_seconds", float),
+        tuned_seconds=document.optional("tuned_seconds", float),
         gain=document.get("gain", float),
         noise=document.get("noise", float),
-        record=optional("record", int),
-        error=optional("error", float),
+        record=document.optional("record", int),
+        error=document.optional("error", float),
         date=document.get("date", str),
     )

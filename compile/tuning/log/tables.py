@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from statistics import median_high
 from typing import Any
 
 from mvlm.compile.tuning.log.provenance import Outcome
@@ -37,8 +38,7 @@ class Measured:
     @property
     def median(self) -> float:
         """The median of the samples."""
-        ordered = sorted(self.seconds)
-        return ordered[len(ordered) // 2]
+        return median_high(self.seconds)
 
     @property
     def line(self) -> str:

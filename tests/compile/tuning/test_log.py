@@ -28,7 +28,7 @@ from mvlm.compile.tuning.log import (
 from mvlm.compile.tuning.log.curve import best_so_far, draw_curves, sparkline
 from mvlm.compile.tuning.log.edit import merge_logs, prune_log
 from mvlm.compile.tuning.log.files import FILE, RECORDS, SET_ASIDE, WORKLOADS
-from mvlm.compile.tuning.log.lines import choices_of, trace_of, try_choices
+from mvlm.compile.tuning.log.lines import PREFIX, choices_of, try_choices
 from mvlm.runtime.errors import ArtifactError, UsageError
 
 OPTIONS = {"kind": "llvm", "mcpu": "znver4", "mattr": ["+avx2"]}
@@ -38,6 +38,22 @@ VERSIONS = {"apache-tvm": "0.27.0", "mvlm": "1"}
 def provenance(**changes: object) -> Provenance:
     device = {"machine": {"cpu": "a CPU", "is_emulated": False}, "threads": 2, "state": {}}
     return dataclasses.replace(Provenance("host", OPTIONS, VERSIONS, device), **changes)  # type: ignore[arg-type]
+
+
+def trace_of(knobs: dict[str, tuple[tuple[int, ...], int]]) -> list[object]:
+    """Return the trace that makes choices; :func:`choices_of` reads it.
+
+    Args:
+        knobs: By name, what can be chosen, and what is.
+    """
+    instructions: list[object] = [["GetSBlock", [], ["root", "main"], ["b0"]]]
+    decisions: list[object] = []
+    for number, (name, (values, value)) in enumerate(knobs.items(), start=1):
+        even = [1 / len(values)] * len(values)
+        decisions.append([len(instructions), values.index(value)])
+        instructions.append(["SampleCategorical", [], [list(values), even], [f"v{number}"]])
+        instructions.append(["Annotate", ["b0", f"v{number}"], [PREFIX + name], []])
+    return [instructions, decisions]
 
 
 def measured(workload: int, *seconds: float, rows: int = 4) -> Measured:
