@@ -194,5 +194,5 @@ def plan_job(
         context=positions,
         prefill_chunk=min(prefill_chunk, positions),
         allow_nonfinite=allow_nonfinite,
-        logs=log_places() if logs is None else tuple(logs),
+        logs=log_places(logs),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -84,8 +85,8 @@ def command(
     from mvlm.compile.jobs.coordinator import Coordinator, Options
     from mvlm.compile.jobs.engines.open import open_engine
 
-    with _ended_as_by_ctrl_c():
-        plan, opened = _plan(matrix, store)
+    with _ended_as_by_ctrl_c(), tempfile.TemporaryDirectory(prefix="mvlm-jobs-") as logs:
+        plan, opened = _plan(matrix, store, Path(logs))
         limit = None if memory is None else int(memory * _BYTES_IN_GB)
         options = Options(retries=retries, verify=verify)
         # Ray prints there what it has to say of its workers.
@@ -98,7 +99,7 @@ def command(
     _show(report, opened.files.url, json)
 
 
-def _plan(matrix: Path, store: str | None) -> tuple[Plan, Store]:
+def _plan(matrix: Path, store: str | None, logs: Path) -> tuple[Plan, Store]:
     """Read and plan a matrix, and open its store."""
     from mvlm.compile.jobs.matrix import read_matrix
     from mvlm.compile.jobs.plan import plan_matrix
@@ -116,7 +117,8 @@ def _plan(matrix: Path, store: str | None) -> tuple[Plan, Store]:
         )
     opened = open_store(url)
     with progress_bars() as draw:
-        return plan_matrix(asked, lambda done, total: draw("plan", done, total)), opened
+        plan = plan_matrix(asked, logs, lambda done, total: draw("plan", done, total))
+    return plan, opened
 
 
 def _report(store: Store, run: Any, states: Any) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Coordinator:
         self._store, self._engine, self._observe = store, engine, observe
         self._options = options or Options()
         self._tasks = {step.key: _Task(step, step.memory) for step in plan.steps}
-        self._path = str(plan.path)
+        self._path, self._logs = str(plan.path), plan.logs
         self._looked = 0.0
         self.run_id = run_id or new_run_id()
         self._claims: Claims = store.claims(self.run_id)
@@ -218,6 +218,8 @@ class Coordinator:
                 self._wait_for_others(task)
             # Between the look and the claim another run may have finished it.
             elif not self._finish_if_there(task):
+                for entry in step.job.logs:
+                    self._store.blobs.put(self._logs / entry.path, entry)
                 attempt = task.state.attempts + 1
                 self._engine.start(self._request(step), attempt, task.memory)
                 started = StepState(states.RUNNING, attempt, started=time.time())

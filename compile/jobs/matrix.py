@@ -7,6 +7,7 @@
     quantizations = ["q4a8", { scheme = "q4a8", vision = "q8a8" }]
     targets = ["host", "snapdragon-888-cpu", "boards/mine.toml"]
     adapters = ["none", "flowers"]
+    logs = ["tuning_logs"]
     exclude = [{ target = "host", quantization = "q4f16_1" }]
     include = ["more.toml"]
 
@@ -114,6 +115,7 @@ class MatrixFile:
         adapters: Folders of LoRA adapters, or ``none`` for the model as it is.
         platform: The system that the devices run; each one's usual one if empty.
         context: Positions of the KV cache; what each model was trained for if 0.
+        logs: Folders of tuning logs, as of ``mvlm compile --logs``; the planner's own if None.
         exclude: What is left out.
         include: Other matrix files.
         store: Where results go, unless the command line says otherwise.
@@ -125,6 +127,7 @@ class MatrixFile:
     adapters: tuple[str, ...] = (NO_ADAPTER,)
     platform: str = ""
     context: int = 0
+    logs: tuple[str, ...] | None = None
     exclude: tuple[Exclusion, ...] = ()
     include: tuple[str, ...] = ()
     store: str = ""
@@ -179,6 +182,7 @@ class Cell:
         target: The target's name, or its file.
         platform: The system, or None.
         context: Positions, or None.
+        logs: Folders of tuning logs, or None.
     """
 
     file: Path
@@ -190,6 +194,7 @@ class Cell:
     target: str
     platform: str | None
     context: int | None
+    logs: tuple[Path, ...] | None
 
 
 @dataclass(frozen=True)
@@ -262,6 +267,7 @@ def _spelled_out(values: dict[str, Any], source: TomlFile) -> dict[str, Any]:
 
 def _cells(file: Path, content: MatrixFile) -> Iterator[Cell]:
     folder, axes = file.parent, content.axes()
+    logs = None if content.logs is None else tuple(folder / each for each in content.logs)
     indices = product(*(range(len(names)) for names in axes.values()))
     for model, adapter, quantization, target in indices:
         chosen = dict(zip(axes, (model, adapter, quantization, target), strict=True))
@@ -281,6 +287,7 @@ def _cells(file: Path, content: MatrixFile) -> Iterator[Cell]:
             target=_target(folder, content.targets[target]),
             platform=content.platform or None,
             context=content.context or None,
+            logs=logs,
         )
 
 

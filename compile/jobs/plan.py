@@ -10,11 +10,14 @@ from typing import Any
 
 from mvlm.compile.compile_target import require_kernels
 from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.jobs.carried_logs import carry_logs, places_of
 from mvlm.compile.jobs.matrix import Cell, Matrix, MatrixError
 from mvlm.compile.jobs.reckoning import PROGRAM_BYTES, weights_bytes
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Step
 from mvlm.compile.targets import TargetDescription, find_description
+from mvlm.compile.tuning.log import log_places
 from mvlm.models.quantization import plan_quantization
+from mvlm.runtime.artifact.manifest import FileEntry
 from mvlm.runtime.errors import MvlmError
 
 # Called with how many jobs are planned, and of how many.
@@ -30,10 +33,12 @@ class Plan:
     Attributes:
         path: The matrix file.
         steps: The steps, each once: weights before the artifacts that need them.
+        logs: The folder of the tuning logs that go with them.
     """
 
     path: Path
     steps: tuple[Step, ...]
+    logs: Path
 
     @property
     def artifacts(self) -> tuple[Step, ...]:
@@ -41,13 +46,18 @@ class Plan:
         return tuple(step for step in self.steps if step.kind == ARTIFACT)
 
 
-def plan_matrix(matrix: Matrix, progress: Progress = lambda done, total: None) -> Plan:
+def plan_matrix(matrix: Matrix, logs: Path, progress: Progress = lambda done, total: None) -> Plan:
     """Plan every job of a matrix; checkpoints are read once each, for their digests.
+
+    Args:
+        matrix: What is asked for.
+        logs: A folder that gets copies of the tuning logs, and is there as long as the plan is.
+        progress: Called as the work proceeds.
 
     Raises:
         MatrixError: Jobs cannot be planned; says of all why, and where they stand.
     """
-    planner = _Planner()
+    planner = _Planner(logs)
     weights: dict[str, Step] = {}
     artifacts: dict[str, Step] = {}
     for done, cell in enumerate(matrix.cells):
@@ -57,13 +67,15 @@ def plan_matrix(matrix: Matrix, progress: Progress = lambda done, total: None) -
             known.setdefault(step.key, step)
     progress(len(matrix.cells), len(matrix.cells))
     planner.raise_if_bad(matrix.path)
-    return Plan(matrix.path, (*weights.values(), *_told_apart(artifacts.values())))
+    steps = (*weights.values(), *_told_apart(artifacts.values()))
+    return Plan(matrix.path, steps, logs)
 
 
 class _Planner:
     """Remembers what was found of each entry of a matrix, and what is wrong with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
         self._found: dict[tuple[Any, ...], Any] = {}
         self._mistakes: dict[str, None] = {}  # in order, and each once
 
@@ -74,18 +86,25 @@ class _Planner:
             cell, "schemes", lambda: plan_quantization(**_arguments(cell)), "quantization"
         )
         model = self._ask(cell, "model", lambda: plan_job(**_checkpoint(cell)), "model")
-        if target is None or schemes is None or model is None:
+        places = self._ask(cell, "logs", lambda: log_places(cell.logs))
+        if target is None or schemes is None or model is None or places is None:
+            return []
+        logs = self._ask(
+            cell, "copies", lambda: carry_logs(target.name, places, self._logs), "target"
+        )
+        if logs is None:
             return []
         about: tuple[str, ...] = ("model", "adapter")
         digest = self._ask(
             cell, "digest", lambda: replace(model, adapter=cell.adapter).checkpoint_digest(), *about
         )
         about = (*about, "quantization")
-        job = self._ask(cell, "job", lambda: _plan(cell, target, schemes), *about, "target")
+        axes = (*about, "target")
+        job = self._ask(cell, "job", lambda: self._plan(cell, target, schemes, logs), *axes)
         if digest is None or job is None:
             return []
         memory = self._ask(cell, "memory", lambda: weights_bytes(job), *about)
-        return [] if memory is None else _steps(cell, job, digest, memory)
+        return [] if memory is None else _steps(cell, job, digest, memory, logs)
 
     def raise_if_bad(self, path: Path) -> None:
         """Raise MatrixError if anything was wrong."""
@@ -97,6 +116,17 @@ class _Planner:
             more = f" and {len(mistakes) - _MOST_SHOWN} more" if len(mistakes) > _MOST_SHOWN else ""
             raise MatrixError(f"{path} has {len(mistakes)} mistakes: {'; '.join(numbered)}{more}")
 
+    def _plan(
+        self, cell: Cell, target: TargetDescription, schemes: Any, logs: tuple[FileEntry, ...]
+    ) -> CompileJob:
+        return plan_job(
+            **_checkpoint(cell),
+            target=target,
+            platform=cell.platform,
+            quantization=schemes,
+            logs=places_of(logs, self._logs),
+        )
+
     def _ask(self, cell: Cell, what: str, find: Callable[[], Any], *axes: str) -> Any:
         """Find out what a cell's entries on some axes say, once; None where that fails."""
         places = {axis: cell.places[axis] for axis in axes}
@@ -106,12 +136,15 @@ class _Planner:
             try:
                 self._found[key] = find()
             except MvlmError as error:
-                named = (f"{place} ({cell.names[axis]})" for axis, place in places.items())
-                self._mistakes[f"{cell.file.name}: {' with '.join(named)}: {error}"] = None
+                named = [f"{place} ({cell.names[axis]})" for axis, place in places.items()]
+                where = f"{' with '.join(named) or what}: "
+                self._mistakes[f"{cell.file.name}: {where}{error}"] = None
         return self._found[key]
 
 
-def _steps(cell: Cell, job: CompileJob, digest: str, memory: int) -> list[Step]:
+def _steps(
+    cell: Cell, job: CompileJob, digest: str, memory: int, logs: tuple[FileEntry, ...]
+) -> list[Step]:
     """Return the two steps of a job: its weights, which others may share, and itself."""
     weights, names = job.weights_key(digest), _names(cell, job)
     spec = JobSpec(
@@ -123,12 +156,13 @@ def _steps(cell: Cell, job: CompileJob, digest: str, memory: int) -> list[Step]:
         platform=job.platform,
         context=job.context,
         digest=digest,
+        logs=logs,
     )
     shared = f"{'+'.join(filter(None, (names['model'], names['adapter'])))}/{names['quantization']}"
     name = f"{shared}/{names['target']}" + (f"-{cell.platform}" if cell.platform else "")
     place = names | {"weights": weights}
     return [
-        Step(WEIGHTS, weights, f"{shared} weights", {}, memory, weights, spec),
+        Step(WEIGHTS, weights, f"{shared} weights", {}, memory, weights, replace(spec, logs=())),
         Step(ARTIFACT, job.key(digest), name, place, PROGRAM_BYTES, weights, spec),
     ]
 
@@ -153,11 +187,6 @@ def _checkpoint(cell: Cell) -> dict[str, Any]:
         "adapter": cell.adapter,
         "context": cell.context,
     }
-
-
-def _plan(cell: Cell, target: TargetDescription, schemes: Any) -> CompileJob:
-    options = {"target": target, "platform": cell.platform, "quantization": schemes}
-    return plan_job(**_checkpoint(cell), **options)
 
 
 def _names(cell: Cell, job: CompileJob) -> dict[str, str]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.jobs.carried_logs import places_of
 from mvlm.compile.targets import TargetDescription
 from mvlm.models.quantization import plan_quantization
-from mvlm.runtime.artifact.document import Document, parse_document
+from mvlm.runtime.artifact.document import Document, build, parse_document
+from mvlm.runtime.artifact.manifest import FileEntry, parse_entries
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.toml_file import TomlFile
 
@@ -31,6 +33,7 @@ class JobSpec:
         platform: The system that it runs.
         context: Positions of the KV cache.
         digest: The checkpoint's.
+        logs: The tuning logs that it is compiled with; see :func:`~.carried_logs.carry_logs`.
     """
 
     checkpoint: str
@@ -41,9 +44,14 @@ class JobSpec:
     platform: str
     context: int
     digest: str
+    logs: tuple[FileEntry, ...] = ()
 
-    def plan(self) -> CompileJob:
+    def plan(self, logs: Path | None = None) -> CompileJob:
         """Plan the job.
+
+        Args:
+            logs: The folder where its tuning logs lie; without it the job is not whole, but as good
+                for packing weights.
 
         Raises:
             MvlmError: The checkpoint is not there, or has become another one.
@@ -57,6 +65,7 @@ class JobSpec:
             vision_tower=_path(self.vision_tower),
             adapter=_path(self.adapter),
             context=self.context,
+            logs=() if logs is None else places_of(self.logs, logs),
         )
 
 
@@ -188,6 +197,7 @@ def _read_job(document: Document) -> JobSpec:
         platform=document.get("platform", str),
         context=document.get("context", int),
         digest=document.get("digest", str),
+        logs=build("the request", lambda: parse_entries(document.children("logs"))),
     )
 
 

@@ -35,8 +35,8 @@ def do_step(
         MvlmError: It cannot be done.
     """
     begin = time.time()
-    job = request.job.plan()
     if request.kind == WEIGHTS:
+        job = request.job.plan()
         # Read anew: this machine's copy of the checkpoint may be another one.
         _check_key(request, job.weights_key())
         pack_job(job, folder / "weights", progress)
@@ -46,6 +46,8 @@ def do_step(
         )
         store.add(packed, folder / "weights")
         return packed
+    store.fetch_files(request.job.logs, folder / "logs", linked=True)
+    job = request.job.plan(folder / "logs")
     _check_key(request, job.key(request.job.digest))
     manifest = compile_job(
         job,

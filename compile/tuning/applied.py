@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvlm.compile.provenance import files_digest
 from mvlm.compile.tuning.log import Log, Outcome, Subject, find_logs, read_log
-from mvlm.compile.tuning.log.files import FILE, RECORDS, WORKLOADS
+from mvlm.compile.tuning.log.files import FILES
 from mvlm.compile.tuning.log.lines import try_choices
 from mvlm.runtime.errors import ArtifactError
 
@@ -170,7 +170,7 @@ def _about(log: Log, functions: list[str]) -> dict[str, Any]:
     provenance = log.provenance
     return {
         "name": log.folder.name,
-        "sha256": files_digest(log.folder / name for name in (FILE, WORKLOADS, RECORDS)),
+        "sha256": files_digest(log.folder / name for name in FILES),
         "functions": len(functions),
         "device": provenance.device["machine"].get("cpu", ""),
         "threads": provenance.threads,

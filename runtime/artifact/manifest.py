@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -224,6 +224,19 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
+def parse_entries(documents: Iterable[Document]) -> tuple[FileEntry, ...]:
+    """Read the entries of files.
+
+    Raises:
+        ArtifactError: A key is missing or wrong.
+        ValueError: A value is impossible.
+    """
+    return tuple(
+        FileEntry(each.get("path", str), each.get("size", int), each.get("sha256", str))
+        for each in documents
+    )
+
+
 def _is_whole(manifest: Manifest, data: bytes) -> bool:
     """Whether a manifest was read from just these bytes."""
     try:
@@ -260,10 +273,7 @@ def _parse(document: Document) -> Manifest:
             ),
         ),
         abi=AbiEntry(**{key: abi.get(key, str) for key in ("tvm", "tvm_ffi", "libtvm_runtime")}),
-        files=tuple(
-            FileEntry(entry.get("path", str), entry.get("size", int), entry.get("sha256", str))
-            for entry in document.children("files")
-        ),
+        files=parse_entries(document.children("files")),
         provenance=document.get("provenance", dict),
         evidence=document.get("evidence", dict),
     )

@@ -10,7 +10,7 @@ from mvlm.compile.jobs.plan import plan_matrix
 
 
 def test_the_matrix_is_24_jobs_that_share_12_packings(tmp_path: Path) -> None:
-    plan = plan_matrix(read_matrix(write_matrix(tmp_path)))
+    plan = plan_matrix(read_matrix(write_matrix(tmp_path)), tmp_path / "logs")
     assert len(plan.artifacts) == 24
     assert len(plan.steps) == 36
 

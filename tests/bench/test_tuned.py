@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from mvlm.bench.searching import table as table_of_searches
 from mvlm.bench.searching import trials_to_reach, turn_seconds
@@ -40,11 +41,12 @@ def test_a_turn_begins_when_all_defaults_are_known() -> None:
     curve = turn_seconds(tables, {"a": 1, "b": 10})
     assert curve == [21.0, 21.0, 16.0, 15.5]
     assert trials_to_reach(curve, 16.0) == 2
-    assert trials_to_reach(curve, 1.0) is None
+    assert math.isinf(trials_to_reach(curve, 1.0))
 
 
 def test_the_table_of_searches() -> None:
-    guided, drawn = [[1.0, 0.9, 0.8, 0.7]] * 3, [[1.0, 1.0, 0.95, 0.9]] * 3
+    guided, drawn = [[1.0, 0.9, 0.81, 0.8]] * 3, [[1.2, 1.0, 0.95, 0.83]] * 3
     text = table_of_searches({True: guided, False: drawn}, "a CPU")
-    assert "| with the model of costs | 100.0 | 1 trials |" in text
-    assert "| by chance | 100.0 | 3 trials |" in text
+    assert "| trials | 0 | 5% near | 2% near | 1% near |" in text
+    assert "| with the model of costs | 90.9 | 2 | 2 | 3 |" in text
+    assert "| by chance | 109.1 | 3 | never | never |" in text

@@ -54,7 +54,8 @@ def fake_plan(jobs: int = 2, memory: int = 1) -> Plan:
     """Return a plan of weights ``w`` and the artifacts ``a0``, ``a1``, ... that share them."""
     names = [f"a{index}" for index in range(jobs)]
     artifacts = [fake_step(ARTIFACT, name, "w", memory) for name in names]
-    return Plan(Path("matrix.toml"), (fake_step(WEIGHTS, "w", memory=memory), *artifacts))
+    steps = (fake_step(WEIGHTS, "w", memory=memory), *artifacts)
+    return Plan(Path("matrix.toml"), steps, logs=Path("no-logs"))
 
 
 def add_fake(store: Store, request: Request | Step, folder: Path) -> None:

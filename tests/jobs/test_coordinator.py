@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from mvlm.compile.jobs.coordinator import Coordinator, Options
-from mvlm.compile.jobs.engines import child as child_module
 from mvlm.compile.jobs.engines.local import LocalEngine
 from mvlm.compile.jobs.errors import LastingStoreError, StoreError
 from mvlm.compile.jobs.plan import Plan
@@ -20,25 +19,11 @@ from mvlm.compile.jobs.publish import write_reports
 from mvlm.compile.jobs.report import describe_run, read_states
 from mvlm.compile.jobs.states import Run, StepState
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Step
-from mvlm.compile.jobs.store import Store, open_store
-from tests.jobs.fakes import MODULE, TROUBLES, fake_plan, key_of, trouble
+from mvlm.compile.jobs.store import Store
+from tests.jobs.fakes import fake_plan, key_of, trouble, write_files
 
+pytestmark = pytest.mark.usefixtures("faked")
 QUICK = Options(first_delay=0.01)
-
-
-@pytest.fixture(autouse=True)
-def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Workers without a compiler; returns the folder of their troubles."""
-    folder = tmp_path / "troubles"
-    folder.mkdir()
-    monkeypatch.setenv(TROUBLES, str(folder))
-    monkeypatch.setattr(child_module, "_MODULE", MODULE)
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "store"))
 
 
 class Seen:
@@ -76,6 +61,20 @@ def assert_clean(store: Store) -> None:
     for kind, folder in ((ARTIFACT, "artifacts"), (WEIGHTS, "weights")):
         for name in store.files.names(folder):
             assert store.whole(kind, name.removesuffix(".json"), verify=True)
+
+
+def test_tuning_logs_go_into_the_store_with_the_jobs(store: Store, tmp_path: Path) -> None:
+    (entry,) = write_files(tmp_path / "logs", ["0/host/provenance.json"], "a log")
+    plan = fake_plan(1)
+    weights, artifact = plan.steps
+    spec = replace(artifact.job, logs=(entry,))
+    carried = replace(plan, steps=(weights, replace(artifact, job=spec)), logs=tmp_path / "logs")
+    _, states = run(store, carried)
+    assert states["a0"].state == "done"
+    store.fetch_files(spec.logs, tmp_path / "there", linked=False)
+    assert (tmp_path / "there" / entry.path).read_bytes() == (
+        tmp_path / "logs" / entry.path
+    ).read_bytes()
 
 
 def test_everything_once_and_then_never_again(store: Store) -> None:
@@ -174,7 +173,7 @@ def test_memory_that_is_not_there(store: Store) -> None:
     plan = fake_plan(2, memory=1_000_000_000)
     large = [step if step.name != "a0" else _larger(step) for step in plan.steps]
     engine = LocalEngine(store.files, 2, available=lambda: 2_000_000_000)
-    _, states = Coordinator(Plan(plan.path, tuple(large)), store, engine, QUICK).run()
+    _, states = Coordinator(replace(plan, steps=tuple(large)), store, engine, QUICK).run()
     refused = states[key_of("a0")]
     assert refused.state == "failed" and refused.attempts == 0
     assert "expected about 3.00 GB, found 2.00 GB" in refused.note

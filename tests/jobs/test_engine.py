@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.compile.jobs.engines import child as child_module
 from mvlm.compile.jobs.engines.child import Child
 from mvlm.compile.jobs.engines.local import LocalEngine
 from mvlm.compile.jobs.engines.open import open_engine
@@ -21,24 +20,10 @@ from mvlm.compile.jobs.step import WEIGHTS, Request
 from mvlm.compile.jobs.store import Store, open_store
 from mvlm.compile.jobs.store.runs import new_run_id
 from mvlm.runtime.errors import UsageError
-from tests.jobs.fakes import MODULE, TROUBLES, fake_step, trouble
+from tests.jobs.fakes import MODULE, fake_step, trouble
 
+pytestmark = pytest.mark.usefixtures("faked")
 RUN = new_run_id()
-
-
-@pytest.fixture(autouse=True)
-def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Workers without a compiler; returns the folder of their troubles."""
-    folder = tmp_path / "troubles"
-    folder.mkdir()
-    monkeypatch.setenv(TROUBLES, str(folder))
-    monkeypatch.setattr(child_module, "_MODULE", MODULE)
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "store"))
 
 
 @pytest.fixture

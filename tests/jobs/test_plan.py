@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan(folder: Path, text: str) -> Plan:
     path = folder / "matrix.toml"
     path.write_text(text, encoding="utf-8")
-    return plan_matrix(read_matrix(path))
+    return plan_matrix(read_matrix(path), folder / "logs")
 
 
 def test_targets_share_weights(folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_request_comes_back(folder: Path) -> None:
         asked = Request(step.kind, step.key, step.name, step.weights, step.job, "store", "run")
         again = read_request(asked.to_json())
         assert again == asked
-        job = again.job.plan()
+        job = again.job.plan(folder / "logs")
         key = job.key() if step.kind == ARTIFACT else job.weights_key()
         assert key == step.key
 
@@ -170,9 +170,9 @@ def test_planning_imports_nothing_heavy(folder: Path) -> None:
         "from mvlm.compile.jobs.matrix import read_matrix;"
         "from mvlm.compile.jobs.plan import plan_matrix;"
         "from mvlm.compile.jobs.coordinator import Coordinator;"
-        "assert len(plan_matrix(read_matrix(Path(sys.argv[1]))).steps) == 3;"
+        "assert len(plan_matrix(read_matrix(Path(sys.argv[1])), Path(sys.argv[2])).steps) == 3;"
         "print({'tvm', 'torch', 'ray', 'fsspec', 'rich'} & {*sys.modules})"
     )
-    command = [sys.executable, "-c", program, folder / "light.toml"]
+    command = [sys.executable, "-c", program, folder / "light.toml", folder / "logs"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

@@ -12,18 +12,13 @@ from hypothesis import strategies as st
 
 from mvlm.compile.jobs.errors import DamagedError
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS
-from mvlm.compile.jobs.store import Store, open_store
+from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.results import MAX_RESULT_BYTES, parse_artifact, parse_weights
 from mvlm.runtime.artifact import read_manifest, verify_files
 from mvlm.runtime.errors import ArtifactError, UsageError
 from tests.jobs.fakes import add_fake, fake_step, key_of
 
 A, W = fake_step(ARTIFACT, "a"), fake_step(WEIGHTS, "w")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "store"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 from mvlm.runtime.artifact.document import Document, build, parse_document
 from mvlm.runtime.artifact.layout import MANIFEST, MAX_FILES, MAX_JSON_BYTES
-from mvlm.runtime.artifact.manifest import FileEntry, Manifest, parse_manifest
+from mvlm.runtime.artifact.manifest import FileEntry, Manifest, parse_entries, parse_manifest
 from mvlm.runtime.errors import ArtifactError
 
 SCHEMA_VERSION = 1
@@ -109,10 +109,7 @@ def parse_weights(data: bytes, key: str, where: str) -> WeightsResult:
             key,
             _name(document),
             document.get("checkpoint", str),
-            tuple(
-                FileEntry(each.get("path", str), each.get("size", int), each.get("sha256", str))
-                for each in document.children("files")
-            ),
+            parse_entries(document.children("files")),
             document.get("made", dict),
         ),
     )

@@ -19,7 +19,9 @@ from mvlm.compile.tuning.log.places import (
     find_logs,
     log_name,
     log_places,
+    logs_about,
     logs_digest,
+    read_files,
     user_logs,
 )
 from mvlm.compile.tuning.log.provenance import Outcome, Provenance, Run, read_provenance
@@ -37,7 +39,9 @@ __all__ = [
     "find_logs",
     "log_name",
     "log_places",
+    "logs_about",
     "logs_digest",
+    "read_files",
     "read_log",
     "read_provenance",
     "user_logs",

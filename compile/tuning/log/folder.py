@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from mvlm.compile.tuning.log.files import FILE, RECORDS, SET_ASIDE, WORKLOADS
+from mvlm.compile.tuning.log.files import FILES, MOST_BYTES, RECORDS, SET_ASIDE, WORKLOADS
 from mvlm.compile.tuning.log.lines import check_record, check_workload
+from mvlm.compile.tuning.log.places import read_files
 from mvlm.compile.tuning.log.provenance import Provenance, read_provenance
 from mvlm.compile.tuning.log.tables import Measured, Tables
 from mvlm.runtime.artifact.document import read_bounded
@@ -25,7 +26,6 @@ from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.whole_file import whole_file
 
 _LOCK = ".lock"
-_MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class WritableLog:
             return None
         with _explained(self.folder):
             aside = self._new_folder()
-            for name in (FILE, WORKLOADS, RECORDS):
-                (aside / name).write_bytes(_read(self.folder / name))
+            for name, data in read_files(self.folder).items():
+                (aside / name).write_bytes(data)
             text = "".join(f"{where}: {what}\n" for where, what in log.damaged.items())
             (aside / "damage.txt").write_text(text, encoding="utf-8")
         self.replace(log.provenance, log.tables)
@@ -117,7 +117,7 @@ class WritableLog:
 
     def set_aside(self) -> Path | None:
         """Move what is there into a folder of its own; return it, or None if there was nothing."""
-        names = [name for name in (FILE, WORKLOADS, RECORDS) if (self.folder / name).exists()]
+        names = [name for name in FILES if (self.folder / name).exists()]
         if not names:
             return None
         with _explained(self.folder):
@@ -209,11 +209,8 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 def _lines(path: Path) -> list[str]:
     if not path.exists():
         return []
-    return _read(path).decode("utf-8", errors="replace").splitlines()
-
-
-def _read(path: Path) -> bytes:
-    return read_bounded(path, _MOST_BYTES) if path.exists() else b""
+    data = read_bounded(path, MOST_BYTES)
+    return data.decode("utf-8", errors="replace").splitlines()
 
 
 @contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from mvlm.compile.tuning.log.files import FILE, RECORDS
+from mvlm.compile.tuning.log.files import FILE, FILES, MOST_BYTES
+from mvlm.runtime.artifact.document import read_bounded, read_document
+from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.package_folder import package_folder
 
 VARIABLE = "MVLM_TUNING_LOGS"
@@ -27,8 +29,25 @@ def user_logs() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "mvlm" / "tuning_logs"
 
 
-def log_places() -> tuple[Path, ...]:
-    """Return the folders that logs are looked for in, the user's first."""
+def log_places(named: Sequence[Path] | None = None) -> tuple[Path, ...]:
+    """Return the folders that logs are looked for in, the one that is asked first first.
+
+    Args:
+        named: Those that somebody named; the user's own and those that come with mvlm if None.
+
+    Raises:
+        UsageError: One of those that were named has none.
+    """
+    if named is not None:
+        for place in named:
+            if not find_logs([place]):
+                raise UsageError(
+                    f"there is no tuning log in {place}",
+                    expected=f"a folder with {FILE}, or one of such folders",
+                    found="neither" if place.is_dir() else "no such folder",
+                    fix="`mvlm logs list` shows those that there are.",
+                )
+        return tuple(named)
     try:
         shipped: tuple[Path, ...] = (package_folder("mvlm.tuning_logs"),)
     except ModuleNotFoundError:
@@ -47,22 +66,36 @@ def find_logs(places: Iterable[Path]) -> list[Path]:
     return found
 
 
-def logs_digest(target: str, places: Iterable[Path]) -> str:
-    """Return one sha256 of all logs of a target's name, whether they will be used or not.
+def logs_about(target: str, places: Iterable[Path]) -> list[Path]:
+    """Return the logs of a target's name, whether they will be used or not.
 
-    It costs milliseconds, without tvm: what is tuned changes the name of what is compiled.
+    It costs milliseconds, without tvm.
     """
-    digest = hashlib.sha256()
+    found = []
     for folder in find_logs(places):
-        data = (folder / FILE).read_bytes()
-        try:
-            named = json.loads(data)["target"]["name"]
-        except (ValueError, KeyError, TypeError):
-            continue  # it will not be used
-        if named == target:
+        with suppress(ArtifactError):  # it will not be used
+            if read_document(folder / FILE).child("target").get("name", str) == target:
+                found.append(folder)
+    return found
+
+
+def logs_digest(target: str, places: Iterable[Path]) -> str:
+    """Return one sha256 of a target's logs: what is tuned changes the name of what is compiled."""
+    digest = hashlib.sha256()
+    for folder in logs_about(target, places):
+        for data in read_files(folder).values():
             digest.update(data)
-            digest.update((folder / RECORDS).read_bytes() if (folder / RECORDS).exists() else b"")
     return digest.hexdigest()
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the files of a log that are there; the provenance first, as it speaks of the others.
+
+    Raises:
+        ArtifactError: One cannot be read, or is too large.
+    """
+    there = [name for name in FILES if (folder / name).exists()]
+    return {name: read_bounded(folder / name, MOST_BYTES) for name in there}
 
 
 def log_name(target: str, cpu: str | None, is_emulated: bool) -> str:

@@ -15,6 +15,11 @@ from tvm.s_tir import meta_schedule as ms
 from mvlm.compile.builder import compile_job
 from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.jobs.matrix import read_matrix
+from mvlm.compile.jobs.plan import plan_matrix
+from mvlm.compile.jobs.step import Request
+from mvlm.compile.jobs.store import open_store
+from mvlm.compile.jobs.work import do_step
 from mvlm.compile.tuning import run as run_module
 from mvlm.compile.tuning.applied import find_tuning
 from mvlm.compile.tuning.contest import Verdict
@@ -115,6 +120,29 @@ def test_compiling_applies_it_and_computes_the_same(
         session.read([1, *range(5, 40)], [])
         found.append(np.stack([session.step(token) for token in (7, 8, 9)]))
     np.testing.assert_allclose(found[0], found[1], atol=2e-3 * np.abs(found[0]).max())
+
+
+def test_workers_of_a_matrix_apply_the_logs_that_it_was_planned_with(
+    tuned: TuningResult, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "matrix.toml").write_text(
+        f'models = ["{checkpoint}"]\nlogs = ["{tuned.log.parent}"]\n'
+    )
+    plan = plan_matrix(read_matrix(tmp_path / "matrix.toml"), tmp_path / "copies")
+    store = open_store(str(tmp_path / "store"))
+    for entry in plan.artifacts[0].job.logs:
+        store.blobs.put(plan.logs / entry.path, entry)
+    for step in plan.steps:
+        request = Request(
+            step.kind, step.key, step.name, step.weights, step.job, store.files.url, "run"
+        )
+        (tmp_path / step.kind).mkdir()
+        do_step(request, store, tmp_path / step.kind, lambda *_: None)
+    made = store.artifact(plan.artifacts[0].key)
+    assert made is not None
+    (used,) = made.manifest.provenance["tuning"]["logs"]
+    winners = sum(each.record is not None for each in tuned.provenance.outcomes.values())
+    assert used["name"] == tuned.log.name and used["functions"] == winners
 
 
 def test_keys_tell_logs_apart(tuned: TuningResult, checkpoint: Path, tmp_path: Path) -> None:

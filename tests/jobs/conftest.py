@@ -1,0 +1,26 @@
+"""A store, and workers without a compiler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mvlm.compile.jobs.engines import child
+from mvlm.compile.jobs.store import Store, open_store
+from tests.jobs.fakes import MODULE, TROUBLES
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Workers without a compiler; returns the folder of their troubles."""
+    folder = tmp_path / "troubles"
+    folder.mkdir()
+    monkeypatch.setenv(TROUBLES, str(folder))
+    monkeypatch.setattr(child, "_MODULE", MODULE)
+    return folder
