@@ -3,6 +3,9 @@
 Each search begins with an empty log, for the same kernels and the same number of trials. What is
 compared is the time of a turn spent in those kernels, by the best that was found, after each trial;
 and after how many trials that is near the best of all searches.
+
+A machine is not as fast in one minute as in the next. So a curve is taken as shares of its own end,
+and its end as a share of the defaults' time by the search's last word, where both take turns.
 """
 
 from __future__ import annotations
@@ -33,20 +36,35 @@ _SHOWN = (0, 16, 32, 64, 96, 128, 192, 256, 384, 512)
 
 
 def search(job: CompileJob, trials: int, seed: int, has_model: bool) -> list[float]:
-    """Search once; return the seconds of a turn by the best, before the first trial and after each.
+    """Search once; return a turn's time by the best, before the first trial and after each.
 
     Args:
         job: The model.
         trials: How many.
         seed: Of what is drawn.
         has_model: Whether candidates are ranked.
+
+    Returns:
+        Shares of the defaults' time.
     """
     with tempfile.TemporaryDirectory(prefix="mvlm-searching-") as folder:
         plan = TuningPlan(trials, Path(folder), seed, has_model, functions=FUNCTIONS)
         result = tune(job, plan)
         tables = read_log(result.log).tables
     tasks = extract_tasks(job, prepare_target(job.target))
-    return turn_seconds(tables, {task.key: task.calls for task in tasks})
+    calls = {task.key: task.calls for task in tasks}
+    curve, gained = turn_seconds(tables, calls), last_word(tables, calls)
+    return [gained * seconds / curve[-1] for seconds in curve]
+
+
+def last_word(tables: Tables, calls: dict[str, int]) -> float:
+    """Return a turn's time with what was kept, as a share of the defaults'."""
+    default = tuned = 0.0
+    for key, outcome in tables.outcomes.items():
+        default += calls[key] * outcome.default_seconds
+        kept = outcome.tuned_seconds if outcome.record is not None else None
+        tuned += calls[key] * (kept or outcome.default_seconds)
+    return tuned / default
 
 
 def turn_seconds(tables: Tables, calls: dict[str, int]) -> list[float]:
@@ -78,8 +96,7 @@ def table(curves: dict[bool, list[list[float]]], cpu: str) -> str:
     """Write both kinds of searches as a table of Markdown."""
     everything = [curve for both in curves.values() for curve in both]
     shown = [trials for trials in _SHOWN if trials < max(map(len, everything))]
-    # One measurement of the defaults is not to be trusted, and would move a whole curve.
-    whole, best = median(curve[0] for curve in everything), min(curve[-1] for curve in everything)
+    best = min(curve[-1] for curve in everything)
     lines = [
         f"{', '.join(f'`{name}`' for name in FUNCTIONS)} on {cpu}: the time of the best so far, "
         f"in % of the defaults', and after how many trials it is that near the best of all; "
@@ -92,7 +109,7 @@ def table(curves: dict[bool, list[list[float]]], cpu: str) -> str:
     ]
     for has_model, name in ((True, "with the model of costs"), (False, "by chance")):
         shares = [
-            median(100 * curve[min(at, len(curve) - 1)] / whole for curve in curves[has_model])
+            median(100 * curve[min(at, len(curve) - 1)] for curve in curves[has_model])
             for at in shown
         ]
         when = [
@@ -118,8 +135,8 @@ def main() -> None:
         for has_model in (True, False):
             curve = search(job, options.trials, seed, has_model)
             curves[has_model].append(curve)
-            points = " ".join(f"{1e3 * value:.1f}" for value in curve[::16])
-            print(f"seed {seed}, model {has_model}: {points} ms", file=sys.stderr, flush=True)
+            points = " ".join(f"{value:.3f}" for value in curve[::16])
+            print(f"seed {seed}, model {has_model}: {points}", file=sys.stderr, flush=True)
     text = table(curves, str(machine_facts()["cpu"]))
     print(text)
     if options.write:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvlm.compile.provenance import files_digest
-from mvlm.compile.tuning.log import Log, Outcome, Subject, find_logs, read_log
+from mvlm.compile.tuning.log import Log, Outcome, Subject, find_logs, read_log, shipped_logs
 from mvlm.compile.tuning.log.files import FILES
 from mvlm.compile.tuning.log.lines import try_choices
 from mvlm.runtime.errors import ArtifactError
@@ -53,7 +53,7 @@ def find_tuning(subject: Subject, places: Sequence[Path]) -> Tuning:
         subject: What is to be compiled.
         places: Folders of logs.
     """
-    logs, warnings = [], []
+    logs, warnings, shipped = [], [], shipped_logs()
     for folder in find_logs(places):
         try:
             log = read_log(folder)
@@ -64,6 +64,8 @@ def find_tuning(subject: Subject, places: Sequence[Path]) -> Tuning:
             continue
         difference = subject.difference(log.provenance)
         if difference is not None:
+            if folder.parent == shipped:
+                continue  # mvlm brings logs of many devices
             warnings.append(f"the tuning log {folder} is not used: {difference}")
             continue
         for where, what in log.damaged.items():

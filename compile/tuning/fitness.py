@@ -8,6 +8,9 @@ from typing import Any
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.targets import TargetDescription
 from mvlm.compile.targets.detect import recognise_machine
+from mvlm.compile.tuning.log.provenance import check_device
+from mvlm.runtime.artifact.document import Document
+from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine
 
 
@@ -29,8 +32,9 @@ def refusal(
         device: What the device says of itself.
     """
     try:
+        check_device(Document(device, "its description"))
         machine = _machine(device["machine"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArtifactError, KeyError, TypeError, ValueError) as error:
         return f"does not say what it is: {error}"
     if machine.architecture != target.architecture:
         return f"is {machine.architecture}, not {target.architecture}"

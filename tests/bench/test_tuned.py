@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from mvlm.bench.searching import last_word, trials_to_reach, turn_seconds
 from mvlm.bench.searching import table as table_of_searches
-from mvlm.bench.searching import trials_to_reach, turn_seconds
 from mvlm.bench.tuned import Turn, table
 from mvlm.compile.tuning.log import Measured, Outcome, Tables
 from mvlm.runtime.chat import Stats
@@ -44,9 +44,16 @@ def test_a_turn_begins_when_all_defaults_are_known() -> None:
     assert math.isinf(trials_to_reach(curve, 1.0))
 
 
+def test_the_last_word_counts_what_was_kept() -> None:
+    kept = dataclasses.replace(outcome(0), default_seconds=2.0, tuned_seconds=1.0, record=0)
+    lost = dataclasses.replace(outcome(1), default_seconds=3.0, tuned_seconds=2.0)
+    tables = Tables(("a", "b"), (), {"a": kept, "b": lost})
+    assert last_word(tables, {"a": 10, "b": 2}) == (10 * 1.0 + 2 * 3.0) / (10 * 2.0 + 2 * 3.0)
+
+
 def test_the_table_of_searches() -> None:
     guided, drawn = [[1.0, 0.9, 0.81, 0.8]] * 3, [[1.2, 1.0, 0.95, 0.83]] * 3
     text = table_of_searches({True: guided, False: drawn}, "a CPU")
     assert "| trials | 0 | 5% near | 2% near | 1% near |" in text
-    assert "| with the model of costs | 90.9 | 2 | 2 | 3 |" in text
-    assert "| by chance | 109.1 | 3 | never | never |" in text
+    assert "| with the model of costs | 100.0 | 2 | 2 | 3 |" in text
+    assert "| by chance | 120.0 | 3 | never | never |" in text

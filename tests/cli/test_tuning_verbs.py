@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from mvlm.bench.quality import BUNDLED
+from mvlm.compile.tuning.applied import Tuning, find_tuning
+from mvlm.compile.tuning.log import Subject
 from mvlm.compile.tuning.log.files import FILE, RECORDS
 from tests.cli.command_line import mvlm
 
@@ -77,7 +79,7 @@ def test_showing(log: Path, tmp_path: Path) -> None:
     for kernel in winners:
         assert kernel["best_so_far"] == sorted(kernel["best_so_far"], reverse=True)
     missing = mvlm("logs", "show", tmp_path / "nowhere")
-    assert missing.exit_code == 1 and "cannot read" in missing.stderr
+    assert missing.exit_code == 1 and "is no tuning log" in missing.stderr
 
 
 def test_merging_and_pruning(log: Path, tmp_path: Path) -> None:
@@ -97,6 +99,13 @@ def test_merging_and_pruning(log: Path, tmp_path: Path) -> None:
     (log / FILE).write_text(json.dumps(document))
     refused = mvlm("logs", "merge", log, SHIPPED, "-o", tmp_path / "other")
     assert refused.exit_code == 2 and "they differ in CPU" in refused.stderr
+
+
+def test_shipped_logs_of_other_devices_are_passed_over_silently(tmp_path: Path) -> None:
+    subject = Subject.of("host", {"kind": "llvm", "mcpu": "another"}, 2)
+    assert find_tuning(subject, [SHIPPED.parent]) == Tuning()
+    copy = shutil.copytree(SHIPPED, tmp_path / "mine")
+    assert "another CPU" in find_tuning(subject, [copy]).warnings[0]
 
 
 def test_the_shipped_logs_are_of_devices_that_were_measured() -> None:

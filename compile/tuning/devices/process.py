@@ -12,6 +12,8 @@ from typing import Any
 
 from mvlm.compile.tuning.devices.sources import THIS_MACHINE
 from mvlm.compile.tuning.log.lines import is_time
+from mvlm.runtime.artifact.document import parse_document
+from mvlm.runtime.errors import ArtifactError
 
 # Of an answer: a device's description is the longest.
 _LONGEST_LINE = 1 << 20
@@ -90,12 +92,9 @@ class DeviceProcess:
         if line is None:
             raise DeviceFailure(self._died())
         try:
-            answer = json.loads(line)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise DeviceFailure(f"an answer that is none: {line[:80]!r}")
-        return answer
+            return dict(parse_document(line.encode(), "its answer").values)
+        except ArtifactError:
+            raise DeviceFailure(f"an answer that is none: {line[:80]!r}") from None
 
     def _died(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):

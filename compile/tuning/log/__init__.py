@@ -22,6 +22,7 @@ from mvlm.compile.tuning.log.places import (
     logs_about,
     logs_digest,
     read_files,
+    shipped_logs,
     user_logs,
 )
 from mvlm.compile.tuning.log.provenance import Outcome, Provenance, Run, read_provenance
@@ -44,5 +45,6 @@ __all__ = [
     "read_files",
     "read_log",
     "read_provenance",
+    "shipped_logs",
     "user_logs",
 ]

@@ -29,6 +29,14 @@ def user_logs() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "mvlm" / "tuning_logs"
 
 
+def shipped_logs() -> Path | None:
+    """Return the folder of the logs that come with mvlm, or None if this one brings none."""
+    try:
+        return package_folder("mvlm.tuning_logs")
+    except ModuleNotFoundError:
+        return None
+
+
 def log_places(named: Sequence[Path] | None = None) -> tuple[Path, ...]:
     """Return the folders that logs are looked for in, the one that is asked first first.
 
@@ -48,11 +56,8 @@ def log_places(named: Sequence[Path] | None = None) -> tuple[Path, ...]:
                     fix="`mvlm logs list` shows those that there are.",
                 )
         return tuple(named)
-    try:
-        shipped: tuple[Path, ...] = (package_folder("mvlm.tuning_logs"),)
-    except ModuleNotFoundError:
-        shipped = ()
-    return (user_logs(), *shipped)
+    shipped = shipped_logs()
+    return (user_logs(), *([shipped] if shipped else []))
 
 
 def find_logs(places: Iterable[Path]) -> list[Path]:

@@ -132,6 +132,13 @@ def read_provenance(folder: Path) -> Provenance:
     Raises:
         ArtifactError: It is absent or damaged; says which key.
     """
+    if not (folder / FILE).is_file():
+        raise ArtifactError(
+            f"{folder} is no tuning log",
+            expected=f"a folder with {FILE}",
+            found="none in it" if folder.is_dir() else "no such folder",
+            fix="`mvlm logs list` shows those that there are.",
+        )
     document = read_document(folder / FILE)
     if document.get("schema", int) != SCHEMA:
         raise ArtifactError(
@@ -140,8 +147,7 @@ def read_provenance(folder: Path) -> Provenance:
             found=document.get("schema", int),
         )
     target, device = document.child("target"), document.child("device")
-    device.child("machine")
-    device.get("threads", int)
+    check_device(device)
     kernels = document.child("kernels")
     return Provenance(
         target=target.get("name", str),
@@ -151,6 +157,20 @@ def read_provenance(folder: Path) -> Provenance:
         runs=tuple(map(_run, document.children("runs"))),
         outcomes={key: _outcome(kernels.child(key)) for key in kernels.values},
     )
+
+
+def check_device(device: Document) -> None:
+    """Check what a device says of itself, as far as anybody here reads it.
+
+    Raises:
+        ArtifactError: A key is missing, or of another type.
+    """
+    device.get("threads", int)
+    machine = device.child("machine")
+    machine.optional("cpu", str)
+    machine.optional("is_emulated", bool)
+    if device.optional("state", dict) and device.child("state").optional("cores", list):
+        device.child("state").children("cores")
 
 
 def _run(document: Document) -> Run:

@@ -1,7 +1,7 @@
 """A device that misbehaves as it is told: ``python fake_device.py FOLDER``.
 
 ``FOLDER/who`` counts the connections. What a device does is the name of a file in ``FOLDER/do``,
-for the first one ``1-...``, and so on: ``die``, ``hang``, ``nonsense``, ``error``, ``mute``. It
+for the first one ``1-...``, and so on: ``die``, ``hang``, ``nonsense``, ``garbage``, ``mute``. It
 does so at its second request, having answered the first.
 """
 
@@ -37,6 +37,9 @@ def main() -> None:
         seconds: object = [[0.5] * request["rounds"] for _ in request["libraries"]]
         if place > 0 and trouble == "nonsense":
             seconds = [[-1.0]]
+        if place > 0 and trouble == "garbage":
+            print("[" * 100_000, flush=True)
+            continue
         if "wrong" in request["libraries"][0]:
             print(json.dumps({"error": "ValueError: no function main"}), flush=True)
             continue

@@ -243,12 +243,23 @@ def test_logs_of_something_else(changes: dict[str, object], reason: str) -> None
 
 def test_provenance_that_is_damaged(log: Path) -> None:
     document = json.loads((log / FILE).read_text())
-    for key, value in (("kernels", []), ("schema", 9), ("device", {}), ("runs", [{}])):
+    device = document["device"]
+    for key, value in (
+        ("kernels", []),
+        ("schema", 9),
+        ("runs", [{}]),
+        ("device", {}),
+        ("device", {**device, "machine": {"cpu": 3}}),
+        ("device", {**device, "state": {"cores": [1]}}),
+    ):
         (log / FILE).write_text(json.dumps({**document, key: value}))
         with pytest.raises(ArtifactError):
             read_log(log)
     (log / FILE).write_text("{")
     with pytest.raises(ArtifactError, match="not valid JSON"):
+        read_log(log)
+    (log / FILE).unlink()
+    with pytest.raises(ArtifactError, match=r"is no tuning log: expected .*, found none in it"):
         read_log(log)
 
 

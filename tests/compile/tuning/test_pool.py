@@ -52,7 +52,7 @@ def job(name: str = "a.so") -> Request:
     return Request("a.npz", (name,), 2, is_cold=False)
 
 
-@pytest.mark.parametrize("trouble", ["die", "hang", "nonsense"])
+@pytest.mark.parametrize("trouble", ["die", "hang", "nonsense", "garbage"])
 def test_work_goes_to_another_device(fakes: Callable[..., Fakes], trouble: str) -> None:
     three = fakes(3, f"2-{trouble}")
     with pool_of(three) as pool:

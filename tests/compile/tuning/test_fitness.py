@@ -1,0 +1,74 @@
+"""Which devices may be measured on, by what they say of themselves."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from mvlm.compile.compile_target import CompileTarget
+from mvlm.compile.targets import find_description
+from mvlm.compile.toolchain import Linker
+from mvlm.compile.tuning.fitness import refusal
+
+KRYO = find_description("snapdragon-888-cpu")
+# Nothing is linked here.
+TARGET = CompileTarget(
+    KRYO.name, "aarch64", ("asimd", "asimddp"), "cpu", {}, cast("Linker", None), b""
+)
+
+
+def device(**changes: object) -> dict[str, Any]:
+    """Return what a phone with this chip says of itself."""
+    machine = {
+        "architecture": "aarch64",
+        "cpu": "Kryo 680",
+        "features": ["asimd", "asimddp", "fphp"],
+        "cores": 8,
+        "memory_bytes": 8 << 30,
+        "platform": "android",
+        "libc": "api 33",
+        "core_parts": ["41:d05", "41:d41", "41:d44"],
+        "names": ["lahaina"],
+        "is_emulated": False,
+    }
+    return {"machine": {**machine, **changes}, "threads": 4, "state": {"cores": [{"core": 0}]}}
+
+
+def test_a_device_of_the_kind() -> None:
+    assert refusal(TARGET, KRYO, device()) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"architecture": "x86_64"}, "is x86_64, not aarch64"),
+        ({"features": ["asimd"]}, "has no asimddp"),
+        ({"core_parts": ["41:d0b"], "names": [], "cpu": "another"}, "is another, which is not"),
+    ],
+)
+def test_devices_of_another_kind(changes: dict[str, object], reason: str) -> None:
+    assert reason in (refusal(TARGET, KRYO, device(**changes)) or "")
+
+
+def test_an_emulator_is_let_in_whatever_it_plays() -> None:
+    assert refusal(TARGET, KRYO, device(core_parts=[], names=[], is_emulated=True)) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"machine": []},
+        {"machine": {}, "threads": 4},
+        {**device(), "threads": "many"},
+        {**device(), "state": {"cores": [7]}},
+        {**device(), "state": "well"},
+        device(cpu=["a", "list"]),
+        device(features=7),
+        device(is_emulated="no"),
+        device(surprise=1),
+    ],
+)
+def test_what_no_device_of_ours_says(answer: dict[str, Any]) -> None:
+    assert "does not say what it is" in (refusal(TARGET, KRYO, answer) or "")
