@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mvlm.cli.shared.interrupts import ended_as_by_ctrl_c
 from mvlm.cli.shared.jobs import show_run
 from mvlm.cli.shared.options import Debug, Json
 from mvlm.cli.shared.progress import progress_bars
@@ -85,7 +84,7 @@ def command(
     from mvlm.compile.jobs.coordinator import Coordinator, Options
     from mvlm.compile.jobs.engines.open import open_engine
 
-    with _ended_as_by_ctrl_c(), tempfile.TemporaryDirectory(prefix="mvlm-jobs-") as logs:
+    with ended_as_by_ctrl_c(), tempfile.TemporaryDirectory(prefix="mvlm-jobs-") as logs:
         plan, opened = _plan(matrix, store, Path(logs))
         limit = None if memory is None else int(memory * _BYTES_IN_GB)
         options = Options(retries=retries, verify=verify)
@@ -143,17 +142,3 @@ def _show(report: dict[str, Any], store: str, json: bool) -> None:
         note(f"their logs: mvlm jobs logs {report['run']} --store {store}")
     if report["state"] != "done":
         raise typer.Exit(_FAILED)
-
-
-@contextmanager
-def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """Within the block, let SIGTERM, as a cluster sends it, end the run as Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

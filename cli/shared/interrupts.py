@@ -1,4 +1,4 @@
-"""Ctrl-C where Python's own handling of it is not enough."""
+"""Ctrl-C and SIGTERM where Python's own handling of them is not enough."""
 
 from __future__ import annotations
 
@@ -47,6 +47,20 @@ def remembered_interrupts() -> Iterator[Callable[[], None]]:
 
     with _handling(interrupt):
         yield check
+
+
+@contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Within the block, let SIGTERM, as a cluster sends it, end what runs as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager

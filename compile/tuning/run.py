@@ -150,6 +150,7 @@ class TuningRun:
         plain = self._builder.build([state.task.module for state in functions], as_defined=True)
         for state, built in zip(functions, plain, strict=True):
             state.plain_library = built.path
+        self._stand.prepare(state.task for state in self._states)
         pending = []
         for state, built in zip(self._states, libraries, strict=True):
             state.default_library = built.path

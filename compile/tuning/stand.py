@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ _RELATIVE, _ABSOLUTE = 1e-5, 1e-6
 
 
 class BenchStand:
-    """Runs the candidates of tasks.
+    """Runs the candidates of tasks that it was prepared for.
 
     Args:
         pool: The devices.
@@ -34,6 +34,11 @@ class BenchStand:
     def __init__(self, pool: DevicePool, folder: Path, timeout: float) -> None:
         self._pool, self._folder, self._timeout = pool, folder, timeout
         self._arguments: dict[str, Path] = {}
+
+    def prepare(self, tasks: Iterable[Task]) -> None:
+        """Make the arguments of tasks, now and not while something else is being measured here."""
+        for task in tasks:
+            self._arguments[task.key] = _write_arguments(task, self._folder)
 
     def measure(self, task: Task, library: Path) -> Future[list[list[float]]]:
         """Have a library's time measured."""
@@ -84,8 +89,6 @@ class BenchStand:
         return self._pool.submit(self._request(task, libraries, rounds), self._timeout)
 
     def _request(self, task: Task, libraries: tuple[Path, ...], rounds: int) -> Request:
-        if task.key not in self._arguments:
-            self._arguments[task.key] = _write_arguments(task, self._folder)
         arguments = str(self._arguments[task.key])
         return Request(arguments, tuple(map(str, libraries)), rounds, task.is_cold)
 
