@@ -4,8 +4,8 @@ Each search begins with an empty log, for the same kernels and the same number o
 compared is the time of a turn spent in those kernels, by the best that was found, after each trial;
 and after how many trials that is near the best of all searches.
 
-A machine is not as fast in one minute as in the next. So a curve is taken as shares of its own end,
-and its end as a share of the defaults' time by the search's last word, where both take turns.
+A machine is not as fast in one minute as in the next; what is measured beside the default is told
+as its share.
 """
 
 from __future__ import annotations
@@ -52,19 +52,8 @@ def search(job: CompileJob, trials: int, seed: int, has_model: bool) -> list[flo
         result = tune(job, plan)
         tables = read_log(result.log).tables
     tasks = extract_tasks(job, prepare_target(job.target))
-    calls = {task.key: task.calls for task in tasks}
-    curve, gained = turn_seconds(tables, calls), last_word(tables, calls)
-    return [gained * seconds / curve[-1] for seconds in curve]
-
-
-def last_word(tables: Tables, calls: dict[str, int]) -> float:
-    """Return a turn's time with what was kept, as a share of the defaults'."""
-    default = tuned = 0.0
-    for key, outcome in tables.outcomes.items():
-        default += calls[key] * outcome.default_seconds
-        kept = outcome.tuned_seconds if outcome.record is not None else None
-        tuned += calls[key] * (kept or outcome.default_seconds)
-    return tuned / default
+    curve = turn_seconds(tables, {task.key: task.calls for task in tasks})
+    return [seconds / curve[0] for seconds in curve]
 
 
 def turn_seconds(tables: Tables, calls: dict[str, int]) -> list[float]:

@@ -140,6 +140,8 @@ class TuningRun:
         for point, place, record in usable:
             candidate = candidate_of(task.module, task.knobs, point)
             state.found[place] = (record.median, candidate, None)
+            if point == task.default and state.default_seconds is None:
+                state.default_seconds = record.median
         state.claim.trials = len(usable)
         return state
 
@@ -157,7 +159,10 @@ class TuningRun:
             if built.path is None:
                 self._give_up(state, f"its default cannot be built: {built.error}")
                 continue
-            pending.append((state, self._stand.measure(state.task, built.path)))
+            if state.default_seconds is not None:
+                self._begin_with(state)
+                continue
+            pending.append((state, self._stand.measure(state.task, [built.path])))
         for done, (state, times) in enumerate(pending):
             self._report("defaults", done, len(pending))
             try:
@@ -165,14 +170,19 @@ class TuningRun:
             except JobFailedError as error:
                 self._give_up(state, f"its default cannot be run: {error}")
                 continue
-            state.default_seconds = state.best = median_high(samples)
+            state.default_seconds = median_high(samples)
             if state.task.operation:
                 default = candidate_of(state.task.module, state.task.knobs, state.task.default)
                 self._record(state, default, samples, state.default_library)
                 state.search.learn([default], [state.default_seconds])
-            known = [median for median, _, _ in state.found.values()]
-            state.best = min([state.best, *known])
-            state.claim.seconds = state.task.calls * state.best
+            self._begin_with(state)
+
+    def _begin_with(self, state: _State) -> None:
+        """Reckon what a task takes, by its default and what else is known."""
+        assert state.default_seconds is not None
+        known = [median for median, _, _ in state.found.values()]
+        state.best = min([state.default_seconds, *known])
+        state.claim.seconds = state.task.calls * state.best
 
     def _default_module(self, task: Task) -> object:
         if task.operation:
@@ -215,8 +225,11 @@ class TuningRun:
         self.trials += len(candidates)
         self._report("search", self.trials - len(candidates), self._plan.trials)
         built = self._builder.build([candidate.schedule.mod for candidate in candidates])
+        assert state.default_library is not None
         times = [
-            None if each.path is None else self._stand.measure(state.task, each.path)
+            None
+            if each.path is None
+            else self._stand.measure(state.task, [state.default_library, each.path])
             for each in built
         ]
         libraries = tuple(each.path for each in built)
@@ -233,9 +246,11 @@ class TuningRun:
             medians.append(None)
             if times is not None:
                 try:
-                    (samples,) = self._wait(times, "search", self.trials, self._plan.trials)
+                    default, samples = self._wait(times, "search", self.trials, self._plan.trials)
                 except JobFailedError:
                     continue
+                assert state.default_seconds is not None
+                samples = beside(default, samples, state.default_seconds)
                 medians[-1] = self._record(state, candidate, samples, library)
         state.search.learn(batch.candidates, medians)
         state.trials += len(batch.candidates)
@@ -376,6 +391,15 @@ class TuningRun:
                 seconds_left=left,
             )
         )
+
+
+def beside(default: Sequence[float], samples: Sequence[float], reference: float) -> list[float]:
+    """Return a candidate's times as they were when the default took `reference` seconds.
+
+    Devices differ, and each is now slower and now faster: it gets warm, others use it. What stays
+    is how long a candidate takes beside the default, in turns with which it is measured.
+    """
+    return [reference * mine / its for its, mine in zip(default, samples, strict=True)]
 
 
 def _progress(state: _State) -> TaskProgress:

@@ -40,9 +40,9 @@ class BenchStand:
         for task in tasks:
             self._arguments[task.key] = _write_arguments(task, self._folder)
 
-    def measure(self, task: Task, library: Path) -> Future[list[list[float]]]:
-        """Have a library's time measured."""
-        return self._run(task, (library,), SAMPLES)
+    def measure(self, task: Task, libraries: Sequence[Path]) -> Future[list[list[float]]]:
+        """Have the times of libraries measured, in turns, quickly."""
+        return self._run(task, tuple(libraries), SAMPLES)
 
     def compare(self, task: Task, libraries: Sequence[Path], rounds: int) -> list[list[float]]:
         """Measure libraries in turns; return each one's times.

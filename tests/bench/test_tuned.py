@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from mvlm.bench.searching import last_word, trials_to_reach, turn_seconds
 from mvlm.bench.searching import table as table_of_searches
+from mvlm.bench.searching import trials_to_reach, turn_seconds
 from mvlm.bench.tuned import Turn, table
 from mvlm.compile.tuning.log import Measured, Outcome, Tables
 from mvlm.runtime.chat import Stats
@@ -42,13 +42,6 @@ def test_a_turn_begins_when_all_defaults_are_known() -> None:
     assert curve == [21.0, 21.0, 16.0, 15.5]
     assert trials_to_reach(curve, 16.0) == 2
     assert math.isinf(trials_to_reach(curve, 1.0))
-
-
-def test_the_last_word_counts_what_was_kept() -> None:
-    kept = dataclasses.replace(outcome(0), default_seconds=2.0, tuned_seconds=1.0, record=0)
-    lost = dataclasses.replace(outcome(1), default_seconds=3.0, tuned_seconds=2.0)
-    tables = Tables(("a", "b"), (), {"a": kept, "b": lost})
-    assert last_word(tables, {"a": 10, "b": 2}) == (10 * 1.0 + 2 * 3.0) / (10 * 2.0 + 2 * 3.0)
 
 
 def test_the_table_of_searches() -> None:
