@@ -35,11 +35,14 @@ _NEAR = (0.05, 0.02, 0.01)
 _SHOWN = (0, 16, 32, 64, 96, 128, 192, 256, 384, 512)
 
 
-def search(job: CompileJob, trials: int, seed: int, has_model: bool) -> list[float]:
+def search(
+    job: CompileJob, calls: dict[str, int], trials: int, seed: int, has_model: bool
+) -> list[float]:
     """Search once; return a turn's time by the best, before the first trial and after each.
 
     Args:
         job: The model.
+        calls: How often a turn calls each task, by its key.
         trials: How many.
         seed: Of what is drawn.
         has_model: Whether candidates are ranked.
@@ -51,8 +54,7 @@ def search(job: CompileJob, trials: int, seed: int, has_model: bool) -> list[flo
         plan = TuningPlan(trials, Path(folder), seed, has_model, functions=FUNCTIONS)
         result = tune(job, plan)
         tables = read_log(result.log).tables
-    tasks = extract_tasks(job, prepare_target(job.target))
-    curve = turn_seconds(tables, {task.key: task.calls for task in tasks})
+    curve = turn_seconds(tables, calls)
     return [seconds / curve[0] for seconds in curve]
 
 
@@ -119,10 +121,12 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
     options = parser.parse_args()
     job = plan_job(options.checkpoint, logs=())
+    tasks = extract_tasks(job, prepare_target(job.target))
+    calls = {task.key: task.calls for task in tasks}
     curves: dict[bool, list[list[float]]] = {True: [], False: []}
     for seed in range(options.seeds):
         for has_model in (True, False):
-            curve = search(job, options.trials, seed, has_model)
+            curve = search(job, calls, options.trials, seed, has_model)
             curves[has_model].append(curve)
             points = " ".join(f"{value:.3f}" for value in curve[::16])
             print(f"seed {seed}, model {has_model}: {points}", file=sys.stderr, flush=True)

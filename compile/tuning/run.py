@@ -194,6 +194,7 @@ class TuningRun:
     def _give_up(self, state: _State, why: str) -> None:
         self._watcher.note(f"{state.task.name} is left out: {why}")
         state.claim.is_over = True
+        state.default_seconds = None  # which a log may know: nothing is compared with it
 
     def _search(self) -> None:
         """Measure candidates until the trials are used up, or nothing is worth another one."""
