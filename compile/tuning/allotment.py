@@ -32,8 +32,10 @@ class Claim:
 
     def weight(self, total: float) -> float:
         """Return how much the task's next batch is worth."""
+        if self.is_over:
+            return 0.0
         share = self.seconds / total
-        if self.is_over or share < LEAST_SHARE:
+        if share < LEAST_SHARE:
             return 0.0
         return share * _PATIENCE**self.misses / (_HEAD_START + self.trials)
 

@@ -112,6 +112,7 @@ class TunedChoices:
 
     def schedule(self, function: tirx.PrimFunc, kernels: KernelSet) -> tirx.PrimFunc | None:
         """Return a function without a kernel as it was tuned, or None if it was not."""
+        from mvlm.compile.tuning.candidate import replayed
         from mvlm.compile.tuning.task import is_static, workload_key
         from mvlm.compile.tuning.workload import module_of
         from mvlm.schedules.choice import by_default
@@ -119,13 +120,14 @@ class TunedChoices:
         if not self.tuning.logs or not is_static(function):
             return None
         named = function.with_attr("global_symbol", "main")
-        found = self.tuning.won(workload_key(module_of(named)))
+        workload = module_of(named)
+        found = self.tuning.won(workload_key(workload))
         if found is None:
             return None
         log, outcome = found
         assert outcome.record is not None
         try:
-            scheduled = _replayed(named, log.tables.records[outcome.record].trace)
+            scheduled = replayed(workload, log.tables.records[outcome.record].trace).function
         except Exception as error:  # whatever TVM makes of a trace that does not fit
             self._refuse(log, outcome, str(error).strip().splitlines()[-1][:120])
             return None
@@ -155,17 +157,6 @@ class TunedChoices:
 
     def _refuse(self, log: Log, outcome: Outcome, why: str) -> None:
         self.warnings.append(f"{log.folder}: the record of {outcome.name} is not used: {why}")
-
-
-def _replayed(function: tirx.PrimFunc, trace: list[Any]) -> tirx.PrimFunc:
-    """Apply a trace to the function that it was made for."""
-    from tvm import s_tir
-
-    from mvlm.compile.tuning.workload import module_of
-
-    schedule = s_tir.Schedule(module_of(function))
-    s_tir.Trace.apply_json_to_schedule(trace, schedule)
-    return schedule.mod["main"]
 
 
 def _about(log: Log, functions: list[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
-from mvlm.compile.tuning.log.lines import PREFIX
+from mvlm.compile.tuning.log.lines import PREFIX, check_steps
 from mvlm.schedules.choice import Knob
 
 _BLOCK = "root"
@@ -28,6 +28,11 @@ class Candidate:
     point: Mapping[str, int] | None
 
     @property
+    def function(self) -> tirx.PrimFunc:
+        """The task's function, scheduled."""
+        return self.schedule.mod["main"]
+
+    @property
     def trace_json(self) -> Any:
         """The trace as plain JSON values."""
         return _plain(self.schedule.trace.as_json())
@@ -44,6 +49,23 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [_plain(each) for each in value]
     return value
+
+
+def replayed(module: tvm.IRModule, trace: list[Any]) -> Candidate:
+    """Return the candidate that a log's trace makes of a function without a kernel.
+
+    Args:
+        module: The workload.
+        trace: As JSON values.
+
+    Raises:
+        ValueError: It does what no trace of ours does.
+        Exception: Whatever TVM makes of a trace that does not fit.
+    """
+    check_steps(trace)
+    schedule = s_tir.Schedule(module)
+    s_tir.Trace.apply_json_to_schedule(trace, schedule)
+    return Candidate(schedule, None)
 
 
 def candidate_of(

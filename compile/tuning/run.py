@@ -20,7 +20,7 @@ from tvm.s_tir import meta_schedule as ms
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.tuning.allotment import BATCH, Claim, next_claim
 from mvlm.compile.tuning.building import Builder
-from mvlm.compile.tuning.candidate import Candidate, candidate_of
+from mvlm.compile.tuning.candidate import Candidate, candidate_of, replayed
 from mvlm.compile.tuning.contest import ROUNDS, Verdict, judge
 from mvlm.compile.tuning.devices import DevicePool, JobFailedError
 from mvlm.compile.tuning.guide import Guide
@@ -128,15 +128,18 @@ class TuningRun:
             # MetaSchedule cuts loops for so many cores, and wants to be told.
             cores = {"num-cores": self._log.provenance.threads if self._log.provenance else 1}
             wide = tvm.target.Target({**self._target.options, **cores})
-            return _State(task, FunctionSearch(task, wide, self._guide, drawn), line)
+            found = self._replay(task, known)
+            measured = [(candidate, median) for median, candidate, _ in found.values()]
+            search = FunctionSearch(task, wide, self._guide, drawn, measured)
+            return _State(task, search, line, Claim(0.0, trials=len(found)), found=found)
         points = [(try_choices(record.trace), place, record) for place, record in known]
         usable = [
             (point, place, record)
             for point, place, record in points
             if point is not None and task.has(point)
         ]
-        measured = [(point, record.median) for point, _, record in usable]
-        state = _State(task, PointSearch(task, target, self._guide, drawn, measured), line)
+        times = [(point, record.median) for point, _, record in usable]
+        state = _State(task, PointSearch(task, target, self._guide, drawn, times), line)
         for point, place, record in usable:
             candidate = candidate_of(task.module, task.knobs, point)
             state.found[place] = (record.median, candidate, None)
@@ -144,6 +147,18 @@ class TuningRun:
                 state.default_seconds = record.median
         state.claim.trials = len(usable)
         return state
+
+    def _replay(
+        self, task: Task, known: Sequence[tuple[int, Measured]]
+    ) -> dict[int, tuple[float, Candidate, Path | None]]:
+        """Return what the log's traces make of a function without a kernel."""
+        found: dict[int, tuple[float, Candidate, Path | None]] = {}
+        for place, record in known:
+            try:
+                found[place] = (record.median, replayed(task.module, record.trace), None)
+            except Exception:  # whatever TVM makes of a trace that does not fit
+                self._watcher.note(f"{task.name}: line {place + 1} of the log makes nothing of it")
+        return found
 
     def _measure_defaults(self) -> None:
         """Measure what there is without tuning: it says where the time goes."""
@@ -310,7 +325,11 @@ class TuningRun:
         self._conclude(state, verdict, record, error)
 
     def _finalists(self, state: _State) -> list[tuple[int, Path]]:
-        """Return lines and libraries of what looked faster than the default."""
+        """Return lines and libraries of what looked faster than the default, and of who won last.
+
+        Whoever won before is judged again, whatever else there is: with more candidates there are
+        more that look fast by luck.
+        """
         assert state.default_seconds is not None
         limit = state.default_seconds * _HOPE
         ordered = sorted(state.found.items(), key=lambda item: item[1][0])
@@ -319,6 +338,11 @@ class TuningRun:
             for place, (median, candidate, library) in ordered
             if median < limit and candidate.point != state.task.default
         ][:_FINALISTS]
+        known = self._log.tables.outcomes.get(state.task.key)
+        champion = known.record if known else None
+        if champion in state.found and champion not in {place for place, *_ in hopeful}:
+            assert champion is not None
+            hopeful.append((champion, *state.found[champion][1:]))
         missing = [candidate.schedule.mod for _, candidate, library in hopeful if library is None]
         built = iter(self._builder.build(missing) if missing else [])
         found = []

@@ -150,9 +150,17 @@ class FunctionSearch:
         target: TVM's target.
         guide: Has the model of costs; a random one takes its place if None.
         seed: Of what is drawn.
+        known: Candidates that were measured before, and their times: the search begins with them.
     """
 
-    def __init__(self, task: Task, target: Any, guide: Guide | None, seed: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        target: Any,
+        guide: Guide | None,
+        seed: int,
+        known: Sequence[tuple[Candidate, float]] = (),
+    ) -> None:
         self._guide = guide
         self._model = ms.cost_model.RandomModel() if guide is None else guide.of_functions
         self._database = ms.database.MemoryDatabase()
@@ -173,6 +181,8 @@ class FunctionSearch:
             rand_state=1 + seed,
         )
         self._is_open = False
+        if known:
+            self.learn([candidate for candidate, _ in known], [seconds for _, seconds in known])
 
     def propose(self, count: int) -> list[Candidate]:
         """Return what MetaSchedule's evolutionary search finds."""

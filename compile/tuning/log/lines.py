@@ -14,6 +14,41 @@ from typing import Any
 # What a kernel leaves open is chosen by a sampling instruction and kept as an annotation.
 PREFIX = "mvlm."
 _MOST_INSTRUCTIONS = 10_000
+# What MetaSchedule's rules for CPUs make of a function: loops are cut, moved and marked. What could
+# change the meaning of a function, or what it is compiled with, is not among it.
+_STEPS = frozenset(
+    {
+        "GetSBlock",
+        "GetLoops",
+        "GetChildBlocks",
+        "GetProducers",
+        "GetConsumers",
+        "GetOutputBlocks",
+        "SamplePerfectTile",
+        "SampleCategorical",
+        "SampleComputeLocation",
+        "Fuse",
+        "Split",
+        "Reorder",
+        "AddUnitLoop",
+        "Parallel",
+        "Vectorize",
+        "Unroll",
+        "CacheRead",
+        "CacheWrite",
+        "ComputeAt",
+        "ReverseComputeAt",
+        "ComputeInline",
+        "ReverseComputeInline",
+        "RFactor",
+        "DecomposeReduction",
+        "Annotate",
+        "Unannotate",
+        "EnterPostproc",
+    }
+)
+_MARKS = frozenset({"pragma_auto_unroll_max_step", "pragma_unroll_explicit"})
+_MARKS_OF_METASCHEDULE = "meta_schedule."
 
 
 def check_workload(line: str) -> None:
@@ -74,6 +109,24 @@ def try_choices(trace: list[Any]) -> dict[str, int] | None:
         return choices_of(trace)
     except (ValueError, TypeError, KeyError, IndexError):
         return None
+
+
+def check_steps(trace: list[Any]) -> None:
+    """Raise ValueError unless a trace only schedules loops, as MetaSchedule's rules for CPUs do.
+
+    A log may come from anybody, and a trace can do more than that: annotations reach the compiler,
+    which links code that one of them names.
+    """
+    for name, _, attributes, _ in trace[0]:
+        if not (isinstance(name, str) and name in _STEPS):
+            raise ValueError(f"{str(name)[:40]!r} does more than to schedule loops")
+        if name == "Annotate":
+            mark = attributes[0] if isinstance(attributes, list) and attributes else None
+            is_known = isinstance(mark, str) and (
+                mark in _MARKS or mark.startswith(_MARKS_OF_METASCHEDULE)
+            )
+            if not is_known:
+                raise ValueError(f"the annotation {str(mark)[:40]!r} is none of MetaSchedule's")
 
 
 def _parse(line: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from mvlm.compile.jobs.store import open_store
 from mvlm.compile.jobs.work import do_step
 from mvlm.compile.tuning import run as run_module
 from mvlm.compile.tuning.applied import find_tuning
+from mvlm.compile.tuning.building import Builder, Built
 from mvlm.compile.tuning.contest import Verdict
 from mvlm.compile.tuning.log import Subject, read_log
 from mvlm.compile.tuning.log.files import FILE, RECORDS, WORKLOADS
@@ -246,6 +248,23 @@ def test_functions_without_a_kernel(
     warnings: list[str] = []
     manifest = compile_job(applied, tmp_path / "artifact", warn=warnings.append)
     assert manifest.provenance["tuning"]["tuned"] == 1, warnings
+    # What a second run goes on with is the log, not its own luck: of it, the default loses to all.
+    monkeypatch.setattr(run_module.FunctionSearch, "propose", lambda *_: [])
+    again = tune(planned, plan, observer=watcher)
+    (kept,) = again.provenance.outcomes.values()
+    assert kept.record == outcome.record and kept.trials == outcome.trials, watcher.notes
+    # A trace may only schedule: what an annotation names reaches the compiler.
+    lines = (result.log / RECORDS).read_text().splitlines()
+    record = json.loads(lines[outcome.record])
+    loops = next(step for step in record[1][0][0] if step[0] == "GetLoops")
+    mark = ["Annotate", [loops[3][0], '"code.ll"'], ["pragma_import_llvm"], []]
+    record[1][0][0].append(mark)
+    lines[outcome.record] = json.dumps(record)
+    (result.log / RECORDS).write_text("\n".join(lines) + "\n")
+    applied = plan_job(checkpoint, quantization="q4a8", logs=[result.log])
+    manifest = compile_job(applied, tmp_path / "refused", warn=warnings.append)
+    assert manifest.provenance["tuning"]["tuned"] == 0
+    assert "the annotation 'pragma_import_llvm' is none of MetaSchedule's" in warnings[-1]
 
 
 @pytest.mark.slow
@@ -282,6 +301,52 @@ def test_candidates_that_cannot_be_built_or_run_are_passed_over(
     monkeypatch.setattr(run_module.Builder, "build", half)
     result = tune(job(checkpoint), plan)
     assert result.provenance.runs[-1].is_complete
+
+
+def test_a_known_default_that_cannot_be_built_any_more(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = TuningPlan(4, tmp_path, functions=("quantize_rms",))
+    first = tune(job(checkpoint), plan)
+    build, calls = run_module.Builder.build, count()
+
+    def broken(self: Builder, modules: list[object], as_defined: bool = False) -> list[Built]:
+        if next(calls) == 0:  # what a device has to show that it can compute
+            return build(self, modules, as_defined)  # type: ignore[arg-type]
+        return [Built(None, "no room") for _ in modules]
+
+    monkeypatch.setattr(run_module.Builder, "build", broken)
+    watcher = Watcher()
+    again = tune(job(checkpoint), plan, observer=watcher)
+    assert any("is left out: its default cannot be built" in note for note in watcher.notes)
+    assert again.provenance.outcomes == first.provenance.outcomes
+    assert again.trials == 0
+
+
+def test_who_won_before_is_judged_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many others look faster: one of them lost the last word, or was never in it."""
+    plan = TuningPlan(12, tmp_path, functions=("quantize_rms",))
+    with monkeypatch.context() as context:
+        everything_wins(context)
+        first = tune(job(checkpoint), plan)
+    (key, outcome), *_ = (o for o in first.provenance.outcomes.items() if o[1].record is not None)
+    lines = (first.log / RECORDS).read_text().splitlines()
+    record = json.loads(lines[outcome.record or 0])
+    record[1][1] = [9.0]  # it looks slow
+    lines[outcome.record or 0] = json.dumps(record)
+    (first.log / RECORDS).write_text("\n".join(lines) + "\n")
+    # Of those in the last word the one that comes last has the largest gain.
+    gains = iter(range(1, 100))
+    monkeypatch.setattr(run_module, "_HOPE", 1.0)
+    monkeypatch.setattr(
+        run_module,
+        "judge",
+        lambda default, tried, again: Verdict(2.0, 1.0, float(next(gains)), 0.1),
+    )
+    again = tune(job(checkpoint), plan)
+    assert again.provenance.outcomes[key].record == outcome.record
 
 
 @pytest.mark.slow
