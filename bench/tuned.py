@@ -79,13 +79,21 @@ _ROWS: tuple[tuple[str, Callable[[Stats], float], bool], ...] = (
 )
 
 
-def table(name: str, turns: Sequence[Turn], tuning: dict[str, int], trials: int) -> str:
-    """Write the comparison as a table of Markdown."""
+def table(name: str, turns: Sequence[Turn], tuning: dict[str, int], trials: int, own: int) -> str:
+    """Write the comparison as a table of Markdown.
+
+    Args:
+        name: The model's.
+        turns: What was measured.
+        tuning: What the tuned artifact's manifest says of it.
+        trials: That the log took.
+        own: Those of them that were made with this model.
+    """
     facts = machine_facts()
     lines = [
         f"{name} on {facts['cores']} cores of {facts['cpu']}, {len(turns)} rounds in turns; "
         f"{tuning['tuned']} of {tuning['tuned'] + tuning['default']} kernels tuned, of a log of "
-        f"{trials:,} trials:",
+        f"{trials:,} trials, {own:,} of them with this model:",
         "",
         "| | default | tuned | gain | rounds that were faster |",
         "|---|--:|--:|--:|--:|",
@@ -113,27 +121,28 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
     options = parser.parse_args()
     places = options.logs or list(log_places())
-    with tempfile.TemporaryDirectory(prefix="mvlm-tuned-") as name:
-        folders = {"default": Path(name) / "default", "tuned": Path(name) / "tuned"}
+    with tempfile.TemporaryDirectory(prefix="mvlm-tuned-") as folder:
+        folders = {kind: Path(folder) / kind for kind in ("default", "tuned")}
         for kind, logs in (("default", []), ("tuned", places)):
             compile_job(plan_job(options.checkpoint, logs=logs), folders[kind])
         share_weights(folders["default"], folders["tuned"])
         tuning = read_manifest(folders["tuned"]).provenance["tuning"]
         used = {log["name"] for log in tuning["logs"]}
-        trials = sum(
-            run.trials
-            for folder in find_logs(places)
-            if folder.name in used
-            for run in read_log(folder).provenance.runs
-            if run.model == options.checkpoint.resolve().name
-        )
+        runs = [
+            run
+            for log in find_logs(places)
+            if log.name in used
+            for run in read_log(log).provenance.runs
+        ]
         default, tuned = (Model(folders[kind]) for kind in ("default", "tuned"))
         plan = Plan(1, options.prompt_tokens, options.tokens)
         turns = take_turns(default, tuned, plan, options.rounds)
-        text = table(options.checkpoint.resolve().name, turns, tuning, trials)
+        name = options.checkpoint.resolve().name
+        own = sum(run.trials for run in runs if run.model == name)
+        text = table(name, turns, tuning, sum(run.trials for run in runs), own)
     print(text)
     if options.write:
-        write_table(DOCUMENT, f"tuned {options.checkpoint.resolve().name}", text)
+        write_table(DOCUMENT, f"tuned {name}", text)
 
 
 if __name__ == "__main__":

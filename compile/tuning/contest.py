@@ -43,6 +43,11 @@ class Verdict:
         """Whether the candidate is faster beyond the noise."""
         return self.gain > self.noise
 
+    @property
+    def loses(self) -> bool:
+        """Whether the candidate is slower beyond the noise."""
+        return self.gain < -self.noise
+
 
 def judge(default: Sequence[float], candidate: Sequence[float], again: Sequence[float]) -> Verdict:
     """Judge a candidate by its rounds.

@@ -9,8 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYetError
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_high
 
@@ -21,39 +20,20 @@ from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.tuning.allotment import BATCH, Claim, next_claim
 from mvlm.compile.tuning.building import Builder
 from mvlm.compile.tuning.candidate import Candidate, candidate_of, replayed
-from mvlm.compile.tuning.contest import ROUNDS, Verdict, judge
 from mvlm.compile.tuning.devices import DevicePool, JobFailedError
 from mvlm.compile.tuning.guide import Guide
-from mvlm.compile.tuning.log import Measured, Outcome, Provenance, Run, WritableLog
+from mvlm.compile.tuning.last_word import HOPE, LastWord, now
+from mvlm.compile.tuning.log import Measured, Provenance, Run, WritableLog
 from mvlm.compile.tuning.log.lines import try_choices
 from mvlm.compile.tuning.plan import TuningPlan
 from mvlm.compile.tuning.progress import Observer, Progress, TaskProgress
-from mvlm.compile.tuning.search import FunctionSearch, PointSearch, Search
+from mvlm.compile.tuning.search import FunctionSearch, PointSearch
 from mvlm.compile.tuning.stand import BenchStand
+from mvlm.compile.tuning.standing import Standing
 from mvlm.compile.tuning.task import Task
 from mvlm.schedules import find_kernels
 
-# The best of the search that meet the default again, if they looked so much faster.
-_FINALISTS, _HOPE = 3, 0.997
 _TICK_SECONDS = 0.2
-
-
-@dataclass
-class _State:
-    """What is known of one task."""
-
-    task: Task
-    search: Search
-    workload: int
-    claim: Claim = field(default_factory=lambda: Claim(0.0))
-    trials: int = 0
-    default_library: Path | None = None
-    plain_library: Path | None = None
-    default_seconds: float | None = None
-    best: float | None = None
-    # Of what was measured, by its line in the log: the median, and the library if it is from now.
-    found: dict[int, tuple[float, Candidate, Path | None]] = field(default_factory=dict)
-    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +94,7 @@ class TuningRun:
         finally:
             self._sign(is_complete)
 
-    def _open(self, task: Task, seed: int) -> _State:
+    def _open(self, task: Task, seed: int) -> Standing:
         """Begin with what the log knows of a task."""
         workload = ms.database.Workload(task.module).as_json()
         line = self._log.add_workload(json.dumps(workload, separators=(",", ":")))
@@ -131,7 +111,7 @@ class TuningRun:
             found = self._replay(task, known)
             measured = [(candidate, median) for median, candidate, _ in found.values()]
             search = FunctionSearch(task, wide, self._guide, drawn, measured)
-            return _State(task, search, line, Claim(0.0, trials=len(found)), found=found)
+            return Standing(task, search, line, Claim(0.0, trials=len(found)), found=found)
         points = [(try_choices(record.trace), place, record) for place, record in known]
         usable = [
             (point, place, record)
@@ -139,7 +119,7 @@ class TuningRun:
             if point is not None and task.has(point)
         ]
         times = [(point, record.median) for point, _, record in usable]
-        state = _State(task, PointSearch(task, target, self._guide, drawn, times), line)
+        state = Standing(task, PointSearch(task, target, self._guide, drawn, times), line)
         for point, place, record in usable:
             candidate = candidate_of(task.module, task.knobs, point)
             state.found[place] = (record.median, candidate, None)
@@ -192,7 +172,7 @@ class TuningRun:
                 state.search.learn([default], [state.default_seconds])
             self._begin_with(state)
 
-    def _begin_with(self, state: _State) -> None:
+    def _begin_with(self, state: Standing) -> None:
         """Reckon what a task takes, by its default and what else is known."""
         assert state.default_seconds is not None
         known = [median for median, _, _ in state.found.values()]
@@ -206,7 +186,7 @@ class TuningRun:
             scheduled = find_kernels(self._target.kernels).schedule(task.function)
         return type(task.module)({"main": scheduled})
 
-    def _give_up(self, state: _State, why: str) -> None:
+    def _give_up(self, state: Standing, why: str) -> None:
         self._watcher.note(f"{state.task.name} is left out: {why}")
         state.claim.is_over = True
         state.default_seconds = None  # which a log may know: nothing is compared with it
@@ -273,13 +253,13 @@ class TuningRun:
         state.claim.trials += len(batch.candidates)
         known = [each for each in medians if each is not None]
         state.best = min([before, *known])
-        state.claim.misses = 0 if state.best < before * _HOPE else state.claim.misses + 1
+        state.claim.misses = 0 if state.best < before * HOPE else state.claim.misses + 1
         state.claim.seconds = state.task.calls * state.best
         self._report("search", self.trials, self._plan.trials)
 
     def _record(
         self,
-        state: _State,
+        state: Standing,
         candidate: Candidate,
         samples: Sequence[float],
         library: Path | None,
@@ -292,93 +272,21 @@ class TuningRun:
 
     def _compare(self) -> None:
         """Let the best of each task meet its default again; keep it only if it wins."""
+        last_word = LastWord(self._builder, self._stand, self._log, self._watcher.note)
         hopeful = [state for state in self._states if state.default_seconds is not None]
         for done, state in enumerate(hopeful):
             self._report("compare", done, len(hopeful))
             try:
-                self._decide(state)
+                last_word.decide(state)
             except JobFailedError as error:
                 self._watcher.note(f"{state.task.name} stays as it is: {error}")
         self._report("compare", len(hopeful), len(hopeful))
-
-    def _decide(self, state: _State) -> None:
-        finalists = self._finalists(state)
-        verdict, record, error = None, None, None
-        if finalists:
-            assert state.default_library is not None
-            libraries = [library for _, library in finalists]
-            first, *tried, again = self._stand.compare(
-                state.task, [state.default_library, *libraries, state.default_library], ROUNDS
-            )
-            verdicts = [judge(first, times, again) for times in tried]
-            order = sorted(range(len(verdicts)), key=lambda place: -verdicts[place].gain)
-            verdict = verdicts[order[0]]
-            for place in order:
-                if not verdicts[place].wins:
-                    break
-                line, library = finalists[place]
-                error = self._stand.error(state.task, library, state.plain_library)
-                if error <= 1:
-                    verdict, record = verdicts[place], line
-                    break
-                self._watcher.note(f"{state.task.name}: a faster schedule computes something else")
-        self._conclude(state, verdict, record, error)
-
-    def _finalists(self, state: _State) -> list[tuple[int, Path]]:
-        """Return lines and libraries of what looked faster than the default, and of who won last.
-
-        Whoever won before is judged again, whatever else there is: with more candidates there are
-        more that look fast by luck.
-        """
-        assert state.default_seconds is not None
-        limit = state.default_seconds * _HOPE
-        ordered = sorted(state.found.items(), key=lambda item: item[1][0])
-        hopeful = [
-            (place, candidate, library)
-            for place, (median, candidate, library) in ordered
-            if median < limit and candidate.point != state.task.default
-        ][:_FINALISTS]
-        known = self._log.tables.outcomes.get(state.task.key)
-        champion = known.record if known else None
-        if champion in state.found and champion not in {place for place, *_ in hopeful}:
-            assert champion is not None
-            hopeful.append((champion, *state.found[champion][1:]))
-        missing = [candidate.schedule.mod for _, candidate, library in hopeful if library is None]
-        built = iter(self._builder.build(missing) if missing else [])
-        found = []
-        for place, _, library in hopeful:
-            whole = library or next(built).path
-            if whole is not None:
-                found.append((place, whole))
-        return found
-
-    def _conclude(
-        self, state: _State, verdict: Verdict | None, record: int | None, error: float | None
-    ) -> None:
-        assert state.default_seconds is not None
-        known = self._log.tables.outcomes.get(state.task.key)
-        state.outcome = Outcome(
-            name=state.task.name,
-            operation=state.task.operation,
-            workload=state.workload,
-            trials=(known.trials if known else 0) + state.trials,
-            default_seconds=verdict.default_seconds if verdict else state.default_seconds,
-            tuned_seconds=verdict.seconds if verdict else None,
-            gain=verdict.gain if verdict else 0.0,
-            noise=verdict.noise if verdict else 0.0,
-            record=record,
-            error=error if record is not None else None,
-            date=_now(),
-        )
-        outcomes = {**self._log.tables.outcomes, state.task.key: state.outcome}
-        assert self._log.provenance is not None
-        self._log.write_provenance(dataclasses.replace(self._log.provenance, outcomes=outcomes))
 
     def _sign(self, is_complete: bool) -> None:
         """Write down that this run was."""
         assert self._log.provenance is not None
         run = Run(
-            date=_now(),
+            date=now(),
             model=self._model,
             trials=self.trials,
             seed=self._plan.seed,
@@ -427,7 +335,7 @@ def beside(default: Sequence[float], samples: Sequence[float], reference: float)
     return [reference * mine / its for its, mine in zip(default, samples, strict=True)]
 
 
-def _progress(state: _State) -> TaskProgress:
+def _progress(state: Standing) -> TaskProgress:
     verdict = None
     if state.outcome is not None:
         verdict = state.outcome.gain if state.outcome.record is not None else 0.0
@@ -439,7 +347,3 @@ def _progress(state: _State) -> TaskProgress:
         best_seconds=state.best,
         verdict=verdict,
     )
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -28,8 +28,8 @@ def test_gains_are_medians_of_ratios_of_neighbouring_runs() -> None:
         default = dataclasses.replace(STATS, decode_tok_s=40 / slower, vision_ms=100 * slower)
         tuned = dataclasses.replace(STATS, decode_tok_s=44 / slower, vision_ms=80 * slower)
         turns.append(Turn(default, tuned))
-    text = table("a model", turns, {"tuned": 3, "default": 7}, 1000)
-    assert "3 of 10 kernels tuned, of a log of 1,000 trials" in text
+    text = table("a model", turns, {"tuned": 3, "default": 7}, 3000, 1000)
+    assert "3 of 10 kernels tuned, of a log of 3,000 trials, 1,000 of them with this model" in text
     assert "| decode, tok/s | 26.7 | 29.3 | +10.0% | 3 of 3 |" in text
     assert "| vision, ms | 150.0 | 120.0 | +25.0% | 3 of 3 |" in text
     assert "| prefill, tok/s | 200.0 | 200.0 | +0.0% | 0 of 3 |" in text

@@ -21,7 +21,7 @@ from mvlm.compile.jobs.plan import plan_matrix
 from mvlm.compile.jobs.step import Request
 from mvlm.compile.jobs.store import open_store
 from mvlm.compile.jobs.work import do_step
-from mvlm.compile.tuning import run as run_module
+from mvlm.compile.tuning import last_word
 from mvlm.compile.tuning.applied import find_tuning
 from mvlm.compile.tuning.building import Builder, Built
 from mvlm.compile.tuning.contest import Verdict
@@ -30,6 +30,8 @@ from mvlm.compile.tuning.log.files import FILE, RECORDS, WORKLOADS
 from mvlm.compile.tuning.plan import TuningPlan
 from mvlm.compile.tuning.progress import Progress
 from mvlm.compile.tuning.run import beside
+from mvlm.compile.tuning.search import FunctionSearch
+from mvlm.compile.tuning.stand import BenchStand
 from mvlm.compile.tuning.task import extract_tasks
 from mvlm.compile.tuning.tuner import TuningResult, tune
 from mvlm.runtime.errors import ArtifactError, UsageError
@@ -70,9 +72,9 @@ def job(checkpoint: Path, *logs: Path) -> CompileJob:
 
 
 def everything_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "_HOPE", 100.0)
+    monkeypatch.setattr(last_word, "HOPE", 100.0)
     monkeypatch.setattr(
-        run_module, "judge", lambda default, tried, again: Verdict(2.0, 1.0, 0.5, 0.1)
+        last_word, "judge", lambda default, tried, again: Verdict(2.0, 1.0, 0.5, 0.1)
     )
 
 
@@ -249,7 +251,7 @@ def test_functions_without_a_kernel(
     manifest = compile_job(applied, tmp_path / "artifact", warn=warnings.append)
     assert manifest.provenance["tuning"]["tuned"] == 1, warnings
     # What a second run goes on with is the log, not its own luck: of it, the default loses to all.
-    monkeypatch.setattr(run_module.FunctionSearch, "propose", lambda *_: [])
+    monkeypatch.setattr(FunctionSearch, "propose", lambda *_: [])
     again = tune(planned, plan, observer=watcher)
     (kept,) = again.provenance.outcomes.values()
     assert kept.record == outcome.record and kept.trials == outcome.trials, watcher.notes
@@ -272,7 +274,7 @@ def test_a_faster_kernel_that_is_wrong_is_not_kept(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything_wins(monkeypatch)
-    monkeypatch.setattr(run_module.BenchStand, "error", lambda *_: 1.5)
+    monkeypatch.setattr(BenchStand, "error", lambda *_: 1.5)
     watcher = Watcher()
     result = tune(job(checkpoint), TuningPlan(8, tmp_path, functions=ONLY), observer=watcher)
     assert all(each.record is None for each in result.provenance.outcomes.values())
@@ -283,7 +285,7 @@ def test_a_faster_kernel_that_is_wrong_is_not_kept(
 def test_candidates_that_cannot_be_built_or_run_are_passed_over(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = run_module.Builder.build
+    build = Builder.build
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"no library")
 
@@ -298,24 +300,26 @@ def test_candidates_that_cannot_be_built_or_run_are_passed_over(
 
     plan = TuningPlan(16, tmp_path / "logs", functions=("quantize_rms", "cached_attention"))
     tune(job(checkpoint), plan)  # the defaults are in the log, and not built by `half` then
-    monkeypatch.setattr(run_module.Builder, "build", half)
+    monkeypatch.setattr(Builder, "build", half)
     result = tune(job(checkpoint), plan)
     assert result.provenance.runs[-1].is_complete
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_a_known_default_that_cannot_be_built_any_more(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = TuningPlan(4, tmp_path, functions=("quantize_rms",))
     first = tune(job(checkpoint), plan)
-    build, calls = run_module.Builder.build, count()
+    build, calls = Builder.build, count()
 
     def broken(self: Builder, modules: list[object], as_defined: bool = False) -> list[Built]:
         if next(calls) == 0:  # what a device has to show that it can compute
             return build(self, modules, as_defined)  # type: ignore[arg-type]
         return [Built(None, "no room") for _ in modules]
 
-    monkeypatch.setattr(run_module.Builder, "build", broken)
+    monkeypatch.setattr(Builder, "build", broken)
     watcher = Watcher()
     again = tune(job(checkpoint), plan, observer=watcher)
     assert any("is left out: its default cannot be built" in note for note in watcher.notes)
@@ -323,6 +327,8 @@ def test_a_known_default_that_cannot_be_built_any_more(
     assert again.trials == 0
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_who_won_before_is_judged_again(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,14 +345,37 @@ def test_who_won_before_is_judged_again(
     (first.log / RECORDS).write_text("\n".join(lines) + "\n")
     # Of those in the last word the one that comes last has the largest gain.
     gains = iter(range(1, 100))
-    monkeypatch.setattr(run_module, "_HOPE", 1.0)
+    monkeypatch.setattr(last_word, "HOPE", 1.0)
     monkeypatch.setattr(
-        run_module,
+        last_word,
         "judge",
         lambda default, tried, again: Verdict(2.0, 1.0, float(next(gains)), 0.1),
     )
     again = tune(job(checkpoint), plan)
     assert again.provenance.outcomes[key].record == outcome.record
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gain", "stays"), [(0.0, True), (-0.09, True), (-0.11, False)])
+def test_who_won_before_stays_unless_it_is_refuted(
+    tuned: TuningResult,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gain: float,
+    stays: bool,
+) -> None:
+    """On a busy machine nothing shows that it is faster; that is no reason to lose it."""
+    log = copied(tuned, tmp_path)
+    monkeypatch.setattr(
+        last_word, "judge", lambda default, tried, again: Verdict(2.0, 2.0, gain, 0.1)
+    )
+    before = tuned.provenance.outcomes
+    key = next(key for key, outcome in before.items() if outcome.record is not None)
+    plan = TuningPlan(1, log.parent, functions=(before[key].name,))
+    after = tune(job(checkpoint), plan).provenance.outcomes[key]
+    assert after.record == (before[key].record if stays else None)
+    assert after.date == before[key].date or not stays
 
 
 @pytest.mark.slow

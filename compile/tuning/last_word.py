@@ -1,0 +1,138 @@
+"""The last word on a task: its best candidates meet the default again, and the log says who won."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+from mvlm.compile.tuning.building import Builder
+from mvlm.compile.tuning.contest import ROUNDS, Verdict, judge
+from mvlm.compile.tuning.log import Outcome, WritableLog
+from mvlm.compile.tuning.stand import BenchStand
+from mvlm.compile.tuning.standing import Standing
+
+# The best of the search that meet the default again, if they looked so much faster.
+_FINALISTS, HOPE = 3, 0.997
+
+
+class LastWord:
+    """Decides what is kept.
+
+    Args:
+        builder: Builds candidates of earlier runs.
+        stand: Measures.
+        log: Where outcomes go.
+        note: Is told what people should know.
+    """
+
+    def __init__(
+        self, builder: Builder, stand: BenchStand, log: WritableLog, note: Callable[[str], None]
+    ) -> None:
+        self._builder, self._stand, self._log, self._note = builder, stand, log, note
+
+    def decide(self, state: Standing) -> None:
+        """Judge a task's best; who won before stays unless another one wins, or it is refuted."""
+        champion, judged = self._champion(state), self._judge(state)
+        for verdict, line, library in judged:
+            stays = line == champion and not verdict.loses
+            if not (verdict.wins or stays):
+                continue
+            error = self._stand.error(state.task, library, state.plain_library)
+            if error > 1:
+                self._note(f"{state.task.name}: a faster schedule computes something else")
+            elif verdict.wins:
+                self._conclude(state, verdict, line, error)
+                return
+            else:
+                self._conclude_again(state)
+                return
+        self._conclude(state, judged[0][0] if judged else None)
+
+    def _judge(self, state: Standing) -> list[tuple[Verdict, int, Path]]:
+        """Let the finalists meet the default; return verdict, line and library, the best first."""
+        finalists = self._finalists(state)
+        if not finalists:
+            return []
+        assert state.default_library is not None
+        libraries = [library for _, library in finalists]
+        first, *tried, again = self._stand.compare(
+            state.task, [state.default_library, *libraries, state.default_library], ROUNDS
+        )
+        verdicts = [judge(first, times, again) for times in tried]
+        judged = [
+            (verdict, *finalist) for verdict, finalist in zip(verdicts, finalists, strict=True)
+        ]
+        return sorted(judged, key=lambda each: -each[0].gain)
+
+    def _finalists(self, state: Standing) -> list[tuple[int, Path]]:
+        """Return lines and libraries of what looked faster than the default, and of who won last.
+
+        Whoever won before is judged again, whatever else there is: with more candidates there are
+        more that look fast by luck.
+        """
+        assert state.default_seconds is not None
+        limit = state.default_seconds * HOPE
+        ordered = sorted(state.found.items(), key=lambda item: item[1][0])
+        hopeful = [
+            (place, candidate, library)
+            for place, (median, candidate, library) in ordered
+            if median < limit and candidate.point != state.task.default
+        ][:_FINALISTS]
+        champion = self._champion(state)
+        if champion is not None and champion not in {place for place, *_ in hopeful}:
+            hopeful.append((champion, *state.found[champion][1:]))
+        missing = [candidate.schedule.mod for _, candidate, library in hopeful if library is None]
+        built = iter(self._builder.build(missing) if missing else [])
+        found = []
+        for place, _, library in hopeful:
+            whole = library or next(built).path
+            if whole is not None:
+                found.append((place, whole))
+        return found
+
+    def _champion(self, state: Standing) -> int | None:
+        """Return the line of who won before, if it can still be made."""
+        known = self._log.tables.outcomes.get(state.task.key)
+        return known.record if known is not None and known.record in state.found else None
+
+    def _conclude_again(self, state: Standing) -> None:
+        """Leave a task as it was: what made it win may not show on a machine that is busy now."""
+        known = self._log.tables.outcomes[state.task.key]
+        self._write_outcome(state, dataclasses.replace(known, trials=known.trials + state.trials))
+
+    def _conclude(
+        self,
+        state: Standing,
+        verdict: Verdict | None,
+        record: int | None = None,
+        error: float | None = None,
+    ) -> None:
+        assert state.default_seconds is not None
+        known = self._log.tables.outcomes.get(state.task.key)
+        outcome = Outcome(
+            name=state.task.name,
+            operation=state.task.operation,
+            workload=state.workload,
+            trials=(known.trials if known else 0) + state.trials,
+            default_seconds=verdict.default_seconds if verdict else state.default_seconds,
+            tuned_seconds=verdict.seconds if verdict else None,
+            gain=verdict.gain if verdict else 0.0,
+            noise=verdict.noise if verdict else 0.0,
+            record=record,
+            error=error,
+            date=now(),
+        )
+        self._write_outcome(state, outcome)
+
+    def _write_outcome(self, state: Standing, outcome: Outcome) -> None:
+        state.outcome = outcome
+        outcomes = {**self._log.tables.outcomes, state.task.key: outcome}
+        assert self._log.provenance is not None
+        self._log.write_provenance(dataclasses.replace(self._log.provenance, outcomes=outcomes))
+
+
+def now() -> str:
+    """Return the date and time, as logs have it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
