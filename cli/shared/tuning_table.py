@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mvlm.cli.shared.interrupts import remembered_interrupts
-from mvlm.cli.shared.terminal import is_terminal, note
+from mvlm.cli.shared.terminal import is_terminal, note, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from mvlm.compile.tuning.progress import Observer, Progress, TaskProgress
 
 _SHOWN = 16
-_NOTES = 4
 # Between two lines where nothing is drawn.
 _LINE_SECONDS = 30.0
 _STEPS = {
@@ -60,25 +58,22 @@ class _Lines:
 
 
 class _Table:
-    """Draws the tasks that take most of a turn."""
+    """Draws the tasks that take most of a turn, below what people should know, which stays."""
 
     def __init__(self, live: Any, check: Callable[[], None]) -> None:
         self._live, self._check = live, check
-        self._notes: list[str] = []
-        self._lock = threading.Lock()
 
     def progress(self, progress: Progress) -> None:
         self._check()
         from rich.console import Group
         from rich.text import Text
 
-        with self._lock:
-            notes = [Text(text) for text in self._notes[-_NOTES:]]
-        self._live.update(Group(_table(progress), Text(_headline(progress)), *notes))
+        self._live.update(Group(_table(progress), Text(_headline(progress))))
 
     def note(self, text: str) -> None:
-        with self._lock:
-            self._notes.append(text)
+        from rich.text import Text
+
+        self._live.console.print(Text(printable(text)))
 
 
 def _table(progress: Progress) -> Any:
