@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,27 @@ class Built:
     error: str = ""
 
 
+class _Workers(PopenPoolExecutor):
+    """TVM's pool of processes, ended in a way that nothing can keep.
+
+    Ctrl-C in a terminal reaches the workers too. Of one that a thread has just found dead TVM's
+    `shutdown` makes an exception, with the pool's lock taken; the next one waits for it for ever.
+    """
+
+    def __init__(self, workers: int) -> None:
+        # A session of its own: Ctrl-C is for us to handle.
+        super().__init__(workers, BUILD_SECONDS, initializer=os.setsid)
+
+    def shutdown(self, wait: bool = True) -> None:
+        """End the processes, and what waits for them."""
+        self._shutdown = True
+        self._threadpool.shutdown(wait=False, cancel_futures=True)
+        for worker in list(self._worker_map.values()):
+            with contextlib.suppress(Exception):
+                worker.kill()
+        self._threadpool.shutdown(wait=wait)
+
+
 class Builder:
     """Builds for a target.
 
@@ -46,7 +68,7 @@ class Builder:
 
     def __init__(self, target: CompileTarget, folder: Path, workers: int) -> None:
         self._target, self._folder, self._numbers = target, folder, count()
-        self._pool = PopenPoolExecutor(max_workers=workers, timeout=BUILD_SECONDS)
+        self._pool = _Workers(workers)
 
     def build(self, modules: Sequence[tvm.IRModule], as_defined: bool = False) -> list[Built]:
         """Build each module: a signature with its choices, or a scheduled function.

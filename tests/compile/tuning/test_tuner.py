@@ -38,7 +38,7 @@ from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
 from tests.artifacts import Shelf
-from tests.cli.command_line import finish, start
+from tests.cli.command_line import Terminal, finish, start
 
 FAMILY = "text"
 ONLY = ("linear_48", "cached_attention", "quantize_rms")
@@ -403,6 +403,19 @@ def test_what_is_asked_wrongly(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match="cannot write the log"):
         tune(job(checkpoint), TuningPlan(1, tmp_path / "file", functions=ONLY))
+
+
+def test_ctrl_c_on_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
+    """It reaches the processes that build as well; what was measured is kept."""
+    arguments = ["tune", checkpoint, "--only", "linear_", "--logs", tmp_path, "--trials", "4000"]
+    terminal = Terminal(*arguments)
+    terminal.wait_for(r"searching: [1-9]\d* of 4000, .* left")
+    terminal.type("\x03")
+    assert terminal.leave() == 130
+    assert terminal.seen.rstrip().endswith("interrupted") and "Traceback" not in terminal.seen
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    log = read_log(folder)
+    assert log.tables.records and not log.damaged and not log.provenance.runs[-1].is_complete
 
 
 @pytest.mark.slow
