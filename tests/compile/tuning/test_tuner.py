@@ -232,6 +232,7 @@ def test_a_device_that_gets_slower_misleads_nobody() -> None:
     assert fresh == warm == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_functions_without_a_kernel(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
