@@ -1,15 +1,13 @@
 """What tuning gains in a whole model: tuned and default, in turns: ``python -m mvlm.bench.tuned``.
 
 Both artifacts are of one checkpoint, and open in one process, so that they share threads and
-memory's state, and they map the same files of weights: two copies, one of which happens to lie
-worse in memory, would differ by more than tuning gains. They take turns, A B A B. Each number is a
-median; the gain that of the ratios of neighbouring runs.
+memory's state, and they map the same files of weights, so that both read the very same memory. They
+take turns, A B A B. Each number is a median; the gain that of the ratios of neighbouring runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +23,6 @@ from mvlm.compile.builder import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.tuning.log import find_logs, log_places, read_log
 from mvlm.runtime.artifact import read_manifest
-from mvlm.runtime.artifact.layout import WEIGHTS
 from mvlm.runtime.chat import Stats
 from mvlm.runtime.model import FloatArray, Model
 
@@ -43,15 +40,6 @@ class Turn:
 
     default: Stats
     tuned: Stats
-
-
-def share_weights(one: Path, other: Path) -> None:
-    """Let two artifacts have each file of weights that is the same in both only once."""
-    theirs = {(entry.path, entry.sha256) for entry in read_manifest(other).files}
-    for entry in read_manifest(one).files:
-        if entry.path.startswith(f"{WEIGHTS}/") and (entry.path, entry.sha256) in theirs:
-            (other / entry.path).unlink()
-            os.link(one / entry.path, other / entry.path)
 
 
 def take_turns(default: Model, tuned: Model, plan: Plan, rounds: int) -> list[Turn]:
@@ -123,9 +111,10 @@ def main() -> None:
     places = options.logs or list(log_places())
     with tempfile.TemporaryDirectory(prefix="mvlm-tuned-") as folder:
         folders = {kind: Path(folder) / kind for kind in ("default", "tuned")}
-        for kind, logs in (("default", []), ("tuned", places)):
-            compile_job(plan_job(options.checkpoint, logs=logs), folders[kind])
-        share_weights(folders["default"], folders["tuned"])
+        compile_job(plan_job(options.checkpoint, logs=()), folders["default"])
+        compile_job(
+            plan_job(options.checkpoint, logs=places), folders["tuned"], share=[folders["default"]]
+        )
         tuning = read_manifest(folders["tuned"]).provenance["tuning"]
         used = {log["name"] for log in tuning["logs"]}
         runs = [

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
-from pathlib import Path
 
 from mvlm.bench.searching import table as table_of_searches
 from mvlm.bench.searching import trials_to_reach, turn_seconds
-from mvlm.bench.tuned import Turn, share_weights, table
+from mvlm.bench.tuned import Turn, table
 from mvlm.compile.tuning.log import Measured, Outcome, Tables
-from mvlm.runtime.artifact.layout import WEIGHTS
 from mvlm.runtime.chat import Stats
-from mvlm.runtime.model import Model
-from tests.artifacts import Shelf
 
 STATS = Stats(
     vision_ms=100.0, prefill_tok_s=200.0, decode_tok_s=40.0, first_token_ms=300.0, peak_rss_bytes=1
@@ -33,21 +28,6 @@ def test_gains_are_medians_of_ratios_of_neighbouring_runs() -> None:
     assert "| decode, tok/s | 26.7 | 29.3 | +10.0% | 3 of 3 |" in text
     assert "| vision, ms | 150.0 | 120.0 | +25.0% | 3 of 3 |" in text
     assert "| prefill, tok/s | 200.0 | 200.0 | +0.0% | 0 of 3 |" in text
-
-
-def test_both_map_the_same_weights(shelf: Shelf, tmp_path: Path) -> None:
-    one, other, third = (
-        shutil.copytree(shelf.artifact(family), tmp_path / str(place))
-        for place, family in enumerate(("text", "text", "ldpnetv2"))
-    )
-    share_weights(one, other)
-    share_weights(one, third)
-    files = sorted(path.relative_to(one) for path in (one / WEIGHTS).iterdir())
-    assert files and all((one / file).samefile(other / file) for file in files)
-    different = [file for file in files if (third / file).exists()]
-    assert different and not any((one / file).samefile(third / file) for file in different)
-    for folder in (other, third):
-        Model(folder)
 
 
 def outcome(workload: int) -> Outcome:

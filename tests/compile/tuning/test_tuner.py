@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,11 +75,13 @@ def job(checkpoint: Path, *logs: Path) -> CompileJob:
     return plan_job(checkpoint, quantization="q4a8", logs=logs)
 
 
+def judged_as(monkeypatch: pytest.MonkeyPatch, verdicts: Iterator[Verdict]) -> None:
+    monkeypatch.setattr(last_word, "judge", lambda default, tried, again: next(verdicts))
+
+
 def everything_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(last_word, "HOPE", 100.0)
-    monkeypatch.setattr(
-        last_word, "judge", lambda default, tried, again: Verdict(2.0, 1.0, 0.5, 0.1)
-    )
+    judged_as(monkeypatch, repeat(Verdict(2.0, 1.0, 0.5, 0.1)))
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +165,16 @@ def test_keys_tell_logs_apart(tuned: TuningResult, checkpoint: Path, tmp_path: P
 
 def copied(tuned: TuningResult, tmp_path: Path) -> Path:
     return shutil.copytree(tuned.log, tmp_path / "logs" / tuned.log.name)
+
+
+@contextmanager
+def changed_record(log: Path, line: int) -> Iterator[list[Any]]:
+    """Yield trace, times, target and arguments of a record; what becomes of them is written."""
+    lines = (log / RECORDS).read_text().splitlines()
+    workload, payload = json.loads(lines[line])
+    yield payload
+    lines[line] = json.dumps([workload, payload])
+    (log / RECORDS).write_text("\n".join(lines) + "\n")
 
 
 @pytest.mark.parametrize(
@@ -259,13 +274,9 @@ def test_functions_without_a_kernel(
     (kept,) = again.provenance.outcomes.values()
     assert kept.record == outcome.record and kept.trials == outcome.trials, watcher.notes
     # A trace may only schedule: what an annotation names reaches the compiler.
-    lines = (result.log / RECORDS).read_text().splitlines()
-    record = json.loads(lines[outcome.record])
-    loops = next(step for step in record[1][0][0] if step[0] == "GetLoops")
-    mark = ["Annotate", [loops[3][0], '"code.ll"'], ["pragma_import_llvm"], []]
-    record[1][0][0].append(mark)
-    lines[outcome.record] = json.dumps(record)
-    (result.log / RECORDS).write_text("\n".join(lines) + "\n")
+    with changed_record(result.log, outcome.record) as (trace, *_):
+        loops = next(step for step in trace[0] if step[0] == "GetLoops")
+        trace[0].append(["Annotate", [loops[3][0], '"code.ll"'], ["pragma_import_llvm"], []])
     subject = Subject.of("host", result.provenance.options, result.provenance.threads)
     choices = TunedChoices(find_tuning(subject, [result.log]))
     (task,) = (task for task in tasks if task.key in result.keys)
@@ -310,7 +321,6 @@ def test_candidates_that_cannot_be_built_or_run_are_passed_over(
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_known_default_that_cannot_be_built_any_more(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,7 +342,6 @@ def test_a_known_default_that_cannot_be_built_any_more(
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_who_won_before_is_judged_again(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,19 +351,11 @@ def test_who_won_before_is_judged_again(
         everything_wins(context)
         first = tune(job(checkpoint), plan)
     (key, outcome), *_ = (o for o in first.provenance.outcomes.items() if o[1].record is not None)
-    lines = (first.log / RECORDS).read_text().splitlines()
-    record = json.loads(lines[outcome.record or 0])
-    record[1][1] = [9.0]  # it looks slow
-    lines[outcome.record or 0] = json.dumps(record)
-    (first.log / RECORDS).write_text("\n".join(lines) + "\n")
+    with changed_record(first.log, outcome.record or 0) as payload:
+        payload[1] = [9.0]  # it looks slow
     # Of those in the last word the one that comes last has the largest gain.
-    gains = iter(range(1, 100))
     monkeypatch.setattr(last_word, "HOPE", 1.0)
-    monkeypatch.setattr(
-        last_word,
-        "judge",
-        lambda default, tried, again: Verdict(2.0, 1.0, float(next(gains)), 0.1),
-    )
+    judged_as(monkeypatch, (Verdict(2.0, 1.0, float(gain), 0.1) for gain in count(1)))
     again = tune(job(checkpoint), plan)
     assert again.provenance.outcomes[key].record == outcome.record
 
@@ -371,9 +372,7 @@ def test_who_won_before_stays_unless_it_is_refuted(
 ) -> None:
     """On a busy machine nothing shows that it is faster; that is no reason to lose it."""
     log = copied(tuned, tmp_path)
-    monkeypatch.setattr(
-        last_word, "judge", lambda default, tried, again: Verdict(2.0, 2.0, gain, 0.1)
-    )
+    judged_as(monkeypatch, repeat(Verdict(2.0, 2.0, gain, 0.1)))
     before = tuned.provenance.outcomes
     key = next(key for key, outcome in before.items() if outcome.record is not None)
     plan = TuningPlan(1, log.parent, functions=(before[key].name,))
