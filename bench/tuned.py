@@ -21,7 +21,7 @@ from mvlm.bench.measure import Plan, measure_speeds
 from mvlm.bench.report import machine_facts
 from mvlm.compile.builder import compile_job
 from mvlm.compile.job import plan_job
-from mvlm.compile.tuning.log import find_logs, log_places, read_log
+from mvlm.compile.tuning.log import find_logs, read_log
 from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.chat import Stats
 from mvlm.runtime.model import FloatArray, Model
@@ -108,18 +108,16 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
     options = parser.parse_args()
-    places = options.logs or list(log_places())
     with tempfile.TemporaryDirectory(prefix="mvlm-tuned-") as folder:
         folders = {kind: Path(folder) / kind for kind in ("default", "tuned")}
         compile_job(plan_job(options.checkpoint, logs=()), folders["default"])
-        compile_job(
-            plan_job(options.checkpoint, logs=places), folders["tuned"], share=[folders["default"]]
-        )
+        job = plan_job(options.checkpoint, logs=options.logs)
+        compile_job(job, folders["tuned"], share=[folders["default"]])
         tuning = read_manifest(folders["tuned"]).provenance["tuning"]
         used = {log["name"] for log in tuning["logs"]}
         runs = [
             run
-            for log in find_logs(places)
+            for log in find_logs(job.logs)
             if log.name in used
             for run in read_log(log).provenance.runs
         ]
