@@ -24,6 +24,7 @@ import numpy as np
 
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.machine import read_machine
+from mvlm.runtime.start_module import module_command
 
 METHOD = "bitwise or of an array beyond the cache, NumPy, one slice a thread, median of passes"
 
@@ -48,7 +49,7 @@ def measure_in_child(threads: int, cores: Collection[int]) -> list[float]:
         MvlmError: The child failed, for lack of memory for instance.
     """
     request = json.dumps({"threads": threads, "cores": sorted(cores)})
-    command = [sys.executable, "-m", "mvlm.bench.bandwidth", request]
+    command = module_command("mvlm.bench.bandwidth", request)
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=True

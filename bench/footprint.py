@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from mvlm.bench.document import write_table
 from mvlm.models.family import CLIP_NAME, FAMILY, find_member
+from mvlm.runtime.start_module import module_command
 
 DOCUMENT = Path("docs/models.md")
 _SEEING = tuple(member.name for member in FAMILY.values() if member.projector)
@@ -71,7 +71,7 @@ def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
     seconds = time.perf_counter() - begin
     shutil.rmtree(checkpoint)
     opened = subprocess.run(
-        [sys.executable, "-m", "mvlm.bench.opening", str(artifact)],
+        module_command("mvlm.bench.opening", str(artifact)),
         check=True,
         stdout=subprocess.PIPE,
     )
@@ -90,7 +90,7 @@ def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
 
 def run_mvlm(*arguments: str) -> int:
     """Run a command and return the peak of its resident memory, in bytes."""
-    command = [sys.executable, "-m", "mvlm.cli", *arguments]
+    command = module_command("mvlm.cli", *arguments)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)

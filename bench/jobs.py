@@ -20,6 +20,7 @@ from typing import Any
 from mvlm.bench.document import write_table
 from mvlm.bench.quality import BUNDLED
 from mvlm.runtime.machine import read_machine
+from mvlm.runtime.start_module import module_command
 
 DOCUMENT = Path("docs/jobs.md")
 WORKERS = (1, 2)
@@ -89,7 +90,7 @@ def measure(name: str, matrix: Path, store: Path, workers: int) -> Timing:
     """
     command = ["jobs", "run", matrix, "--store", store, "--workers", workers, "--json"]
     result = subprocess.run(
-        [sys.executable, "-m", "mvlm.cli", *map(str, command)], stdout=subprocess.PIPE, check=False
+        module_command("mvlm.cli", *map(str, command)), stdout=subprocess.PIPE, check=False
     )
     if result.returncode:
         raise SystemExit(result.returncode)

@@ -12,7 +12,13 @@ import sys
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
+    from mvlm.runtime.start_module import drop_current_folder
+
+    drop_current_folder()
     try:
+        from mvlm.cli.shared.streams import prepare_descriptors
+
+        prepare_descriptors()
         from mvlm.cli.app import run
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,18 +6,18 @@ It computes in registers, so that what it takes from others is time on a core, a
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mvlm.bench.peers.worker import end_with_parent
+from mvlm.runtime.start_module import module_command
 
 
 @contextmanager
 def busy_process() -> Iterator[None]:
     """Keep a core busy within the block."""
-    command = [sys.executable, "-m", "mvlm.bench.peers.busy"]
+    command = module_command("mvlm.bench.peers.busy")
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
         try:
             assert child.stdout is not None

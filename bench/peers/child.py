@@ -7,7 +7,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from types import TracebackType
 from typing import Any
 
 from mvlm.runtime.errors import MvlmError
+from mvlm.runtime.start_module import module_command
 
-WORKER = (sys.executable, "-m", "mvlm.bench.peers.worker")
+WORKER = tuple(module_command("mvlm.bench.peers.worker"))
 
 _MOST_LINE = 256 << 20
 _SHOWN_BYTES = 4096

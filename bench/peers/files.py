@@ -10,7 +10,7 @@ from pathlib import Path
 from mvlm.bench.peers.catalogue import Peer
 from mvlm.bench.peers.child import Child
 from mvlm.bench.peers.contest import Contender
-from mvlm.compile.cache_folder import cache_folder
+from mvlm.compile.cache_folder import ELSEWHERE, cache_folder
 from mvlm.compile.job import CompileJob
 from mvlm.compile.provenance import files_digest
 from mvlm.models import interchange
@@ -41,7 +41,7 @@ def prepare_peer(
     folder = cache_folder() / "peers" / f"{job.name}-{peer.name}-{_key(peer, job)}"
     if not folder.is_dir():
         notice(f"making {peer.name}'s files of {job.name}, once; they are kept in {folder}")
-        with staged_folder(folder, mark=None) as staging, start(peer.name) as child:
+        with staged_folder(folder, None, ELSEWHERE) as staging, start(peer.name) as child:
             child.ask(
                 "prepare",
                 _TIMEOUT_SECONDS,

@@ -29,7 +29,7 @@ def prepare(checkpoint: Path, vision_tower: Path | None, folder: Path) -> None:
     def command(plain: Path) -> list[str]:
         places = ["-i", str(plain), "-o", str(folder / _MODEL), "-c", str(folder / "cache")]
         kind = ["-m", plain.name, "-p", "int4", "-e", "cpu", "--extra_options", *_OPTIONS]
-        return ["-m", "mvlm.bench.peers.ort_genai_builder", *places, *kind]
+        return ["mvlm.bench.peers.ort_genai_builder", *places, *kind]
 
     convert_plain_llama(checkpoint, vision_tower, folder, "onnxruntime-genai's builder", command)
     shutil.rmtree(folder / "cache", ignore_errors=True)

@@ -19,8 +19,7 @@ from mvlm.runtime.errors import MvlmError
 _MODEL = "model"
 _COMPRESSION = ("--weight-format", "int4", "--sym", "--group-size", "32", "--ratio", "1.0")
 _EXPORT = (
-    "-c",
-    "import sys; from optimum.commands.optimum_cli import main; sys.exit(main())",
+    "optimum.commands.optimum_cli",
     *("export", "openvino", "--task", "text-generation-with-past"),
 )
 

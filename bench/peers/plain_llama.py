@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.checkpoint.names import language_tensors
 from mvlm.models.config import read_config
 from mvlm.runtime.errors import MvlmError
+from mvlm.runtime.start_module import module_command
 
 
 def convert_plain_llama(
@@ -36,7 +36,7 @@ def convert_plain_llama(
         vision_tower: Its CLIP's, where it is not inside.
         folder: Where the plain LLaMA lies meanwhile.
         what: The converter, for messages.
-        command: Python's arguments that run it on the plain LLaMA's folder.
+        command: The converter's module and its arguments, given the plain LLaMA's folder.
 
     Raises:
         MvlmError: The converter fails, or the checkpoint is not usable.
@@ -44,7 +44,7 @@ def convert_plain_llama(
     plain = folder / "plain"
     write_plain_llama(checkpoint, vision_tower, plain)
     done = subprocess.run(
-        [sys.executable, *command(plain)],
+        module_command(*command(plain)),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

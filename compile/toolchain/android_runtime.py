@@ -18,7 +18,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from mvlm.compile.cache_folder import cache_folder
+from mvlm.compile.cache_folder import ELSEWHERE, cache_folder
 from mvlm.compile.toolchain.runtime_library import compiler_folder
 from mvlm.runtime.artifact.staging import staged_folder
 from mvlm.runtime.artifact.verify import TVM_VERSION
@@ -71,7 +71,7 @@ def find_android_library(architecture: str) -> bytes:
                 fix="`python -m mvlm.compile.toolchain.android_runtime DIR` writes what builds "
                 "them on a phone, in Termux.",
             )
-        with staged_folder(folder, mark=LIBRARIES[0]) as staging:
+        with staged_folder(folder, LIBRARIES[0], ELSEWHERE) as staging:
             build_libraries(staging, compiler)
     return (folder / LIBRARIES[1]).read_bytes()
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform as python_platform
 import shlex
 import shutil
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +16,7 @@ from mvlm.compile.toolchain.linker import Linker
 from mvlm.compile.toolchain.stand_ins import android_stand_ins, tvm_stand_ins
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import Machine
+from mvlm.runtime.package_folder import package_folder
 
 _COMPILERS = ("cc", "gcc", "clang")
 _NDK_VARIABLE = "TVM_NDK_CC"  # as TVM's own helper has it
@@ -134,7 +133,14 @@ def _chosen(command: str, by: str, otherwise: str) -> tuple[str, ...]:
     Raises:
         TargetError: It is no program.
     """
-    program, *arguments = shlex.split(command) or [""]
+    try:
+        program, *arguments = shlex.split(command) or [""]
+    except ValueError as error:  # a quote that is not closed
+        raise TargetError(
+            f"{by} is not a command line",
+            found=f"{command!r}: {error}",
+            fix=f"Correct it, or {otherwise}.",
+        ) from None
     path = shutil.which(program)
     if path is None:
         raise TargetError(
@@ -145,5 +151,8 @@ def _chosen(command: str, by: str, otherwise: str) -> tuple[str, ...]:
 
 def _zig() -> tuple[str, ...]:
     """Return the command of zig's C compiler, if the package is installed."""
-    found = importlib.util.find_spec("ziglang")
-    return (sys.executable, "-m", "ziglang", "cc") if found else ()
+    try:
+        program = package_folder("ziglang") / "zig"
+    except ModuleNotFoundError:
+        return ()
+    return (str(program), "cc") if program.is_file() else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -17,6 +18,7 @@ from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.toolchain import Linker
 from mvlm.compile.tuning.candidate import point_of
 from mvlm.compile.tuning.workload import is_signature
+from mvlm.compile.tvm_worker import Worker
 from mvlm.schedules import find_kernels
 from mvlm.schedules.choice import Chosen, by_default
 
@@ -44,8 +46,15 @@ class _Workers(PopenPoolExecutor):
     """
 
     def __init__(self, workers: int) -> None:
-        # A session of its own: Ctrl-C is for us to handle.
-        super().__init__(workers, BUILD_SECONDS, initializer=os.setsid)
+        super().__init__(workers, BUILD_SECONDS)
+
+    def _worker_run(self, function: Any, arguments: Any, keywords: Any) -> Any:
+        """Run a function in this thread's process: one of ours, not of TVM's own class."""
+        with self._lock:
+            # A session of its own: Ctrl-C is for us to handle.
+            worker = self._worker_map.setdefault(threading.get_ident(), Worker(os.setsid))
+        worker.send(function, arguments, keywords, self._timeout)
+        return worker.recv()
 
     def shutdown(self, wait: bool = True) -> None:
         """End the processes, and what waits for them."""

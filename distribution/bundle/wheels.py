@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from mvlm.runtime.errors import MvlmError
+from mvlm.runtime.start_module import module_command
 
 # Compatible with every glibc from 2.28.
 _PLATFORMS = (
@@ -70,7 +70,7 @@ def fetch_wheels(
     Raises:
         MvlmError: One cannot be fetched; quotes pip.
     """
-    command = [sys.executable, "-m", "pip", "--quiet", "download", "--only-binary=:all:"]
+    command = module_command("pip", "--quiet", "download", "--only-binary=:all:")
     command += ["--dest", str(folder), "--python-version", python]
     command += ["--no-deps"] if alone else []
     command += [f"--platform={name}_{architecture}" for name in _PLATFORMS]

@@ -17,7 +17,6 @@ import select
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.runtime.errors import UsageError
+from mvlm.runtime.start_module import module_command
 
 _MAGIC, _TRACKER_MAGIC = 0xFF271, 0x2F271
 _MISMATCH = _MAGIC + 2
@@ -133,10 +133,9 @@ class DeviceServer:
 
     def _serve(self, connection: socket.socket) -> None:
         """Hand a connection to a process of its own, and end that when the client goes away."""
-        command = [sys.executable, "-m", "mvlm.runtime.device.session"]
         descriptor = connection.fileno()
         session = subprocess.Popen(
-            [*command, str(descriptor), str(self._library)],
+            module_command("mvlm.runtime.device.session", str(descriptor), str(self._library)),
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from mvlm.compile import builder, memory
 from mvlm.compile.builder import compile_job
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.toolchain import find
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import Q4MLC, dequantize, plan_quantization
 from mvlm.runtime.artifact import layout, map_weights, open_artifact
@@ -251,7 +252,7 @@ def test_an_unknown_target(checkpoint: Path, output: Path) -> None:
 def test_no_linker(checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(output))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(find, "package_folder", mock.Mock(side_effect=ModuleNotFoundError))
     refuse(checkpoint, output, TargetError, r"no C compiler.*cc, gcc, clang.*pip install ziglang")
 
 

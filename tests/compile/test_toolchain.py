@@ -10,6 +10,7 @@ import stat
 import subprocess
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import tvm
@@ -41,7 +42,7 @@ MEMBER, RECORD = "tvm/lib/libtvm_runtime.so", f"apache_tvm-{TVM_VERSION}.dist-in
 
 @pytest.fixture
 def no_zig(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(find, "package_folder", mock.Mock(side_effect=ModuleNotFoundError))
 
 
 @pytest.fixture

@@ -68,8 +68,9 @@ def test_it_chats_with_the_devices_own_python(shelf: Shelf, tmp_path: Path) -> N
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     make_bundle(shelf.artifact("text"), find_form("linux-aarch64"), output, [version])
     packages = next(place for place in sys.path if (Path(place) / "numpy").is_dir())
+    (output / "packages" / version).rmdir()
+    (output / "packages" / version).symlink_to(packages)
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-    environment["PYTHONPATH"] = packages
     command = [output / "mvlm", "chat", "artifact", "--prompt", "Hello", "--json"]
     done = subprocess.run(
         [*command, "--max-tokens", "3"],

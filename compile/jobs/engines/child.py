@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from mvlm.compile.jobs.step import Outcome, Request, read_outcome
 from mvlm.compile.jobs.store.files import Files
 from mvlm.compile.jobs.store.runs import log_name, log_path
 from mvlm.runtime.errors import ArtifactError
+from mvlm.runtime.start_module import module_command
 
 _MODULE = "mvlm.compile.jobs.worker"
 _MOST_BYTES = 1 << 16
@@ -64,7 +64,7 @@ class Child:
         try:
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", _MODULE, str(folder), str(writer), str(os.getpid())],
+                    module_command(_MODULE, str(folder), str(writer), str(os.getpid())),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from mvlm.runtime.device.server import Address
 from mvlm.runtime.errors import TargetError
+from mvlm.runtime.start_module import module_command
 
 THIS_MACHINE = "this machine"
 _PATIENCE_SECONDS = 5.0
@@ -41,7 +41,7 @@ class LocalSource:
 
     def command(self) -> list[str]:
         """Measure in a child process, which a wrong kernel may bring down."""
-        return [sys.executable, "-m", "mvlm.runtime.device.worker", str(self.runtime)]
+        return module_command("mvlm.runtime.device.worker", str(self.runtime))
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ class TrackerSource:
 
     def command(self) -> list[str]:
         """Connect to whichever is free."""
-        worker = [sys.executable, "-m", "mvlm.compile.tuning.devices.rpc_worker"]
-        return [*worker, str(self.tracker), self.key]
+        return module_command("mvlm.compile.tuning.devices.rpc_worker", str(self.tracker), self.key)
 
 
 def known_devices(tracker: Address) -> list[tuple[str, str]]:

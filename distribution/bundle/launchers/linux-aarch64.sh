@@ -7,8 +7,8 @@ for python in python3 python3.13 python3.12 python3.11 python3.10; do
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
     found="$found $version"
     if [ -d "$here/packages/$version" ]; then
-        PYTHONPATH="$here/code:$here/packages/$version:$here/packages/any${PYTHONPATH:+:$PYTHONPATH}"
-        export PYTHONPATH
+        # In the place of the user's own, whose modules could hide those of the bundle.
+        export PYTHONPATH="$here/code:$here/packages/$version:$here/packages/any"
         exec "$python" "$@"
     fi
 done
