@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
-from mvlm.runtime.errors import ArtifactError, UsageError
+from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.ffi import tvm_ffi
-from mvlm.runtime.threads import choose_waiting, start_threads
+from mvlm.runtime.threads import check_threads, choose_waiting, start_threads
 
 _CPU = 1  # DLPack's device type
 _POOLED_ALLOCATOR = 2
@@ -58,16 +58,16 @@ def load_functions(folder: Path, threads: int) -> Functions:
 
     Args:
         folder: The artifact; its files have been verified.
-        threads: Threads that kernels run on, at least 1.
+        threads: Threads that kernels run on, 1 to `MAX_THREADS`.
 
     Returns:
         The compiled functions.
 
     Raises:
         ArtifactError: The dynamic loader refuses a library.
+        UsageError: The number of threads is out of range.
     """
-    if threads < 1:
-        raise UsageError("threads", expected="1 or more", found=threads)
+    check_threads(threads)
     choose_waiting()
     load_runtime(folder / RUNTIME_LIBRARY)
     start_threads(threads)

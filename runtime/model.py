@@ -19,7 +19,7 @@ from mvlm.runtime.loader import Functions, load_functions
 from mvlm.runtime.machine import available_memory_bytes, read_machine
 from mvlm.runtime.profile import Profile
 from mvlm.runtime.settings import ChatSettings, read_settings
-from mvlm.runtime.threads import fast_cores
+from mvlm.runtime.threads import default_threads
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -29,7 +29,8 @@ class Model:
 
     Args:
         folder: The artifact; it is verified before anything of it is loaded.
-        threads: Threads for the kernels; one for each fast core that this process may use if None.
+        threads: Threads for the kernels; one for each fast core that this process may use if None
+            (`default_threads`).
 
     Raises:
         ArtifactError: The artifact is damaged or does not belong here.
@@ -41,7 +42,7 @@ class Model:
         self.manifest: Manifest = open_artifact(folder, machine)
         check_memory(self.manifest, available_memory_bytes())
         self.settings: ChatSettings = read_settings(folder)
-        self.threads = len(fast_cores()) if threads is None else threads
+        self.threads = default_threads() if threads is None else threads
         self._functions: Functions = load_functions(folder, self.threads)
         self._profile: Profile | None = None
         self._arrays = map_weights(folder)

@@ -89,7 +89,9 @@ VisionTower = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, metavar="N", help="Threads to compute on; default: all."),
+    typer.Option(
+        "--threads", min=1, max=1024, metavar="N", help="Threads to compute on; default: all."
+    ),
 ]
 # Of a measurement.
 Runs = Annotated[int, typer.Option(metavar="N", help="Runs that count.")]

@@ -14,14 +14,14 @@ from typing import Any
 
 from mvlm.runtime.device.measurement import Measurer, Request, describe
 from mvlm.runtime.loader import load_runtime
-from mvlm.runtime.threads import choose_waiting, fast_cores, start_threads
+from mvlm.runtime.threads import choose_waiting, default_threads, start_threads
 
 
 def prepare(library: Path) -> int:
     """Load the TVM runtime and start its threads, as a chat would; return how many there are."""
     choose_waiting()
     load_runtime(library)
-    threads = len(fast_cores())
+    threads = default_threads()
     start_threads(threads)
     return threads
 

@@ -17,6 +17,7 @@ from mvlm.runtime.machine import (
     read_machine,
 )
 from mvlm.runtime.machine.features import auxiliary_value
+from tests.runtime.control_groups import write_hierarchy, write_memory
 
 ZEN = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -155,37 +156,21 @@ def test_peak_memory_is_in_bytes() -> None:
     assert peak_rss_bytes() >= 64 << 20
 
 
-def limits(folder: Path, most: str, current: int, cached: int) -> Path:
-    (folder / "memory.max").write_text(f"{most}\n")
-    (folder / "memory.current").write_text(f"{current}\n")
-    (folder / "memory.stat").write_text(f"anon 1\nfile {cached}\n")
-    return folder
-
-
 def test_available_memory_here() -> None:
     free = available_memory_bytes()
     assert free is not None
     assert 1 << 20 < free <= read_machine().memory_bytes
 
 
-@pytest.mark.parametrize(
-    ("most", "current", "cached", "expected"),
-    [
-        ("max", 500, 0, 4096 * 1024),
-        ("1000000", 600_000, 100_000, 500_000),
-        ("1000000", 1_100_000, 0, 0),
-        ("9000000", 100, 0, 4096 * 1024),
-    ],
-)
-def test_available_memory_is_the_least_of_what_is_told(
-    tmp_path: Path, most: str, current: int, cached: int, expected: int
-) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 9999 kB\nMemAvailable:    4096 kB\n")
-    assert available_memory_bytes(meminfo, limits(tmp_path, most, current, cached)) == expected
+def test_available_memory_is_the_least_of_what_is_told(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9999 kB\nMemAvailable:    4096 kB\n")
+    assert available_memory_bytes(tmp_path) == 4096 * 1024
+    group = write_hierarchy(tmp_path, "0::/box", cgroup2=tmp_path / "groups")
+    write_memory(group, most="1000000", current=600_000, cached=100_000)
+    assert available_memory_bytes(tmp_path) == 500_000
 
 
 def test_available_memory_where_nothing_is_told(tmp_path: Path) -> None:
-    assert available_memory_bytes(tmp_path / "none", tmp_path) is None
+    assert available_memory_bytes(tmp_path) is None
     (tmp_path / "meminfo").write_text("nothing of use\n")
-    assert available_memory_bytes(tmp_path / "meminfo", tmp_path) is None
+    assert available_memory_bytes(tmp_path) is None
