@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from mvlm.cli.shared.failure import report_failure
+from mvlm.cli.shared.interrupts import termination_signals
 from mvlm.cli.shared.invocation import Invocation
-from mvlm.cli.shared.terminal import prepare_streams, version_callback
+from mvlm.cli.shared.terminal import prepare_streams, show, version_callback
 
 # Each has the module of its name, or the package if it is a group of verbs; in the order of a
 # newcomer's way through them.
@@ -71,15 +72,18 @@ def run(arguments: Sequence[str]) -> int:
         arguments: Without the program's name.
 
     Returns:
-        The exit code: 0, 1 if the work failed, 2 for bad usage, 130 after Ctrl-C, 141 where the
-        reader of our output went away.
+        The exit code: 0, 1 if the work failed, 2 for bad usage, 130 after Ctrl-C, 143 after
+        SIGTERM, 129 after SIGHUP, 141 where the reader of our output went away.
     """
     prepare_streams()
     invocation = Invocation()
     try:
         command = typer.main.get_command(build_app())
         # Not command.main(), which has its own way to report errors.
-        with command.make_context("mvlm", list(arguments), obj=invocation) as context:
+        with (
+            termination_signals(),
+            command.make_context("mvlm", list(arguments), obj=invocation) as context,
+        ):
             command.invoke(context)
         sys.stdout.flush()
     except BaseException as error:
@@ -98,4 +102,4 @@ def _mvlm(
     Start with `mvlm demo`. Every verb has --help with examples.
     """
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        show(context.get_help())

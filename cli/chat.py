@@ -121,7 +121,7 @@ def command(
 
         Conversation(chat, params, image or []).run()
     else:
-        question = sys.stdin.read() if prompt == "-" else prompt
+        question = _read_question() if prompt == "-" else prompt
         _answer_once(chat, question, image or [], params, dump, json)
 
 
@@ -135,6 +135,13 @@ def _open_chat(
     if template is not None and template not in TEMPLATES:
         raise UsageError("--template", expected=" or ".join(TEMPLATES), found=repr(template))
     return Chat(Model(artifact, threads), template, context)
+
+
+def _read_question() -> str:
+    from mvlm.cli.shared.streams import reading_input
+
+    with reading_input():
+        return sys.stdin.read()
 
 
 def _answer_once(

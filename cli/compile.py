@@ -148,7 +148,7 @@ def command(
 
     Without -o the artifact goes where `mvlm chat MODEL` finds it.
     """
-    from mvlm.compile.cache import cached_artifact
+    from mvlm.compile.cache import cached_artifact, prepare_place
     from mvlm.compile.job import PREFILL_CHUNK, plan_job
     from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
@@ -179,7 +179,11 @@ def command(
     ]
     donors, documents = list(share or ()), []
     for job in jobs:
-        place = cached_artifact(job) if output is None else output
+        if output is None:
+            place = cached_artifact(job)
+            prepare_place(place)
+        else:
+            place = output
         if output is not None and job.adapter is not None and len(jobs) > 1:
             place = output / job.adapter.resolve().name
         documents.append(_compile(job, place, dump, donors))

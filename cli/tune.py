@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvlm.cli.shared.interrupts import ended_as_by_ctrl_c
 from mvlm.cli.shared.options import (
     Checkpoint,
     Debug,
@@ -119,7 +118,7 @@ def command(
         logs=(),
     )
     source = _source(rpc, device_key, job.target.name, job.target.cpu.is_native)
-    with ended_as_by_ctrl_c(), watching() as observer:
+    with watching() as observer:
         from mvlm.compile.tuning.tuner import tune
 
         result = tune(job, plan, source, observer)

@@ -15,6 +15,7 @@ import tvm
 import tvm_ffi
 from tvm import relax
 
+from mvlm.compile.cache_folder import writing_advice
 from mvlm.compile.compile_target import CompileTarget, prepare_target
 from mvlm.compile.job import CompileJob
 from mvlm.compile.memory import working_bytes
@@ -51,7 +52,7 @@ from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file, version_numbe
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.settings import ChatSettings
-from mvlm.runtime.threads import fast_cores
+from mvlm.runtime.threads import default_threads
 
 # More than the code of any model takes; the weights are not in it.
 _CODE_BYTES = 16 << 20
@@ -96,7 +97,7 @@ def compile_job(
     model = build_model(job)
     checkpoint = open_weights(job, model) if weights is None else None
     choices = _tuned_choices(job, target)
-    with staged_folder(output) as folder:
+    with staged_folder(output, advice=writing_advice(output)) as folder:
         for path in layout.REQUIRED_FILES:
             (folder / path).parent.mkdir(exist_ok=True)
         library = _write_library(model, job, target, choices, folder, dump, progress)
@@ -120,7 +121,7 @@ def compile_job(
 
 def _tuned_choices(job: CompileJob, target: CompileTarget) -> TunedChoices:
     """Look for what was tuned for the target, on a machine that runs as many threads."""
-    threads = len(fast_cores()) if job.target.cpu.is_native else None
+    threads = default_threads() if job.target.cpu.is_native else None
     subject = Subject.of(target.name, target.options, threads)
     return TunedChoices(find_tuning(subject, job.logs))
 

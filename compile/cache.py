@@ -6,18 +6,26 @@ that a changed checkpoint, machine, compiler or scheme never finds a stale one.
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
-from mvlm.compile.cache_folder import cache_folder
+from mvlm.compile.cache_folder import ELSEWHERE, cache_folder
 from mvlm.compile.job import CompileJob
 from mvlm.runtime.artifact.layout import MANIFEST
+from mvlm.runtime.errors import UsageError
 
 # Enough of the key that no two jobs meet.
 _KEY_DIGITS = 16
 
 
 def cached_artifact(job: CompileJob) -> Path:
-    """Return the place of a job's artifact, whether it is there or not."""
+    """Return the place of a job's artifact, whether it is there or not.
+
+    Raises:
+        UsageError: No cache folder is known.
+    """
     parts = (job.name, job.quantization.language.name, job.target.name, job.key()[:_KEY_DIGITS])
     return cache_folder() / "artifacts" / "-".join(parts)
 
@@ -25,3 +33,38 @@ def cached_artifact(job: CompileJob) -> Path:
 def is_artifact(folder: Path) -> bool:
     """Whether a folder looks like an artifact; opening it is what verifies it."""
     return (folder / MANIFEST).is_file()
+
+
+def prepare_place(artifact: Path) -> None:
+    """Make the folder that a cached artifact lies in, and discard what is there in its place.
+
+    Raises:
+        UsageError: The cache folder cannot be made or read.
+    """
+    try:
+        artifact.parent.mkdir(parents=True, exist_ok=True)
+        if not is_artifact(artifact) and os.path.lexists(artifact):
+            _discard(artifact)
+    except OSError as error:
+        raise UsageError(
+            f"the cache folder {artifact.parent} cannot be used",
+            found=error.strerror,
+            fix=f"{ELSEWHERE[0].upper()}{ELSEWHERE[1:]}.",
+        ) from None
+
+
+def _discard(artifact: Path) -> None:
+    """Remove what lies at an artifact's place without being an artifact.
+
+    A cleaner of old files, for instance, has taken some of it. It is moved away first, and looked
+    at again: another process may just have put a whole artifact there.
+    """
+    with tempfile.TemporaryDirectory(prefix=".discarded-", dir=artifact.parent) as folder:
+        moved = Path(folder) / "moved"
+        artifact.rename(moved)
+        if is_artifact(moved) and not artifact.exists():
+            moved.rename(artifact)
+        elif moved.is_symlink() or moved.is_file():
+            moved.unlink()
+        else:
+            shutil.rmtree(moved)

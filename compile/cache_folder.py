@@ -5,11 +5,39 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mvlm.runtime.errors import UsageError
+from mvlm.runtime.home_folder import home_folder
+
+VARIABLE = "MVLM_CACHE"
+ELSEWHERE = f"set {VARIABLE} to a folder that you can write to"
+
+
+def writing_advice(destination: Path) -> str:
+    """Return how a user has an artifact written elsewhere than to `destination`, as a clause."""
+    try:
+        is_cached = destination.absolute().is_relative_to(cache_folder().absolute())
+    except UsageError:
+        is_cached = False
+    return ELSEWHERE if is_cached else "name another place with -o"
+
 
 def cache_folder() -> Path:
-    """Return ``$MVLM_CACHE``, else ``$XDG_CACHE_HOME/mvlm``, else ``~/.cache/mvlm``."""
-    chosen = os.environ.get("MVLM_CACHE")
+    """Return ``$MVLM_CACHE``, else ``$XDG_CACHE_HOME/mvlm``, else ``~/.cache/mvlm``.
+
+    Raises:
+        UsageError: None of them is known: there is no home folder.
+    """
+    chosen = os.environ.get(VARIABLE)
     if chosen:
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mvlm"
+    base, home = os.environ.get("XDG_CACHE_HOME"), home_folder()
+    if base:
+        return Path(base) / "mvlm"
+    if home is None:
+        raise UsageError(
+            "no place is known to keep compiled models in",
+            expected=f"{VARIABLE}, XDG_CACHE_HOME or a home folder",
+            found="none of them",
+            fix=f"{ELSEWHERE[0].upper()}{ELSEWHERE[1:]}.",
+        )
+    return home / ".cache" / "mvlm"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvlm.cli.shared.interrupts import ended_as_by_ctrl_c
 from mvlm.cli.shared.jobs import show_run
 from mvlm.cli.shared.options import Debug, Json
 from mvlm.cli.shared.progress import progress_bars
@@ -84,7 +83,7 @@ def command(
     from mvlm.compile.jobs.coordinator import Coordinator, Options
     from mvlm.compile.jobs.engines.open import open_engine
 
-    with ended_as_by_ctrl_c(), tempfile.TemporaryDirectory(prefix="mvlm-jobs-") as logs:
+    with tempfile.TemporaryDirectory(prefix="mvlm-jobs-") as logs:
         plan, opened = _plan(matrix, store, Path(logs))
         limit = None if memory is None else int(memory * _BYTES_IN_GB)
         options = Options(retries=retries, verify=verify)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from mvlm.cli.shared.failure import AlreadyReportedError
+from mvlm.cli.shared.failure import AlreadyReportedError, interrupted_exit_code
+from mvlm.cli.shared.interrupts import termination_signal
 from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.terminal import note
 from mvlm.runtime.errors import UsageError
+from mvlm.runtime.start_module import module_command
 
 # A checkpoint's marks, as the manifest is an artifact's.
 # The second is mlc-llm's; `models.config.mlc` names it too, but takes long to import.
@@ -77,7 +78,7 @@ def _find_compiled(
     vision_quantization: str | None,
     vision_tower: Path | None,
 ) -> Path:
-    from mvlm.compile.cache import cached_artifact, is_artifact
+    from mvlm.compile.cache import cached_artifact, is_artifact, prepare_place
     from mvlm.compile.job import plan_job
     from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
@@ -85,6 +86,7 @@ def _find_compiled(
     schemes = plan_quantization(scheme, vision=vision_quantization)
     job = plan_job(checkpoint, quantization=schemes, vision_tower=vision_tower)
     artifact = cached_artifact(job)
+    prepare_place(artifact)
     if not is_artifact(artifact):
         named = scheme if vision_quantization is None else f"{scheme}, tower {vision_quantization}"
         note(f"compiling {job.name} ({named}) for this machine, once; it is kept in {artifact}")
@@ -97,7 +99,7 @@ def _find_compiled(
 
 def _compile_in_child(arguments: list[str]) -> None:
     """Run ``mvlm compile``; its progress and its errors go to our own standard error."""
-    command = [sys.executable, "-m", "mvlm.cli", "compile", "--json", *arguments]
+    command = module_command("mvlm.cli", "compile", "--json", *arguments)
     # A session of its own, so that Ctrl-C reaches it through us, once, wherever it came from.
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
@@ -106,14 +108,14 @@ def _compile_in_child(arguments: list[str]) -> None:
             printed, _ = child.communicate()
         except KeyboardInterrupt:
             _interrupt(child)
-            raise AlreadyReportedError(child.returncode, None) from None
+            raise AlreadyReportedError(interrupted_exit_code(), None) from None
     if child.returncode != 0:
         raise AlreadyReportedError(max(child.returncode, 1), _read_json(printed))
 
 
 def _interrupt(child: subprocess.Popen[bytes]) -> None:
     """Let the child clean up and say that it was interrupted."""
-    child.send_signal(signal.SIGINT)
+    child.send_signal(termination_signal() or signal.SIGINT)
     try:
         child.wait(_PATIENCE_SECONDS)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):

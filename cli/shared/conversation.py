@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvlm.cli.shared.answers import speeds, stream_answer
-from mvlm.cli.shared.interrupts import first_interrupt
+from mvlm.cli.shared.interrupts import first_interrupt, termination_signal
 from mvlm.cli.shared.pictures import load_pixels
+from mvlm.cli.shared.streams import reading_input
 from mvlm.cli.shared.terminal import is_terminal, note, show, show_dim
 from mvlm.runtime.errors import MvlmError, PromptError
 
@@ -86,12 +87,13 @@ class Conversation:
         interrupted = False
         while True:
             try:
-                line = input(_PROMPT) if self._person else sys.stdin.readline()
+                with reading_input():
+                    line = input(_PROMPT) if self._person else sys.stdin.readline()
             except EOFError:
                 show("")
                 return
             except KeyboardInterrupt:
-                if interrupted or not self._person:
+                if interrupted or not self._person or termination_signal():
                     raise
                 interrupted = True
                 show("\nCtrl-C again or Ctrl-D to leave")

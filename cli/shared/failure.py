@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import sys
+import signal
 import traceback
 from typing import Any
 
 import typer
 
+from mvlm.cli.shared.interrupts import termination_signal
 from mvlm.cli.shared.invocation import Invocation
+from mvlm.cli.shared.streams import OutputError, abandon_output
 from mvlm.cli.shared.terminal import note, show_json
 from mvlm.runtime.errors import MvlmError
 
 _FAILED = 1
-_INTERRUPTED = 130  # as a shell counts a process that SIGINT ended
-_READER_GONE = 141  # the same for SIGPIPE
+_SIGNALLED = 128  # a shell adds the number of the signal that ended a process
+_READER_GONE = _SIGNALLED + signal.SIGPIPE
 
 # What the extra `compile` brings; a device needs none of it.
 _COMPILER_MODULES = {"tvm", "safetensors", "ml_dtypes", "apache-tvm", "elftools"}
 # Packages of ours that a device's bundle leaves out.
 _COMPILER_PACKAGES = ("mvlm.compile", "mvlm.models", "mvlm.distribution")
+
+# What helps against a limit of the system's.
+_LIMITS = {
+    errno.EMFILE: "`ulimit -n` shows how many files this process may open, and raises it.",
+    errno.ENFILE: "The whole system has reached its limit: close other programs.",
+    errno.EAGAIN: "`ulimit -u` shows how many processes and threads this user may have; a "
+    "container's limit (pids.max) counts too.",
+    errno.ENOSPC: "Free some space.",
+    errno.EROFS: "The file system may only be read.",
+}
 
 # Typer's public name for its class of usage errors is that of a subclass only.
 _TyperUsageError = typer.BadParameter.__mro__[1]
@@ -44,22 +57,30 @@ def report_failure(error: BaseException, invocation: Invocation) -> int:
     """Say what went wrong, and return the exit code that it stands for."""
     if isinstance(error, typer.Exit):
         return error.exit_code
-    if isinstance(error, BrokenPipeError):
-        return _leave_pipe()
+    if isinstance(error, (BrokenPipeError, OutputError)):
+        abandon_output()
+    if isinstance(error, BrokenPipeError):  # `| head` wants us to leave quietly
+        return _READER_GONE
     if isinstance(error, AlreadyReportedError):
         if invocation.json and error.document is not None:
             show_json(error.document)
         return error.exit_code
     if invocation.debug:
         traceback.print_exception(error)
-    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        note("interrupted")
-        return _INTERRUPTED
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)) or termination_signal():
+        ended_by = termination_signal()
+        note("interrupted" if ended_by is None else f"terminated by {ended_by.name}")
+        return interrupted_exit_code()
     line, exit_code = _explain(error)
     note(" ".join(line.split()))
     if invocation.json:
         show_json({"error": _describe(error, line)})
     return exit_code
+
+
+def interrupted_exit_code() -> int:
+    """Return the exit code of a command that Ctrl-C, SIGTERM or SIGHUP has ended."""
+    return _SIGNALLED + (termination_signal() or signal.SIGINT)
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
@@ -76,10 +97,21 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, MemoryError):
         return "error: not enough memory", _FAILED
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"error: {where}{error.strerror}", _FAILED
+        return _explain_system(error), _FAILED
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return f"error: no more threads can be started. {_LIMITS[errno.EAGAIN]}", _FAILED
     line = f"internal error: {type(error).__name__}: {error}"
     return f"{line.rstrip(': ')}; run again with --debug for the traceback", _FAILED
+
+
+def _explain_system(error: OSError) -> str:
+    where = f"{_as_text(error.filename)}: " if error.filename else ""
+    advice = _LIMITS.get(error.errno or 0)
+    return f"error: {where}{error.strerror}" + (f". {advice}" if advice else "")
+
+
+def _as_text(path: object) -> str:
+    return os.fsdecode(path) if isinstance(path, bytes) else str(path)
 
 
 def _is_of_compiler(error: ModuleNotFoundError) -> bool:
@@ -100,10 +132,3 @@ def _describe(error: BaseException, line: str) -> dict[str, Any]:
         described |= {k: None if v is None else str(v) for k, v in halves.items()}
         described["fix"] = error.fix
     return described
-
-
-def _leave_pipe() -> int:
-    """Leave quietly, as ``| head`` wants it: nobody reads, so nothing more is flushed there."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    return _READER_GONE

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 import typer
@@ -35,7 +36,7 @@ def version_callback(value: bool) -> None:
     if value:
         from importlib import metadata
 
-        print(f"mvlm {metadata.version('mvlm')}")
+        show(f"mvlm {metadata.version('mvlm')}")
         raise typer.Exit
 
 
@@ -56,7 +57,9 @@ def show(text: str, end: str = "\n") -> None:
 
 def note(text: str) -> None:
     """Tell something beside the result: a line on standard error."""
-    print(printable(text), file=sys.stderr, flush=True)
+    # Nobody reads it, or the disk is full: that must not end the work.
+    with suppress(OSError):
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def show_dim(text: str) -> None:
@@ -68,7 +71,7 @@ def show_dim(text: str) -> None:
 
 def show_json(document: dict[str, Any]) -> None:
     """Print the one document of ``--json``, in ASCII, so that it survives any locale."""
-    print(json.dumps(document, indent=2, allow_nan=False))
+    print(json.dumps(document, indent=2, allow_nan=False), flush=True)
 
 
 def show_table(rows: list[tuple[str, str]]) -> None:

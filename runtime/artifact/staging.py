@@ -27,23 +27,27 @@ _LOCK = ".lock"
 # <fcntl.h> and <linux/fs.h>
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_NOT_OF_A_PLACE = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
 @contextmanager
-def staged_folder(destination: Path, mark: str | None = MANIFEST) -> Iterator[Path]:
+def staged_folder(
+    destination: Path, mark: str | None = MANIFEST, advice: str = "name another place with -o"
+) -> Iterator[Path]:
     """Yield an empty folder that becomes `destination` when the block ends without an error.
 
     Args:
         destination: The folder to write.
         mark: The file by which a folder is known as one that may be replaced; by default an
             artifact's manifest. With None nothing is replaced but an empty folder.
+        advice: How a user has it written elsewhere, as a clause.
 
     Raises:
         UsageError: The destination is something else than that.
         ArtifactError: The disk is full, or the folder cannot be written.
     """
-    _check_replaceable(destination, mark)
-    with _explained(destination):
+    _check_replaceable(destination, mark, advice)
+    with _explained(destination, advice):
         destination.parent.mkdir(parents=True, exist_ok=True)
         _sweep(destination)
         staging, lock = _claim(destination)
@@ -58,7 +62,7 @@ def staged_folder(destination: Path, mark: str | None = MANIFEST) -> Iterator[Pa
             os.close(lock)
 
 
-def _check_replaceable(destination: Path, mark: str | None) -> None:
+def _check_replaceable(destination: Path, mark: str | None, advice: str) -> None:
     if not destination.exists() and not destination.is_symlink():
         return
     if destination.is_dir() and not destination.is_symlink():
@@ -72,15 +76,16 @@ def _check_replaceable(destination: Path, mark: str | None) -> None:
         f"{destination} is in the way",
         expected="nothing or an empty folder" + (", or one to replace" if mark else ""),
         found=found,
-        fix="Name another place with -o.",
+        fix=f"{advice[0].upper()}{advice[1:]}.",
     )
 
 
 @contextmanager
-def _explained(destination: Path) -> Iterator[None]:
+def _explained(destination: Path, advice: str) -> Iterator[None]:
     """Turn the system's errors about `destination` into ones that say what to do.
 
-    An error that names a file elsewhere, such as a checkpoint that went away, is not ours.
+    An error that names a file elsewhere, such as a checkpoint that went away, is not ours; nor is
+    one that no other place would help against, such as too many open files.
     """
     try:
         yield
@@ -88,14 +93,16 @@ def _explained(destination: Path) -> Iterator[None]:
         named = error.filename
         if named is not None and not _lies_beside(Path(os.fsdecode(named)), destination):
             raise
+        if error.errno in _NOT_OF_A_PLACE:
+            raise
         # NumPy tells of a write that came up short without a number.
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
         raise ArtifactError(
             f"cannot write {destination}",
             found="no space left on the disk" if full else (error.strerror or str(error)),
-            fix="Free some space, or name another place with -o; nothing was left behind."
+            fix=f"Free some space, or {advice}; nothing was left behind."
             if full
-            else "Name another place with -o; nothing was left behind.",
+            else f"{advice[0].upper()}{advice[1:]}; nothing was left behind.",
         ) from error
 
 

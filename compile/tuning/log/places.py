@@ -12,6 +12,7 @@ from pathlib import Path
 from mvlm.compile.tuning.log.files import FILE, FILES, MOST_BYTES
 from mvlm.runtime.artifact.document import read_bounded, read_document
 from mvlm.runtime.errors import ArtifactError, UsageError
+from mvlm.runtime.home_folder import home_folder
 from mvlm.runtime.package_folder import package_folder
 
 VARIABLE = "MVLM_TUNING_LOGS"
@@ -21,12 +22,24 @@ def user_logs() -> Path:
     """Return ``$MVLM_TUNING_LOGS``, else ``$XDG_DATA_HOME/mvlm/tuning_logs``, else ``~/.local``'s.
 
     Not the cache: hours of a device's time are not made again easily.
+
+    Raises:
+        UsageError: None of them is known: there is no home folder.
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
         return Path(chosen)
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "mvlm" / "tuning_logs"
+    base, home = os.environ.get("XDG_DATA_HOME"), home_folder()
+    if base:
+        return Path(base) / "mvlm" / "tuning_logs"
+    if home is None:
+        raise UsageError(
+            "no place is known to keep tuning logs in",
+            expected=f"{VARIABLE}, XDG_DATA_HOME or a home folder",
+            found="none of them",
+            fix="Name a folder with --logs.",
+        )
+    return home / ".local" / "share" / "mvlm" / "tuning_logs"
 
 
 def shipped_logs() -> Path | None:
@@ -56,8 +69,13 @@ def log_places(named: Sequence[Path] | None = None) -> tuple[Path, ...]:
                     fix="`mvlm logs list` shows those that there are.",
                 )
         return tuple(named)
+    places = []
+    # Without a home folder, or with one that is another user's, this user has no logs.
+    with suppress(UsageError, PermissionError):
+        find_logs([user_logs()])
+        places.append(user_logs())
     shipped = shipped_logs()
-    return (user_logs(), *([shipped] if shipped else []))
+    return (*places, *([shipped] if shipped else []))
 
 
 def find_logs(places: Iterable[Path]) -> list[Path]:
