@@ -1,11 +1,13 @@
 """``python -m mvlm.cli``: the command line without the script that installation makes."""
 
+import os
 import sys
-from pathlib import Path
+from contextlib import suppress
 
 # Where `-m` has put the current folder: an untrusted one must not provide the modules of others.
-if sys.path and sys.path[0] == str(Path.cwd()):
-    del sys.path[0]
+with suppress(OSError):  # the current folder is gone
+    if sys.path and sys.path[0] == os.getcwd():  # noqa: PTH109  # pathlib is imported after this
+        del sys.path[0]
 
 from mvlm.cli import main
 

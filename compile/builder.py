@@ -53,6 +53,7 @@ from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.settings import ChatSettings
 from mvlm.runtime.threads import default_threads
+from mvlm.runtime.utf8_path import utf8_folder
 
 # More than the code of any model takes; the weights are not in it.
 _CODE_BYTES = 16 << 20
@@ -169,11 +170,13 @@ def _write_library(
         target.linker.link_files(output, objects)
 
     # Beside the artifact, where what a killed process leaves behind is swept up.
-    with tempfile.TemporaryDirectory(dir=folder.parent) as workspace:
+    with (
+        utf8_folder(folder.parent) as parent,
+        tempfile.TemporaryDirectory(dir=parent) as workspace,
+    ):
         _require_room(Path(workspace))
-        executable.export_library(
-            os.fspath(folder / layout.MODEL_LIBRARY), fcompile=link, workspace_dir=workspace
-        )
+        library = parent / folder.name / layout.MODEL_LIBRARY
+        executable.export_library(os.fspath(library), fcompile=link, workspace_dir=workspace)
     (folder / layout.RUNTIME_LIBRARY).write_bytes(target.runtime_library)
     progress("compile: link", len(steps), len(steps))
     kernels = {name for uses in lowered.kernel_uses.values() for name in uses}

@@ -20,6 +20,7 @@ from mvlm.models.quantization import DEFAULT_SCHEME, Quantization, plan_quantiza
 from mvlm.runtime.artifact.layout import MAX_CONTEXT
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.machine import read_machine
+from mvlm.runtime.utf8_path import as_utf8
 
 TOKENIZER_FILE = "tokenizer.model"
 PREFILL_CHUNK = 512
@@ -62,8 +63,8 @@ class CompileJob:
     @property
     def name(self) -> str:
         """The model's name: its folder's, and the adapter's."""
-        name = self.checkpoint.resolve().name
-        return name if self.adapter is None else f"{name}+{self.adapter.resolve().name}"
+        name = as_utf8(self.checkpoint.resolve().name)
+        return name if self.adapter is None else f"{name}+{as_utf8(self.adapter.resolve().name)}"
 
     @property
     def tokenizer(self) -> Path:

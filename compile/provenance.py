@@ -6,6 +6,7 @@ Imports no tvm, so that looking an artifact up in the cache costs milliseconds.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -43,5 +44,5 @@ def package_versions() -> dict[str, str]:
 def _digest_of(lines: Iterable[tuple[str, str]]) -> str:
     digest = hashlib.sha256()
     for name, content in sorted(lines):
-        digest.update(f"{content}  {name}\n".encode())
+        digest.update(f"{content}  ".encode() + os.fsencode(f"{name}\n"))
     return digest.hexdigest()

@@ -26,6 +26,7 @@ from mvlm.models.layers import Array, PackedLayer, ReadTensor
 from mvlm.models.panels import FEATURES, panel_count, side_by_side
 from mvlm.models.quantization import FLOAT32, Scheme
 from mvlm.runtime.errors import CheckpointError, UsageError
+from mvlm.runtime.utf8_path import utf8_folder
 
 Role = Literal["tower", "projector", "both"]
 Shape = tuple[int, ...]
@@ -207,7 +208,8 @@ def import_vision(path: Path, config: MobileVLMConfig) -> OnnxVision:
     if config.vision is None or config.projector is None:
         raise UsageError("--vision-onnx is for a MobileVLM", found="a model of text only")
     try:
-        model = onnx.load(path)
+        with utf8_folder(path.parent) as place:
+            model = onnx.load(place / path.name)
     # A file from outside: the parser, and whoever looks for weights beside it, document no errors.
     except Exception as error:
         raise _refused(path, f"cannot be read ({_reason(error)})") from None

@@ -18,6 +18,7 @@ from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.threads import check_threads, choose_waiting, start_threads
+from mvlm.runtime.utf8_path import utf8_folder
 
 _CPU = 1  # DLPack's device type
 _POOLED_ALLOCATOR = 2
@@ -72,7 +73,8 @@ def load_functions(folder: Path, threads: int) -> Functions:
     load_runtime(folder / RUNTIME_LIBRARY)
     start_threads(threads)
     try:
-        library = tvm_ffi.load_module(folder / MODEL_LIBRARY)
+        with utf8_folder(folder) as place:
+            library = tvm_ffi.load_module(place / MODEL_LIBRARY)
     except (OSError, RuntimeError) as error:
         raise _unloadable(folder / MODEL_LIBRARY, error) from None
     machine = library["vm_load_executable"]()
@@ -95,6 +97,14 @@ def load_runtime(path: Path) -> None:
 
 
 def _unloadable(path: Path, error: Exception) -> ArtifactError:
+    if os.statvfs(path).f_flag & os.ST_NOEXEC:
+        return ArtifactError(
+            f"{path} cannot be loaded",
+            expected="a file system from which code may be run",
+            found="one that is mounted with `noexec`",
+            fix="Move the artifact elsewhere; for one in the cache, set MVLM_CACHE to a folder "
+            "elsewhere.",
+        )
     return ArtifactError(
         f"{path} cannot be loaded",
         found=str(error).strip().splitlines()[-1][:200],

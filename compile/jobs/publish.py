@@ -37,7 +37,7 @@ def write_reports(
         "html": draw_page(report, {key: log for key, log in logs.items() if log}),
     }
     return {
-        kind: store.runs.write_report(run.id, f"report.{kind}", text.encode())
+        kind: store.runs.write_report(run.id, f"report.{kind}", text.encode("utf-8", "replace"))
         for kind, text in written.items()
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
 from mvlm.models.config import MobileVLMConfig, read_config
 from mvlm.runtime.errors import CheckpointError, UsageError
+from mvlm.runtime.utf8_path import as_utf8
 
 # The formats, and what weights are stored as unless the user says otherwise.
 FORMATS = {"mlc": "q4f16_1", "gguf": "f16", "onnx": "f32"}
@@ -112,7 +113,7 @@ def _to_gguf(job: _Job) -> None:
     tokenizer = job.source / _TOKENIZER
     if not tokenizer.is_file():
         raise CheckpointError(f"{job.source} has no {_TOKENIZER}", fix="Download it.")
-    name, kind = job.source.resolve().name, job.conversion.storage
+    name, kind = as_utf8(job.source.resolve().name), job.conversion.storage
     write_language(
         job.config,
         job.checkpoint,

@@ -192,7 +192,7 @@ def _describe_tokenizer(writer: gguf.GGUFWriter, config: MobileVLMConfig, tokeni
     import sentencepiece
 
     gguf = _import_gguf()
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
+    processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.read_bytes())
     tokens, scores, types = [], [], []
     for piece in range(processor.vocab_size()):
         tokens.append(processor.id_to_piece(piece).encode())

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.runtime.errors import UsageError
+from mvlm.runtime.utf8_path import utf8_folder
 
 Array = npt.NDArray[Any]
 
@@ -179,7 +180,8 @@ class OnnxGraph:
         )
         self.close()
         self.path.write_bytes(model.SerializeToString())
-        self._onnx.checker.check_model(str(self.path))
+        with utf8_folder(self.path.parent) as place:
+            self._onnx.checker.check_model(str(place / self.path.name))
 
     def close(self) -> None:
         """Close the file of weights."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from mvlm.bench.quality import BUNDLED
 from mvlm.cli import inspect as inspect_verb
-from mvlm.cli.app import VERBS
 from mvlm.cli.reference import reference
 from tests.artifacts import Shelf
 from tests.cli.command_line import finish, mvlm, start
+from tests.cli.every_verb import SERVERS, all_verbs
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,20 +24,6 @@ def test_the_page_of_commands_is_up_to_date() -> None:
     assert page == reference(), "run `make docs`"
 
 
-# They serve until Ctrl-C, and have no result.
-WITHOUT_RESULT = ("device serve", "device tracker")
-
-
-def all_verbs() -> list[str]:
-    """Every verb; those of a group behind its name."""
-    verbs = []
-    for name in VERBS:
-        module = import_module(f"mvlm.cli.{name.replace('-', '_')}")
-        inner = getattr(module, "VERBS", None)
-        verbs += [name] if inner is None else [f"{name} {each}" for each in inner]
-    return verbs
-
-
 @pytest.mark.parametrize("verb", all_verbs())
 def test_every_verb_has_help_with_an_example(verb: str) -> None:
     result = mvlm(*verb.split(), "--help")
@@ -46,7 +31,7 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
     assert f"Usage: mvlm {verb}" in result.stdout
     assert f"mvlm {verb}" in result.stdout.partition("Examples:")[2]
     assert "--debug" in result.stdout
-    assert ("--json" in result.stdout) == (verb not in WITHOUT_RESULT)
+    assert ("--json" in result.stdout) == (verb not in SERVERS)
 
 
 def test_help_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from mvlm.compile.jobs.store.files import Files
 from mvlm.compile.jobs.store.local_files import LocalFiles
@@ -42,4 +43,4 @@ def _folder(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise UsageError(f"the store {url}", expected="file:///FOLDER", found=url, fix=_FIX)
-    return Path(unquote(parts.path))
+    return Path(os.fsdecode(unquote_to_bytes(os.fsencode(parts.path))))

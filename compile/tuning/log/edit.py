@@ -56,10 +56,13 @@ def prune_log(folder: Path, keep: int) -> tuple[int, int]:
 
     Returns:
         How many records there were, and how many are left.
+
+    Raises:
+        ArtifactError: The folder is no log, or cannot be read.
     """
+    read_log(folder)  # before the lock, which would make a folder where there is no log
     with WritableLog(folder) as log:
-        found = read_log(folder)
-        log.take_over(found)
+        log.take_over(read_log(folder))
         by_task: dict[int, list[int]] = {}
         for place, record in enumerate(log.tables.records):
             by_task.setdefault(record.workload, []).append(place)

@@ -1,0 +1,141 @@
+"""No verb imports a module from the current folder, which may be an untrusted checkpoint's."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from mvlm.runtime.start_module import module_command
+from tests.cli.every_verb import COMMANDS, Place, all_verbs, run_verb
+from tests.reference import write_random_checkpoint
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("bench", "cli", "compile", "distribution", "models", "runtime", "schedules", "training")
+PLANTED = """\
+import sys
+with open({log!r}, "a") as file:
+    print({name!r}, "in", sys.argv, file=file)
+raise SystemExit("the current folder's {name} was imported")
+"""
+
+
+def importable_names() -> set[str]:
+    """Every top-level module of the standard library and of the installed packages."""
+    names = {*sys.stdlib_module_names, "mvlm", "sitecustomize", "usercustomize"}
+    for distribution in metadata.distributions():
+        for file in distribution.files or ():
+            top = file.parts[0]
+            if len(file.parts) == 1 and top.endswith(".py"):
+                names.add(top.removesuffix(".py"))
+            elif len(file.parts) == 2 and file.parts[1] == "__init__.py":
+                names.add(top)
+    return {name for name in names if name.isidentifier()}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A checkpoint with a module planted in it for every name that could be imported."""
+    folder = tmp_path_factory.mktemp("untrusted")
+    checkpoint = write_random_checkpoint(folder / "model", "text", seed=0, num_hidden_layers=1)
+    log = os.fspath(folder / "planted.log")
+    for name in importable_names():
+        (checkpoint / f"{name}.py").write_text(PLANTED.format(log=log, name=name))
+    return Place(checkpoint, folder / "artifact", folder)
+
+
+@pytest.fixture(scope="module")
+def environment(place: Place) -> dict[str, str]:
+    """A cache and logs of the test's own."""
+    return os.environ | {
+        "MVLM_CACHE": os.fspath(place.output / "cache"),
+        "MVLM_TUNING_LOGS": os.fspath(place.output / "user-logs"),
+    }
+
+
+@pytest.fixture(scope="module")
+def artifact(place: Place, environment: dict[str, str]) -> Place:
+    """The same with its artifact, which the first verb compiles there."""
+    check("compile", place, environment)
+    (place.output / "a").rename(place.artifact)
+    return place
+
+
+def check(verb: str, place: Place, environment: dict[str, str]) -> None:
+    if verb == "demo":  # its model takes long to compile, and the user's cache has it
+        environment = {**environment}
+        del environment["MVLM_CACHE"]
+    done = run_verb(verb, place, folder=place.checkpoint, environment=environment)
+    log = place.output / "planted.log"
+    assert not log.exists(), log.read_text()
+    assert done.returncode == COMMANDS[verb][1], done.stderr.decode()
+
+
+def test_every_verb_is_tried() -> None:
+    assert sorted(COMMANDS) == sorted(all_verbs())
+
+
+def test_what_is_planted_would_run(place: Place) -> None:
+    """Otherwise the tests below would show nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mvlm.cli", "--version"], cwd=place.checkpoint, capture_output=True
+    )
+    assert b"was imported" in done.stderr
+    (place.output / "planted.log").unlink()
+
+
+@pytest.mark.parametrize("verb", [verb for verb in all_verbs() if verb != "compile"])
+def test_no_verb_imports_it(verb: str, artifact: Place, environment: dict[str, str]) -> None:
+    check(verb, artifact, environment)
+
+
+def test_a_python_path_with_an_empty_entry(tmp_path: Path) -> None:
+    """As ``PYTHONPATH=$PYTHONPATH:/opt/lib`` makes it."""
+    named, current = tmp_path / "named", tmp_path / "current"
+    named.mkdir()
+    current.mkdir()
+    (named / "mvlm_probe.py").write_text("import sys; print(sys.path, sys.argv[1:]); import wave")
+    (current / "wave.py").write_text("raise SystemExit('the current folder was searched')")
+    environment = os.environ | {"PYTHONPATH": f":{named}:.:../current"}
+    command = module_command("mvlm_probe", "an argument")
+    done = subprocess.run(command, cwd=current, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert os.fspath(named) in done.stdout and os.fspath(current) not in done.stdout
+    assert done.stdout.endswith("['an argument']\n")
+
+
+def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", line, "sh", gone, *module_command("mvlm.cli", "--version")],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_python_process_is_started_in_one_way() -> None:
+    """By `module_command` alone; what starts others, or tells people what to type, is listed."""
+    pattern = re.compile(r"sys\.executable|[\"']-m[\"']")
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if pattern.search(path.read_text(encoding="utf-8"))
+    }
+    # The peer's converter has an option of its own that is called -m.
+    assert found == {"runtime/start_module.py", "bench/peers/ort_genai.py"}
+
+
+def test_launchers_start_no_module_by_name() -> None:
+    for launcher in (ROOT / "distribution/bundle/launchers").glob("*.sh"):
+        lines = launcher.read_text(encoding="utf-8").splitlines()
+        code = [line for line in lines if not line.lstrip().startswith("#")]
+        assert not [line for line in code if " -m " in line], launcher
