@@ -105,7 +105,7 @@ def test_preprocess_equals_the_official_one_at_any_size(
 
 
 def test_tall_pictures_are_padded_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvlm.runtime.image._BAND_PIXELS", 1000)
+    monkeypatch.setattr("mvlm.runtime.image.preprocessing._BAND_PIXELS", 1000)
     image = noise(40, 333)
     ours = preprocess(image, ImageSpec(48, MEAN, STD))
     np.testing.assert_array_equal(ours, official(image, 48, pad=True))
@@ -412,7 +412,7 @@ def test_what_is_no_picture_is_named(data: bytes, message: str, tmp_path: Path) 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_truncated_pictures_are_refused(kind: str, share: float) -> None:
     data = encoded(noise(64, 64), kind)
-    with pytest.raises(ImageError, match=r"damaged or cut short|not a picture"):
+    with pytest.raises(ImageError, match="is cut short"):
         load_image(data[: int(len(data) * share)])
 
 

@@ -1,0 +1,134 @@
+"""GIF (https://www.w3.org/Graphics/GIF/spec-gif89a.txt): the first frame on its canvas.
+
+Of the extensions only the one that names the transparent colour is read. What the first frame does
+not cover is transparent, as browsers show it.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
+
+from mvlm.runtime.image.faults import CutShortError, DamagedError
+from mvlm.runtime.image.palette import apply_palette
+from mvlm.runtime.image.pillow import decode
+from mvlm.runtime.image.visible import CheckSize, Visible
+
+_EXTENSION, _FRAME, _TRAILER = 0x21, 0x2C, 0x3B
+_GRAPHIC_CONTROL = 0xF9
+_HAS_COLOURS, _INTERLACED = 0x80, 0x40
+_TRANSPARENT = 0x01
+_CUT = "the end of the file in front of the last pixel"
+
+
+@dataclass(frozen=True)
+class _Frame:
+    left: int
+    top: int
+    width: int
+    height: int
+    is_interlaced: bool
+    colours: bytes
+    pixels: bytes  # the compressed indexes, as in the file
+
+
+def read(data: bytes, check_size: CheckSize) -> Visible:
+    """Read the first frame of a GIF.
+
+    Raises:
+        UnreadableError: The file is damaged or cut short.
+    """
+    if data[:6] not in (b"GIF87a", b"GIF89a"):
+        raise DamagedError(f"the version {data[3:6]!r} of GIF")
+    if len(data) < 13:
+        raise CutShortError(_CUT)
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    colours, position = _colours(data, 13, flags)
+    position, transparent = _find_frame(data, position)
+    frame = _parse_frame(data, position, colours)
+    # As in browsers, a first frame that is larger than the canvas extends it.
+    canvas = (max(width, frame.left + frame.width), max(height, frame.top + frame.height))
+    check_size(canvas)
+    if not frame.colours:
+        raise DamagedError("no colour table")
+    alpha = b"" if transparent is None else b"\xff" * transparent + b"\0"
+    pixels = apply_palette(decode(GifImageFile, _stream(frame)), frame.colours, alpha)
+    if pixels.size != canvas:
+        whole = Image.new("RGBA", canvas)
+        whole.paste(pixels, (frame.left, frame.top))
+        pixels = whole
+    return Visible(pixels)
+
+
+def _colours(data: bytes, position: int, flags: int) -> tuple[bytes, int]:
+    """Return a colour table, empty if there is none, and what follows it."""
+    end = position + (3 << (flags & 7) + 1 if flags & _HAS_COLOURS else 0)
+    if end > len(data):
+        raise CutShortError("the end of the file inside of a colour table")
+    return data[position:end], end
+
+
+def _find_frame(data: bytes, position: int) -> tuple[int, int | None]:
+    """Return where the first frame's header begins, and its transparent index."""
+    transparent = None
+    while position < len(data):
+        kind = data[position]
+        if kind == _FRAME:
+            return position + 1, transparent
+        if kind == _TRAILER:
+            raise DamagedError("no frame")
+        if kind == _EXTENSION:
+            label = data[position + 1 : position + 2]
+            body = position + 2
+            if label == bytes([_GRAPHIC_CONTROL]) and data[body : body + 1] >= b"\4":
+                control = data[body + 1 : body + 5]
+                is_transparent = len(control) == 4 and control[0] & _TRANSPARENT
+                transparent = control[3] if is_transparent else None
+            position = _skip_blocks(data, body)
+        elif kind == 0:
+            position += 1  # An empty block too many, which all decoders skip.
+        else:
+            raise DamagedError(f"no block at byte {position:,}")
+    raise CutShortError("the end of the file in front of the first frame")
+
+
+def _skip_blocks(data: bytes, position: int) -> int:
+    """Return what follows a chain of blocks."""
+    while position < len(data):
+        length = data[position]
+        position += 1 + length
+        if not length:
+            return position
+    raise CutShortError(_CUT)
+
+
+def _parse_frame(data: bytes, position: int, colours: bytes) -> _Frame:
+    if position + 9 > len(data):
+        raise CutShortError(_CUT)
+    left, top, width, height, flags = struct.unpack_from("<HHHHB", data, position)
+    own_colours, position = _colours(data, position + 9, flags)
+    if not width or not height:
+        raise DamagedError(f"a frame of {width}x{height} pixels")
+    is_interlaced = bool(flags & _INTERLACED)
+    pixels = data[position : _end_of_pixels(data, position)]
+    return _Frame(left, top, width, height, is_interlaced, own_colours or colours, pixels)
+
+
+def _end_of_pixels(data: bytes, position: int) -> int:
+    if position >= len(data):
+        raise CutShortError(_CUT)
+    try:
+        return _skip_blocks(data, position + 1)
+    except CutShortError:
+        return len(data)  # The pixels may be all there.
+
+
+def _stream(frame: _Frame) -> bytes:
+    """Return a GIF of this frame alone, without colours: Pillow then returns the indexes."""
+    size = struct.pack("<HH", frame.width, frame.height)
+    flags = bytes([_INTERLACED if frame.is_interlaced else 0])
+    return b"".join([
+        b"GIF89a", size, b"\0\0\0",
+        bytes([_FRAME]), b"\0\0\0\0", size, flags, frame.pixels, b"\0", bytes([_TRAILER]),
+    ])  # fmt: skip
