@@ -9,7 +9,7 @@ HEAD_BYTES = 64
 _SUPPORTED = (
     (b"\x89PNG", "PNG"),
     (b"\xff\xd8", "JPEG"),
-    (b"GIF8", "GIF"),
+    (b"GIF", "GIF"),
     (b"BM", "BMP"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),

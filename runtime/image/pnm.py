@@ -5,7 +5,6 @@ Pillow decodes most of them pixel by pixel in Python, and knows neither PAM nor 
 
 import math
 import re
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +57,7 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
     if magic in (b"Pf", b"PF"):
         return Visible(_read_floats(data, magic, check_size))
     header = _parse_pam(data) if magic == b"P7" else _parse_header(data, magic)
-    _check(header, check_size)
+    check_size((header.width, header.height))
     if magic in (b"P1", b"P2", b"P3"):
         samples = _plain_samples(data, header, is_bits=magic == b"P1")
     elif magic == b"P4":
@@ -118,24 +117,20 @@ def _parse_pam(data: bytes) -> _Header:
     return _Header(width, height, channels, white, end + len(b"ENDHDR\n"))
 
 
-def _check(header: _Header, check_size: CheckSize) -> None:
-    check_size((header.width, header.height))
-
-
 def _plain_samples(data: bytes, header: _Header, *, is_bits: bool) -> Array:
     """Parse samples that are written in digits: (height, width, channels)."""
-    text = _COMMENT.sub(b" ", memoryview(data)[header.start - 1 :])
+    text = _COMMENT.sub(b" ", memoryview(data)[header.start - 1 :]) + b" "
     wrong = _NO_NUMBER.search(text)
     if wrong:
         raise DamagedError(f"{wrong[0].decode('latin-1')!r} among the pixels")
+    is_digit = np.frombuffer(text, np.uint8) >= ord("0")
     if is_bits:  # Their digits need nothing between them.
-        digits = np.frombuffer(text, np.uint8)
-        samples = digits[digits >= ord("0")][: header.samples] - ord("0")
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy warns of blanks alone.
-            samples = np.fromstring(text, np.int64, header.samples, sep=" ")
-    return _shaped(samples, header)
+        return _shaped(np.frombuffer(text, np.uint8)[is_digit][: header.samples] - ord("0"), header)
+    there = int(is_digit[0]) + int(np.count_nonzero(is_digit[1:] & ~is_digit[:-1]))
+    # Asked before parsing: NumPy leaves samples that are missing unset.
+    if there < header.samples:
+        raise CutShortError(f"{there:,} of {header.samples:,} samples")
+    return _shaped(np.fromstring(text, np.int64, header.samples, sep=" "), header)
 
 
 def _packed_bits(data: bytes, header: _Header) -> Array:
@@ -187,7 +182,7 @@ def _read_floats(data: bytes, magic: bytes, check_size: CheckSize) -> Image.Imag
     if not math.isfinite(scale) or not scale:
         raise DamagedError(f"the scale {tokens[2].decode('latin-1')!r}")
     header = _Header(width, height, _CHANNELS[magic], 1, end + 1)
-    _check(header, check_size)
+    check_size((header.width, header.height))
     samples = _take(data, header.start, header.samples, 4, "<f4" if scale < 0 else ">f4")
     rows = samples.reshape(height, width, header.channels)[::-1]
     return stretch_to_8_bit(rows[..., 0] if header.channels == 1 else rows).convert("RGB")

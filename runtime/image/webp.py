@@ -56,6 +56,9 @@ def _first_image(data: bytes) -> dict[bytes, bytes]:
         elif kind in _NEEDED and is_whole:
             found.setdefault(kind, body)
     if not found.keys() & _IMAGES:
+        (length,) = struct.unpack_from("<I", data, 4)
+        if len(data) >= 8 + length:
+            raise DamagedError("no image")
         raise CutShortError("the end of the file in front of the pixels")
     return {kind: found[kind] for kind in _NEEDED if kind in found}
 
