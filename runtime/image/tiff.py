@@ -6,10 +6,10 @@ these tags. What Pillow would read wrongly is declared there in another way, and
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from mvlm.runtime.image.exif import valid_orientation
@@ -21,9 +21,22 @@ from mvlm.runtime.image.rows import Array, map_rows
 from mvlm.runtime.image.tiff_directory import Directory, Tag, read_directory
 from mvlm.runtime.image.visible import CheckSize, Visible
 
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE = 0, 1, 3
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
+_UNCOMPRESSED, _OLD_JPEG = 1, 6
+# Also fax, LZW, JPEG, deflate, PackBits, LZMA and Zstandard: what Pillow's libtiff is built with.
+_COMPRESSIONS = {_UNCOMPRESSED, 2, 3, 4, 5, _OLD_JPEG, 7, 8, 32773, 32946, 34925, 50000}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_UNSIGNED = 1
+_UNSIGNED, _SIGNED = 1, 2
+_SEPARATE = 2
+# Pillow's names of orders of samples.
+_NATIVE = {
+    "F;32F": "F;32NF",
+    "F;32BF": "F;32NF",
+    "I;32S": "I;32NS",
+    "I;32BS": "I;32NS",
+    "I;16S": "I;16NS",
+    "I;16BS": "I;16NS",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,21 @@ class _Samples:
     extra: tuple[int, ...]
     compression: int
     planes: int
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the first sample is grey."""
+        return self.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+
+    @property
+    def is_deep_grey(self) -> bool:
+        """Whether pixels are grey of more than 8 bits."""
+        return self.is_grey and len(self.bits) == 1 and self.bits[0] > 8
+
+    @property
+    def is_grey_with_more(self) -> bool:
+        """Whether pixels are grey of 8 bits and another sample, such as alpha."""
+        return self.is_grey and self.bits == (8, 8)
 
     def __str__(self) -> str:
         return (
@@ -53,9 +81,9 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
     """
     directory = read_directory(data)
     size = directory.number(Tag.WIDTH), directory.number(Tag.HEIGHT)
-    if None in size or 0 in size:
+    if not size[0] or not size[1]:
         raise DamagedError(f"a size of {size[0]}x{size[1]}")
-    check_size((size[0] or 0, size[1] or 0))
+    check_size((size[0], size[1]))
     samples = _samples(directory)
     image = _decode(directory, samples)
     pixels = _colour(image, samples, directory)
@@ -78,15 +106,58 @@ def _samples(directory: Directory) -> _Samples:
 
 
 def _decode(directory: Directory, samples: _Samples) -> Image.Image:
+    _check_kind(samples)
+    if samples.compression == _UNCOMPRESSED:
+        directory = _with_exact_strips(directory, samples)
+    if directory.is_cut_short():
+        raise CutShortError("the end of the file inside of the pixels")
     stream = _rewritten(directory, samples).to_file()
     try:
-        return decode(TiffImageFile, stream, setting=_by_libtiff())
+        return decode(TiffImageFile, stream, before_load=_take_native_order, setting=_by_libtiff())
     except DamagedError as error:
-        if str(error) == "unknown pixel mode":
+        if str(error) == "unknown pixel mode" or samples.compression == _OLD_JPEG:
             raise UnsupportedError(f"a TIFF of {samples}") from error
-        if directory.is_cut_short():
-            raise CutShortError("the end of the file inside of the pixels") from error
         raise
+
+
+def _check_kind(samples: _Samples) -> None:
+    if samples.compression not in _COMPRESSIONS:
+        raise UnsupportedError(f"a TIFF of the compression {samples.compression}")
+    # Pillow reads them wrongly.
+    if samples.is_grey and len(samples.bits) > 1 and samples.planes == _SEPARATE:
+        raise UnsupportedError(f"a TIFF of {samples}")
+
+
+def _with_exact_strips(directory: Directory, samples: _Samples) -> Directory:
+    """Return the directory with strips no longer than their rows.
+
+    Some programs count a whole strip where the last one has fewer rows, and libtiff then misses
+    what is behind the file's end.
+    """
+    lengths = directory.numbers(Tag.STRIP_BYTES)
+    width, height = directory.number(Tag.WIDTH) or 0, directory.number(Tag.HEIGHT) or 0
+    rows = min(directory.number(Tag.ROWS_PER_STRIP) or height, height)
+    strips = -(-height // rows)
+    planes = len(samples.bits) if samples.planes == _SEPARATE else 1
+    if len(lengths) != strips * planes or samples.photometric == _YCBCR:
+        return directory
+    bits = samples.bits[0] if planes > 1 else sum(samples.bits)
+    row_bytes = (width * bits + 7) // 8
+    needed = [row_bytes * min(rows, height - rows * strip) for strip in range(strips)] * planes
+    exact = tuple(min(pair) for pair in zip(lengths, needed, strict=True))
+    return directory if exact == lengths else directory.but({Tag.STRIP_BYTES: exact})
+
+
+def _take_native_order(image: ImageFile.ImageFile) -> None:
+    """Say that samples are in this machine's order, as libtiff returns them.
+
+    Pillow says so of unsigned samples of 16 bits alone.
+    """
+    image.tile = [
+        tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
+        for tile in image.tile
+        if isinstance(tile.args, tuple)
+    ]
 
 
 @contextmanager
@@ -103,32 +174,25 @@ def _by_libtiff() -> Iterator[None]:
         TiffImagePlugin.READ_LIBTIFF = before
 
 
-def _is_deep_grey(samples: _Samples) -> bool:
-    is_grey = samples.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
-    return is_grey and len(samples.bits) == 1 and samples.bits[0] > 8
-
-
-def _is_grey_with_more(samples: _Samples) -> bool:
-    is_grey = samples.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
-    return is_grey and samples.bits == (8, 8)
-
-
 def _rewritten(directory: Directory, samples: _Samples) -> Directory:
     """Return the directory as Pillow is to see it."""
-    changes: dict[int, int] = {}
-    if _is_deep_grey(samples) or _is_grey_with_more(samples):
-        changes[Tag.PHOTOMETRIC] = _BLACK_IS_ZERO
-    if _is_grey_with_more(samples):
-        changes[Tag.EXTRA_SAMPLES] = _UNASSOCIATED
-    return replace(directory.without(Tag.ORIENTATION), changes=changes)
+    changes = directory.bytes_as_numbers() | {Tag.ORIENTATION: ()}
+    if samples.is_deep_grey or samples.is_grey_with_more:
+        changes[Tag.PHOTOMETRIC] = (_BLACK_IS_ZERO,)
+    if samples.is_deep_grey and samples.bits == (32,) and samples.kind == _UNSIGNED:
+        changes[Tag.SAMPLE_FORMAT] = (_SIGNED,)
+    has_unnamed_alpha = samples.photometric == _RGB and len(samples.bits) == 4 and not samples.extra
+    if samples.is_grey_with_more or has_unnamed_alpha:
+        changes[Tag.EXTRA_SAMPLES] = (_UNASSOCIATED,)
+    return directory.but(changes)
 
 
 def _colour(image: Image.Image, samples: _Samples, directory: Directory) -> Image.Image:
     """Return `image` as ``RGB`` or ``RGBA``."""
     is_inverted = samples.photometric == _WHITE_IS_ZERO
-    if _is_deep_grey(samples):
+    if samples.is_deep_grey:
         return _deep_grey(image, samples, is_inverted).convert("RGB")
-    if _is_grey_with_more(samples):
+    if samples.is_grey_with_more:
         return _grey_with_more(image, samples.extra, is_inverted)
     if image.mode in ("P", "PA"):
         return _palette(image, directory.numbers(Tag.COLOUR_MAP))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from mvlm.runtime.image.faults import CutShortError, DamagedError
+from mvlm.runtime.image.faults import CutShortError, DamagedError, UnsupportedError
 
 _MAX_VALUES = 3 * 65536  # of a colour map, the longest list that is read here
 
@@ -13,7 +13,7 @@ _MAX_VALUES = 3 * 65536  # of a colour map, the longest list that is read here
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8,
                13: 4, 16: 8, 17: 8, 18: 8}  # fmt: skip
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
-_SHORT = 3
+_BYTE, _LONG = 1, 4
 
 
 class Tag(IntEnum):
@@ -27,6 +27,7 @@ class Tag(IntEnum):
     STRIP_OFFSETS = 273
     ORIENTATION = 274
     SAMPLES_PER_PIXEL = 277
+    ROWS_PER_STRIP = 278
     STRIP_BYTES = 279
     PLANES = 284
     COLOUR_MAP = 320
@@ -36,10 +37,10 @@ class Tag(IntEnum):
     SAMPLE_FORMAT = 339
 
 
-# Those, and what else libtiff needs: fill order, rows per strip, fax options, predictor, tile
+# Those, and what else libtiff needs: fill order, fax options, predictor, tile
 # sizes, ink set, JPEG's old and new tags, and what belongs to YCbCr. All others are metadata.
 _NEEDED = frozenset(Tag) | {
-    266, 278, 292, 293, 317, 322, 323, 332, 347, *range(512, 522), 529, 530, 531, 532,
+    266, 292, 293, 317, 322, 323, 332, 347, *range(512, 522), 529, 530, 531, 532,
 }  # fmt: skip
 
 
@@ -80,13 +81,13 @@ class Directory:
     Attributes:
         data: The file.
         entries: By tag.
-        changes: Numbers that :meth:`to_file` writes for a tag in place of its own.
+        changes: Numbers that count for a tag in place of its own.
     """
 
     data: bytes
     layout: _Layout
     entries: dict[int, _Entry]
-    changes: dict[int, int] = field(default_factory=dict)
+    changes: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def numbers(self, tag: Tag) -> tuple[int, ...]:
         """Return a tag's integers; empty if there are none.
@@ -95,6 +96,8 @@ class Directory:
             DamagedError: They are no integers, or too many.
             CutShortError: They are behind the file's end.
         """
+        if tag in self.changes:
+            return self.changes[tag]
         entry = self.entries.get(tag)
         if entry is None:
             return ()
@@ -117,10 +120,16 @@ class Directory:
         """Return a tag's first integer, or `default`."""
         return next(iter(self.numbers(tag)), default)
 
-    def without(self, tag: Tag) -> "Directory":
-        """Return the directory without this tag."""
-        entries = {key: entry for key, entry in self.entries.items() if key != tag}
-        return Directory(self.data, self.layout, entries, self.changes)
+    def bytes_as_numbers(self) -> dict[int, tuple[int, ...]]:
+        """Return the numbers of the tags that are stored as bytes, which Pillow takes for text."""
+        tags = (tag for tag in Tag if tag in self.entries)
+        return {tag: self.numbers(tag) for tag in tags if self.entries[tag].kind == _BYTE}
+
+    def but(self, changes: dict[int, tuple[int, ...]]) -> "Directory":
+        """Return the directory with other numbers for some tags, and without those of none."""
+        kept = {tag: entry for tag, entry in self.entries.items() if changes.get(tag) != ()}
+        changes = self.changes | {tag: values for tag, values in changes.items() if values}
+        return Directory(self.data, self.layout, kept, changes)
 
     def is_cut_short(self) -> bool:
         """Whether pixels lie behind the file's end."""
@@ -137,27 +146,37 @@ class Directory:
     def to_file(self) -> bytes:
         """Return the file with this directory as its only one.
 
-        The values of tags stay where they are: the directory is written behind them.
+        The values of tags stay where they are; those that changed, and the directory, are written
+        behind them.
         """
-        layout, changed = self.layout, dict(self.entries)
-        for tag, value in self.changes.items():
-            inline = struct.pack(layout.order + "H", value)
-            size = struct.calcsize(layout.offset)
-            changed[tag] = _Entry(_SHORT, 1, inline.ljust(size, b"\0"))
-        start = len(self.data) + len(self.data) % 2
-        header = b"II" if layout.order == "<" else b"MM"
-        header += struct.pack(layout.order + ("HHHQ" if layout.is_big else "HI"),
-                              *((43, 8, 0) if layout.is_big else (42,)), start)  # fmt: skip
-        parts: list[bytes | memoryview] = [
-            header,
-            memoryview(self.data)[len(header) :],
-            b"\0" * (len(self.data) % 2),
-        ]
-        parts.append(struct.pack(layout.count, len(changed)))
-        for tag, entry in sorted(changed.items()):
+        layout = self.layout
+        end = len(self.data)
+        parts: list[bytes | memoryview] = [b"\0" * (-end % 8)]
+        end += -end % 8
+        entries = dict(self.entries)
+        for tag, values in self.changes.items():
+            raw = struct.pack(f"{layout.order}{len(values)}I", *values)
+            value = raw.ljust(struct.calcsize(layout.offset), b"\0")
+            if len(raw) > struct.calcsize(layout.offset):
+                value = struct.pack(layout.offset, end)
+                raw += b"\0" * (-len(raw) % 8)
+                parts.append(raw)
+                end += len(raw)
+            entries[tag] = _Entry(_LONG, len(values), value)
+        parts.append(struct.pack(layout.count, len(entries)))
+        for tag, entry in sorted(entries.items()):
             parts.append(struct.pack(layout.entry, tag, entry.kind, entry.count, entry.value))
         parts.append(struct.pack(layout.offset, 0))
-        return b"".join(parts)
+        header = self._header(end)
+        return b"".join([header, memoryview(self.data)[len(header) :], *parts])
+
+    def _header(self, start: int) -> bytes:
+        """Return the header of a file whose directory is at `start`."""
+        layout = self.layout
+        mark = b"II" if layout.order == "<" else b"MM"
+        if layout.is_big:
+            return mark + struct.pack(layout.order + "HHHQ", 43, 8, 0, start)
+        return mark + struct.pack(layout.order + "HI", 42, start)
 
 
 def read_directory(data: bytes) -> Directory:
@@ -166,9 +185,12 @@ def read_directory(data: bytes) -> Directory:
     Raises:
         DamagedError: The header or the directory cannot be.
         CutShortError: The directory is behind the file's end.
+        UnsupportedError: A BigTIFF in big-endian order, which Pillow reads as damaged.
     """
     order = "<" if data[:2] == b"II" else ">"
     layout = _Layout(order, is_big=data[2:4] in (b"+\0", b"\0+"))
+    if layout.is_big and order == ">":
+        raise UnsupportedError("a BigTIFF in big-endian order")
     offset_at = 8 if layout.is_big else 4
     if len(data) < offset_at + struct.calcsize(layout.offset):
         raise CutShortError("the end of the file inside of its header")

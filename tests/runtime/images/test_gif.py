@@ -64,7 +64,7 @@ def test_what_the_first_frame_does_not_cover_is_transparent(
     expected = np.full((20, 20, 3), 255)
     shown = table(COLOURS)[INDEXES]
     if transparent is not None:
-        shown[INDEXES == transparent] = WHITE
+        shown[transparent == INDEXES] = WHITE
     expected[at[1] : at[1] + HEIGHT, at[0] : at[0] + WIDTH] = shown
     np.testing.assert_array_equal(ours(data), expected)
 
@@ -117,7 +117,7 @@ def test_every_cut_is_named() -> None:
 def test_a_frame_that_ends_early_is_damaged() -> None:
     start = SOUND.index(b",")
     few = SOUND[: start + 10] + compressed(INDEXES[:5]) + b";"
-    with pytest.raises(ImageError, match="is (damaged|cut short)"):
+    with pytest.raises(ImageError, match=r"is (damaged|cut short)"):
         load_image(few)
 
 
