@@ -9,13 +9,15 @@ HEAD_BYTES = 64
 _SUPPORTED = (
     (b"\x89PNG", "PNG"),
     (b"\xff\xd8", "JPEG"),
-    (b"GIF", "GIF"),
-    (b"BM", "BMP"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),
     (b"MM\0+", "TIFF"),
 )
+# Texts may begin with these letters, but images hold more than text.
+_SUPPORTED_UNLESS_TEXT = ((b"GIF", "GIF"), (b"BM", "BMP"))
 _PNM = b"1234567fF"
 
 # What people take for a supported image.
@@ -59,6 +61,9 @@ def identify(head: bytes) -> str | None:
     for magic, kind in _SUPPORTED:
         if head.startswith(magic):
             return kind
+    for magic, kind in _SUPPORTED_UNLESS_TEXT:
+        if head.startswith(magic) and not _is_text(head):
+            return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     is_pnm = len(head) > 2 and head[:1] == b"P" and head[1] in _PNM and head[2:3].isspace()
@@ -81,5 +86,8 @@ def describe(head: bytes) -> str:
         return "SVG or XML"
     if not any(head):
         return "zeros"
-    is_text = all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)
-    return "text" if is_text else "an unknown format"
+    return "text" if _is_text(head) else "an unknown format"
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)

@@ -39,6 +39,8 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
     Raises:
         UnreadableError: The file is damaged or cut short.
     """
+    if len(data) < 6:
+        raise CutShortError(_CUT)
     if data[:6] not in (b"GIF87a", b"GIF89a"):
         raise DamagedError(f"the version {data[3:6]!r} of GIF")
     if len(data) < 13:

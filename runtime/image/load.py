@@ -5,26 +5,27 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from PIL import Image
 
 from mvlm.runtime.errors import ImageError
-from mvlm.runtime.image import bmp, gif, jpeg, png, pnm, tiff, webp
 from mvlm.runtime.image.faults import CutShortError, DamagedError, UnreadableError, UnsupportedError
 from mvlm.runtime.image.formats import FORMATS, HEAD_BYTES, describe, identify
 from mvlm.runtime.image.limits import DEFAULT_LIMITS, ImageLimits, check_length, check_pixels
 from mvlm.runtime.image.spec import WHITE, Colour
 from mvlm.runtime.image.visible import CheckSize, Visible
 
-_READERS: dict[str, Callable[[bytes, CheckSize], Visible]] = {
-    "PNG": png.read,
-    "JPEG": jpeg.read,
-    "GIF": gif.read,
-    "BMP": bmp.read,
-    "PPM": pnm.read,
-    "WEBP": webp.read,
-    "TIFF": tiff.read,
+# Modules of this package. Imported when they are needed, because each takes milliseconds.
+_READERS = {
+    "PNG": "png",
+    "JPEG": "jpeg",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "PPM": "pnm",
+    "WEBP": "webp",
+    "TIFF": "tiff",
 }
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -101,13 +102,19 @@ def _decode(data: bytes, name: str, limits: ImageLimits, background: Colour | No
         )
     with _quiet_pillow():
         try:
-            visible = _READERS[kind](data, lambda size: check_pixels(size, name, limits))
+            visible = _reader(kind)(data, lambda size: check_pixels(size, name, limits))
             return _finish(visible, background)
         except UnreadableError as fault:
             raise _explained(fault, name, kind) from fault
         except (Image.DecompressionBombError, MemoryError) as error:
             found = str(error) or "too little memory"
             raise ImageError(f"{name} has too many pixels to be decoded", found=found) from error
+
+
+def _reader(kind: str) -> Callable[[bytes, CheckSize], Visible]:
+    reader: Callable[[bytes, CheckSize], Visible]
+    reader = import_module(f"mvlm.runtime.image.{_READERS[kind]}").read
+    return reader
 
 
 def _explained(fault: UnreadableError, name: str, kind: str) -> ImageError:

@@ -83,6 +83,8 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
     Raises:
         UnreadableError: The file is damaged, cut short, or no PNG that the specification knows.
     """
+    if _SIGNATURE.startswith(data):
+        raise CutShortError("the end of the file inside of its signature")
     if not data.startswith(_SIGNATURE):
         raise DamagedError("a PNG signature that was changed, as by a transfer as text")
     chunks = _collect(data)
