@@ -4,17 +4,16 @@ The file is decoded by libtiff after its first directory has been replaced by on
 these tags. What Pillow would read wrongly is declared there in another way, and put right here.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from mvlm.runtime.image.exif import valid_orientation
 from mvlm.runtime.image.faults import CutShortError, DamagedError, UnsupportedError
 from mvlm.runtime.image.grey import scale_table, stretch_to_8_bit
+from mvlm.runtime.image.libtiff import by_libtiff
 from mvlm.runtime.image.palette import apply_palette
 from mvlm.runtime.image.pillow import decode
 from mvlm.runtime.image.rows import Array, map_rows
@@ -113,10 +112,12 @@ def _decode(directory: Directory, samples: _Samples) -> Image.Image:
         raise CutShortError("the end of the file inside of the pixels")
     stream = _rewritten(directory, samples).to_file()
     try:
-        return decode(TiffImageFile, stream, before_load=_take_native_order, setting=_by_libtiff())
+        return decode(TiffImageFile, stream, before_load=_take_native_order, setting=by_libtiff())
     except DamagedError as error:
         if str(error) == "unknown pixel mode" or samples.compression == _OLD_JPEG:
             raise UnsupportedError(f"a TIFF of {samples}") from error
+        if str(error).startswith("decoder error"):
+            raise DamagedError(f"pixels that libtiff cannot decode ({error})") from error
         raise
 
 
@@ -158,20 +159,6 @@ def _take_native_order(image: ImageFile.ImageFile) -> None:
         for tile in image.tile
         if isinstance(tile.args, tuple)
     ]
-
-
-@contextmanager
-def _by_libtiff() -> Iterator[None]:
-    """Let libtiff decode all files: Pillow reads 16-bit planes and uncompressed YCbCr wrongly.
-
-    The setting belongs to the whole process; images are decoded one at a time.
-    """
-    before = TiffImagePlugin.READ_LIBTIFF
-    TiffImagePlugin.READ_LIBTIFF = True
-    try:
-        yield
-    finally:
-        TiffImagePlugin.READ_LIBTIFF = before
 
 
 def _rewritten(directory: Directory, samples: _Samples) -> Directory:
