@@ -1,27 +1,27 @@
-"""PNG (https://www.w3.org/TR/png-3/): the chunks that make the visible image.
+"""PNG (https://www.w3.org/TR/png-3/).
 
-Of the ancillary chunks only tRNS (transparency) and eXIf (orientation) are read. An animation shows
-its default image.
+Pillow decodes a new file of the critical chunks; palettes and transparency are applied here. An
+animation shows its default image.
 """
 
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from mvlm.runtime.image.exif import orientation_of
-from mvlm.runtime.image.faults import CutShortError, DamagedError, UnsupportedError
+from mvlm.runtime.image.faults import CutShortError, DamagedError
 from mvlm.runtime.image.grey import scale_table
 from mvlm.runtime.image.palette import apply_palette
 from mvlm.runtime.image.pillow import decode
+from mvlm.runtime.image.png_chunks import SIGNATURE, Chunks, collect
 from mvlm.runtime.image.rows import Array, map_rows
 from mvlm.runtime.image.visible import CheckSize, Visible
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _GREY_ALPHA: 2, _RGBA: 4}
 _DEPTHS = {
@@ -37,9 +37,6 @@ _PASSES = (
     (0, 1, 1, 2),
 )  # fmt: skip
 
-# Each costs time even if it is empty. Encoders write at least a few kilobytes into a chunk.
-_MAX_CHUNKS = 1_000_000
-_MAX_CHUNK_BYTES = 2**31 - 1
 _DEFLATED_STEP, _INFLATED_STEP = 2**16, 2**20
 
 
@@ -65,109 +62,27 @@ class _Header:
         return total
 
 
-@dataclass
-class _Chunks:
-    """What is kept of a file."""
-
-    header: bytes | None = None
-    palette: bytes | None = None
-    transparency: bytes | None = None
-    exif: bytes | None = None
-    pixels: list[memoryview] = field(default_factory=list)
-    broken: str | None = None  # why the walk ended before IEND
-
-
 def read(data: bytes, check_size: CheckSize) -> Visible:
     """Read a PNG.
 
     Raises:
         UnreadableError: The file is damaged, cut short, or no PNG that the specification knows.
     """
-    if _SIGNATURE.startswith(data):
+    if SIGNATURE.startswith(data):
         raise CutShortError("the end of the file inside of its signature")
-    if not data.startswith(_SIGNATURE):
+    if not data.startswith(SIGNATURE):
         raise DamagedError("a PNG signature that was changed, as by a transfer as text")
-    chunks = _collect(data)
+    chunks = collect(data)
     header = _parse_header(chunks)
     check_size((header.width, header.height))
-    pixels = b"".join(chunks.pixels)
-    _check_pixels(header, pixels, chunks.broken)
+    _check_pixels(header, chunks)
     palette = _parse_palette(header, chunks)
-    stream = _stream(chunks.header or b"", palette, pixels)
+    stream = _stream(chunks, palette)
     image = decode(PngImageFile, stream)
     return Visible(_colour(image, header, chunks, palette, stream), orientation_of(chunks.exif))
 
 
-def _collect(data: bytes) -> _Chunks:
-    chunks = _Chunks()
-    for kind, body, is_sound in _walk(data, chunks):
-        if kind[0] & 0x20:  # Ancillary, by the case of its first letter.
-            _keep_ancillary(chunks, kind, body, is_sound)
-            continue
-        if not is_sound:
-            raise DamagedError(f"a wrong checksum of the chunk {kind.decode()}")
-        if kind == b"IEND":
-            break
-        _keep_critical(chunks, kind, body)
-    return chunks
-
-
-def _walk(data: bytes, chunks: _Chunks) -> Iterator[tuple[bytes, memoryview, bool]]:
-    """Yield the name and the body of each chunk, and whether its checksum is right.
-
-    A chunk that runs past the end is yielded only if it holds pixels: they may be all there.
-    """
-    view = memoryview(data)
-    position = len(_SIGNATURE)
-    for _ in range(_MAX_CHUNKS):
-        if position + 8 > len(data):
-            chunks.broken = "the end of the file before the chunk IEND"
-            return
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if not (kind.isalpha() and kind.isascii()) or length > _MAX_CHUNK_BYTES:
-            chunks.broken = f"no chunk at byte {position:,}"
-            if chunks.pixels:
-                return
-            raise DamagedError(chunks.broken)
-        body = view[position + 8 : position + 8 + length]
-        position += 8 + length
-        if position + 4 > len(data):
-            chunks.broken = f"the end of the file inside of the chunk {kind.decode()}"
-            if kind == b"IDAT":
-                yield kind, body, True
-            return
-        (checksum,) = struct.unpack_from(">I", data, position)
-        yield kind, body, zlib.crc32(body, zlib.crc32(kind)) == checksum
-        position += 4
-    raise UnsupportedError(f"over {_MAX_CHUNKS:,} chunks")
-
-
-def _keep_ancillary(chunks: _Chunks, kind: bytes, body: memoryview, is_sound: bool) -> None:
-    if kind == b"tRNS" and chunks.transparency is None:
-        if not is_sound:
-            raise DamagedError("a wrong checksum of the transparency (chunk tRNS)")
-        chunks.transparency = bytes(body)
-    elif kind == b"eXIf" and chunks.exif is None and is_sound:
-        chunks.exif = bytes(body)
-
-
-def _keep_critical(chunks: _Chunks, kind: bytes, body: memoryview) -> None:
-    if (kind == b"IHDR") != (chunks.header is None):
-        if kind == b"CgBI":
-            raise UnsupportedError("a PNG in Apple's own variant (CgBI)")
-        raise DamagedError(f"the chunk {kind.decode()} where IHDR is to be the first and only one")
-    if kind == b"IHDR":
-        chunks.header = bytes(body)
-    elif kind == b"PLTE":
-        if chunks.palette is None:
-            chunks.palette = bytes(body)
-    elif kind == b"IDAT":
-        chunks.pixels.append(body)
-    else:
-        raise UnsupportedError(f"the critical chunk {kind.decode()}, which no specification names")
-
-
-def _parse_header(chunks: _Chunks) -> _Header:
+def _parse_header(chunks: Chunks) -> _Header:
     if chunks.header is None:
         if chunks.broken:
             raise CutShortError(chunks.broken)
@@ -189,25 +104,25 @@ def _parse_header(chunks: _Chunks) -> _Header:
     return _Header(width, height, depth, colour_type, bool(interlace))
 
 
-def _check_pixels(header: _Header, pixels: bytes, broken: str | None) -> None:
+def _check_pixels(header: _Header, chunks: Chunks) -> None:
     """Find out whether all pixels are there; Pillow does not notice missing rows."""
     try:
-        there, has_ended = _count_inflated(memoryview(pixels), header.pixel_bytes)
+        there, has_ended = _count_inflated(chunks.pixels, header.pixel_bytes)
     except zlib.error as error:
         raise DamagedError(f"compressed pixels (chunk IDAT) that are wrong: {error}") from error
     if there < header.pixel_bytes:
         found = f"{there:,} of {header.pixel_bytes:,} bytes of pixels"
-        if broken and not has_ended:
-            raise CutShortError(f"{found}, and {broken}")
+        if chunks.broken and not has_ended:
+            raise CutShortError(f"{found}, and {chunks.broken}")
         raise DamagedError(found)
 
 
-def _count_inflated(compressed: memoryview, enough: int) -> tuple[int, bool]:
+def _count_inflated(chunks: list[memoryview], enough: int) -> tuple[int, bool]:
     """Return how many bytes come of it, up to `enough`, and whether the stream has ended."""
     inflator = zlib.decompressobj()
     total = 0
-    for start in range(0, len(compressed), _DEFLATED_STEP):
-        rest: bytes | memoryview = compressed[start : start + _DEFLATED_STEP]
+    for piece in _pieces(chunks):
+        rest: bytes | memoryview = piece
         while True:
             inflated = inflator.decompress(rest, _INFLATED_STEP)
             total += len(inflated)
@@ -219,7 +134,14 @@ def _count_inflated(compressed: memoryview, enough: int) -> tuple[int, bool]:
     return total, False
 
 
-def _parse_palette(header: _Header, chunks: _Chunks) -> bytes | None:
+def _pieces(chunks: list[memoryview]) -> Iterator[memoryview]:
+    """Yield the chunks in short pieces, because zlib copies what it has not consumed."""
+    for chunk in chunks:
+        for start in range(0, len(chunk), _DEFLATED_STEP):
+            yield chunk[start : start + _DEFLATED_STEP]
+
+
+def _parse_palette(header: _Header, chunks: Chunks) -> bytes | None:
     if header.colour_type != _PALETTE:
         return None
     if chunks.palette is None:
@@ -229,21 +151,24 @@ def _parse_palette(header: _Header, chunks: _Chunks) -> bytes | None:
     return chunks.palette
 
 
-def _stream(header: bytes, palette: bytes | None, pixels: bytes) -> bytes:
+def _stream(chunks: Chunks, palette: bytes | None) -> bytes:
     """Return a PNG of the critical chunks alone."""
-
-    def chunk(kind: bytes, body: bytes) -> list[bytes]:
-        checksum = zlib.crc32(body, zlib.crc32(kind))
-        return [struct.pack(">I", len(body)), kind, body, struct.pack(">I", checksum)]
-
-    parts = [_SIGNATURE, *chunk(b"IHDR", header)]
+    parts = [SIGNATURE, *_chunk(b"IHDR", [chunks.header or b""])]
     if palette is not None:
-        parts += chunk(b"PLTE", palette)
-    return b"".join(parts + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+        parts += _chunk(b"PLTE", [palette])
+    return b"".join([*parts, *_chunk(b"IDAT", chunks.pixels), *_chunk(b"IEND", [])])
+
+
+def _chunk(kind: bytes, bodies: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    checksum = zlib.crc32(kind)
+    for body in bodies:
+        checksum = zlib.crc32(body, checksum)
+    length = sum(map(len, bodies))
+    return [struct.pack(">I", length), kind, *bodies, struct.pack(">I", checksum)]
 
 
 def _colour(
-    image: Image.Image, header: _Header, chunks: _Chunks, palette: bytes | None, stream: bytes
+    image: Image.Image, header: _Header, chunks: Chunks, palette: bytes | None, stream: bytes
 ) -> Image.Image:
     """Return `image` as ``RGB`` or ``RGBA``."""
     if palette is not None:

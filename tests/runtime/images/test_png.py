@@ -285,7 +285,7 @@ def test_an_unknown_filter_is_damage() -> None:
 
 
 def test_floods_of_chunks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvlm.runtime.image.png._MAX_CHUNKS", 50)
+    monkeypatch.setattr("mvlm.runtime.image.png_chunks._MAX_CHUNKS", 50)
     data = png(random_samples(RGB, 8), RGB, 8, before=chunk(b"abCd", b"") * 60)
     with pytest.raises(ImageError, match="over 50 chunks"):
         load_image(data)
