@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from mvlm.runtime.image.faults import CutShortError, DamagedError
+from mvlm.runtime.image.faults import CutShortError, DamagedError, UnreadableError
 from mvlm.runtime.image.palette import apply_palette
 from mvlm.runtime.image.pillow import decode
 from mvlm.runtime.image.visible import CheckSize, Visible
@@ -19,6 +19,7 @@ _EXTENSION, _FRAME, _TRAILER = 0x21, 0x2C, 0x3B
 _GRAPHIC_CONTROL = 0xF9
 _HAS_COLOURS, _INTERLACED = 0x80, 0x40
 _TRANSPARENT = 0x01
+_MAX_SEARCH = 100_000
 _CUT = "the end of the file in front of the last pixel"
 
 
@@ -47,7 +48,7 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
         raise CutShortError(_CUT)
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     colours, position = _colours(data, 13, flags)
-    position, transparent = _find_frame(data, position)
+    position, transparent = _find_frame(data, position, (width, height))
     frame = _parse_frame(data, position, colours)
     # As in browsers, a first frame that is larger than the canvas extends it.
     canvas = (max(width, frame.left + frame.width), max(height, frame.top + frame.height))
@@ -63,36 +64,66 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
     return Visible(pixels)
 
 
+def _table_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & _HAS_COLOURS else 0
+
+
 def _colours(data: bytes, position: int, flags: int) -> tuple[bytes, int]:
     """Return a colour table, empty if there is none, and what follows it."""
-    end = position + (3 << (flags & 7) + 1 if flags & _HAS_COLOURS else 0)
+    end = position + _table_bytes(flags)
     if end > len(data):
         raise CutShortError("the end of the file inside of a colour table")
     return data[position:end], end
 
 
-def _find_frame(data: bytes, position: int) -> tuple[int, int | None]:
+def _find_frame(data: bytes, position: int, canvas: tuple[int, int]) -> tuple[int, int | None]:
     """Return where the first frame's header begins, and its transparent index."""
     transparent = None
-    while position < len(data):
-        kind = data[position]
-        if kind == _FRAME:
-            return position + 1, transparent
-        if kind == _TRAILER:
-            raise DamagedError("no frame")
-        if kind == _EXTENSION:
-            label = data[position + 1 : position + 2]
-            body = position + 2
-            if label == bytes([_GRAPHIC_CONTROL]) and data[body : body + 1] >= b"\4":
-                control = data[body + 1 : body + 5]
-                is_transparent = len(control) == 4 and control[0] & _TRANSPARENT
-                transparent = control[3] if is_transparent else None
-            position = _skip_blocks(data, body)
-        elif kind == 0:
-            position += 1  # An empty block too many, which all decoders skip.
-        else:
-            raise DamagedError(f"no block at byte {position:,}")
-    raise CutShortError("the end of the file in front of the first frame")
+    extension = None  # where the last one begins
+    try:
+        while position < len(data) and data[position] != _FRAME:
+            kind = data[position]
+            if kind == _TRAILER:
+                raise DamagedError("no frame")
+            if kind == _EXTENSION:
+                extension = position
+                if data[position + 1 : position + 2] == bytes([_GRAPHIC_CONTROL]):
+                    transparent = _transparent_index(data, position + 2)
+                position = _skip_blocks(data, position + 2)
+            elif kind == 0:
+                position += 1  # An empty block too many, which all decoders skip.
+            else:
+                raise DamagedError(f"no block at byte {position:,}")
+        if position >= len(data):
+            raise CutShortError("the end of the file in front of the first frame")
+    except UnreadableError:
+        # An extension of a wrong length leads anywhere, and the frame may be intact.
+        found = None if extension is None else _search_frame(data, extension, canvas)
+        if found is None:
+            raise
+        return found, transparent
+    return position + 1, transparent
+
+
+def _search_frame(data: bytes, start: int, canvas: tuple[int, int]) -> int | None:
+    """Return where a frame's header begins that fits on the canvas and has whole pixels."""
+    for position in range(start, min(len(data) - 10, start + _MAX_SEARCH)):
+        if data[position] != _FRAME:
+            continue
+        left, top, width, height, flags = struct.unpack_from("<HHHHB", data, position + 1)
+        pixels = position + 10 + _table_bytes(flags)
+        fits = left + width <= canvas[0] and top + height <= canvas[1]
+        if width and height and fits and b"\2" <= data[pixels : pixels + 1] <= b"\x08":
+            return position + 1
+    return None
+
+
+def _transparent_index(data: bytes, position: int) -> int | None:
+    """Return what the graphic control, whose block begins here, declares to be transparent."""
+    control = data[position + 1 : position + 5]
+    if data[position : position + 1] < b"\4" or len(control) < 4:
+        return None
+    return control[3] if control[0] & _TRANSPARENT else None
 
 
 def _skip_blocks(data: bytes, position: int) -> int:

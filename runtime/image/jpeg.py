@@ -36,6 +36,8 @@ _FRAMES = {
     0xCE: "hierarchical",
     0xCF: "hierarchical",
 }
+# Application segments and comments.
+_METADATA = (*range(0xE0, 0xF0), 0xFE)
 _APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
 # Their contents matter to no pixel, but their presence tells how colours are stored.
 _JFIF = b"JFIF\0\1\1\0\0\1\0\1\0\0"
@@ -119,6 +121,8 @@ def _walk(data: bytes, segments: _Segments) -> Iterator[tuple[int, bytes]]:
         if position + 4 > len(data):
             raise CutShortError("the end of the file in front of the pixels")
         (length,) = struct.unpack_from(">H", data, position + 2)
+        if length < 2 and marker in _METADATA:
+            length = 2  # As libjpeg does.
         if length < 2:
             raise DamagedError(f"a segment {marker:02X} of {length} bytes")
         if position + 2 + length > len(data):

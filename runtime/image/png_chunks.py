@@ -41,10 +41,10 @@ def collect(data: bytes) -> Chunks:
         if kind[0] & 0x20:  # Ancillary, by the case of its first letter.
             _keep_ancillary(chunks, kind, body, is_sound)
             continue
-        if not is_sound:
-            raise DamagedError(f"a wrong checksum of the chunk {kind.decode()}")
         if kind == b"IEND":
             break
+        if not is_sound:
+            raise DamagedError(f"a wrong checksum of the chunk {kind.decode()}")
         _keep_critical(chunks, kind, body)
     return chunks
 

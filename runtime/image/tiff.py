@@ -130,10 +130,10 @@ def _check_kind(samples: _Samples) -> None:
 
 
 def _with_exact_strips(directory: Directory, samples: _Samples) -> Directory:
-    """Return the directory with strips no longer than their rows.
+    """Return the directory with strips as long as their rows.
 
-    Some programs count a whole strip where the last one has fewer rows, and libtiff then misses
-    what is behind the file's end.
+    Some programs count a whole strip where the last one has fewer rows, or nothing at all, and
+    libtiff believes them.
     """
     lengths = directory.numbers(Tag.STRIP_BYTES)
     width, height = directory.number(Tag.WIDTH) or 0, directory.number(Tag.HEIGHT) or 0
@@ -145,7 +145,7 @@ def _with_exact_strips(directory: Directory, samples: _Samples) -> Directory:
     bits = samples.bits[0] if planes > 1 else sum(samples.bits)
     row_bytes = (width * bits + 7) // 8
     needed = [row_bytes * min(rows, height - rows * strip) for strip in range(strips)] * planes
-    exact = tuple(min(pair) for pair in zip(lengths, needed, strict=True))
+    exact = tuple(needed)
     return directory if exact == lengths else directory.but({Tag.STRIP_BYTES: exact})
 
 

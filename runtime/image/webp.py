@@ -11,13 +11,14 @@ from PIL.WebPImagePlugin import WebPImageFile
 from mvlm.runtime.image.exif import orientation_of
 from mvlm.runtime.image.faults import CutShortError, DamagedError
 from mvlm.runtime.image.pillow import decode
-from mvlm.runtime.image.visible import UPRIGHT, CheckSize, Visible
+from mvlm.runtime.image.visible import CheckSize, Visible
 
 _RIFF_HEADER_BYTES = 12
 _IMAGES = {b"ANMF", b"VP8 ", b"VP8L"}
 _NEEDED = (b"VP8X", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L", b"EXIF")
 # Flags of VP8X that stand for what is kept.
 _ANIMATION, _ALPHA = 0x02, 0x10
+_EXIF = 0x08
 _MAX_CHUNKS = 100_000
 
 
@@ -28,17 +29,19 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
         UnreadableError: The file is damaged or cut short.
     """
     chunks = _first_image(data)
+    exif = chunks.pop(b"EXIF", None)
     header = chunks.get(b"VP8X")
-    if header is not None:
+    if header is None:
+        exif = None
+    else:
         if len(header) < 10:
             raise DamagedError(f"a chunk VP8X of {len(header)} bytes")
         check_size((_24_bits(header, 4) + 1, _24_bits(header, 7) + 1))
-        flags = header[0] & (_ANIMATION | _ALPHA)
-        chunks[b"VP8X"] = bytes([flags]) + header[1:10]
-    orientation = orientation_of(chunks.pop(b"EXIF", None)) if header is not None else UPRIGHT
+        chunks[b"VP8X"] = bytes([header[0] & (_ANIMATION | _ALPHA)]) + header[1:10]
+        exif = exif if header[0] & _EXIF else None
     image = decode(WebPImageFile, _stream(chunks), before_load=lambda image: check_size(image.size))
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
-    return Visible(image.convert(mode), orientation)
+    return Visible(image.convert(mode), orientation_of(exif))
 
 
 def _first_image(data: bytes) -> dict[bytes, bytes]:

@@ -89,6 +89,8 @@ EXTENSIONS = {
     "a long graphic control": extension(0xF9, bytes(9)),
     "plain text": extension(0x01, bytes(12), b"text"),
     "an extension that nobody knows": extension(0x77, b"whatever"),
+    "a comment that is longer than it says": b"!\xfe\x03text, and more\0",
+    "a comment that is shorter than it says": b"!\xfe\x20text\0",
     "empty blocks": b"\0\0\0",
 }
 

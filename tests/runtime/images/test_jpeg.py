@@ -135,6 +135,8 @@ SEGMENTS = {
     "a comment of no encoding": segment(0xFE, b"\xff\xfe\0"),
     "an unknown segment": segment(0xEB, b"whatever"),
     "bytes between two segments": b"\0\1\2\3",
+    "a segment of 0 bytes": b"\xff\xe5\0\0",
+    "a comment of 1 byte": b"\xff\xfe\0\1",
     "bytes to fill": b"\xff\xff\xff",
 }
 
@@ -196,7 +198,7 @@ def test_every_cut_is_named() -> None:
         (without(jpeg(), 0xC0), "damaged: .*without a frame header"),
         (inserted(segment(0xC0, bytes(5))), "damaged: .*two frame headers"),
         (inserted(b"\xff\xd9"), "damaged: .*an end in front of the pixels"),
-        (inserted(b"\xff\xe5\0\1"), "damaged: .*a segment E5 of 1 bytes"),
+        (inserted(b"\xff\xdb\0\1"), "damaged: .*a segment DB of 1 bytes"),
         (without(jpeg(), 0xDB), "is damaged"),
     ],
 )

@@ -222,6 +222,11 @@ def test_a_file_without_its_end_is_read_if_all_pixels_are_there() -> None:
                 load_image(data[:length])
 
 
+def test_a_wrong_checksum_of_the_end_does_not_matter() -> None:
+    samples = random_samples(RGB, 8)
+    np.testing.assert_array_equal(ours(png(samples, RGB, 8)[:-1] + b"x"), samples)
+
+
 def damaged(position_of: bytes, offset: int, value: int, samples: Samples | None = None) -> bytes:
     """Return a PNG with one other byte, and checksums that fit."""
     data = bytearray(png(random_samples(RGB, 8) if samples is None else samples, RGB, 8))

@@ -299,6 +299,7 @@ ODD_TAGS: dict[str, Tags] = {
     "one sample format for three samples": {339: (SHORT, (1,))},
     "a size of bytes": {256: (BYTE, (WIDTH,)), 257: (SHORT, (HEIGHT,))},
     "rows without a bound": {278: (LONG, (2**32 - 1,))},
+    "a strip that is not counted": {279: (LONG, (0,))},
     "a last strip that is counted whole": {279: (LONG, (WIDTH * HEIGHT * 3 + 999,))},
 }
 

@@ -65,6 +65,11 @@ METADATA = {
     "empty EXIF": (EXIF, b"", chunk(b"EXIF", b"")),
     "EXIF that runs past the end": (EXIF, b"", b"EXIF\xff\xff\xff\x7fgarbage"),
     "EXIF that is declared and not there": (EXIF, b"", b""),
+    "EXIF that is not declared": (
+        0,
+        b"",
+        chunk(b"EXIF", b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6"),
+    ),
     "XMP of garbage": (XMP, b"", chunk(b"XMP ", b"<garbage")),
     "XMP that is cut short": (XMP, b"", b"XMP \x99\0\0\0<x"),
     "a chunk that nobody knows": (0, chunk(b"abcd", b"odd"), chunk(b"abcd", b"odd")),
