@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from mvlm.runtime.errors import UsageError
+from mvlm.runtime.errors import TargetError, UsageError
 from mvlm.runtime.home_folder import home_folder
 
 VARIABLE = "MVLM_CACHE"
 ELSEWHERE = f"set {VARIABLE} to a folder that you can write to"
+
+
+@contextmanager
+def looking_in_cache(what: str) -> Iterator[None]:
+    """Within the block, which looks into the cache, say that there is none to look into.
+
+    Args:
+        what: What is looked for.
+
+    Raises:
+        TargetError: No cache folder is known, or it may not be read.
+    """
+    try:
+        yield
+    except (UsageError, PermissionError) as error:
+        raise TargetError(
+            f"{what} cannot be looked for",
+            expected="a cache folder that can be read",
+            found="none" if isinstance(error, UsageError) else error,
+            fix=f"{ELSEWHERE[0].upper()}{ELSEWHERE[1:]}.",
+        ) from None
 
 
 def writing_advice(destination: Path) -> str:

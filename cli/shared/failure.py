@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import traceback
 from typing import Any
 
@@ -34,6 +35,8 @@ _LIMITS = {
     errno.ENOSPC: "Free some space.",
     errno.EROFS: "The file system may only be read.",
 }
+
+_NO_THREADS = f"no more threads can be started. {_LIMITS[errno.EAGAIN]}"
 
 # Typer's public name for its class of usage errors is that of a subclass only.
 _TyperUsageError = typer.BadParameter.__mro__[1]
@@ -68,6 +71,9 @@ def report_failure(error: BaseException, invocation: Invocation) -> int:
     if invocation.debug:
         traceback.print_exception(error)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)) or termination_signal():
+        if termination_signal() is None and _has_no_threads_left():
+            note(f"error: {_NO_THREADS}")
+            return _FAILED
         ended_by = termination_signal()
         note("interrupted" if ended_by is None else f"terminated by {ended_by.name}")
         return interrupted_exit_code()
@@ -76,6 +82,17 @@ def report_failure(error: BaseException, invocation: Invocation) -> int:
     if invocation.json:
         show_json({"error": _describe(error, line)})
     return exit_code
+
+
+def _has_no_threads_left() -> bool:
+    """Whether the system refuses threads: NumPy's OpenBLAS then interrupts the process itself."""
+    thread = threading.Thread(target=int)
+    try:
+        thread.start()
+    except RuntimeError:
+        return True
+    thread.join()
+    return False
 
 
 def interrupted_exit_code() -> int:
@@ -99,7 +116,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:
         return _explain_system(error), _FAILED
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return f"error: no more threads can be started. {_LIMITS[errno.EAGAIN]}", _FAILED
+        return f"error: {_NO_THREADS}", _FAILED
     line = f"internal error: {type(error).__name__}: {error}"
     return f"{line.rstrip(': ')}; run again with --debug for the traceback", _FAILED
 

@@ -18,7 +18,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from mvlm.compile.cache_folder import ELSEWHERE, cache_folder
+from mvlm.compile.cache_folder import ELSEWHERE, cache_folder, looking_in_cache
 from mvlm.compile.toolchain.runtime_library import compiler_folder
 from mvlm.runtime.artifact.staging import staged_folder
 from mvlm.runtime.artifact.verify import TVM_VERSION
@@ -59,8 +59,10 @@ def find_android_library(architecture: str) -> bytes:
     Raises:
         TargetError: It is not there, and no NDK is; or it cannot be built.
     """
-    folder = library_folder(architecture)
-    if not all((folder / name).is_file() for name in LIBRARIES):
+    with looking_in_cache("the TVM runtime for Android"):
+        folder = library_folder(architecture)
+        is_there = all((folder / name).is_file() for name in LIBRARIES)
+    if not is_there:
         compiler = os.environ.get(_NDK_VARIABLE)
         if not compiler:
             raise TargetError(

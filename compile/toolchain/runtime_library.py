@@ -15,7 +15,7 @@ import platform as python_platform
 import zipfile
 from pathlib import Path
 
-from mvlm.compile.cache_folder import cache_folder
+from mvlm.compile.cache_folder import cache_folder, looking_in_cache
 from mvlm.compile.targets.platforms import Platform
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
@@ -61,8 +61,10 @@ def compiler_folder(name: str) -> Path:
 
 
 def _from_wheel(architecture: str) -> bytes:
-    folder = cache_folder() / "wheels"
-    wheels = sorted(folder.glob(f"apache_tvm-{TVM_VERSION}-*{architecture}.whl"))
+    pattern = f"apache_tvm-{TVM_VERSION}-*{architecture}.whl"
+    with looking_in_cache(f"the TVM runtime for {architecture}"):
+        folder = cache_folder() / "wheels"
+        wheels = sorted(folder.glob(pattern))
     if not wheels:
         raise TargetError(
             f"no TVM runtime for {architecture}",
