@@ -15,7 +15,7 @@ scales       (pages, kv_heads, 2, 64)            float32
 ===========  ==================================  ==============================
 
 An ``int8`` vector of a head is ``x ~ integer * scale`` with ``scale = max|x| / 127``; the keys'
-scales come first. Floats have none: the last extent is zero. Keys are stored rotated. Nothing is
+scales come first. A cache of floats has no tensor of scales. Keys are stored rotated. Nothing is
 promised of slots that no position has.
 """
 
@@ -51,23 +51,17 @@ class CacheLayout:
 
     @property
     def has_scales(self) -> bool:
-        """Whether what is stored are integers."""
+        """Whether keys and values are stored as integers, which have scales."""
         return self.storage == "int8"
 
     @property
-    def scale_slots(self) -> int:
-        """Positions of a page that have scales: all of them, or none."""
-        return PAGE_SIZE if self.has_scales else 0
-
-    @property
     def tensors(self) -> tuple[PageTensor, ...]:
-        """One page's tensors of one layer."""
+        """One page's tensors of one layer: keys, values, and scales if there are any."""
         heads, width, size = self.kv_heads, self.head_dim, PAGE_SIZE
-        return (
-            PageTensor(self.storage, (heads, width, size)),
-            PageTensor(self.storage, (heads, size, width)),
-            PageTensor("float32", (heads, 2, self.scale_slots)),
-        )
+        keys = PageTensor(self.storage, (heads, width, size))
+        values = PageTensor(self.storage, (heads, size, width))
+        scales = (PageTensor("float32", (heads, 2, size)),) if self.has_scales else ()
+        return (keys, values, *scales)
 
     def spec(self) -> CacheSpec:
         """Return what the runtime must know of it."""

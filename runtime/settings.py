@@ -30,7 +30,7 @@ class PageTensor:
     def __post_init__(self) -> None:
         if self.dtype not in _CACHE_DTYPES:
             raise ValueError(f"the KV cache has the dtype {self.dtype!r}")
-        if not self.shape or any(not 0 <= extent <= _MAX_WIDTH for extent in self.shape):
+        if not self.shape or any(not 1 <= extent <= _MAX_WIDTH for extent in self.shape):
             raise ValueError(f"the KV cache has the shape {self.shape}")
 
     @property

@@ -50,7 +50,6 @@ class CacheTypes:
         head_dim: Channels of a head.
         page_size: Positions of a page.
         storage: The dtype of keys and values.
-        scale_slots: Positions of a page that have scales: all of them, or none.
     """
 
     is_single_row: bool
@@ -59,12 +58,16 @@ class CacheTypes:
     head_dim: int
     page_size: int
     storage: str
-    scale_slots: int
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether keys and values are integers, whose scales are the parameter after the values."""
+        return self.storage == "int8"
 
 
 def cache_types(definition: tirx.PrimFunc) -> CacheTypes:
     """Read the parameters of an operation on the KV cache."""
-    qkv, _, _, _, _, keys, _, scales, *_ = parameter_types(definition)
+    qkv, _, _, _, _, keys, *_ = parameter_types(definition)
     kv_heads, head_dim, page_size = (int(extent) for extent in keys.shape[1:])
     return CacheTypes(
         is_single_row=is_single_row(qkv),
@@ -73,5 +76,4 @@ def cache_types(definition: tirx.PrimFunc) -> CacheTypes:
         head_dim=head_dim,
         page_size=page_size,
         storage=str(keys.dtype),
-        scale_slots=int(scales.shape[-1]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from tvm import te, tirx
@@ -23,6 +24,19 @@ def mark(function: tirx.PrimFunc, name: str, **attributes: int | str | float) ->
     marks: dict[str, Any] = {OP_ATTRIBUTE: name, "op_pattern": _OPAQUE}
     marks |= {f"mvlm.{key}": value for key, value in attributes.items()}
     return function.with_attrs(marks)
+
+
+def without_parameters(function: tirx.PrimFunc, left_out: Collection[int]) -> tirx.PrimFunc:
+    """Leave parameters out that a function neither reads nor writes.
+
+    TVMScript has no optional parameters: such a function is written with all that it may take.
+
+    Args:
+        function: The function.
+        left_out: The places of the parameters among all.
+    """
+    kept = [each for place, each in enumerate(function.params) if place not in left_out]
+    return tirx.PrimFunc(kept, function.body, function.ret_type, function.attrs)
 
 
 def row_count(rows: object) -> int | tirx.Var:

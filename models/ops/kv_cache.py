@@ -8,9 +8,12 @@ from tvm.script import tirx as T
 
 from mvlm.models.cache_layout import PAGE_SIZE, CacheLayout
 from mvlm.models.kv_cache import Cache
-from mvlm.models.ops.definition import mark, row_count
+from mvlm.models.ops.definition import mark, row_count, without_parameters
 from mvlm.models.ops.integers import LARGEST_INT8, inverse_scale
 from mvlm.models.rotary import RotaryTable, rotated
+
+# The place of the scales among the parameters.
+_SCALES = 7
 
 
 def append_to_cache(
@@ -70,15 +73,18 @@ def cached_attention(
     return out
 
 
-def _attributes(layout: CacheLayout) -> dict[str, int | str]:
-    return {"storage": layout.storage, "kv_heads": layout.kv_heads}
+def _operation(meaning: tirx.PrimFunc, name: str, layout: CacheLayout) -> tirx.PrimFunc:
+    """Return the operation `name`, without the parameter of the scales if there are none."""
+    left_out = () if layout.has_scales else (_SCALES,)
+    definition = without_parameters(meaning, left_out)
+    return mark(definition, name, storage=layout.storage, kv_heads=layout.kv_heads)
 
 
 def append_definition(rows: object, width: int, layout: CacheLayout) -> tirx.PrimFunc:
     """Return the definition for so many rows, an integer or not known, of `width` heads."""
     kv_heads, head_dim, storage = layout.kv_heads, layout.head_dim, layout.storage
     heads, half = width - 2 * kv_heads, head_dim // 2
-    m, scale_slots, has_scales = row_count(rows), layout.scale_slots, layout.has_scales
+    m, has_scales = row_count(rows), layout.has_scales
 
     def level(value: tirx.Expr, extreme: tirx.Expr) -> tirx.Expr:
         if not has_scales:
@@ -104,7 +110,7 @@ def append_definition(rows: object, width: int, layout: CacheLayout) -> tirx.Pri
         table = T.match_buffer(table_handle, (span,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, PAGE_SIZE), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, PAGE_SIZE, head_dim), storage)
-        scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, scale_slots), "float32")
+        scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, PAGE_SIZE), "float32")
         for i, g in T.grid(m, kv_heads):
             with T.sblock("append"):
                 vector = T.sblock_alloc_buffer((2, head_dim), "float32")
@@ -125,14 +131,14 @@ def append_definition(rows: object, width: int, layout: CacheLayout) -> tirx.Pri
                     keys[page, g, d, slot] = level(vector[0, d], extreme[0])
                     values[page, g, slot, d] = level(vector[1, d], extreme[1])
 
-    return mark(meaning, "append_to_cache", **_attributes(layout))
+    return _operation(meaning, "append_to_cache", layout)
 
 
 def attention_definition(rows: object, heads: int, layout: CacheLayout) -> tirx.PrimFunc:
     """Return the definition for so many rows, an integer or not known, and query heads."""
     kv_heads, head_dim, storage = layout.kv_heads, layout.head_dim, layout.storage
     width, half, group = heads + 2 * kv_heads, head_dim // 2, heads // kv_heads
-    m, scale_slots, has_scales = row_count(rows), layout.scale_slots, layout.has_scales
+    m, has_scales = row_count(rows), layout.has_scales
 
     @T.prim_func(private=True, s_tir=True)
     def meaning(
@@ -154,7 +160,7 @@ def attention_definition(rows: object, heads: int, layout: CacheLayout) -> tirx.
         table = T.match_buffer(table_handle, (span,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, PAGE_SIZE), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, PAGE_SIZE, head_dim), storage)
-        scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, scale_slots), "float32")
+        scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, PAGE_SIZE), "float32")
         out = T.match_buffer(out_handle, (m, heads, head_dim), "float32")
         for i, h in T.grid(m, heads):
             with T.sblock("attend"):
@@ -189,4 +195,4 @@ def attention_definition(rows: object, heads: int, layout: CacheLayout) -> tirx.
                 for d in range(head_dim):
                     out[i, h, d] = out[i, h, d] / total[0]
 
-    return mark(meaning, "cached_attention", **_attributes(layout))
+    return _operation(meaning, "cached_attention", layout)

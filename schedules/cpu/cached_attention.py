@@ -23,7 +23,7 @@ from mvlm.schedules.cpu.exponential import exp2
 from mvlm.schedules.cpu.prefetch import fetch_block
 from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import columns, lanes, rows_of_a_tile
-from mvlm.schedules.signature import cache_types
+from mvlm.schedules.signature import cache_types, keep_parameters
 
 _COLUMNS = 16
 _ROWS = (2, 3, 4, 6, 8, 10, 12, 16)
@@ -42,8 +42,7 @@ def cached_attention(
         return None
     kv_heads, head_dim, page_size = types.kv_heads, types.head_dim, types.page_size
     heads, half, storage = types.heads, types.head_dim // 2, types.storage
-    scale_slots, has_scales = types.scale_slots, types.scale_slots > 0
-    group = heads // kv_heads
+    group, has_scales = heads // kv_heads, types.has_scales
     if types.is_single_row:
         block_rows, most = 1, choose("columns", _COLUMNS_OF_ONE, (16, 32, 64, 80, 128))
         fetches = bool(choose("fetch", 1, (0, 1)))
@@ -85,7 +84,7 @@ def cached_attention(
         table = T.match_buffer(table_handle, (span,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
-        scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, scale_slots), "float32")
+        scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, page_size), "float32")
         out = T.match_buffer(out_handle, (rows, heads, head_dim), "float32")
         for h in loop(heads):
             for block in T.serial((rows + block_rows - 1) // block_rows):
@@ -230,7 +229,7 @@ def cached_attention(
                             for d in T.serial(head_dim):
                                 out[block * block_rows + r, h, d] = mixed[r, d] / total[r]
 
-    return kernel
+    return keep_parameters(kernel, (*[True] * 7, has_scales, True))
 
 
 def _multiply_add(rows: int, width: int, vector: int) -> Any:

@@ -13,7 +13,7 @@ from mvlm.schedules.choice import Choose, by_default
 from mvlm.schedules.cpu.integers import LARGEST_INT8, inverse_scale
 from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import lanes
-from mvlm.schedules.signature import cache_types
+from mvlm.schedules.signature import cache_types, keep_parameters
 
 
 def append_to_cache(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx.PrimFunc | None:
@@ -24,8 +24,7 @@ def append_to_cache(definition: tirx.PrimFunc, choose: Choose = by_default) -> t
         return None
     kv_heads, head_dim, page_size = types.kv_heads, types.head_dim, types.page_size
     heads, half, storage = types.heads, types.head_dim // 2, types.storage
-    scale_slots, has_scales = types.scale_slots, types.scale_slots > 0
-    vector, rotate = lanes(head_dim), rotate_into(head_dim)
+    has_scales, vector, rotate = types.has_scales, lanes(head_dim), rotate_into(head_dim)
     loop = T.serial if types.is_single_row else T.parallel
 
     def level(value: tirx.Expr, inverse: tirx.Expr) -> tirx.Expr:
@@ -50,7 +49,7 @@ def append_to_cache(definition: tirx.PrimFunc, choose: Choose = by_default) -> t
         table = T.match_buffer(table_handle, (span,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
-        scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, scale_slots), "float32")
+        scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, page_size), "float32")
         for g in loop(kv_heads):
             for i in T.serial(rows):
                 with T.sblock("append"):
@@ -88,4 +87,4 @@ def append_to_cache(definition: tirx.PrimFunc, choose: Choose = by_default) -> t
                                 pair[1, tile * vector + c], extreme[1]
                             )
 
-    return kernel
+    return keep_parameters(kernel, (*[True] * 7, has_scales))

@@ -12,7 +12,7 @@ from tvm import tirx
 
 from mvlm.schedules.oracles import arithmetic
 from mvlm.schedules.oracles.numbers import random_array, unwritten
-from mvlm.schedules.signature import cache_types, parameter_types
+from mvlm.schedules.signature import cache_types, extents, parameter_types
 
 Array = npt.NDArray[Any]
 # Of float32 sums of some hundred products near one, and of the exponential.
@@ -43,7 +43,9 @@ def cached_attention_trial(
         heads = cache_types(definition).heads
         queries = arithmetic.rotate(cache.arguments[0][:, :heads], cache.positions)
         keys, values = cache.stored()
-        return {8: (arithmetic.causal_attention(queries, keys, values), _TOLERANCE)}
+        return {
+            len(arguments) - 1: (arithmetic.causal_attention(queries, keys, values), _TOLERANCE)
+        }
 
     return arguments, expect
 
@@ -58,24 +60,24 @@ def append_trial(
     types, cache = cache_types(definition), _Cache.random(definition, random)
 
     def expect() -> Any:
-        qkv, keys, values, scales = (cache.arguments[place] for place in (0, 5, 6, 7))
-        keys, values, scales = keys.copy(), values.copy(), scales.copy()
+        qkv, pages = cache.arguments[0], cache.arguments[4][cache.positions // types.page_size]
+        keys, values, *scales = (pool.copy() for pool in cache.arguments[5:])
         heads, kv_heads = types.heads, types.kv_heads
         new = arithmetic.rotate(qkv[:, heads : heads + kv_heads], cache.positions)
-        pages = cache.arguments[4][cache.positions // types.page_size]
         slots = cache.positions % types.page_size
         for part, vectors in enumerate((new, qkv[:, heads + kv_heads :])):
             stored = vectors
-            if types.scale_slots:
+            if types.has_scales:
                 stored, of_vectors = arithmetic.int8_vectors(vectors)
-                scales[pages, :, part, slots] = of_vectors
+                scales[0][pages, :, part, slots] = of_vectors
             if part == 0:
                 keys[pages, :, :, slots] = stored
             else:
                 values[pages, :, slots] = stored
         step = {"int8": 1.0, "float16": 2.0**-10, "float32": 0.0}[types.storage]
         off = step if types.storage == "int8" else step * 8 + _TOLERANCE
-        return {5: (keys, off), 6: (values, off), 7: (scales, _TOLERANCE)}
+        expected = {5: (keys, off), 6: (values, off)}
+        return expected | {7 + i: (each, _TOLERANCE) for i, each in enumerate(scales)}
 
     return list(cache.arguments), expect
 
@@ -95,8 +97,11 @@ class _Cache:
         positions = span * types.page_size - rows + np.arange(rows)
         angles = positions[:, None] * 10000.0 ** (-np.arange(half) / half)
         table = random.permutation(int(buffers[5].shape[0]))[:span].astype(np.int32)
-        keys, values, scales = (random_array(each, random) for each in buffers[5:8])
-        scales = random.uniform(0.005, 0.01, scales.shape).astype(np.float32)
+        keys, values = (random_array(each, random) for each in buffers[5:7])
+        scales = [
+            random.uniform(0.005, 0.01, extents(each)).astype(np.float32)
+            for each in buffers[7 : 8 if types.has_scales else 7]
+        ]
         return cls(
             (
                 qkv,
@@ -106,7 +111,7 @@ class _Cache:
                 table,
                 keys,
                 values,
-                scales,
+                *scales,
             ),
             positions,
         )
@@ -114,12 +119,12 @@ class _Cache:
     def stored(self) -> tuple[Array, Array]:
         """Return keys and values of all positions, ``(n, kv_heads, head_dim)``."""
         table, *pools = self.arguments[4:]
-        keys, values, scales = (pool[table].astype(np.float64) for pool in pools)
+        keys, values, *scales = (pool[table].astype(np.float64) for pool in pools)
         keys = np.moveaxis(keys, 3, 1)
         values = np.moveaxis(values, 2, 1)
-        if scales.shape[-1]:
-            keys *= np.moveaxis(scales[:, :, 0], 2, 1)[..., None]
-            values *= np.moveaxis(scales[:, :, 1], 2, 1)[..., None]
+        for each in scales:
+            keys *= np.moveaxis(each[:, :, 0], 2, 1)[..., None]
+            values *= np.moveaxis(each[:, :, 1], 2, 1)[..., None]
         both = (each.reshape(-1, *each.shape[2:]) for each in (keys, values))
         stored_keys, stored_values = both
         return stored_keys, stored_values

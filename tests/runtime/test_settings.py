@@ -29,7 +29,7 @@ SETTINGS = ChatSettings(
     prefill_chunk=512,
     image=IMAGE,
     image_tokens=4,
-    cache=CacheSpec(2, 64, (PageTensor("int8", (2, 64, 64)), PageTensor("float32", (2, 2, 0)))),
+    cache=CacheSpec(2, 64, (PageTensor("int8", (2, 64, 64)), PageTensor("float32", (2, 2, 64)))),
 )
 CACHE = SETTINGS.to_json()["cache"]
 
@@ -102,6 +102,7 @@ def test_the_compiler_writes_what_the_checkpoint_says(shelf: Shelf) -> None:
         ("cache", CACHE | {"tensors": [{"dtype": "object", "shape": [1]}]}),
         ("cache", CACHE | {"tensors": [{"dtype": "int8", "shape": []}]}),
         ("cache", CACHE | {"tensors": [{"dtype": "int8", "shape": [-1]}]}),
+        ("cache", CACHE | {"tensors": [{"dtype": "float32", "shape": [2, 2, 0]}]}),
         ("cache", CACHE | {"tensors": [{"dtype": "int8", "shape": [1 << 40]}]}),
     ],
 )

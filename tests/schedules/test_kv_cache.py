@@ -90,12 +90,12 @@ class Sequence:
 
     def stored(self) -> tuple[Array, Array]:
         """Keys and values of all positions, ``(n, kv_heads, head_dim)``."""
-        keys, values, scales = (page.numpy()[self.table] for page in self.pages)
+        keys, values, *scales = (page.numpy()[self.table] for page in self.pages)
         keys = np.moveaxis(keys.astype(np.float32), 3, 1)
         values = np.moveaxis(values.astype(np.float32), 2, 1)
         if self.layout.has_scales:
-            keys *= np.moveaxis(scales[:, :, 0], 2, 1)[..., None]
-            values *= np.moveaxis(scales[:, :, 1], 2, 1)[..., None]
+            keys *= np.moveaxis(scales[0][:, :, 0], 2, 1)[..., None]
+            values *= np.moveaxis(scales[0][:, :, 1], 2, 1)[..., None]
         width = self.layout.head_dim
         flat = (each.reshape(-1, self.layout.kv_heads, width) for each in (keys, values))
         stored_keys, stored_values = (each[: self.length] for each in flat)
