@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,8 @@ def workers(store: Path) -> dict[int, int]:
         try:
             command = (folder / "cmdline").read_bytes().decode(errors="replace")
             if "mvlm.compile.jobs.worker" in command and str(store) in command:
-                found[int(folder.name)] = parent(int(folder.name))
+                # Its last argument. A process that the worker forks has the same command line.
+                found[int(folder.name)] = int(command.split("\0")[-2])
         except (OSError, ValueError):
             continue
     return found
@@ -82,6 +85,39 @@ def workers(store: Path) -> dict[int, int]:
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def stop_within_a_step(kind: str, store: Store, place: Path) -> tuple[str, int, int] | None:
+    """Stop a worker's process before its step of a kind has a result.
+
+    A worker that runs has finished its step as like as not when it is killed, and then nothing is
+    tried again: a result may lie in the store for a while before its worker ends. A stopped process
+    gets no further until it is killed.
+
+    Returns:
+        The step's key, the stopped process and the Ray worker that waits for it; None if no worker
+        has begun such a step, or all have a result.
+    """
+    for process, waiting in workers(place).items():
+        with suppress(OSError):  # it has ended
+            if parent(process) != waiting:  # the worker forked it
+                continue
+            os.kill(process, signal.SIGSTOP)
+            key = _key_of_step(kind, process)
+            if key and store.whole(kind, key) is None:
+                return key, process, waiting
+            os.kill(process, signal.SIGCONT)
+    return None
+
+
+def _key_of_step(kind: str, process: int) -> str:
+    """Wait until a process has stopped or ended; return its step's key if it is of that kind."""
+    stat = Path(f"/proc/{process}/stat")
+    wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] in "TZX", 10)
+    # The log's first line names the step: TIME NAME: KIND KEY.
+    line = Path(f"/proc/{process}/fd/1").read_text().partition("\n")[0]
+    found = re.search(rf": {kind} ([0-9a-f]{{64}})$", line)
+    return found[1] if found else ""
 
 
 def wait_for(find: Callable[[], Any], seconds: float = 90) -> Any:
@@ -115,20 +151,20 @@ def test_a_worker_and_a_node_are_killed(matrix: Path, cluster: Any, tmp_path: Pa
     store = open_store(str(place))
     process = begin(matrix, cluster, place)
     # A Ray worker, whose step ends with it.
-    step, worker = wait_for(lambda: next(iter(workers(place).items()), None))
+    first, step, worker = wait_for(lambda: stop_within_a_step("weights", store, place))
     os.kill(worker, signal.SIGKILL)
     wait_for(lambda: step not in workers(place))
     # A node, in the middle of compiling.
-    wait_for(lambda: len(store.files.names("weights")) == 4 and workers(place))
-    raylets = {parent(worker) for worker in workers(place).values()}
-    node = next(node for node in cluster.worker_nodes if _raylet(node) in raylets)
+    second, step, worker = wait_for(lambda: stop_within_a_step("artifact", store, place))
+    node = next(node for node in cluster.worker_nodes if _raylet(node) == parent(worker))
     cluster.remove_node(node, allow_graceful=False)
+    wait_for(lambda: step not in workers(place))
     result = finish(process, 300)
     assert result.exit_code == 0, result.stderr
     document = result.json
     assert document["counts"]["done"] == 8
-    steps = [*document["jobs"], *document["weights"]]
-    assert sum(step["attempts"] - 1 for step in steps) >= 2
+    steps = {step["key"]: step for step in (*document["jobs"], *document["weights"])}
+    assert steps[first]["attempts"] >= 2 and steps[second]["attempts"] >= 2
     # None was finished twice, in the store or by any worker.
     assert set(finished(store, document["run"]).values()) == {1}
     assert_whole(store, 8)
