@@ -14,8 +14,8 @@ PROMPT ?=
 MODEL ?= build/MobileVLM-V2-1.7B
 PEERS ?= llama.cpp torch onnxruntime-genai openvino-genai
 
-.PHONY: demo test test-slow test-real test-arm test-ray test-llama-cpp lint format docs train bench \
-	bench-peers quality footprint clean help
+.PHONY: demo test test-slow test-real test-arm test-ray test-latest test-oldest test-llama-cpp lint \
+	format docs train bench bench-peers quality footprint clean help
 
 help:
 	@echo "make demo [IMAGE=file] [PROMPT=text]   compile the bundled model, ask it about a picture"
@@ -24,6 +24,8 @@ help:
 	@echo "make test-real                         the tests of real sizes: 40 GB of disk, an hour"
 	@echo "make test-arm                          the kernels on an emulated Armv8.2 device"
 	@echo "make test-ray                          compile jobs on a Ray cluster of several local nodes"
+	@echo "make test-latest, make test-oldest     a quick part of the suite on the newest and on the oldest"
+	@echo "                                       packages that pyproject.toml allows: 10 minutes each"
 	@echo "make test-llama-cpp                    GGUF files in llama.cpp, which is built for it"
 	@echo "make lint                              ruff and mypy; make format mends what ruff can"
 	@echo "make docs                              write docs/commands.md from the commands' help"
@@ -52,8 +54,11 @@ quality: $(VENV)/test.stamp
 footprint: $(VENV)/test.stamp
 	$(BIN)/python -m mvlm.bench.footprint --write
 
+# The markers of what `make test` leaves out.
+DEFAULT := not slow and not real and not arm and not llama_cpp and not ray
+
 test: $(VENV)/test.stamp build/arm.stamp
-	$(BIN)/pytest -m "not slow and not real and not arm and not llama_cpp and not ray" $(ARGS)
+	$(BIN)/pytest -m "$(DEFAULT)" $(ARGS)
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/pytest -m slow $(ARGS)
@@ -66,6 +71,23 @@ test-arm: $(VENV)/test.stamp build/arm.stamp
 
 test-ray: $(VENV)/ray.stamp
 	$(BIN)/pytest -m ray $(ARGS)
+
+# What touches packages most: arrays that reach compiled code, images, tokenizers, the formats of
+# other tools, the command line. docs/commands.md is as the pinned Typer writes help.
+VERSIONS := tests/runtime tests/schedules/test_kv_cache.py tests/models/interchange \
+	$(addprefix tests/models/test_,adapter.py checkpoint.py config.py onnx_vision.py) \
+	$(addprefix tests/cli/test_,chat.py command_line.py compile.py) \
+	--ignore=tests/runtime/test_device_server.py \
+	--deselect=tests/cli/test_command_line.py::test_the_page_of_commands_is_up_to_date
+
+# Each time: newer packages may have come out.
+test-latest: $(VENV)-latest/bin/pip
+	PIP_CONSTRAINT= $(VENV)-latest/bin/pip --disable-pip-version-check --quiet \
+		install --upgrade --upgrade-strategy eager --editable ".[test]"
+	$(VENV)-latest/bin/python -m pytest -m "$(DEFAULT)" $(VERSIONS) $(ARGS)
+
+test-oldest: $(VENV)-oldest/test.stamp
+	$(VENV)-oldest/bin/python -m pytest -m "$(DEFAULT)" $(VERSIONS) $(ARGS)
 
 test-llama-cpp: $(VENV)/llama-cpp.stamp
 	$(BIN)/pytest -m llama_cpp $(ARGS)
@@ -86,7 +108,7 @@ train: $(VENV)/test.stamp
 	$(BIN)/python -m mvlm.training
 
 clean:
-	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-oldest build .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 # mypy cannot follow setup.py's mapping of folders to packages; these links spell it out.
 PACKAGES := bench cli compile distribution models runtime schedules training
@@ -98,6 +120,19 @@ build/typing: setup.py
 $(VENV)/test.stamp: $(VENV)/runtime.stamp
 	$(PIP) install --editable ".[test]"
 	touch $@
+
+$(VENV)-latest/bin/pip $(VENV)-oldest/bin/pip: | $(VENV)/runtime.stamp
+	$(BIN)/python -m venv $(patsubst %/bin/pip,%,$@)
+
+$(VENV)-oldest/test.stamp: $(VENV)-oldest/bin/pip build/oldest.txt
+	PIP_CONSTRAINT=$(CURDIR)/build/oldest.txt $(VENV)-oldest/bin/pip --disable-pip-version-check \
+		--quiet install --editable ".[test]"
+	touch $@
+
+build/oldest.txt: tests/oldest.py pyproject.toml | $(VENV)/runtime.stamp
+	mkdir -p build
+	$(BIN)/python -m tests.oldest > $@.part
+	mv $@.part $@
 
 # qemu and an arm64 Python, by apt-get but into build/arm: no root, and nothing is installed.
 # Where they cannot be had, the tests that need them say why and are skipped.

@@ -31,7 +31,8 @@ class PageTensor:
         if self.dtype not in _CACHE_DTYPES:
             raise ValueError(f"the KV cache has the dtype {self.dtype!r}")
         if not self.shape or any(not 1 <= extent <= _MAX_WIDTH for extent in self.shape):
-            raise ValueError(f"the KV cache has the shape {self.shape}")
+            fix = "; an older mvlm made it: compile it again" if 0 in self.shape else ""
+            raise ValueError(f"the KV cache has the shape {self.shape}{fix}")
 
     @property
     def nbytes(self) -> int:

@@ -16,6 +16,7 @@ from mvlm.runtime.chat import Chat
 from mvlm.runtime.image import load_image, preprocess
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
+from mvlm.runtime.settings import read_settings
 from tests.artifacts import Shelf
 from tests.cli.command_line import finish, mvlm, start
 from tests.cli.manifests import edit_manifest
@@ -50,6 +51,26 @@ def test_answers_as_the_library_does(artifact: Path, picture: Path) -> None:
     assert {key: value for key, value in result.json.items() if key != "stats"} == timeless
     assert result.json["stats"].keys() == answer.to_json()["stats"].keys()
     assert result.json["usage"]["image_tokens"] == model.settings.image_tokens
+
+
+@pytest.mark.parametrize(
+    ("family", "scheme", "storage"),
+    [
+        ("ldpnet", "q0f32", ["float32"] * 2),
+        ("text", "q4f16_1", ["float16"] * 2),
+        ("ldpnet", "q4a8", ["int8", "int8", "float32"]),
+    ],
+)
+def test_each_storage_of_the_kv_cache_answers(
+    shelf: Shelf, family: str, scheme: str, storage: list[str]
+) -> None:
+    """NumPy 2.4 hands over arrays without elements in a way that compiled code refuses."""
+    artifact = shelf.artifact(family, scheme)
+    settings = read_settings(artifact)
+    assert [tensor.dtype for tensor in settings.cache.tensors] == storage
+    result = mvlm("chat", artifact, "--prompt", QUESTION, "--max-tokens", "3", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert len(result.json["token_ids"]) == result.json["usage"]["completion_tokens"] > 0
 
 
 def test_reads_the_prompt_from_standard_input(artifact: Path) -> None:

@@ -112,6 +112,13 @@ def test_values_that_cannot_be(tmp_path: Path, key: str, value: object) -> None:
         read_settings(tmp_path)
 
 
+def test_a_cache_with_a_tensor_without_elements_is_of_an_older_mvlm(tmp_path: Path) -> None:
+    tensors = [{"dtype": "float32", "shape": [2, 2, 0]}]
+    write(tmp_path, SETTINGS.to_json() | {"cache": CACHE | {"tensors": tensors}})
+    with pytest.raises(ArtifactError, match=r"shape \(2, 2, 0\).*compile it again"):
+        read_settings(tmp_path)
+
+
 @pytest.mark.parametrize("key", sorted(SETTINGS.to_json()))
 def test_missing_keys(tmp_path: Path, key: str) -> None:
     values = SETTINGS.to_json()
