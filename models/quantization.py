@@ -296,9 +296,10 @@ def _quantize_rows(
     padded[:, :width] = matrix
     grouped = padded.reshape(rows, groups, GROUP_SIZE)
 
-    exact = ROUNDINGS[rounding](grouped, storage.lowest, storage.highest) / storage.unit
     store = _as_multiples if storage.has_row_scales else _as_float16
-    scales, row_scales = store(exact, storage)
+    with np.errstate(over="ignore"):  # a scale that overflows is clipped to the largest
+        exact = ROUNDINGS[rounding](grouped, storage.lowest, storage.highest) / storage.unit
+        scales, row_scales = store(exact, storage)
     # The zero point is added before rounding, as mlc-llm does it: that decides ties.
     zero = storage.zero_point
     steps = scales.astype(np.float32) * row_scales[:, None]
@@ -359,7 +360,9 @@ def dequantize(
     levels = integers_of(elements, storage)[:, :width].astype(np.float32)
     units = np.full(len(scales), storage.unit, np.float32) if row_scales is None else row_scales
     steps = scales.astype(np.float32) * units[:, None]
-    return levels * np.repeat(steps, GROUP_SIZE, axis=1)[:, :width]
+    # Scales of a file may be infinite: whoever packs the weights refuses what comes of that.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return levels * np.repeat(steps, GROUP_SIZE, axis=1)[:, :width]
 
 
 def integers_of(elements: npt.NDArray[Any], storage: Storage) -> npt.NDArray[np.int32]:

@@ -46,6 +46,10 @@ def searched_scales(groups: Groups, lowest: int, highest: int) -> Scales:
     For given levels q the best scale is ``sum(w q) / sum(q q)``, and what it gains over a group of
     zeros is ``sum(w q)^2 / sum(q q)``.
     """
+    # Squares of tiny or huge weights, and their scales' inverses, are beyond float32. A power of
+    # two brings each group near one, and changes no digit of what is found.
+    exponents = np.frexp(np.abs(groups).max(axis=2))[1]
+    groups = np.ldexp(groups, -exponents[:, :, None])
     start = nearest_scales(groups, lowest, highest)
     start[start == 0] = 1
     signs = (1, -1) if -lowest > highest else (1,)
@@ -61,7 +65,7 @@ def searched_scales(groups: Groups, lowest: int, highest: int) -> Scales:
                 better = gain > most  # never where all levels are zero: that is not a number
                 best[better] = product[better] / square[better]
                 most[better] = gain[better]
-    return best
+    return np.ldexp(best, exponents)
 
 
 ROUNDINGS: dict[str, Callable[[Groups, int, int], Scales]] = {

@@ -56,16 +56,15 @@ class Change:
     def apply(self, base: Array, weights: Weights) -> Array:
         """Return the changed matrix in float32; DoRA as in arXiv 2402.09353, equation 5."""
         is_embedding = "embedding_a" in self.names
-        a, b = (
-            weights.read(self.names[f"embedding_{key}" if is_embedding else key]).astype(np.float32)
-            for key in "ab"
-        )
-        with np.errstate(invalid="ignore", over="ignore"):  # whoever packs it refuses infinities
+        names = (self.names[f"embedding_{key}" if is_embedding else key] for key in "ab")
+        # Whoever packs the result refuses infinities.
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            a, b = (weights.read(name).astype(np.float32) for name in names)
             product = (b @ a).T if is_embedding else b @ a
             merged: Array = base.astype(np.float32) + np.float32(self.scale) * product
-        if "magnitude" in self.names:
-            magnitude = weights.read(self.names["magnitude"]).astype(np.float32).reshape(-1)
-            merged *= (magnitude / np.linalg.norm(merged, axis=1))[:, None]
+            if "magnitude" in self.names:
+                magnitude = weights.read(self.names["magnitude"]).astype(np.float32).reshape(-1)
+                merged *= (magnitude / np.linalg.norm(merged, axis=1))[:, None]
         return merged
 
 

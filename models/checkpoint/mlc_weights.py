@@ -134,8 +134,10 @@ class _Reader:
         base = array.removesuffix(".weight")
         words = self._cache.read(f"{base}.q_weight")[place]
         scales = self._cache.read(f"{base}.q_scale")[place]
+        with np.errstate(over="ignore"):  # whoever packs it refuses infinities
+            scales = scales.astype(np.float16)
         # mlc-llm leaves the scale of a group of zeros at zero, whatever its nibbles.
-        return dequantize(words, scales.astype(np.float16), Q4MLC, self.tensors[name].shape[1])
+        return dequantize(words, scales, Q4MLC, self.tensors[name].shape[1])
 
 
 class MlcWeights(Weights):

@@ -251,3 +251,35 @@ def test_sharing_a_scale() -> None:
         *(1, 8, 1, 6, 8, 8, 8)
     ]
     assert sharing_groups(64, 1) == 1
+
+
+INTEGERS = [each for each in vars(quantization).values() if isinstance(each, Storage)]
+INTEGERS = [each for each in INTEGERS if each.is_integer]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rounding", ["nearest", "search"])
+@pytest.mark.parametrize("storage", INTEGERS, ids=lambda storage: str(storage.name))
+@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-40, 1e-30, 1e5, 1e30, 3.4028235e38])
+def test_no_finite_weight_makes_numpy_warn(
+    size: float, storage: Storage, rounding: Rounding
+) -> None:
+    """Its warnings would reach standard error, without a tensor's name."""
+    matrix = np.random.default_rng(0).uniform(-1, 1, (3, 96)).astype(np.float32)
+    matrix[0] *= np.float32(size)
+    matrix[1, 0] = size
+    matrix[2] = -size
+    _, *scales = quantize(matrix, storage, rounding)
+    assert all(np.isfinite(each).all() and each.all() for each in scales)
+
+
+@pytest.mark.parametrize("exponent", [-100, -60, 60, 100])
+@pytest.mark.parametrize("rounding", ["nearest", "search"])
+def test_levels_do_not_depend_on_the_size_of_all_weights(rounding: Rounding, exponent: int) -> None:
+    """A power of two changes no digit, so it goes into the rows' scales alone."""
+    matrix = np.random.default_rng(1).standard_normal((5, 96)).astype(np.float32)
+    words, multiples, row_scales = quantize(matrix, Q4, rounding)
+    found = quantize(np.ldexp(matrix, exponent), Q4, rounding)
+    np.testing.assert_array_equal(found[0], words)
+    np.testing.assert_array_equal(found[1], multiples)
+    np.testing.assert_array_equal(found[2], np.ldexp(row_scales, exponent))

@@ -1,0 +1,24 @@
+"""What an adapter's change makes of numbers that float32 cannot hold."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mvlm.models.checkpoint.adapter import Change
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("size", [0.0, 1e300])
+def test_what_is_not_finite_makes_numpy_not_warn(size: float) -> None:
+    """Whoever packs the result refuses it, with the tensor's name.
+
+    A row of zeros has no direction that DoRA's magnitude could scale; 1e300 becomes infinite.
+    """
+    tensors = {"a": np.full((1, 3), size), "b": np.ones((2, 1)), "m": np.ones(2)}
+    weights: Any = SimpleNamespace(read=tensors.__getitem__)
+    change = Change({"a": "a", "b": "b", "magnitude": "m"}, 2.0)
+    assert np.isnan(change.apply(np.zeros((2, 3), np.float32), weights)).all()
