@@ -101,6 +101,9 @@ def pack_into(
         parameters: The model's, in the order in which the compiled functions take them.
         checkpoint: The job's, which has been checked.
         progress: Called as the work proceeds.
+
+    Raises:
+        CheckpointError: A tensor is not finite, or a part of the adapter was not merged.
     """
     total = sum(source_bytes(layer, checkpoint) for _, layer in packed_layers(model))
     done = 0
@@ -119,6 +122,7 @@ def pack_into(
         allow_nonfinite=job.allow_nonfinite,
         progress=packed,
     )
+    checkpoint.check_adapter_used()
     write_json(folder / layout.WEIGHTS_INDEX, index.to_json())
     shutil.copyfile(job.tokenizer, folder / layout.TOKENIZER)
 

@@ -48,7 +48,7 @@ class Checkpoint:
     def files(self) -> tuple[Path, ...]:
         """Every file that the tensors come from."""
         files = tuple(file for weights in self._weights for file in weights.files())
-        return files + (self._adapter.files() if self._adapter else ())
+        return files + (self._adapter.files if self._adapter else ())
 
     def shape(self, name: str) -> Shape:
         """A tensor's shape; KeyError if there is no such tensor."""
@@ -82,13 +82,15 @@ class Checkpoint:
 
         Args:
             expected: The tensors that a model of this kind has.
-            used: Those of them that must be there; all if None.
+            used: Those of them that must be there and will be read; all if None.
 
         Raises:
-            CheckpointError: The adapter, if there is one, is for another model.
+            CheckpointError: The adapter, if there is one, is for another model, or a part of it
+                would have no effect.
         """
         if self._adapter is not None:
-            self._adapter.check(expected)
+            bare = Checkpoint(*self._weights)
+            self._adapter.check(expected, used, bare)
         found = self._sources.keys()
         ignored = harmless(found, expected)
         shared = sorted(found & expected.keys())
@@ -105,6 +107,15 @@ class Checkpoint:
             ),
             ignored=tuple(sorted(ignored)),
         )
+
+    def check_adapter_used(self) -> None:
+        """Ask that all that an adapter changes has been read, when everything was.
+
+        Raises:
+            CheckpointError: Something was not: the adapter is merged in part.
+        """
+        if self._adapter is not None:
+            self._adapter.check_all_read()
 
 
 def open_checkpoint(
@@ -136,7 +147,8 @@ def open_checkpoint(
         tower = open_weights(find_vision_tower(folder, tower_name(config), vision_tower))
     merged = None
     if adapter is not None:
-        merged = open_adapter(adapter, lambda name: _own_name(name, inside))
+        # To an adapter the tower is a part of the model, wherever its tensors come from.
+        merged = open_adapter(adapter, lambda name: _own_name(name, tower_inside=True))
     return Checkpoint(language, tower, merged)
 
 

@@ -23,6 +23,12 @@ V2_TOWER_PREFIX = "model.vision_tower.vision_tower.vision_model."
 
 PROJECTOR_PREFIX = "model.mm_projector."
 
+# The table of tokens, and the output head, which a tied model does not have.
+TABLE = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+# The tables that are looked up in, and not multiplied by.
+EMBEDDINGS = frozenset({TABLE, f"{TOWER_PREFIX}embeddings.position_embedding.weight"})
+
 # Tensors that may be there and are never needed: buffers that are recomputed, a CLIP's other
 # half, a tower inside a checkpoint whose tower is taken from elsewhere, a tied output head.
 _HARMLESS = re.compile(
@@ -59,12 +65,17 @@ def harmless(names: Iterable[str], expected: Mapping[str, Shape]) -> set[str]:
     return found
 
 
+def is_never_computed(name: str, expected: Mapping[str, Shape]) -> bool:
+    """Whether a tensor is of a tower's layer behind the one whose output is used."""
+    return name.startswith(TOWER_PREFIX) and bool(harmless((name,), expected))
+
+
 def language_tensors(config: LlamaConfig) -> Iterator[tuple[str, Shape]]:
     """The decoder's tensors, in the order of the layers."""
     hidden, inner = config.hidden_size, config.intermediate_size
     queries = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
-    yield "model.embed_tokens.weight", (config.vocab_size, hidden)
+    yield TABLE, (config.vocab_size, hidden)
     for index in range(config.num_hidden_layers):
         layer = f"model.layers.{index}."
         yield layer + "input_layernorm.weight", (hidden,)
@@ -78,7 +89,7 @@ def language_tensors(config: LlamaConfig) -> Iterator[tuple[str, Shape]]:
         yield layer + "mlp.down_proj.weight", (hidden, inner)
     yield "model.norm.weight", (hidden,)
     if not config.tie_word_embeddings:
-        yield "lm_head.weight", (config.vocab_size, hidden)
+        yield HEAD, (config.vocab_size, hidden)
 
 
 def tower_tensors(config: ClipVisionConfig, num_layers: int) -> Iterator[tuple[str, Shape]]:

@@ -62,6 +62,13 @@ class Document:
         self.build(check_integer, key=key, value=value, low=low, high=high)
         return int(value)
 
+    def names(self, key: str) -> tuple[str, ...]:
+        """The list of strings under `key`; empty where it is absent or null."""
+        value = self.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            self.refuse(key, "a list of strings")
+        return tuple(value)
+
     def section(self, key: str) -> Document:
         """The object under `key`."""
         value = self.require(key)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
+from mvlm.models.checkpoint.names import language_tensors
 from mvlm.models.config import MobileVLMConfig, read_config
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.utf8_path import as_utf8
@@ -64,13 +65,17 @@ def convert(
 
     Raises:
         UsageError: The storage is unknown, or a package is not installed.
-        CheckpointError: The checkpoint is not whole.
+        CheckpointError: The checkpoint is not whole, or the adapter does not fit it, or changes
+            what the format does not hold.
         ConfigError: The other tool cannot express this model.
     """
     config = read_config(source, vision_tower)
     checkpoint = open_checkpoint(source, vision_tower, adapter)
     expected = expected_tensors(config)
-    checkpoint.check(expected).raise_if_bad()
+    used = set(expected)
+    if conversion.format == "onnx":
+        used -= dict(language_tensors(config.language)).keys()
+    checkpoint.check(expected, used).raise_if_bad()
     total, done = sum(map(checkpoint.nbytes, expected)), 0
 
     def advance(nbytes: int) -> None:
@@ -80,6 +85,7 @@ def convert(
 
     job = _Job(config, checkpoint, source, folder, conversion, advance)
     {"mlc": _to_mlc, "gguf": _to_gguf, "onnx": _to_onnx}[conversion.format](job)
+    checkpoint.check_adapter_used()
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import pytest
 
 from mvlm.cli.shared.interrupts import remembered_interrupts
 from mvlm.runtime.artifact import open_artifact
+from tests.adapters import write_adapter
 from tests.artifacts import Shelf
 from tests.cli.command_line import finish, mvlm, start
-from tests.models.test_adapter import write_adapter
 
 ASK = ("--quant", "q0f32", "--prompt", "Hello", "--max-tokens", "3", "--json")
 

@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
 from mvlm.compile.builder import compile_job
 from mvlm.compile.job import plan_job
-from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
+from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.config import read_config
 from mvlm.runtime.artifact import map_weights, read_manifest
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, UsageError
+from tests.adapters import TOLERANCE, edit, opened, rewrite, write_adapter
 from tests.artifacts import Shelf
 
-# Sums of a rank's products, in float32 here and there, in another order.
-TOLERANCE = 2e-6
 KINDS: dict[str, dict[str, Any]] = {
     "queries and values": {"target_modules": ["q_proj", "v_proj"]},
     "all linear layers": {"target_modules": "all-linear"},
@@ -35,23 +32,9 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "DoRA": {"target_modules": ["k_proj", "gate_proj"], "use_dora": True},
     "embeddings": {"target_modules": ["embed_tokens", "lm_head"]},
+    "DoRA of embeddings": {"target_modules": ["embed_tokens", "up_proj"], "use_dora": True},
     "whole modules": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
 }
-
-
-def write_adapter(checkpoint: Path, folder: Path, seed: int = 0, **options: Any) -> Any:
-    """Let peft write an adapter with random weights, and return its model."""
-    torch.manual_seed(seed)
-    base = transformers.LlamaForCausalLM.from_pretrained(checkpoint, torch_dtype=torch.float32)
-    model = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=6, **options))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_" in name and "magnitude" not in name:
-                parameter.normal_(std=0.3)
-            elif "magnitude" in name or "modules_to_save" in name:
-                parameter.mul_(1.2)
-    model.save_pretrained(folder)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +46,6 @@ def checkpoint(shelf: Shelf) -> Path:
 def adapter(checkpoint: Path, tmp_path: Path) -> Path:
     write_adapter(checkpoint, tmp_path / "adapter", **KINDS["queries and values"])
     return tmp_path / "adapter"
-
-
-def opened(checkpoint: Path, adapter: Path) -> Checkpoint:
-    found = open_checkpoint(checkpoint, adapter=adapter)
-    found.check(expected_tensors(read_config(checkpoint))).raise_if_bad()
-    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -170,18 +147,6 @@ def test_a_damaged_donor_is_not_shared(shelf: Shelf, tmp_path: Path) -> None:
 # --- what does not fit --------------------------------------------------------------------------
 
 
-def edit(adapter: Path, **changes: Any) -> None:
-    path = adapter / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def rewrite(adapter: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    path = adapter / "adapter_model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path)
-
-
 def rename_first(tensors: dict[str, torch.Tensor], old: str, new: str) -> None:
     name = next(name for name in sorted(tensors) if old in name)
     tensors[name.replace(old, new)] = tensors.pop(name)
@@ -206,7 +171,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[MvlmError], str]] = {
         "is not a whole safetensors file",
     ),
     "another method": (lambda a: edit(a, peft_type="IA3"), ConfigError, "peft_type.*LORA"),
-    "biases": (lambda a: edit(a, bias="all"), ConfigError, "bias"),
+    "biases": (lambda a: edit(a, bias="some"), ConfigError, "bias.*'lora_only'.*'some'"),
     "transposed": (lambda a: edit(a, fan_in_fan_out=True), ConfigError, "fan_in_fan_out"),
     "another rank": (lambda a: edit(a, r=8), CheckpointError, "rank.*expected 8, found 4"),
     "alpha of text": (lambda a: edit(a, lora_alpha="6"), ConfigError, "lora_alpha"),

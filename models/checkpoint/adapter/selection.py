@@ -1,0 +1,111 @@
+"""Which modules an adapter's configuration gives a pair, as peft decides it.
+
+peft makes pairs for these modules alone and drops the tensors of all others when it loads, so a
+pair of any other module is a contradiction. The rules are those of `check_target_module_exists`
+in `peft/tuners/tuners_utils.py`. Regular expressions, which peft takes too, are not followed: an
+untrusted one could keep us busy for ever. There the tensors alone decide.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+from mvlm.models.config.document import Document
+
+# More than any model has.
+_MAX_LAYERS = 1 << 16
+_MOST_DIGITS = 9
+_PLAIN = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Names of modules, each whole or its last parts.
+
+    Attributes:
+        targets: Those that have pairs; None where the configuration does not list them.
+        excluded: Those of them that do not.
+        saved: Modules that are saved whole, with all that is in them: they have no pairs.
+        layers: The layers' numbers; None for all.
+        lists: The names of the lists that these layers are in; empty for any.
+    """
+
+    targets: tuple[str, ...] | None
+    excluded: tuple[str, ...]
+    saved: tuple[str, ...]
+    layers: frozenset[int] | None
+    lists: tuple[str, ...]
+
+    def has(self, module: str) -> bool:
+        """Whether peft gives a module a pair; true where it cannot be told."""
+        if _is_named(module, self.excluded) or _is_within(module, self.saved):
+            return False
+        if self.targets is None or module in self.targets:
+            return True
+        return _is_named(module, self.targets) and self._has_layer(module)
+
+    def _has_layer(self, module: str) -> bool:
+        if self.layers is None:
+            return True
+        # A list's name and the number behind it: what has one number is a layer's, and the first.
+        parts = module.split(".")
+        numbered = [
+            (name, int(number))
+            for name, number in pairwise(parts[:-1])
+            if number.isascii() and number.isdecimal() and len(number) < _MOST_DIGITS
+        ]
+        for wanted in self.lists or (None,):
+            for name, number in numbered:
+                if wanted in (None, name):
+                    return number in self.layers
+        return False
+
+
+def read_selection(config: Document) -> Selection:
+    """Read the keys that choose modules.
+
+    Raises:
+        ConfigError: One is of the wrong type.
+    """
+    listed = config.get("target_modules")
+    targets = None if listed is None or isinstance(listed, str) else config.names("target_modules")
+    excluded = config.get("exclude_modules")
+    lists = _one_or_more(config, "layers_pattern")
+    for name in lists:
+        if not _PLAIN.fullmatch(name):
+            config.refuse("layers_pattern", "the name of a list, not another regular expression")
+    return Selection(
+        targets=targets or None,
+        excluded=() if isinstance(excluded, str) else config.names("exclude_modules"),
+        saved=config.names("modules_to_save"),
+        layers=_layers(config),
+        lists=lists,
+    )
+
+
+def _layers(config: Document) -> frozenset[int] | None:
+    key = "layers_to_transform"
+    value = config.get(key)
+    numbers = value if isinstance(value, list) else [value]
+    if value is None or not numbers:
+        return None
+    if not all(type(number) is int and 0 <= number < _MAX_LAYERS for number in numbers):
+        config.refuse(key, "numbers of layers")
+    return frozenset(numbers)
+
+
+def _one_or_more(config: Document, key: str) -> tuple[str, ...]:
+    value = config.get(key)
+    if isinstance(value, str):
+        return (value,) if value else ()
+    return config.names(key)
+
+
+def _is_named(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def _is_within(module: str, names: tuple[str, ...]) -> bool:
+    return any(f".{name}." in f".{module}." for name in names)
