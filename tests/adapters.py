@@ -88,3 +88,70 @@ def rewrite(adapter: Path, change: Callable[[dict[str, Tensor]], object]) -> Non
     tensors = load_file(adapter / WEIGHTS)
     change(tensors)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, adapter / WEIGHTS)
+
+
+def module_tree(tensors: dict[str, Tensor]) -> nn.Module:
+    """Modules of the names that tensors have, for peft to wrap; nothing can be computed with it.
+
+    Matrices are linear layers (tables of a name that ends in `embedding` are embeddings), kernels
+    convolutions, depthwise where a kernel has one input; other tensors are plain parameters.
+    """
+    root = nn.Module()
+    for name, tensor in tensors.items():
+        path, _, leaf = name.rpartition(".")
+        module = root
+        for part in path.split(".")[:-1]:
+            if not hasattr(module, part):
+                module.add_module(part, nn.Module())
+            module = getattr(module, part)
+        last = path.rpartition(".")[2]
+        if leaf == "weight" and tensor.ndim > 1:
+            module.add_module(last, _layer(last, tensor, f"{path}.bias" in tensors))
+        elif not hasattr(module, last):
+            module.add_module(last, nn.Module())
+    for name, tensor in tensors.items():
+        path, _, leaf = name.rpartition(".")
+        setattr(root.get_submodule(path), leaf, nn.Parameter(tensor.clone(), requires_grad=False))
+    return root
+
+
+def _layer(name: str, weight: Tensor, bias: bool) -> nn.Module:
+    out, width = weight.shape[:2]
+    if weight.ndim == 4:
+        kernel = (weight.shape[2], weight.shape[3])
+        groups = out if width == 1 else 1
+        return nn.Conv2d(width * groups, out, kernel, groups=groups, bias=bias)
+    if name.endswith("embedding") or name == "embed_tokens":
+        return nn.Embedding(out, width)
+    return nn.Linear(width, out, bias=bias)
+
+
+TOWER = "vision_tower.vision_model."
+# Where MobileVLM's class has the tower.
+TRAINED_TOWER = "model.vision_tower.vision_tower.vision_model."
+
+
+def model_tensors(checkpoint: Path) -> dict[str, Tensor]:
+    """All tensors of a MobileVLM by the names that its class has for them."""
+    found = open_checkpoint(checkpoint)
+    names = [name for name in found.names() if "position_ids" not in name]
+    return {
+        name.replace(TOWER, TRAINED_TOWER): torch.from_numpy(found.read(name).astype(np.float32))
+        for name in names
+        if name.startswith((TOWER, "model.", "lm_head."))
+    }
+
+
+def write_mobilevlm_adapter(checkpoint: Path, folder: Path, **options: Any) -> Any:
+    """Let peft write an adapter of a whole MobileVLM, and return its model."""
+    config = peft.LoraConfig(**{"r": 4, "lora_alpha": 6} | options)
+    model = peft.get_peft_model(module_tree(model_tensors(checkpoint)), config)
+    train(model)
+    model.save_pretrained(folder)
+    return model
+
+
+def merged_tensors(model: Any) -> dict[str, Tensor]:
+    """What peft makes of its model's tensors, by the names that our reader has for them."""
+    merged = model.merge_and_unload().state_dict()
+    return {name.replace(TRAINED_TOWER, TOWER): tensor for name, tensor in merged.items()}

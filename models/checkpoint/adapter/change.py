@@ -62,7 +62,7 @@ class Change:
         magnitude = _read(weights, self.names[_MAGNITUDE]).reshape(-1)
         kept = 1 if self.is_embedding else 0
         others = tuple(axis for axis in range(merged.ndim) if axis != kept)
-        # In one axis numpy's norm is the sum of squares; over several it would be a matrix norm.
+        # Not np.linalg.norm, which over several axes is the norm of a matrix.
         norms = np.sqrt(np.square(merged).sum(axis=others))
         factor: Array = magnitude / norms
         return np.expand_dims(factor, others)
@@ -93,6 +93,12 @@ def make_change(
             fix="Download the adapter again.",
         )
     a, b = (weights.shape(names[role]) for role in wanted)
+    if len(a) == len(b) == 4 and 0 < b[1] < a[0]:
+        raise CheckpointError(
+            f"the adapter's change of {module} is of a convolution by groups",
+            expected="layers whose change can be merged",
+            fix="Train the adapter without this module; peft cannot merge it either.",
+        )
     shape = _product_shape(a, b, is_embedding)
     if shape is None:
         raise CheckpointError(

@@ -16,6 +16,7 @@ USED = frozenset(
     {
         "alpha_pattern",
         "bias",
+        "ensure_weight_tying",
         "exclude_modules",
         "init_lora_weights",
         "layers_pattern",
@@ -38,8 +39,6 @@ HARMLESS = {
     "auto_mapping": "names the Python class of the base model",
     "base_model_name_or_path": "names the base model, which the command line gives",
     "corda_config": "settings of one value of `init_lora_weights`",
-    "ensure_weight_tying": "is for models whose embedding is their output head; a change of "
-    "either is refused there, whatever this says",
     "eva_config": "settings of one value of `init_lora_weights`",
     "inference_mode": "whether the adapter is frozen when peft loads it",
     "loftq_config": "settings of one value of `init_lora_weights`",

@@ -17,6 +17,8 @@ from mvlm.models.config.document import Document
 # More than any model has.
 _MAX_LAYERS = 1 << 16
 _MOST_DIGITS = 9
+# The embedding and the output head, which `ensure_weight_tying` gives pairs together.
+_TABLES = ("embed_tokens", "lm_head")
 _PLAIN = re.compile(r"\w+")
 
 
@@ -30,6 +32,7 @@ class Selection:
         saved: Modules that are saved whole, with all that is in them: they have no pairs.
         layers: The layers' numbers; None for all.
         lists: The names of the lists that these layers are in; empty for any.
+        ties: Whether tables of a tied model have pairs too, named or not.
     """
 
     targets: tuple[str, ...] | None
@@ -37,12 +40,15 @@ class Selection:
     saved: tuple[str, ...]
     layers: frozenset[int] | None
     lists: tuple[str, ...]
+    ties: bool
 
     def has(self, module: str) -> bool:
         """Whether peft gives a module a pair; true where it cannot be told."""
         if _is_named(module, self.excluded) or _is_within(module, self.saved):
             return False
         if self.targets is None or module in self.targets:
+            return True
+        if self.ties and _is_named(module, _TABLES):
             return True
         return _is_named(module, self.targets) and self._has_layer(module)
 
@@ -77,11 +83,12 @@ def read_selection(config: Document) -> Selection:
         if not _PLAIN.fullmatch(name):
             config.refuse("layers_pattern", "the name of a list, not another regular expression")
     return Selection(
-        targets=targets or None,
+        targets=targets,
         excluded=() if isinstance(excluded, str) else config.names("exclude_modules"),
         saved=config.names("modules_to_save"),
         layers=_layers(config),
         lists=lists,
+        ties=config.flag("ensure_weight_tying", False),
     )
 
 
