@@ -93,7 +93,8 @@ def command(
         typer.Option(
             metavar="DIR",
             help="Merge this LoRA adapter, as peft saves it. With several each makes an artifact "
-            "of its own, in a folder of its name; what they have in common is stored once.",
+            "of its own, below -o in a folder of its name, with its parents' names before it "
+            "where two have the same; what they have in common is stored once.",
         ),
     ] = None,
     share: Annotated[
@@ -149,7 +150,7 @@ def command(
     Without -o the artifact goes where `mvlm chat MODEL` finds it.
     """
     from mvlm.compile.cache import cached_artifact, prepare_place
-    from mvlm.compile.job import PREFILL_CHUNK, plan_job
+    from mvlm.compile.job import PREFILL_CHUNK, adapter_places, plan_job
     from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
     schemes = plan_quantization(
@@ -177,17 +178,16 @@ def command(
         )
         for adapter in adapters
     ]
-    donors, documents = list(share or ()), []
+    places = adapter_places(lora or (), output)
     for job in jobs:
-        if output is None:
-            place = cached_artifact(job)
-            prepare_place(place)
-        else:
-            place = output
-        if output is not None and job.adapter is not None and len(jobs) > 1:
-            place = output / job.adapter.resolve().name
-        documents.append(_compile(job, place, dump, donors))
-        donors.append(place)
+        job.check_adapter()
+    donors, documents = list(share or ()), []
+    for job, place in zip(jobs, places, strict=True):
+        artifact = cached_artifact(job) if place is None else place
+        if place is None:
+            prepare_place(artifact)
+        documents.append(_compile(job, artifact, dump, donors))
+        donors.append(artifact)
     if json:
         show_json(documents[0] if len(documents) == 1 else {"artifacts": documents})
         return

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mvlm.compile.distinct_names import distinct_names
 from mvlm.compile.provenance import files_digest, package_versions, source_digest
 from mvlm.compile.targets import TargetDescription, choose_platform, find_description
 from mvlm.compile.toolchain import linker_identity
 from mvlm.compile.tuning.log import log_places, logs_digest
-from mvlm.models.checkpoint import open_checkpoint
+from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.config import MobileVLMConfig, read_config
 from mvlm.models.interchange.onnx_graph import onnx_files
 from mvlm.models.quantization import DEFAULT_SCHEME, Quantization, plan_quantization
@@ -82,6 +84,18 @@ class CompileJob:
                 fix="Download it from the checkpoint's page.",
             )
         return path
+
+    def check_adapter(self) -> None:
+        """Ask that the adapter, if there is one, is understood and is for this model.
+
+        Raises:
+            UsageError: It is not an adapter's folder.
+            ConfigError: Its configuration asks for what is not supported.
+            CheckpointError: Its tensors are not the model's, or would have no effect.
+        """
+        if self.adapter is not None:
+            checkpoint = open_checkpoint(self.checkpoint, self.vision_tower, self.adapter)
+            checkpoint.check_adapter(expected_tensors(self.config))
 
     def checkpoint_digest(self) -> str:
         """The sha256 of the weights, of all that is merged, and of the tokenizer."""
@@ -197,3 +211,27 @@ def plan_job(
         allow_nonfinite=allow_nonfinite,
         logs=log_places(logs),
     )
+
+
+def adapter_places(adapters: Sequence[Path], output: Path | None) -> list[Path | None]:
+    """Say where the artifact of each adapter goes.
+
+    Args:
+        adapters: Their folders; none for the checkpoint as it is.
+        output: Where the artifact goes, or below which those of several adapters go, each in a
+            folder of its name (:func:`distinct_names`); None for places in the cache.
+
+    Returns:
+        A place for each adapter, or one without any; None for a place in the cache.
+
+    Raises:
+        UsageError: An adapter is given twice.
+    """
+    folders = [adapter.resolve() for adapter in adapters]
+    twice = {str(given) for given, n in Counter(folders).items() if n > 1}
+    if twice:
+        raise UsageError("--lora", expected="each adapter once", found=f"{sorted(twice)[0]} twice")
+    if len(folders) < 2 or output is None:
+        return [output] * max(1, len(folders))
+    names = distinct_names(folders)
+    return [output / names[folder] for folder in folders]

@@ -102,13 +102,17 @@ def _matrix(jobs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """Draw what is at one place: a job, or several whose models were given the same name."""
     if not jobs:
         return _NONE
-    job = jobs[0]
+    state = jobs[0]["state"] if len({job["state"] for job in jobs}) == 1 else ""
+    return f'<td class="{escape(state)}">{"<br>".join(map(_link, jobs))}</td>'
+
+
+def _link(job: Mapping[str, Any]) -> str:
     details = [_seconds(job["seconds"]), _size(job["result_bytes"])]
     shown = " · ".join(detail for detail in details if detail)
-    link = f'<a href="#{_anchor(job)}">{escape(job["state"])}</a>'
-    return f'<td class="{escape(job["state"])}">{link}<small>{shown}</small></td>'
+    return f'<a href="#{_anchor(job)}">{escape(job["state"])}</a><small>{shown}</small>'
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mvlm.compile.compile_target import require_kernels
+from mvlm.compile.distinct_names import distinct_names
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.jobs.carried_logs import carry_logs, places_of
 from mvlm.compile.jobs.matrix import Cell, Matrix, MatrixError
@@ -57,7 +58,7 @@ def plan_matrix(matrix: Matrix, logs: Path, progress: Progress = lambda done, to
     Raises:
         MatrixError: Jobs cannot be planned; says of all why, and where they stand.
     """
-    planner = _Planner(logs)
+    planner = _Planner(logs, _labels(matrix.cells))
     weights: dict[str, Step] = {}
     artifacts: dict[str, Step] = {}
     for done, cell in enumerate(matrix.cells):
@@ -74,8 +75,9 @@ def plan_matrix(matrix: Matrix, logs: Path, progress: Progress = lambda done, to
 class _Planner:
     """Remembers what was found of each entry of a matrix, and what is wrong with it."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, labels: Mapping[Path, str]) -> None:
         self._logs = logs
+        self._labels = labels
         self._found: dict[tuple[Any, ...], Any] = {}
         self._mistakes: dict[str, None] = {}  # in order, and each once
 
@@ -96,7 +98,7 @@ class _Planner:
             return []
         about: tuple[str, ...] = ("model", "adapter")
         digest = self._ask(
-            cell, "digest", lambda: replace(model, adapter=cell.adapter).checkpoint_digest(), *about
+            cell, "digest", lambda: _checked_digest(replace(model, adapter=cell.adapter)), *about
         )
         about = (*about, "quantization")
         axes = (*about, "target")
@@ -104,7 +106,9 @@ class _Planner:
         if digest is None or job is None:
             return []
         memory = self._ask(cell, "memory", lambda: weights_bytes(job), *about)
-        return [] if memory is None else _steps(cell, job, digest, memory, logs)
+        if memory is None:
+            return []
+        return _steps(cell, job, digest, memory, logs, _names(cell, job, self._labels))
 
     def raise_if_bad(self, path: Path) -> None:
         """Raise MatrixError if anything was wrong."""
@@ -143,10 +147,15 @@ class _Planner:
 
 
 def _steps(
-    cell: Cell, job: CompileJob, digest: str, memory: int, logs: tuple[FileEntry, ...]
+    cell: Cell,
+    job: CompileJob,
+    digest: str,
+    memory: int,
+    logs: tuple[FileEntry, ...],
+    names: Mapping[str, str],
 ) -> list[Step]:
     """Return the two steps of a job: its weights, which others may share, and itself."""
-    weights, names = job.weights_key(digest), _names(cell, job)
+    weights = job.weights_key(digest)
     spec = JobSpec(
         checkpoint=str(job.checkpoint.absolute()),
         vision_tower=_text(job.vision_tower),
@@ -160,7 +169,7 @@ def _steps(
     )
     shared = f"{'+'.join(filter(None, (names['model'], names['adapter'])))}/{names['quantization']}"
     name = f"{shared}/{names['target']}" + (f"-{cell.platform}" if cell.platform else "")
-    place = names | {"weights": weights}
+    place = {**names, "weights": weights}
     return [
         Step(WEIGHTS, weights, f"{shared} weights", {}, memory, weights, replace(spec, logs=())),
         Step(ARTIFACT, job.key(digest), name, place, PROGRAM_BYTES, weights, spec),
@@ -189,10 +198,22 @@ def _checkpoint(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _names(cell: Cell, job: CompileJob) -> dict[str, str]:
-    """Return what people call a job's parts: folders without the way to them."""
-    named = cell.model.name or job.checkpoint.resolve().name
-    adapter = "" if job.adapter is None else job.adapter.resolve().name
+def _checked_digest(job: CompileJob) -> str:
+    job.check_adapter()
+    return job.checkpoint_digest()
+
+
+def _labels(cells: Iterable[Cell]) -> dict[Path, str]:
+    """Return what people call models and adapters: folders without the way to them."""
+    cells = tuple(cells)
+    models = distinct_names(Path(cell.model.path) for cell in cells if not cell.model.name)
+    return models | distinct_names(cell.adapter for cell in cells if cell.adapter is not None)
+
+
+def _names(cell: Cell, job: CompileJob, labels: Mapping[Path, str]) -> dict[str, str]:
+    """Return what people call a job's parts."""
+    named = cell.model.name or labels[job.checkpoint.resolve()]
+    adapter = "" if job.adapter is None else labels[job.adapter.resolve()]
     return {
         "model": named,
         "adapter": adapter,

@@ -88,9 +88,7 @@ class Checkpoint:
             CheckpointError: The adapter, if there is one, is for another model, or a part of it
                 would have no effect.
         """
-        if self._adapter is not None:
-            bare = Checkpoint(*self._weights)
-            self._adapter.check(expected, used, bare)
+        self.check_adapter(expected, used)
         found = self._sources.keys()
         ignored = harmless(found, expected)
         shared = sorted(found & expected.keys())
@@ -107,6 +105,19 @@ class Checkpoint:
             ),
             ignored=tuple(sorted(ignored)),
         )
+
+    def check_adapter(self, expected: Mapping[str, Shape], used: Set[str] | None = None) -> None:
+        """Ask that an adapter, if there is one, is for this model, and that none of it is lost.
+
+        Args:
+            expected: The tensors that a model of this kind has.
+            used: Those of them that will be read; all if None.
+
+        Raises:
+            CheckpointError: It is for another model, or a part of it would have no effect.
+        """
+        if self._adapter is not None:
+            self._adapter.check(expected, used, Checkpoint(*self._weights))
 
     def check_adapter_used(self) -> None:
         """Ask that all that an adapter changes has been read, when everything was.

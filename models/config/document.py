@@ -62,11 +62,15 @@ class Document:
         self.build(check_integer, key=key, value=value, low=low, high=high)
         return int(value)
 
-    def names(self, key: str) -> tuple[str, ...]:
-        """The list of strings under `key`; empty where it is absent or null."""
+    def names(self, key: str, most: int) -> tuple[str, ...]:
+        """The list of at most `most` strings under `key`; empty where it is absent or null."""
         value = self.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            self.refuse(key, "a list of strings")
+        if (
+            not isinstance(value, list)
+            or len(value) > most
+            or not all(isinstance(each, str) for each in value)
+        ):
+            self.refuse(key, f"a list of at most {most} strings")
         return tuple(value)
 
     def section(self, key: str) -> Document:

@@ -11,7 +11,7 @@ import pytest
 
 from mvlm.cli.shared.interrupts import remembered_interrupts
 from mvlm.runtime.artifact import open_artifact
-from tests.adapters import write_adapter
+from tests.adapters import edit, write_adapter
 from tests.artifacts import Shelf
 from tests.cli.command_line import finish, mvlm, start
 
@@ -58,6 +58,45 @@ def test_each_adapter_makes_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
         for name in ("head.bin", "layer-00-mlp.bin", "layer-00-attention.bin")
     ]
     assert same == [True, True, False]
+
+
+def test_adapters_in_folders_of_one_name(shelf: Shelf, tmp_path: Path) -> None:
+    checkpoint = shelf.checkpoint("text")
+    adapters = [tmp_path / "runs" / run / "checkpoint-500" for run in ("a", "b")]
+    options: list[str | Path] = ["--quant", "q0f16", "-o", tmp_path / "out", "--json"]
+    for seed, adapter in enumerate(adapters):
+        write_adapter(checkpoint, adapter, seed, target_modules=["q_proj"])
+        options += ["--lora", adapter]
+    result = mvlm("compile", checkpoint, *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    places = [Path(document["artifact"]) for document in result.json["artifacts"]]
+    assert [place.name for place in places] == ["a-checkpoint-500", "b-checkpoint-500"]
+    digests = [open_artifact(place).digest for place in places]
+    assert digests == [document["digest"] for document in result.json["artifacts"]]
+    assert digests[0] != digests[1]
+
+
+def test_an_adapter_that_is_given_twice(shelf: Shelf, tmp_path: Path) -> None:
+    write_adapter(shelf.checkpoint("text"), tmp_path / "birds", target_modules=["q_proj"])
+    (tmp_path / "link").symlink_to(tmp_path / "birds")
+    options = ("--lora", tmp_path / "birds", "--lora", tmp_path / "link", "-o", tmp_path / "out")
+    result = mvlm("compile", shelf.checkpoint("text"), *options)
+    assert result.exit_code == 2 and "expected each adapter once" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_adapters_are_checked_before_the_first_is_compiled(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    checkpoint = shelf.checkpoint("text")
+    write_adapter(checkpoint, tmp_path / "good", target_modules=["q_proj"])
+    write_adapter(checkpoint, tmp_path / "bad", target_modules=["q_proj"])
+    edit(tmp_path / "bad", init_lora_weights="pissa")
+    options = ("--lora", tmp_path / "good", "--lora", tmp_path / "bad", "-o", tmp_path / "out")
+    result = mvlm("compile", checkpoint, *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "`init_lora_weights`" in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

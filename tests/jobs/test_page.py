@@ -98,6 +98,14 @@ def test_a_matrix() -> None:
     assert f'href="#job-{key_of("failed")[:16]}"' in page
 
 
+def test_jobs_of_one_place_are_all_shown() -> None:
+    """As of models that were given the same name."""
+    jobs = [job("a"), job("a", "failed", key=key_of("b"))]
+    page = draw_page(report(jobs), {})
+    matrix = page.partition("<h2>The matrix</h2>")[2].partition("</table>")[0]
+    assert [f'href="#job-{each["key"][:16]}"' in matrix for each in jobs] == [True, True]
+
+
 def test_nothing_ran() -> None:
     idle = job("a", "queued", seconds=None, peak_bytes=None, result_bytes=None)
     assert "None" not in read(draw_page(report([idle]), {})).text

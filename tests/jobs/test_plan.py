@@ -18,6 +18,7 @@ from mvlm.compile.memory import needed_bytes
 from mvlm.compile.packing import build_model
 from mvlm.models.checkpoint import open_checkpoint
 from mvlm.runtime.errors import ArtifactError, TargetError
+from tests.adapters import write_adapter
 from tests.jobs.boards import write_board
 from tests.reference import write_random_checkpoint
 
@@ -75,9 +76,27 @@ def test_what_is_asked_for_twice_is_one_job(folder: Path) -> None:
 def test_models_of_one_name_are_told_apart(folder: Path) -> None:
     write_random_checkpoint(folder / "inner" / "text", "text", seed=1, num_hidden_layers=1)
     made = plan(folder, 'models = ["text", "inner/text"]')
+    inner, outer = "inner-text", f"{folder.resolve().name}-text"
+    assert [step.name for step in made.artifacts] == [f"{outer}/q4a8/host", f"{inner}/q4a8/host"]
+    assert [step.place["model"] for step in made.artifacts] == [outer, inner]
+    (folder / "other.toml").write_text('models = [{ path = "inner/text", name = "a" }]')
+    made = plan(folder, 'models = [{ path = "text", name = "a" }]\ninclude = ["other.toml"]')
     names = [step.name for step in made.artifacts]
-    assert len(set(names)) == 2
-    assert all(name.startswith("text/q4a8/host-") for name in names)
+    assert len(set(names)) == 2 and all(name.startswith("a/q4a8/host-") for name in names)
+
+
+def test_adapters_of_one_name_are_told_apart(folder: Path) -> None:
+    for run in ("a", "b"):
+        place = folder / "runs" / run / "checkpoint-500"
+        write_adapter(folder / "text", place, seed=ord(run), target_modules=["q_proj"])
+    adapters = '["runs/a/checkpoint-500", "runs/b/checkpoint-500"]'
+    made = plan(folder, f'models = ["text"]\nadapters = {adapters}')
+    names = ["a-checkpoint-500", "b-checkpoint-500"]
+    assert [step.place["adapter"] for step in made.artifacts] == names
+    assert [step.name for step in made.steps if step.kind == ARTIFACT] == [
+        f"text+{name}/q4a8/host" for name in names
+    ]
+    assert len({step.key for step in made.steps}) == len({step.name for step in made.steps}) == 4
 
 
 def test_a_request_comes_back(folder: Path) -> None:
@@ -159,6 +178,17 @@ def test_an_adapter_of_another_kind(folder: Path) -> None:
         plan(folder, 'models = ["text"]\nadapters = ["flowers"]')
     (folder / "flowers" / "adapter_model.safetensors").unlink()
     (folder / "flowers").rmdir()
+
+
+def test_an_adapter_for_another_model(folder: Path) -> None:
+    """It is found before anything is run."""
+    write_adapter(folder / "text", folder / "birds", target_modules=["q_proj"])
+    write_random_checkpoint(folder / "wide", "text", seed=1, hidden_size=256)
+    with pytest.raises(
+        MatrixError,
+        match=r"models\[1\] \(wide\) with adapters\[0\] \(birds\): .* is for another model",
+    ):
+        plan(folder, 'models = ["text", "wide"]\nadapters = ["birds"]')
 
 
 def test_planning_imports_nothing_heavy(folder: Path) -> None:

@@ -16,7 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mvlm.models.checkpoint.adapter import open_adapter
-from mvlm.models.checkpoint.adapter.keys import HARMLESS, REFUSED, USED
+from mvlm.models.checkpoint.adapter.keys import (
+    CHANGING_STARTS,
+    HARMLESS,
+    PLAIN_STARTS,
+    REFUSED,
+    USED,
+)
 from mvlm.models.checkpoint.adapter.options import read_options
 from mvlm.models.config.document import Document
 from mvlm.runtime.errors import ConfigError, MvlmError
@@ -73,6 +79,13 @@ def test_a_key_that_is_harmless_may_be_anything(key: str, value: object) -> None
     assert read(**{key: value}) == read()
 
 
+def test_the_documentation_names_every_key_and_start() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    starts = {*PLAIN_STARTS, *CHANGING_STARTS}
+    named = USED | HARMLESS.keys() | REFUSED.keys() | starts
+    assert {name for name in named if f"`{name}`" not in text} == set()
+
+
 # --- types and bounds ----------------------------------------------------------------------------
 
 WRONG: list[tuple[str, Any]] = [
@@ -88,6 +101,10 @@ WRONG: list[tuple[str, Any]] = [
     *(("init_lora_weights", value) for value in (1, 0, "", "unheard", "pissa ", ["eva"], {})),
     *(("modules_to_save", value) for value in ("lm_head", 1, [1], {"a": 1})),
     *(("target_modules", value) for value in (1, [1], {"a": 1}, [None])),
+    *(
+        (key, ["q_proj"] * 2**15)
+        for key in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")
+    ),
     *(("exclude_modules", value) for value in (1, [1], {"a": 1})),
     *(("layers_to_transform", value) for value in (True, -1, 1.0, "1", [1, "1"], [10**400], {})),
     *(("layers_pattern", value) for value in (1, [1], "(a+)+$", ["layers", ".*"])),
@@ -190,8 +207,9 @@ def test_ranks_alphas_and_modules_as_peft_understands_them(
         target_modules=targets,
         exclude_modules=excluded or None,
         layers_to_transform=layers,
-        rank_pattern=ranks,
-        alpha_pattern=alphas,
+        # Sorted, as the file has them: in another order peft cannot load what it wrote.
+        rank_pattern=dict(sorted(ranks.items())),
+        alpha_pattern=dict(sorted(alphas.items())),
     )
     made = written(tmp_path, config)
     if made is None:

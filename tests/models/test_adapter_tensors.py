@@ -341,6 +341,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda a: rewrite(a, lambda t: t.update({n: v.int() for n, v in t.items()})),
         "unsupported dtypes.*I32",
     ),
+    "a name without end": (add("a." * 300, torch.ones(1)), "too long a name.*found 600"),
     "two tensors for one": (
         add(f"{QUERY}.lora_A.weight", torch.ones(4, 128)),
         "two tensors for model.layers.0.self_attn.q_proj.lora_A.weight",

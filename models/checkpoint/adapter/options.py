@@ -16,7 +16,12 @@ from mvlm.models.checkpoint.adapter.keys import (
     REFUSED,
     USED,
 )
-from mvlm.models.checkpoint.adapter.selection import Selection, read_selection
+from mvlm.models.checkpoint.adapter.selection import (
+    MAX_NAMES,
+    Selection,
+    endings,
+    read_selection,
+)
 from mvlm.models.config.checks import check_number, shown
 from mvlm.models.config.document import Document
 from mvlm.runtime.errors import ConfigError
@@ -37,7 +42,8 @@ class LoraOptions:
     Attributes:
         rank: Of the pairs that `ranks` does not name; 1 to 65536.
         alpha: Of the pairs that `alphas` does not name.
-        ranks: Ranks by the names of modules, `^` before a whole name; the first that fits counts.
+        ranks: Ranks by the names of modules, `^` before a whole name, each with its place in the
+            table: the first that fits counts.
         alphas: Alphas in the same way.
         is_rank_stabilized: Whether alpha is divided by the root of the rank (arXiv 2312.03732).
         has_magnitudes: Whether every pair has a magnitude vector: DoRA (arXiv 2402.09353).
@@ -48,8 +54,8 @@ class LoraOptions:
 
     rank: int
     alpha: float
-    ranks: Mapping[str, int]
-    alphas: Mapping[str, float]
+    ranks: Mapping[str, tuple[int, int]]
+    alphas: Mapping[str, tuple[int, float]]
     is_rank_stabilized: bool
     has_magnitudes: bool
     whole_modules: tuple[str, ...]
@@ -82,18 +88,18 @@ def read_options(config: Document) -> LoraOptions:
         rank=config.integer("r", 1, MAX_RANK),
         alpha=_alpha(config, "lora_alpha"),
         ranks={
-            name: patterns.integer(name, 1, MAX_RANK)
+            name: (place, patterns.integer(name, 1, MAX_RANK))
             for patterns in _patterns(config, "rank_pattern")
-            for name in patterns.values
+            for place, name in enumerate(patterns.values)
         },
         alphas={
-            name: _alpha(patterns, name)
+            name: (place, _alpha(patterns, name))
             for patterns in _patterns(config, "alpha_pattern")
-            for name in patterns.values
+            for place, name in enumerate(patterns.values)
         },
         is_rank_stabilized=config.flag("use_rslora", False),
         has_magnitudes=config.flag("use_dora", False),
-        whole_modules=config.names("modules_to_save"),
+        whole_modules=config.names("modules_to_save", MAX_NAMES),
         selection=read_selection(config),
         training_only=_training_only(config),
     )
@@ -179,13 +185,11 @@ def _patterns(config: Document, key: str) -> list[Document]:
     return [patterns]
 
 
-def _first(patterns: Mapping[str, Value], module: str, default: Value) -> Value:
+def _first(patterns: Mapping[str, tuple[int, Value]], module: str, default: Value) -> Value:
     """The value of the first name that is a module's last parts, or with `^` the whole of it."""
-    for pattern, value in patterns.items():
-        name = pattern.removeprefix("^")
-        if module == name or (name == pattern and module.endswith(f".{name}")):
-            return value
-    return default
+    names = (f"^{module}", *endings(module))
+    found = [patterns[name] for name in names if name in patterns]
+    return min(found, key=lambda placed: placed[0])[1] if found else default
 
 
 def _refuse(config: Document, key: str, expected: str, fix: str | None) -> NoReturn:

@@ -9,16 +9,18 @@ untrusted one could keep us busy for ever. There the tensors alone decide.
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from itertools import pairwise
 
 from mvlm.models.config.document import Document
 
 # More than any model has.
+MAX_NAMES = 1 << 14
 _MAX_LAYERS = 1 << 16
 _MOST_DIGITS = 9
 # The embedding and the output head, which `ensure_weight_tying` gives pairs together.
-_TABLES = ("embed_tokens", "lm_head")
+_TABLES = frozenset({"embed_tokens", "lm_head"})
 _PLAIN = re.compile(r"\w+")
 
 
@@ -35,9 +37,9 @@ class Selection:
         ties: Whether tables of a tied model have pairs too, named or not.
     """
 
-    targets: tuple[str, ...] | None
-    excluded: tuple[str, ...]
-    saved: tuple[str, ...]
+    targets: frozenset[str] | None
+    excluded: frozenset[str]
+    saved: frozenset[str]
     layers: frozenset[int] | None
     lists: tuple[str, ...]
     ties: bool
@@ -76,16 +78,21 @@ def read_selection(config: Document) -> Selection:
         ConfigError: One is of the wrong type.
     """
     listed = config.get("target_modules")
-    targets = None if listed is None or isinstance(listed, str) else config.names("target_modules")
+    is_list = not (listed is None or isinstance(listed, str))
+    targets = frozenset(config.names("target_modules", MAX_NAMES)) if is_list else None
     excluded = config.get("exclude_modules")
+    if isinstance(excluded, str):
+        excluded_names: tuple[str, ...] = ()
+    else:
+        excluded_names = config.names("exclude_modules", MAX_NAMES)
     lists = _one_or_more(config, "layers_pattern")
     for name in lists:
         if not _PLAIN.fullmatch(name):
             config.refuse("layers_pattern", "the name of a list, not another regular expression")
     return Selection(
         targets=targets,
-        excluded=() if isinstance(excluded, str) else config.names("exclude_modules"),
-        saved=config.names("modules_to_save"),
+        excluded=frozenset(excluded_names),
+        saved=frozenset(config.names("modules_to_save", MAX_NAMES)),
         layers=_layers(config),
         lists=lists,
         ties=config.flag("ensure_weight_tying", False),
@@ -107,12 +114,19 @@ def _one_or_more(config: Document, key: str) -> tuple[str, ...]:
     value = config.get(key)
     if isinstance(value, str):
         return (value,) if value else ()
-    return config.names(key)
+    return config.names(key, MAX_NAMES)
 
 
-def _is_named(module: str, names: tuple[str, ...]) -> bool:
-    return any(module == name or module.endswith(f".{name}") for name in names)
+def endings(module: str) -> list[str]:
+    """A module's name, and what is behind each of its dots."""
+    parts = module.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts))]
 
 
-def _is_within(module: str, names: tuple[str, ...]) -> bool:
-    return any(f".{name}." in f".{module}." for name in names)
+def _is_named(module: str, names: Set[str]) -> bool:
+    return any(ending in names for ending in endings(module))
+
+
+def _is_within(module: str, names: Set[str]) -> bool:
+    parts = module.split(".")
+    return any(_is_named(".".join(parts[:end]), names) for end in range(1, len(parts) + 1))

@@ -21,6 +21,8 @@ _ROLES = {
     ".lora_magnitude_vector.weight": "magnitude",
     ".lora_magnitude_vector": "magnitude",
 }
+# Some times what the names of real adapters have.
+_LONGEST_NAME = 512
 # What peft's wrappers put into names, which a plain tensor of a model never has.
 _WRAPPED = ("lora_", "token_adapter.", "modules_to_save.")
 # Where peft puts the module that it wraps.
@@ -49,6 +51,7 @@ def sort_tensors(folder: Path, weights: Weights, options: LoraOptions) -> Adapte
     """
     pairs: dict[str, dict[str, str]] = {}
     whole: dict[str, str] = {}
+    _check_names(folder, weights)
     for own_name in weights.names():
         name = own_name.removeprefix(_PREFIX)
         if name.endswith(options.training_only):
@@ -91,6 +94,7 @@ def trained_tensors(folder: Path, weights: Weights) -> dict[str, str]:
     Raises:
         CheckpointError: Two are for the same, or one is not of floats.
     """
+    _check_names(folder, weights)
     _check_dtypes(folder, weights)
     names: dict[str, str] = {}
     for own_name in weights.names():
@@ -120,6 +124,16 @@ def _trained_name(name: str) -> str:
     if plain.startswith("model.model."):
         plain = plain.removeprefix("model.")
     return plain
+
+
+def _check_names(folder: Path, weights: Weights) -> None:
+    longest = max(map(len, weights.names()), default=0)
+    if longest > _LONGEST_NAME:
+        raise CheckpointError(
+            f"the adapter {folder} has a tensor with too long a name",
+            expected=f"at most {_LONGEST_NAME} characters",
+            found=longest,
+        )
 
 
 def _check_dtypes(folder: Path, weights: Weights) -> None:
@@ -170,5 +184,6 @@ def _contradictions(
 ) -> Iterator[tuple[str, list[str]]]:
     strange = [module for module in pairs if not options.selection.has(module)]
     yield "pairs of modules that it does not give any", strange
-    lost = [part for part in options.whole_modules if not any(f"{part}." in name for name in whole)]
+    there = "\n".join(whole)
+    lost = [part for part in options.whole_modules if f"{part}." not in there]
     yield "no tensor of what `modules_to_save` names", lost
