@@ -6,9 +6,10 @@ one of three tables, so that a new key of a new peft is refused until somebody h
 
 from __future__ import annotations
 
+# Prompts and biases of lora_B are among what peft cannot merge into the weights.
 MERGE = (
-    "Merge it into its base model with peft's merge_and_unload(), save that, and compile it "
-    "without --lora."
+    "If peft can merge it (merge_and_unload()), save the merged model and compile that without "
+    "--lora."
 )
 
 # What `options.py` reads, checks and applies.
