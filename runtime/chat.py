@@ -25,7 +25,7 @@ from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import Sampler, SamplingParams
 from mvlm.runtime.session import Picture, Reading, Session, Trace
 from mvlm.runtime.streaming import TextStream
-from mvlm.runtime.template import IMAGE_PLACEHOLDER, TEMPLATES, ChatTemplate, Turn
+from mvlm.runtime.template import TEMPLATES, ChatTemplate, Turn
 from mvlm.runtime.tokenizer import Tokenizer
 
 FloatArray = npt.NDArray[np.float32]
@@ -86,7 +86,7 @@ class Answer:
 
 @dataclass
 class _Exchange:
-    """A turn of the conversation and the pixels of its pictures."""
+    """A turn of the conversation and the pixels of its images: first the inherited ones."""
 
     turn: Turn
     pixels: tuple[FloatArray, ...] = field(default=(), repr=False)
@@ -172,7 +172,7 @@ class Chat:
         self, exchanges: Sequence[_Exchange], max_tokens: int
     ) -> tuple[list[_Exchange], list[int]]:
         """Forget the oldest turns until the rest leaves room for an answer."""
-        capacity, shown_now = self.session.cache.capacity, len(exchanges[-1].pixels)
+        capacity = self.session.cache.capacity
         room = min(max_tokens, _ANSWER_ROOM, capacity // 4)
         kept = list(exchanges)
         while True:
@@ -183,9 +183,9 @@ class Chat:
                 return kept, ids
             if len(kept) > 1:
                 kept = _without_oldest(kept)
-            elif len(kept[0].pixels) > shown_now:
-                # Of the pictures of forgotten turns, the oldest go first.
-                kept = [_showing(kept[0].turn, kept[0].pixels[1:])]
+            elif kept[0].turn.inherited_images:
+                # Of the images of dropped turns, the oldest go first.
+                kept = [_inheriting(kept[0], kept[0].pixels[1:])]
             else:
                 raise ContextError(
                     "the prompt does not fit into the context",
@@ -196,16 +196,16 @@ class Chat:
 
 
 def _without_oldest(exchanges: Sequence[_Exchange]) -> list[_Exchange]:
-    """Drop the first turn; its pictures move to the next one, unless that one places its own."""
+    """Drop the first turn; its images are shown before those of the next one."""
     oldest, following, *rest = exchanges
-    turn = following.turn
-    if IMAGE_PLACEHOLDER in turn.question:
-        return [following, *rest]
-    return [_showing(turn, oldest.pixels + following.pixels), *rest]
+    return [_inheriting(following, oldest.pixels + following.pixels), *rest]
 
 
-def _showing(turn: Turn, pixels: tuple[FloatArray, ...]) -> _Exchange:
-    return _Exchange(replace(turn, images=len(pixels)), pixels)
+def _inheriting(exchange: _Exchange, pixels: tuple[FloatArray, ...]) -> _Exchange:
+    """Show other inherited images before the exchange's own, which are the last of `pixels`."""
+    own = exchange.turn.images - exchange.turn.inherited_images
+    turn = replace(exchange.turn, images=len(pixels), inherited_images=len(pixels) - own)
+    return _Exchange(turn, pixels)
 
 
 class Reply:

@@ -1,7 +1,8 @@
 r"""How a conversation becomes a prompt: chat templates as data, and their rendering.
 
-A prompt is a sequence of *segments*: texts, and markers for what no text can spell (a picture, the
-end of an answer). Because the markers are not text, nothing that a user types can become one.
+A prompt is a sequence of *segments*: texts, and markers for what no text can spell (an image, the
+end of an answer). Because the markers are not text, nothing that a user types can become one. The
+one exception is ``<image>`` in a question that comes with images, and :class:`Turn` alone reads it.
 
 The template of MobileVLM is vicuna v1 (the official ``conv_vicuna_v1``)::
 
@@ -14,7 +15,7 @@ turns in its KV cache.
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mvlm.runtime.errors import PromptError
@@ -36,43 +37,72 @@ Segment: TypeAlias = str | Marker
 
 @dataclass(frozen=True)
 class Turn:
-    """A question, the pictures shown with it, and the answer if there is one yet.
+    """A question, the images shown with it, and the answer if there is one yet.
 
-    Where the pictures go: if the question holds no ``<image>``, in front of it. If it holds one
-    ``<image>`` for each picture, there. With no pictures, ``<image>`` is ordinary text.
+    Where the images go is settled once, when the turn is made: if the question holds no
+    ``<image>``, in front of it. If it holds one ``<image>`` for each image, there. Without images,
+    ``<image>`` is ordinary text. Nothing that happens to the conversation later changes that; in
+    particular, `inherited_images` do not turn the ``<image>`` of a question into a place.
 
     Attributes:
         question: The user's text, taken as it is.
-        images: How many pictures come with it.
+        images: How many images are shown with it.
         answer: The assistant's text. White space around it is dropped, but for plain completion.
+        inherited_images: How many of the images belonged to dropped turns. They are the first
+            ones, and are shown in front of the question; the others were given with it.
+        parts: The question as texts and :attr:`Marker.IMAGE` where it places an image.
+        leading_images: How many images are shown in front of `parts`.
 
     Raises:
         PromptError: The question is blank, or holds another number of ``<image>`` than there are
-            pictures.
+            images given with it.
     """
 
     question: str
     images: int = 0
     answer: str | None = None
+    inherited_images: int = 0
+    parts: tuple[Segment, ...] = field(init=False, repr=False, compare=False)
+    leading_images: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.images < 0:
             raise PromptError("pictures of a turn", expected="0 or more", found=self.images)
-        marks = self.question.count(IMAGE_PLACEHOLDER) if self.images else 0
-        if marks not in (0, self.images):
+        if not 0 <= self.inherited_images <= self.images:
             raise PromptError(
-                f"the prompt says {IMAGE_PLACEHOLDER} {_times(marks)}",
-                expected=f"{_times(self.images)}, or not at all",
-                found=f"{self.images} picture{'s' if self.images > 1 else ''}",
-                fix=f"Leave {IMAGE_PLACEHOLDER} out to show the pictures before the question.",
+                "inherited pictures of a turn",
+                expected=f"0 to {self.images}, the number of its pictures",
+                found=self.inherited_images,
             )
-        text = self.question.replace(IMAGE_PLACEHOLDER, "") if marks else self.question
-        if not text.strip():
+        parts = _place_images(self.question, self.images - self.inherited_images)
+        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "leading_images", self.images - parts.count(Marker.IMAGE))
+        if not any(isinstance(part, str) and part.strip() for part in parts):
             raise PromptError(
                 "the prompt is empty",
                 expected="a question" if not self.images else "a question about the picture",
                 found=repr(self.question),
             )
+
+
+def _place_images(question: str, images: int) -> tuple[Segment, ...]:
+    """Split a question at its placeholders, if it has one for each image; or else at none.
+
+    Raises:
+        PromptError: It has another number of them.
+    """
+    first, *others = question.split(IMAGE_PLACEHOLDER) if images else [question]
+    if len(others) not in (0, images):
+        raise PromptError(
+            f"the prompt says {IMAGE_PLACEHOLDER} {_times(len(others))}",
+            expected=f"{_times(images)}, or not at all",
+            found=f"{images} picture{'s' if images > 1 else ''}",
+            fix=f"Leave {IMAGE_PLACEHOLDER} out to show the pictures before the question.",
+        )
+    parts: list[Segment] = [first]
+    for text in others:
+        parts += [Marker.IMAGE, text]
+    return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -139,23 +169,14 @@ class ChatTemplate:
         return _merge([Marker.EOS, *self._turn(turn)])
 
     def _turn(self, turn: Turn) -> list[Segment]:
-        question = self._question(turn)
+        leading: list[Segment] = [Marker.IMAGE, self.after_image] * turn.leading_images
+        question = [*leading, *turn.parts]
         if self.roles is None:
             return [*question, turn.answer or ""]
         user, assistant = self.roles
         segments: list[Segment] = [f"{user}: ", *question, f"{self.separator}{assistant}:"]
         if turn.answer is not None and turn.answer.strip():
             segments.append(f" {turn.answer.strip()}")
-        return segments
-
-    def _question(self, turn: Turn) -> list[Segment]:
-        if not turn.images or IMAGE_PLACEHOLDER not in turn.question:
-            pictures: list[Segment] = [Marker.IMAGE, self.after_image] * turn.images
-            return [*pictures, turn.question]
-        first, *others = turn.question.split(IMAGE_PLACEHOLDER)
-        segments: list[Segment] = [first]
-        for text in others:
-            segments += [Marker.IMAGE, text]
         return segments
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import LlamaTokenizer
 
 from mvlm.runtime.artifact.layout import CHAT, TOKENIZER
@@ -19,6 +21,7 @@ from mvlm.runtime.kv_cache import KVCache
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.session import Session, Trace
+from mvlm.runtime.template import Marker
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 from tests.artifacts import Shelf
 from tests.reference import IMAGE_TOKEN, Reference
@@ -441,6 +444,91 @@ def test_many_pictures_do_not_end_a_conversation(model: Model) -> None:
         reply = chat.ask("And this?", [pixels(model, seed)], SHORT)
         assert reply.answer.usage.image_tokens >= 4
     assert chat.turns[-1].images >= 1
+
+
+def test_images_outlive_turns_that_mention_the_placeholder(model: Model) -> None:
+    """`<image>` that came without an image is text, wherever its turn ends up."""
+    question = "What does <image> mean in HTML?"
+    chat = Chat(model, capacity=prompt_length(model, question, 1) + 60)
+    chat.ask("What is this?", [pixels(model)], SHORT).answer  # noqa: B018
+    dropped = 0
+    while dropped < 2:
+        trace = Trace()
+        reply = chat.ask(question, (), SamplingParams(max_tokens=30), trace)
+        dropped += reply.forgotten_turns
+        assert reply.answer.usage.image_tokens == 4
+        assert list(trace.prompt_ids).count(IMAGE_TOKEN_ID) == 1
+    assert chat.turns[0].question == question
+    assert (chat.turns[0].images, chat.turns[0].inherited_images) == (1, 1)
+
+
+def test_inherited_images_do_not_move_those_that_a_question_places(model: Model) -> None:
+    placing = "Is <image> red?"
+    chat = Chat(model, capacity=prompt_length(model, "Is \nthis red?", 2) + 10)
+    chat.ask("What is this?", [pixels(model, 1)], SHORT).answer  # noqa: B018
+    trace = Trace()
+    reply = chat.ask(placing, [pixels(model, 2)], SamplingParams(max_tokens=4), trace)
+    assert reply.forgotten_turns == 1
+    assert reply.answer.usage.image_tokens == 8
+    expected = [SYSTEM + " USER: ", Marker.IMAGE, "\nIs ", Marker.IMAGE, " red? ASSISTANT:"]
+    assert list(trace.prompt_ids) == chat.tokenizer.encode_prompt(expected)
+    shown = [session.look(pixels(model, seed)) for session in [Session(model)] for seed in (1, 2)]
+    again = Session(model).read(list(trace.prompt_ids), shown)
+    assert int(again.logits.argmax()) == reply.answer.token_ids[0]
+
+
+# What a user may type and a model may say; a run of words so that turns differ in length.
+TYPED = st.lists(
+    st.sampled_from(
+        ["<image>", "</s>", "USER:", "ASSISTANT:", "<ima", "ge>", "Is it?", "\n", "é "]
+    ),
+    max_size=12,
+).map(" ".join)
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> tuple[str, int, str]:
+    """A question, how many images are given with it, and what the model says."""
+    question, images = "Well? " + draw(TYPED), draw(st.integers(0, 3))
+    if images and question.count("<image>") not in (0, images):
+        question = question.replace("<image>", "it")
+    return question, images, draw(TYPED)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(asked(), min_size=1, max_size=8), st.integers(120, 300))
+def test_a_prompt_has_a_place_for_each_image_given_and_kept(
+    model: Model, conversation: list[tuple[str, int, str]], capacity: int
+) -> None:
+    chat = Chat(model, capacity=capacity)
+    given, blank = list[Floats](), np.zeros((1, 3, 2, 2), np.float32)
+    for number, (question, images, said) in enumerate(conversation):
+        new = [blank + number for _ in range(images)]
+        try:
+            reply = chat.ask(question, new, SamplingParams(max_tokens=4))
+        except ContextError:
+            continue
+        given += new
+        kept = [each for exchange in reply._exchanges for each in exchange.pixels]
+        assert reply._ids.count(IMAGE_TOKEN_ID) == len(kept)
+        # The oldest go first, and never those of the question itself.
+        assert len(kept) >= images
+        assert all(a is b for a, b in zip(kept, given[len(given) - len(kept) :], strict=True))
+        placed = sum(
+            exchange.turn.images - exchange.turn.leading_images for exchange in reply._exchanges
+        )
+        typed = sum(
+            (exchange.turn.question + (exchange.turn.answer or "")).count("<image>")
+            for exchange in reply._exchanges
+        )
+        text = chat.tokenizer.decode([i for i in reply._ids if i != IMAGE_TOKEN_ID])
+        assert text.count("<image>") == typed - placed
+        *earlier, last = reply._exchanges
+        answered = replace(last, turn=replace(last.turn, answer=said))
+        chat.begin(reply)
+        chat.remember(reply, [*earlier, answered])
 
 
 def test_a_refused_question_changes_nothing(model: Model) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -114,6 +115,32 @@ def test_markers_cannot_be_typed() -> None:
 def test_wrong_number_of_placeholders_is_refused(question: str, images: int) -> None:
     with pytest.raises(PromptError, match=rf"found {images} picture"):
         Turn(question, images=images)
+
+
+def test_inherited_images_come_first_and_leave_the_question_alone() -> None:
+    """A dropped turn's images make no place of an `<image>` that was typed as text."""
+    text = Turn("What does <image> mean?", images=1, inherited_images=1)
+    (_, image, end) = VICUNA_V1.render([text])
+    assert (image, end) == (Marker.IMAGE, "\nWhat does <image> mean? ASSISTANT:")
+    placed = Turn("Is <image> red?", images=3, inherited_images=2)
+    assert PLAIN.render([placed]) == (Marker.IMAGE, Marker.IMAGE, "Is ", Marker.IMAGE, " red?")
+    leading = Turn("Is it red?", images=2, inherited_images=1)
+    assert VICUNA_V1.render([leading]) == VICUNA_V1.render([Turn("Is it red?", images=2)])
+
+
+@pytest.mark.parametrize("inherited", [-1, 2])
+def test_wrong_number_of_inherited_images_is_refused(inherited: int) -> None:
+    with pytest.raises(PromptError, match=f"expected 0 to 1.*found {inherited}"):
+        Turn("Hi", images=1, inherited_images=inherited)
+
+
+def test_later_changes_of_a_turn_keep_its_images_where_they_are() -> None:
+    asked = Turn("Is <image> red?", images=1)
+    answered = replace(asked, answer="<image>")
+    assert answered.parts == asked.parts == ("Is ", Marker.IMAGE, " red?")
+    segments = VICUNA_V1.render([answered, Turn("Why did you say <image>?")])
+    assert segments.count(Marker.IMAGE) == 1
+    assert "ASSISTANT: <image>" in segments[2]
 
 
 @pytest.mark.parametrize("images", [0, 1, 2])
