@@ -14,6 +14,7 @@ from typing import Any
 
 from mvlm.runtime.artifact.document import Document, read_document
 from mvlm.runtime.errors import ArtifactError, MvlmError
+from mvlm.runtime.terminal_text import printable
 
 SCHEMA_VERSION = 1
 MARK = "reports"  # of the table's place in a page
@@ -120,9 +121,7 @@ def _number(document: Document, key: str) -> float:
 def _word(document: Document, key: str) -> str:
     """Return a string as a table may hold it: one line, short, without marks of Markdown."""
     text = " ".join(document.get(key, str).split())[:_MOST_WORDS]
-    return "".join(
-        letter if letter.isprintable() and letter not in "|<>`" else " " for letter in text
-    )
+    return "".join(" " if letter in "|<>`" else letter for letter in printable(text))
 
 
 def table(reports: Sequence[DeviceReport]) -> str:

@@ -15,7 +15,7 @@ import typer
 from mvlm.cli.shared.artifacts import find_artifact
 from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.progress import progress_bars
-from mvlm.cli.shared.terminal import is_terminal, note, printable, show, show_json, show_table
+from mvlm.cli.shared.terminal import is_terminal, note, show, show_json, show_table
 
 if TYPE_CHECKING:
     from mvlm.bench.peers.comparison import Comparison
@@ -202,13 +202,14 @@ def _show_grid(rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from mvlm.cli.shared.rich_text import literal
 
     header, *body = rows
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, title in enumerate(header):
-        table.add_column(Text(printable(title)), justify="right" if index else "left")
+        table.add_column(literal(title), justify="right" if index else "left")
     for row in body:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(literal(cell) for cell in row))
     width = None if is_terminal(sys.stdout) else _WIDE
     Console(file=sys.stdout, width=width, highlight=False).print(table)

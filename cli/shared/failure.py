@@ -16,6 +16,7 @@ from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.streams import OutputError, abandon_output
 from mvlm.cli.shared.terminal import note, show_json
 from mvlm.runtime.errors import MvlmError
+from mvlm.runtime.terminal_text import one_line
 
 _FAILED = 1
 _SIGNALLED = 128  # a shell adds the number of the signal that ended a process
@@ -69,7 +70,7 @@ def report_failure(error: BaseException, invocation: Invocation) -> int:
             show_json(error.document)
         return error.exit_code
     if invocation.debug:
-        traceback.print_exception(error)
+        note("".join(traceback.format_exception(error)).rstrip("\n"))
     if isinstance(error, (KeyboardInterrupt, typer.Abort)) or termination_signal():
         if termination_signal() is None and _has_no_threads_left():
             note(f"error: {_NO_THREADS}")
@@ -78,7 +79,7 @@ def report_failure(error: BaseException, invocation: Invocation) -> int:
         note("interrupted" if ended_by is None else f"terminated by {ended_by.name}")
         return interrupted_exit_code()
     line, exit_code = _explain(error)
-    note(" ".join(line.split()))
+    note(one_line(line))
     if invocation.json:
         show_json({"error": _describe(error, line)})
     return exit_code

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvlm.cli.shared.terminal import readable_bytes, show, show_table
+from mvlm.cli.shared.terminal import cell_width, padded, readable_bytes, show, show_table
+from mvlm.runtime.terminal_text import one_line
 
 if TYPE_CHECKING:
     from mvlm.compile.jobs.states import Run, StepEntry
@@ -69,9 +70,10 @@ def show_run(report: dict[str, Any]) -> None:
     )
     show("")
     steps = [*report["weights"], *report["jobs"]]
-    width = max((len(step["name"]) for step in steps), default=0)
+    width = max((cell_width(one_line(step["name"])) for step in steps), default=0)
     for step in steps:
-        show(f"{step['name']:<{width}}  {step_line(step)}".rstrip())
+        name = padded(one_line(step["name"]), width)
+        show(f"{name}  {one_line(step_line(step))}".rstrip(" "))
 
 
 def step_line(step: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mvlm.cli.shared.terminal import is_terminal, readable_bytes
+from mvlm.runtime.terminal_text import one_line, printable
 
 # Called with what is being done, how much of it is done, and of how much.
 Progress = Callable[[str, int, int], None]
@@ -40,9 +41,9 @@ def progress_bars(in_bytes: Container[str] = ()) -> Iterator[Progress]:
     )
 
     columns = (
-        TextColumn("{task.description:<20}"),
+        TextColumn("{task.description:<20}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[amount]:>19}"),
+        TextColumn("{task.fields[amount]:>19}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -51,6 +52,7 @@ def progress_bars(in_bytes: Container[str] = ()) -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
 
         def update(step: str, done: int, total: int) -> None:
+            step = printable(one_line(step))
             kind = step.partition(":")[0]
             shown = [readable_bytes(n) if kind in in_bytes else str(n) for n in (done, total)]
             amount = "/".join(shown)
@@ -106,7 +108,9 @@ class _DelayedSpinner:
         from rich.console import Console
         from rich.status import Status
 
+        from mvlm.cli.shared.rich_text import literal
+
         with self._lock:
             if not self._stopped:
-                self._status = Status(self._message, console=Console(stderr=True))
+                self._status = Status(literal(self._message), console=Console(stderr=True))
                 self._status.start()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mvlm.cli.shared.terminal import is_terminal, note, printable
+from mvlm.cli.shared.terminal import is_terminal, note
 
 if TYPE_CHECKING:
     from mvlm.compile.jobs.states import StepState
@@ -58,7 +58,8 @@ class _Table:
         """Draw what runs, then what failed or is tried again, and count the rest."""
         from rich.console import Group
         from rich.table import Table
-        from rich.text import Text
+
+        from mvlm.cli.shared.rich_text import literal
 
         steps = list(self._steps.values())
         counts = Counter(state.state for _, state in steps)
@@ -68,10 +69,10 @@ class _Table:
         table = Table.grid(padding=(0, 2))
         for step, state in shown[:_MOST_ROWS]:
             style = _COLORS.get(state.state, "")
-            cells = (state.state, printable(step.name), _elapsed(state), printable(state.note))
-            table.add_row(*(Text(cell, style, overflow="ellipsis", no_wrap=True) for cell in cells))
+            cells = (state.state, step.name, _elapsed(state), state.note)
+            table.add_row(*(literal(cell, style, ellipsis=True) for cell in cells))
         line = ", ".join(f"{count} {state}" for state, count in counts.items())
-        return Group(table, Text(f"{len(steps)} steps: {line}"))
+        return Group(table, literal(f"{len(steps)} steps: {line}"))
 
 
 def _elapsed(state: StepState) -> str:

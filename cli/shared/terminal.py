@@ -1,7 +1,7 @@
 """Printing: to people on a terminal, and to programs.
 
 Text that came from a file or a model could hold control sequences that reprogram a terminal, so
-whatever goes to one passes :func:`printable`.
+whatever goes to one passes :func:`mvlm.runtime.terminal_text.printable`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any, TextIO
 
 import typer
 
-# What separates words and lines is harmless; a carriage return could hide what came before it.
-_HARMLESS = "\n\t"
+from mvlm.runtime.terminal_text import one_line, printable
 
 
 def prepare_streams() -> None:
@@ -45,11 +44,6 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty()
 
 
-def printable(text: str) -> str:
-    """Replace control characters, but for line breaks and tabs."""
-    return "".join(c if c.isprintable() or c in _HARMLESS else "\ufffd" for c in text)
-
-
 def show(text: str, end: str = "\n") -> None:
     """Print to standard output at once; made harmless if that is a terminal."""
     print(printable(text) if is_terminal(sys.stdout) else text, end=end, flush=True)
@@ -74,19 +68,37 @@ def show_json(document: dict[str, Any]) -> None:
     print(json.dumps(document, indent=2, allow_nan=False), flush=True)
 
 
+def cell_width(text: str) -> int:
+    """Count the cells that a line takes on a terminal: 2 for a wide character, none for a mark."""
+    if text.isascii():
+        return len(text)
+    # Imported only here: rich would slow the start of every verb.
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """Fill a line up to `width` cells, with its text to the left or to the `right`."""
+    blanks = " " * (width - cell_width(text))
+    return blanks + text if right else text + blanks
+
+
 def show_table(rows: list[tuple[str, str]]) -> None:
-    """Print names and values in two columns."""
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, value in rows:
-        show(f"{name:<{width}}  {value}".rstrip())
+    """Print names and values in two columns, each pair on one line."""
+    lines = [(one_line(name), one_line(value)) for name, value in rows]
+    width = max((cell_width(name) for name, _ in lines), default=0)
+    for name, value in lines:
+        show(f"{padded(name, width)}  {value}".rstrip(" "))
 
 
 def show_columns(rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows of equally many cells, the first of them aligned left and the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *cells in rows:
-        aligned = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
-        show("  ".join([f"{name:<{widths[0]}}", *aligned]))
+    lines = [tuple(map(one_line, row)) for row in rows]
+    widths = [max(map(cell_width, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
+        cells = zip(row, widths, strict=True)
+        show("  ".join(padded(cell, width, right=at > 0) for at, (cell, width) in enumerate(cells)))
 
 
 def readable_bytes(count: float) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mvlm.cli.shared.interrupts import remembered_interrupts
-from mvlm.cli.shared.terminal import is_terminal, note, printable
+from mvlm.cli.shared.terminal import is_terminal, note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,19 +66,22 @@ class _Table:
     def progress(self, progress: Progress) -> None:
         self._check()
         from rich.console import Group
-        from rich.text import Text
 
-        self._live.update(Group(_table(progress), Text(_headline(progress))))
+        from mvlm.cli.shared.rich_text import literal
+
+        self._live.update(Group(_table(progress), literal(_headline(progress))))
 
     def note(self, text: str) -> None:
-        from rich.text import Text
+        from mvlm.cli.shared.rich_text import literal
 
-        self._live.console.print(Text(printable(text)))
+        self._live.console.print(literal(text))
 
 
 def _table(progress: Progress) -> Any:
     from rich import box
     from rich.table import Table
+
+    from mvlm.cli.shared.rich_text import literal
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("kernel")
@@ -87,7 +90,7 @@ def _table(progress: Progress) -> Any:
     total = sum(map(_turn_seconds, progress.tasks)) or 1.0
     ordered = sorted(progress.tasks, key=_turn_seconds, reverse=True)
     for task in ordered[:_SHOWN]:
-        table.add_row(task.name, f"{_turn_seconds(task) / total:.1%}", *_cells(task))
+        table.add_row(literal(task.name), f"{_turn_seconds(task) / total:.1%}", *_cells(task))
     if len(ordered) > _SHOWN:
         rest = ordered[_SHOWN:]
         share = sum(map(_turn_seconds, rest)) / total

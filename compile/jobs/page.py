@@ -6,10 +6,12 @@ or a worker is escaped.
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
+
+from mvlm.runtime.terminal_text import printable
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em;
@@ -55,8 +57,8 @@ def draw_page(report: Mapping[str, Any], logs: Mapping[str, str]) -> str:
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{escape(title)}</h1>",
+        f"<title>{_escape(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{_escape(title)}</h1>",
         _summary(report),
         "<h2>The matrix</h2>",
         _matrix(jobs),
@@ -81,7 +83,9 @@ def _summary(report: Mapping[str, Any]) -> str:
         "started": begun,
         "took": _seconds(report["seconds"]),
     }
-    cells = (f"<tr><th>{key}</th><td>{escape(str(value))}</td></tr>" for key, value in rows.items())
+    cells = (
+        f"<tr><th>{key}</th><td>{_escape(str(value))}</td></tr>" for key, value in rows.items()
+    )
     return f"<table>{''.join(cells)}</table>"
 
 
@@ -92,10 +96,10 @@ def _matrix(jobs: Sequence[Mapping[str, Any]]) -> str:
     cells: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
     for job in jobs:
         cells.setdefault((_row(job), _column(job)), []).append(job)
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    head = "".join(f"<th>{_escape(column)}</th>" for column in columns)
     lines = [f"<table><tr><th>model</th><th>adapter</th><th>quantization</th>{head}</tr>"]
     for row in rows:
-        names = "".join(f"<th>{escape(name)}</th>" for name in row)
+        names = "".join(f"<th>{_escape(name)}</th>" for name in row)
         found = "".join(_cell(cells.get((row, column), [])) for column in columns)
         lines.append(f"<tr>{names}{found}</tr>")
     return "\n".join([*lines, "</table>"])
@@ -106,13 +110,13 @@ def _cell(jobs: Sequence[Mapping[str, Any]]) -> str:
     if not jobs:
         return _NONE
     state = jobs[0]["state"] if len({job["state"] for job in jobs}) == 1 else ""
-    return f'<td class="{escape(state)}">{"<br>".join(map(_link, jobs))}</td>'
+    return f'<td class="{_escape(state)}">{"<br>".join(map(_link, jobs))}</td>'
 
 
 def _link(job: Mapping[str, Any]) -> str:
     details = [_seconds(job["seconds"]), _size(job["result_bytes"])]
     shown = " · ".join(detail for detail in details if detail)
-    return f'<a href="#{_anchor(job)}">{escape(job["state"])}</a><small>{shown}</small>'
+    return f'<a href="#{_anchor(job)}">{_escape(job["state"])}</a><small>{shown}</small>'
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
@@ -126,17 +130,17 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
             _size(step["result_bytes"]),
         )
         lines.append(
-            f'<tr id="{_anchor(step)}"><td>{escape(step["name"])}'
-            f"<small>{escape(step['key'][:16])}</small></td>"
-            f'<td class="{escape(step["state"])}">{escape(step["state"])}</td>'
+            f'<tr id="{_anchor(step)}"><td>{_escape(step["name"])}'
+            f"<small>{_escape(step['key'][:16])}</small></td>"
+            f'<td class="{_escape(step["state"])}">{_escape(step["state"])}</td>'
             + "".join(f'<td class="number">{number}</td>' for number in numbers)
-            + f"<td>{escape(step['worker'])}</td><td>{escape(step['note'])}</td></tr>"
+            + f"<td>{_escape(step['worker'])}</td><td>{_escape(step['note'])}</td></tr>"
         )
     return "\n".join([*lines, "</table>"])
 
 
 def _log(step: Mapping[str, Any], log: str) -> str:
-    return f"<h3>The log of {escape(step['name'])}</h3>\n<pre>{escape(log)}</pre>"
+    return f"<h3>The log of {_escape(step['name'])}</h3>\n<pre>{_escape(log)}</pre>"
 
 
 def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
@@ -148,7 +152,7 @@ def _column(job: Mapping[str, Any]) -> str:
 
 
 def _anchor(step: Mapping[str, Any]) -> str:
-    return f"job-{escape(step['key'][:16])}"
+    return f"job-{_escape(step['key'][:16])}"
 
 
 def _seconds(value: float | None) -> str:
@@ -157,3 +161,8 @@ def _seconds(value: float | None) -> str:
 
 def _size(value: int | None) -> str:
     return "" if value is None else f"{value / 1e6:,.1f} MB"
+
+
+def _escape(text: str) -> str:
+    """Write a text as HTML; what would reorder the text around it is replaced, as on a terminal."""
+    return html.escape(printable(text))

@@ -123,4 +123,5 @@ def test_what_a_model_says_cannot_reprogram_the_terminal(artifact: Path) -> None
     terminal.type("/quit\n")
     assert terminal.leave() == 0
     own = re.sub(r"\x1b\[(2|0)m|\x1b\[\?2004[hl]|\r\n", "", said)
-    assert all(c.isprintable() or c in "\n\t" for c in own)
+    assert len(own) > 100
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", own)
