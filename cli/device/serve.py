@@ -42,7 +42,7 @@ def command(
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(metavar="N", help="The port; default: any that is free.")
+        int, typer.Option(metavar="N", help="The port, 1 to 65535; default: any that is free.")
     ] = 0,
     debug: Debug = False,
 ) -> None:

@@ -16,26 +16,26 @@ def command(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 is everywhere.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", help="The port.")] = 9190,
+    port: Annotated[
+        int, typer.Option(metavar="N", help="The port, 1 to 65535; 0: any that is free.")
+    ] = 9190,
     debug: Debug = False,
 ) -> None:
     """Run TVM's tracker, which knows the devices that are free, until Ctrl-C."""
-    import signal
-
+    from mvlm.runtime.device.server import Address, listen
     from mvlm.runtime.errors import UsageError
 
+    # Before tvm is imported, which takes seconds.
+    listener = listen(host, port)
     try:
-        from tvm.rpc.tracker import Tracker
-
-        tracker = Tracker(host, port=port, port_end=port + 1, silent=True)
-    except (ImportError, RuntimeError, ValueError, OSError) as error:
+        from mvlm.compile.tuning.devices.tracker import run_tracker
+    except ModuleNotFoundError as error:
+        listener.close()
         raise UsageError(
-            f"no tracker can be started at {host}:{port}",
-            found=(str(error).strip().splitlines() or ["an error"])[-1][:160],
-            fix='Name a free port; it takes `pip install "mvlm[tune]"`.',
+            "the tracker is not installed",
+            expected="the packages of the extra `tune`",
+            found=f"no {error.name}",
+            fix='`pip install "mvlm[tune]"`.',
         ) from None
-    note(f"tracking devices at {host}:{tracker.port}")
-    try:
-        signal.pause()
-    finally:
-        tracker.terminate()
+    note(f"tracking devices at {Address(host, listener.getsockname()[1])}")
+    run_tracker(listener, note)

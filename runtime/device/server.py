@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import select
 import socket
@@ -32,6 +33,7 @@ _PUT, _UPDATE_INFO, _PENDING_KEYS = 3, 5, 7
 _LONGEST_KEY, _LONGEST_REPLY = 1 << 10, 1 << 20
 # How long a client may take to say who it is, and what it was told may lie unused.
 _HANDSHAKE_SECONDS, _UNUSED_SECONDS = 10, 6
+_LAST_PORT, _MOST_DIGITS = (1 << 16) - 1, 5
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
 # How long a process may go on after its client has gone: it may be within a kernel.
@@ -52,13 +54,55 @@ class Address:
         Raises:
             UsageError: It is none.
         """
-        host, colon, port = text.rpartition(":")
-        if not (colon and host and port.isdecimal() and 0 < int(port) < 1 << 16):
-            raise UsageError(option, expected="HOST:PORT, as in 192.168.0.7:9190", found=repr(text))
+        host, _, port = text.rpartition(":")
+        # Bounded, because int() refuses thousands of digits by an error of its own.
+        is_port = port.isdecimal() and len(port) <= _MOST_DIGITS and 0 < int(port) <= _LAST_PORT
+        if not (is_port and is_host(host.strip("[]"))):
+            raise UsageError(
+                option,
+                expected=f"HOST:PORT, as in 192.168.0.7:9190, with a port from 1 to {_LAST_PORT}",
+                found=repr(text),
+            )
         return cls(host.strip("[]"), int(port))
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+def is_host(text: str) -> bool:
+    """Whether a text can be the name or the address of a host; nobody is asked."""
+    try:
+        # What the resolver does first: it raises no OSError for labels that are empty or too long.
+        return bool(text) and "\0" not in text and bool(text.encode("idna"))
+    except UnicodeError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at an address.
+
+    Args:
+        host: The address, or a name of this machine.
+        port: The port; any that is free if 0.
+
+    Raises:
+        UsageError: That is no address, or nobody can listen there.
+    """
+    if not 0 <= port <= _LAST_PORT:
+        raise UsageError(
+            "--port", expected=f"1 to {_LAST_PORT}, or 0 for any that is free", found=port
+        )
+    if not is_host(host):
+        raise UsageError("--host", expected="an address or a name", found=repr(host))
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        # Of a system's error Python repeats the address, and of a name's it has no other number.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+        raise UsageError(
+            f"cannot listen at {host}:{port}", found=reason, fix="Name another --host or --port."
+        ) from None
 
 
 class DeviceServer:
@@ -83,12 +127,7 @@ class DeviceServer:
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._library, self._key, self._note = library, key, note
-        try:
-            self._listener = socket.create_server((host, port))
-        except OSError as error:
-            raise UsageError(
-                f"cannot listen at {host}:{port}", found=error.strerror or str(error)
-            ) from None
+        self._listener = listen(host, port)
         self.address = Address(host, self._listener.getsockname()[1])
         self._tracker = None if tracker is None else _Tracker(tracker, key, self.address.port)
 
@@ -138,6 +177,8 @@ class DeviceServer:
             module_command("mvlm.runtime.device.session", str(descriptor), str(self._library)),
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
+            # Ctrl-C is for us alone: we end the session, which would print a traceback of its own.
+            start_new_session=True,
         )
         if self._tracker is not None:
             self._tracker.taken()

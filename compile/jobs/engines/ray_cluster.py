@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvlm.compile.jobs.step import Outcome, Request, read_outcome, read_request
+from mvlm.runtime.device.server import Address
 from mvlm.runtime.errors import MvlmError, UsageError
 
 # Ray reports usage unless it is told not to, before it is imported.
@@ -77,14 +78,17 @@ def _require_somebody(address: str) -> None:
     """Ask that somebody listens at an address: Ray itself waits for minutes.
 
     Raises:
+        UsageError: Nobody can: there is no such port.
         EngineError: Nobody does.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    place = address.removeprefix("ray://")
+    host, _, port = place.rpartition(":")
     if not host or not port.isdecimal():  # `auto`, for one
         return
+    head = Address.parse(place, "--engine ray=ADDRESS")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _REACH_SECONDS).close()
-    except (OSError, OverflowError) as error:
+        socket.create_connection((head.host, head.port), _REACH_SECONDS).close()
+    except OSError as error:
         raise EngineError(
             f"the Ray cluster {address} cannot be reached", found=str(error), fix=_FIX
         ) from None

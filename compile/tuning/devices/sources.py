@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mvlm.runtime.device.server import Address
 from mvlm.runtime.errors import TargetError
@@ -83,13 +83,16 @@ def known_devices(tracker: Address) -> list[tuple[str, str]]:
         session = rpc.connect_tracker(tracker.host, tracker.port)
         summary = session.summary()
         session.close()
-    except (OSError, RuntimeError, ValueError) as error:
+        return sorted(map(_key_and_address, summary["server_info"]))
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AssertionError) as error:
         raise TargetError(
             f"no tracker answers at {tracker}",
             found=(str(error).strip().splitlines() or ["nothing"])[-1][:120],
             fix="Start one with `mvlm device tracker`, and `mvlm device serve` on each device.",
         ) from None
-    return sorted(
-        (str(server["key"]).partition(":")[2], "{}:{}".format(*server["addr"]))
-        for server in summary["server_info"]
-    )
+
+
+def _key_and_address(server: Any) -> tuple[str, str]:
+    """Read what a tracker says of a device, which the device has said of itself."""
+    host, port = server["addr"]
+    return str(server["key"]).partition(":")[2], f"{host}:{port}"
