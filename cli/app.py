@@ -13,6 +13,7 @@ import typer
 from mvlm.cli.shared.failure import report_failure
 from mvlm.cli.shared.interrupts import termination_signals
 from mvlm.cli.shared.invocation import Invocation
+from mvlm.cli.shared.path_options import with_user_paths
 from mvlm.cli.shared.terminal import prepare_streams, show, version_callback
 
 # Each has the module of its name, or the package if it is a group of verbs; in the order of a
@@ -57,7 +58,7 @@ def _add(app: typer.Typer, name: str, verb: ModuleType) -> None:
     """Add a verb, or a group of verbs: a package whose ``VERBS`` are modules in it."""
     if not hasattr(verb, "VERBS"):
         examples = "\n  ".join(verb.EXAMPLES)
-        app.command(name, epilog=f"\b\nExamples:\n  {examples}")(verb.command)
+        app.command(name, epilog=f"\b\nExamples:\n  {examples}")(with_user_paths(verb.command))
         return
     group = typer.Typer(name=name, help=verb.__doc__, **_STYLE)
     for inner in verb.VERBS:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mvlm.cli.shared.options import Debug, Json
+from mvlm.cli.shared.path_options import target_name
 from mvlm.cli.shared.progress import waiting
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
 
@@ -29,7 +30,9 @@ EXAMPLES = (
 def command(
     target: Annotated[
         str | None,
-        typer.Argument(metavar="NAME|FILE", help="One device alone; default: all of ours."),
+        typer.Argument(
+            parser=target_name, metavar="NAME|FILE", help="One device alone; default: all of ours."
+        ),
     ] = None,
     detect: Annotated[
         bool, typer.Option("--detect", help="Say what this machine is as well.")

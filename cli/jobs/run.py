@@ -12,6 +12,7 @@ import typer
 
 from mvlm.cli.shared.jobs import show_run
 from mvlm.cli.shared.options import Debug, Json
+from mvlm.cli.shared.path_options import store_url
 from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.run_table import run_table
 from mvlm.cli.shared.terminal import note, show, show_json
@@ -37,6 +38,7 @@ def command(
     store: Annotated[
         str | None,
         typer.Option(
+            parser=store_url,
             metavar="URL",
             help="Where results go: a folder, or a URL that fsspec reaches; default: what the "
             "matrix names.",

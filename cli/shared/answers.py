@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 def stream_answer(reply: Reply) -> Answer:
     """Print an answer's text as it becomes final, and a line break after it."""
     if reply.forgotten_turns:
-        turns = "turn" if reply.forgotten_turns == 1 else f"{reply.forgotten_turns} turns"
-        note(f"the oldest {turns} did not fit into the context any more and were forgotten")
+        note(_dropped(reply.forgotten_turns))
     parts = iter(reply)
     with waiting("reading") as stop_waiting:
         for part in parts:
@@ -23,6 +22,17 @@ def stream_answer(reply: Reply) -> Answer:
             show(part, end="")
     show("")
     return reply.answer
+
+
+def _dropped(turns: int) -> str:
+    """Say that the context was truncated; `turns` is at least 1."""
+    if turns == 1:
+        return (
+            "1 turn did not fit into the context any more: the oldest one was dropped (forgotten)"
+        )
+    return (
+        f"{turns} turns did not fit into the context any more: the oldest were dropped (forgotten)"
+    )
 
 
 def speeds(stats: Stats) -> list[tuple[str, str]]:

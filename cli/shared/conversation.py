@@ -19,6 +19,7 @@ from mvlm.cli.shared.interrupts import first_interrupt, termination_signal
 from mvlm.cli.shared.pictures import load_pixels
 from mvlm.cli.shared.streams import reading_input
 from mvlm.cli.shared.terminal import is_terminal, note, show, show_dim
+from mvlm.cli.shared.user_path import user_path
 from mvlm.runtime.errors import MvlmError, PromptError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _HELP = """\
 /reset        begin a new conversation
 /help         this
 /quit         leave, as does Ctrl-D
+A question that begins with / takes a space before it.
 Ctrl-C ends an answer; twice, the conversation."""
 
 
@@ -102,17 +104,21 @@ class Conversation:
             if not line and not self._person:
                 return
             if line.strip():
-                yield line.strip()
+                yield line.rstrip()
 
     def _take(self, line: str) -> bool:
-        """Do what a line says; False to leave."""
-        name, _, rest = line.partition(" ")
-        if not name.startswith("/"):
-            self._ask(line)
+        """Do what a line says; False to leave. Only one whose first character is / is a command."""
+        if not line.startswith("/"):
+            self._ask(line.strip())
             return True
+        name, *rest = line.split(maxsplit=1)
         if name not in self._commands:
-            raise PromptError(f"no command {name}", expected=", ".join(self._commands))
-        return self._commands[name](rest.strip())
+            raise PromptError(
+                f"no command {name}",
+                expected=", ".join(self._commands),
+                fix="Put a space before a question that begins with /.",
+            )
+        return self._commands[name](rest[0] if rest else "")
 
     def _ask(self, question: str) -> None:
         reply = self._chat.ask(question, self._pixels, self._params)
@@ -129,7 +135,7 @@ class Conversation:
     def _image(self, path: str) -> bool:
         if not path:
             raise PromptError("/image", expected="the path of a picture", found="nothing")
-        self._pixels.append(self._load(Path(_unquoted(path)).expanduser()))
+        self._pixels.append(self._load(user_path(_unquoted(path), "/image")))
         if self._person:
             show_dim("it is shown with the next question")
         return True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mvlm.cli.shared.path_options import store_url
 from mvlm.cli.shared.terminal import cell_width, padded, readable_bytes, show, show_table
 from mvlm.runtime.terminal_text import one_line
 
@@ -17,6 +18,7 @@ StoreUrl = Annotated[
     str,
     typer.Option(
         "--store",
+        parser=store_url,
         metavar="URL",
         help="The store: a folder, or a URL that fsspec reaches (file://, s3://).",
         show_default=False,

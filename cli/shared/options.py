@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mvlm.cli.shared.invocation import Invocation
+from mvlm.cli.shared.path_options import target_name
 
 
 def _remember_json(context: typer.Context, value: bool) -> bool:
@@ -61,7 +62,9 @@ Checkpoint = Annotated[
 Target = Annotated[
     str,
     typer.Option(
-        metavar="NAME|FILE", help="The device, as `mvlm targets` names it, or its description."
+        parser=target_name,
+        metavar="NAME|FILE",
+        help="The device, as `mvlm targets` names it, or its description.",
     ),
 ]
 Platform = Annotated[

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from mvlm.cli.shared.answers import stream_answer
 from tests.artifacts import Shelf
 from tests.cli.command_line import Terminal, mvlm
 
@@ -78,7 +81,56 @@ def test_says_when_turns_are_forgotten(artifact: Path) -> None:
     asked = ("chat", artifact, "--context", "160", "--max-tokens", "30", "--temperature", "2")
     result = mvlm(*asked, stdin="What is it?\n" * 4)
     assert result.exit_code == 0
-    assert "forgotten" in result.stderr
+    told = result.stderr.splitlines()
+    assert told
+    for line in told:
+        assert re.fullmatch(
+            r"(1 turn|[2-9]\d* turns) did not fit into the context any more: "
+            r"the oldest (one was|were) dropped \(forgotten\)|the answer reached its limit",
+            line,
+        )
+    assert any("dropped" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("turns", "line"),
+    [
+        (1, "1 turn did not fit into the context any more: the oldest one was dropped (forgotten)"),
+        (3, "3 turns did not fit into the context any more: the oldest were dropped (forgotten)"),
+    ],
+)
+def test_one_dropped_turn_and_several(
+    turns: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Reply:
+        forgotten_turns = turns
+        answer = None
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(["Yes."])
+
+    reply: Any = Reply()
+    stream_answer(reply)
+    assert capsys.readouterr() == ("Yes.\n", f"{line}\n")
+
+
+def test_only_a_first_character_makes_a_command(artifact: Path) -> None:
+    asked = ("chat", artifact, *SHORT)
+    question = mvlm(*asked, stdin=" /etc/hosts: what is in it?\n")
+    assert (question.exit_code, len(_answers(question.stdout))) == (0, 1)
+    assert "error" not in question.stderr
+    once = mvlm(*asked, "--prompt", "/etc/hosts: what is in it?")
+    assert question.stdout == once.stdout
+    refused = mvlm(*asked, stdin="/etc/hosts: what is in it?\n")
+    assert "no command /etc/hosts:" in refused.stderr
+    assert "Put a space before a question that begins with /." in refused.stderr
+
+
+@pytest.mark.parametrize("blank", ["\t", "  ", "\u3000"])
+def test_any_blank_ends_a_command_s_name(artifact: Path, picture: Path, blank: str) -> None:
+    asked = ("chat", artifact, *SHORT)
+    shown = mvlm(*asked, stdin=f"/image{blank}{picture}\nWhat is this?\n")
+    assert shown == mvlm(*asked, "--image", picture, stdin="What is this?\n")
 
 
 def test_a_person_has_a_prompt_speeds_and_a_history(artifact: Path) -> None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from mvlm.runtime.errors import TokenizerError, UsageError
 from mvlm.runtime.streaming import TextStream
+from mvlm.runtime.terminal_text import printable
 from mvlm.runtime.tokenizer import Tokenizer
+from tests.sentences import SENTENCES
 
 CORPUS = [
     "The circle is red. It is left of the blue square, and the star is above the triangle.",
@@ -208,3 +210,11 @@ def test_wrong_arguments_are_refused() -> None:
         TextStream(TOKENIZER, ["a", ""])
     with pytest.raises(TokenizerError, match="found -200"):
         TextStream(TOKENIZER).push(-200)
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_sentences_of_every_language_come_whole_out_of_single_bytes(name: str) -> None:
+    """A character's bytes, and a grapheme's characters, come one by one and in several parts."""
+    sentence = SENTENCES[name]
+    _, parts = streamed(bytes_of(sentence), ["</s>"])
+    assert "".join(map(printable, parts)) == sentence.strip()
