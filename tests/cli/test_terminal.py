@@ -146,7 +146,7 @@ def test_bars_and_spinners_read_no_markup(monkeypatch: pytest.MonkeyPatch) -> No
 def test_columns_are_aligned_by_the_cells_that_text_takes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    names = ["abc", "猫", "이름", "e\u0301", "👨\u200d👩\u200d👧", "क\u200dष"]
+    names = ["abc", "猫", "이름", "e\u0301", "क\u200dष"]
     show_table([(name, "|") for name in names])
     show_columns([(name, f"{name}|") for name in names])
     lines = capsys.readouterr().out.splitlines()
