@@ -33,8 +33,6 @@ _LIMITS = {
     errno.ENFILE: "The whole system has reached its limit: close other programs.",
     errno.EAGAIN: "`ulimit -u` shows how many processes and threads this user may have; a "
     "container's limit (pids.max) counts too.",
-    errno.ENOSPC: "Free some space.",
-    errno.EROFS: "The file system may only be read.",
 }
 
 _NO_THREADS = f"no more threads can be started. {_LIMITS[errno.EAGAIN]}"
