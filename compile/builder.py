@@ -115,7 +115,7 @@ def compile_job(
         share_files(folder, manifest.files, donors)
         (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
         progress("manifest", 1, 1)
-    for text in (*choices.tuning.warnings, *choices.warnings):
+    for text in (*job.config.warnings, *choices.tuning.warnings, *choices.warnings):
         warn(text)
     return manifest
 

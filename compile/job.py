@@ -21,6 +21,7 @@ from mvlm.models.interchange.onnx_graph import onnx_files
 from mvlm.models.quantization import DEFAULT_SCHEME, Quantization, plan_quantization
 from mvlm.runtime.artifact.layout import MAX_CONTEXT
 from mvlm.runtime.errors import CheckpointError, UsageError
+from mvlm.runtime.input_file import is_present
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.utf8_path import as_utf8
 
@@ -73,10 +74,10 @@ class CompileJob:
         """The SentencePiece model.
 
         Raises:
-            CheckpointError: The checkpoint has none.
+            CheckpointError: The checkpoint has none, or a link that leads nowhere.
         """
         path = self.checkpoint / TOKENIZER_FILE
-        if not path.is_file():
+        if not is_present(path, CheckpointError):
             raise CheckpointError(
                 f"{self.checkpoint} has no tokenizer",
                 expected=f"a SentencePiece model named {TOKENIZER_FILE}",

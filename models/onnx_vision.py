@@ -20,6 +20,7 @@ from tvm.ir.expr import GenericConst
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
+from mvlm.models.checkpoint.weights import read_start
 from mvlm.models.config import MobileVLMConfig
 from mvlm.models.interchange.onnx_graph import import_onnx
 from mvlm.models.layers import Array, PackedLayer, ReadTensor
@@ -27,6 +28,7 @@ from mvlm.models.panels import FEATURES, panel_count, side_by_side
 from mvlm.models.quantization import FLOAT32, Scheme
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.utf8_path import utf8_folder
+from mvlm.runtime.input_file import is_present
 
 Role = Literal["tower", "projector", "both"]
 Shape = tuple[int, ...]
@@ -203,10 +205,11 @@ def import_vision(path: Path, config: MobileVLMConfig) -> OnnxVision:
     onnx = import_onnx()
     from tvm.relax.frontend.onnx import from_onnx
 
-    if not path.is_file():
+    if not is_present(path, CheckpointError):
         raise UsageError(f"`--vision-onnx {path}` is not a file")
     if config.vision is None or config.projector is None:
         raise UsageError("--vision-onnx is for a MobileVLM", found="a model of text only")
+    read_start(path)
     try:
         with utf8_folder(path.parent) as place:
             model = onnx.load(place / path.name)

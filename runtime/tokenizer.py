@@ -13,6 +13,7 @@ from pathlib import Path
 import sentencepiece
 
 from mvlm.runtime.errors import TokenizerError
+from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 from mvlm.runtime.template import Marker, Segment
 
 IMAGE_TOKEN_ID = -200
@@ -121,6 +122,11 @@ class Tokenizer:
             )
         return self._pieces[token_id]
 
+    def has_piece(self, text: str) -> bool:
+        """Whether the model file has a piece of exactly this spelling."""
+        token_id: int = self._model.piece_to_id(_without_lone_surrogates(text))
+        return self._pieces[token_id] == text
+
     def token_bytes(self, token_id: int) -> bytes:
         """The UTF-8 bytes that an id stands for: part of a character, text, or nothing.
 
@@ -214,14 +220,16 @@ def _without_lone_surrogates(text: str) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        if not path.is_file():
+        if not is_present(path, TokenizerError):
             raise TokenizerError(
                 f"there is no file {path}", expected="a SentencePiece tokenizer.model"
             )
         with path.open("rb") as file:
-            return file.read(MAX_MODEL_BYTES + 1)
+            data = file.read(MAX_MODEL_BYTES + 1)
     except (OSError, ValueError) as error:
         raise TokenizerError(f"cannot read {path}", found=error) from error
+    refuse_lfs_pointer(path, data, TokenizerError)
+    return data
 
 
 def _load(data: bytes, name: str) -> sentencepiece.SentencePieceProcessor:

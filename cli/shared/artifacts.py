@@ -48,6 +48,7 @@ def find_artifact(
         AlreadyReportedError: Compiling failed.
     """
     from mvlm.runtime.artifact.layout import MANIFEST
+    from mvlm.runtime.input_file import is_present
 
     if (place / MANIFEST).is_file():
         for option, value in (
@@ -62,7 +63,7 @@ def find_artifact(
                     fix="Leave it out, or name the checkpoint's folder.",
                 )
         return place
-    if not any((place / name).is_file() for name in _CONFIGS):
+    if not any(is_present(place / name, UsageError) for name in _CONFIGS):
         raise UsageError(
             f"{place} is neither an artifact nor a checkpoint",
             expected=f"a folder with {MANIFEST} or {_CONFIGS[0]}",

@@ -17,11 +17,12 @@ import ml_dtypes
 import numpy as np
 
 from mvlm.models.checkpoint.tensor_file import DOWNLOAD_AGAIN, Array, TensorInfo, check_float
-from mvlm.models.checkpoint.weights import Weights, plain_name
+from mvlm.models.checkpoint.weights import Weights, plain_name, read_start
 from mvlm.models.config.document import Document, read_document
 from mvlm.models.config.mlc import MLC_CONFIG
 from mvlm.models.quantization import GROUP_SIZE, Q4MLC, dequantize
 from mvlm.runtime.errors import CheckpointError, ConfigError
+from mvlm.runtime.input_file import is_present
 
 # What mlc-llm's matrices of a layer are stacked of, from the first row on.
 STACKED = {
@@ -63,8 +64,9 @@ class _Cache:
         size = shard.integer("nbytes", 0, 1 << 40)
         if shard.require("format") != "raw-shard":
             shard.refuse("format", "'raw-shard'")
-        if not path.is_file():
+        if not is_present(path, CheckpointError):
             raise CheckpointError(f"{path} is missing", fix="Download the missing files.")
+        read_start(path)
         if path.stat().st_size != size:
             raise CheckpointError(
                 f"{path} has the wrong size",

@@ -16,6 +16,7 @@ from mvlm.models.checkpoint.torch_file import TorchFile
 from mvlm.models.config.checks import shown
 from mvlm.models.config.document import read_document
 from mvlm.runtime.errors import CheckpointError, ConfigError
+from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 
 # The names of mlc-llm's weight files, now and before.
 _MLC_CACHES = ("tensor-cache.json", "ndarray-cache.json")
@@ -84,7 +85,7 @@ def open_weights(folder: Path, files: Sequence[str] = _FILES) -> Weights:
     """
     for name in files:
         path = folder / name
-        if path.is_file():
+        if is_present(path, CheckpointError):
             if name in _MLC_CACHES:
                 # Imported here because it is made of this module's class.
                 from mvlm.models.checkpoint.mlc_weights import MlcWeights
@@ -106,7 +107,7 @@ def open_weights(folder: Path, files: Sequence[str] = _FILES) -> Weights:
 def _open_sharded(index: Path) -> Weights:
     weight_map = _read_index(index)
     shards = {name: index.parent / name for name in set(weight_map.values())}
-    absent = [name for name, path in shards.items() if not path.is_file()]
+    absent = [name for name, path in shards.items() if not is_present(path, CheckpointError)]
     if absent:
         raise CheckpointError(
             f"{index} lists files that are not beside it: {listed(absent)}",
@@ -152,14 +153,23 @@ def plain_name(index: Path, name: object, suffix: str) -> str:
     return name
 
 
+def read_start(path: Path) -> bytes:
+    """Return the first bytes of a file of weights.
+
+    Raises:
+        CheckpointError: It cannot be read, or is a Git LFS pointer.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+    refuse_lfs_pointer(path, start, CheckpointError)
+    return start
+
+
 def _open_file(path: Path) -> TensorFile:
-    with path.open("rb") as file:
-        start = file.read(24)
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the weights",
-            fix="Run `git lfs pull` in the checkpoint's folder, or download the file itself.",
-        )
+    start = read_start(path)
     if not start:
         raise CheckpointError(f"{path} is empty", fix=DOWNLOAD_AGAIN)
     return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)

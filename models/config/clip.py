@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from mvlm.models.config.checks import check_choice, check_integer, check_number
 from mvlm.models.config.document import Document
+from mvlm.models.config.key_check import check_keys
+from mvlm.models.config.keys import CLIP, CLIP_TOWER
+from mvlm.models.config.quantized import refuse_quantized
 from mvlm.runtime.errors import ConfigError
 
 # What transformers' CLIPVisionConfig fills in for absent keys: the ViT-B/32 of the CLIP paper.
@@ -22,6 +25,8 @@ _DEFAULTS = {
     "layer_norm_eps": 1e-5,
     "hidden_act": "quick_gelu",
 }
+# Where a whole CLIP describes its tower, now and before.
+_NESTED = ("vision_config", "vision_config_dict")
 _MODEL_TYPES = ("clip", "clip_vision_model")
 
 # Every CLIP ViT that OpenAI published has attention heads of 64 channels.
@@ -90,23 +95,50 @@ class ClipVisionConfig:
 def clip_vision_config(document: Document) -> ClipVisionConfig:
     """Read a tower folder's `config.json`: of a vision tower alone, or of a whole CLIP.
 
-    A whole CLIP keeps the tower under `vision_config`. Where the file is known to be a CLIP's,
-    absent keys mean what transformers' `CLIPVisionConfig` fills in; elsewhere they are errors.
+    A whole CLIP keeps the tower under `vision_config`, or under `vision_config_dict`, as early
+    transformers wrote it. Where the file is known to be a CLIP's, absent keys mean what
+    transformers' `CLIPVisionConfig` fills in; elsewhere they are errors.
 
     Raises:
-        ConfigError: The file is of another kind of model, or a value is not usable.
+        ConfigError: The file is of another kind of model, a value is not usable, or the two objects
+            do not agree.
     """
-    nested = "vision_config" in document
+    refuse_quantized(document)
     model_type = document.get("model_type")
     if model_type is not None and model_type not in _MODEL_TYPES:
         document.refuse("model_type", "the configuration of a CLIP vision tower")
-    section = document.section("vision_config") if nested else document
-    if section.get("num_channels", 3) != 3:
-        section.refuse("num_channels", 3)
-    if nested or model_type is not None:
-        fields = {key: section.get(key, default) for key, default in _DEFAULTS.items()}
-    else:
-        fields = {key: section.require(key) for key in _DEFAULTS}
+    sections = _sections(document)
+    if not sections and model_type is None:
+        return document.build(ClipVisionConfig, **{key: document.require(key) for key in _DEFAULTS})
+    found = [_with_defaults(section) for section in sections or [document]]
+    if found[0] != found[-1]:
+        # transformers takes the second with all its defaults; the writer surely meant the first.
+        document.refuse(_NESTED[-1], f"the same tower as in `{_NESTED[0]}`")
+    return found[0]
+
+
+def check_clip_keys(document: Document, label: str) -> tuple[str, ...]:
+    """Check every key of what :func:`clip_vision_config` reads; return warnings.
+
+    Raises:
+        ConfigError: A key asks for what is not supported.
+    """
+    sections = _sections(document)
+    if not sections:
+        return check_keys(document, CLIP_TOWER, label)
+    warnings = check_keys(document, CLIP, label)
+    for section in sections:
+        refuse_quantized(section)
+        warnings += check_keys(section, CLIP_TOWER, label)
+    return warnings
+
+
+def _sections(document: Document) -> list[Document]:
+    return [document.section(key) for key in _NESTED if key in document]
+
+
+def _with_defaults(section: Document) -> ClipVisionConfig:
+    fields = {key: section.get(key, default) for key, default in _DEFAULTS.items()}
     return section.build(ClipVisionConfig, **fields)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from mvlm.models.config.checks import check_integer, shown
 from mvlm.runtime.errors import ConfigError
+from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 
 # The largest configuration file of a published model is some tens of kilobytes; weight indexes of
 # very large models reach a few megabytes.
@@ -102,25 +103,21 @@ def read_document(path: Path) -> Document:
     """Read a JSON file that must hold an object.
 
     Raises:
-        ConfigError: The file is absent, too large, not JSON, or not an object.
+        ConfigError: The file is absent, a broken link or a Git LFS pointer, too large, not JSON, or
+            not an object.
     """
-    if not path.is_file():
+    if not is_present(path, ConfigError):
         raise ConfigError(
             f"{path} is missing", fix="Give the folder of a whole Hugging Face style checkpoint."
         )
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        raise ConfigError(
-            f"{path} is too large", expected=f"at most {MAX_JSON_BYTES} bytes", found=size
-        )
+    data = _read(path)
+    refuse_lfs_pointer(path, data, ConfigError)
     try:
-        values = json.loads(path.read_bytes())
-    # A hostile file can be no UTF-8, no JSON, too many digits (ValueError all three), or nested
+        values = json.loads(data)
+    # An untrusted file can be no UTF-8, no JSON, too many digits (ValueError all three), or nested
     # too deeply.
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON ({error})", fix=_FIX) from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path}", expected="a JSON object", found=type(values).__name__, fix=_FIX
@@ -130,4 +127,20 @@ def read_document(path: Path) -> Document:
 
 def read_optional_document(path: Path) -> Document:
     """Like :func:`read_document`, but a file that is absent reads as an empty object."""
-    return read_document(path) if path.exists() else Document(str(path), {})
+    there = is_present(path, ConfigError) or path.exists()  # a folder of that name is refused
+    return read_document(path) if there else Document(str(path), {})
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
+    if len(data) > MAX_JSON_BYTES:
+        raise ConfigError(
+            f"{path} is too large",
+            expected=f"at most {MAX_JSON_BYTES} bytes",
+            found=path.stat().st_size,
+        )
+    return data

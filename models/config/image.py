@@ -11,11 +11,10 @@ from mvlm.runtime.image import ImageSpec
 # Mean and standard deviation of red, green and blue over CLIP's training pictures.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_BICUBIC = 3
 
 
 def image_spec(document: Document, *, image_size: int, aspect: str) -> ImageSpec:
-    """Read a tower folder's `preprocessor_config.json`.
+    """Read a tower folder's `preprocessor_config.json`, whose other keys have been checked.
 
     Args:
         document: The file, or an empty object where there is none: then it is CLIP's own
@@ -27,7 +26,7 @@ def image_spec(document: Document, *, image_size: int, aspect: str) -> ImageSpec
         ConfigError: A value is not usable, or asks for something that is not supported.
     """
     if document.values:
-        _check_steps(document)
+        _check_factor(document)
         _check_size(document, image_size, squared=aspect == "pad")
     return document.build(
         ImageSpec,
@@ -38,12 +37,7 @@ def image_spec(document: Document, *, image_size: int, aspect: str) -> ImageSpec
     )
 
 
-def _check_steps(document: Document) -> None:
-    for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
-        if not document.flag(step, True):
-            document.refuse(step, "true: every step of CLIP's preprocessing")
-    if document.get("resample", _BICUBIC) != _BICUBIC:
-        document.refuse("resample", f"{_BICUBIC} (bicubic)")
+def _check_factor(document: Document) -> None:
     factor = document.get("rescale_factor", 1 / 255)
     if type(factor) is not float or not math.isclose(factor, 1 / 255, rel_tol=1e-6):
         document.refuse("rescale_factor", "1/255")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mvlm.models.config.checks import check_choice, check_integer, check_number
+from mvlm.models.config.checks import check_choice, check_integer, check_number, shown
 from mvlm.models.config.document import Document
+from mvlm.models.config.key_check import check_keys, is_same, refuse_unknown
+from mvlm.models.config.keys import ROPE
 from mvlm.runtime.errors import ConfigError
 
 
@@ -70,13 +72,15 @@ def llama_config(document: Document) -> LlamaConfig:
 
     Absent keys are errors, except the ones that published MobileLLaMA files leave out:
     `num_key_value_heads` (as many as query heads), `head_dim`, `rope_theta` (10000) and
-    `tie_word_embeddings` (false). Unknown keys are ignored, among them the `n_head` and
-    `n_query_groups` of MobileLLaMA-2.7B, which contradict its tensors.
+    `tie_word_embeddings` (false). Other keys are the business of the tables in
+    :mod:`mvlm.models.config.keys`.
 
     Raises:
         ConfigError: A key is absent, not usable, or asks for something that is not supported.
     """
-    _refuse_unsupported(document)
+    if document.require("hidden_act") != "silu":
+        document.refuse("hidden_act", "'silu'")
+    _check_layer_types(document)
     heads = document.require("num_attention_heads")
     fields = {
         key: document.require(key)
@@ -100,14 +104,10 @@ def llama_config(document: Document) -> LlamaConfig:
     )
 
 
-def _refuse_unsupported(document: Document) -> None:
-    if document.require("hidden_act") != "silu":
-        document.refuse("hidden_act", "'silu'")
-    if "rope_scaling" in document:
-        document.refuse("rope_scaling", "null: scaled rotary positions are not supported")
-    for key in ("attention_bias", "mlp_bias"):
-        if document.flag(key, False):
-            document.refuse(key, "false: linear layers with a bias are not supported")
+def _check_layer_types(document: Document) -> None:
+    kinds = document.get("layer_types", [])
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+        document.refuse("layer_types", "'full_attention' for every layer")
 
 
 def _head_dim(document: Document) -> Any:
@@ -122,10 +122,22 @@ def _head_dim(document: Document) -> Any:
 
 
 def _rope_theta(document: Document) -> Any:
-    """The rotary base: a key of its own, or inside `rope_parameters` as transformers 5 writes."""
-    if "rope_parameters" not in document:
-        return document.get("rope_theta", 10000.0)
-    section = document.section("rope_parameters")
-    if section.get("rope_type", "default") != "default":
-        section.refuse("rope_type", "'default': scaled rotary positions are not supported")
-    return section.get("rope_theta", document.get("rope_theta", 10000.0))
+    """The rotary base, wherever it is written, and the default kind of rotary positions.
+
+    transformers 4 has a key of its own for the base and scales positions by `rope_scaling`;
+    transformers 5 reads either object, and finds the base in it.
+    """
+    bases = [document.require("rope_theta")] if "rope_theta" in document else []
+    for key in ("rope_scaling", "rope_parameters"):
+        if document.get(key) in (None, {}):
+            continue
+        section = document.section(key)
+        for kind in ("rope_type", "type"):
+            if section.get(kind, "default") != "default":
+                section.refuse(kind, "'default': scaled rotary positions are not supported")
+        refuse_unknown(section, ROPE)
+        check_keys(section, ROPE, key)
+        bases += [section.require("rope_theta")] if "rope_theta" in section else []
+        if bases and not is_same(bases[0], bases[-1]):
+            section.refuse("rope_theta", f"{shown(bases[0])}, which is said elsewhere in the file")
+    return bases[0] if bases else 10000.0

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvlm.models.config.document import Document, read_document
+from mvlm.models.config.key_check import check_keys
+from mvlm.models.config.keys import CONFIG, MLC, MLC_MODEL
+from mvlm.models.config.quantized import refuse_quantized
+from mvlm.runtime.errors import ConfigError
+from mvlm.runtime.input_file import is_present
 
 MLC_CONFIG = "mlc-chat-config.json"
 
@@ -16,19 +21,45 @@ _RENAMED = {
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
+def check_checkpoint_keys(folder: Path) -> tuple[str, ...]:
+    """Check every key of what :func:`checkpoint_document` reads; return warnings.
+
+    Raises:
+        ConfigError: A key asks for what is not supported.
+    """
+    if not _is_mlc(folder):
+        return check_keys(read_document(folder / "config.json"), CONFIG, "config.json")
+    chat = read_document(folder / MLC_CONFIG)
+    warnings = check_keys(chat, MLC, MLC_CONFIG)
+    return warnings + check_keys(chat.section("model_config"), MLC_MODEL, MLC_CONFIG)
+
+
 def checkpoint_document(folder: Path) -> Document:
     """Read a folder's `config.json`, or work one out of an `mlc-chat-config.json`.
 
     Raises:
         ConfigError: There is neither, or the file is not usable.
     """
-    path = folder / "config.json"
-    if path.exists() or not (folder / MLC_CONFIG).exists():
-        return read_document(path)
+    if not _is_mlc(folder):
+        document = read_document(folder / "config.json")
+        refuse_quantized(document)
+        return document
     chat = read_document(folder / MLC_CONFIG)
     if chat.require("model_type") != "llama":
         chat.refuse("model_type", "'llama'")
     model = chat.section("model_config")
-    values = {_RENAMED.get(key, key): value for key, value in model.values.items()}
+    for own, ours in _RENAMED.items():
+        if own in model and ours in model:
+            model.refuse(own, f"either this key or `{ours}`, not both")
+    values = {
+        _RENAMED.get(key, key): value for key, value in model.values.items() if value is not None
+    }
     values |= {key: chat.values[key] for key in _TOKENS if key in chat}
     return Document(model.name, {"hidden_act": "silu", **values})
+
+
+def _is_mlc(folder: Path) -> bool:
+    """Whether mlc-llm's file is all that says what the model is."""
+    if is_present(folder / "config.json", ConfigError):
+        return False
+    return is_present(folder / MLC_CONFIG, ConfigError)

@@ -32,6 +32,7 @@ class MobileVLMConfig:
             embedding for, because the checkpoint has `mm_use_im_patch_token` (true when absent)
             or `mm_use_im_start_end`. Their rows are untrained and no prompt contains them, so
             nothing is added here; the names are kept for whoever compares vocabularies.
+        warnings: What the files ask for and is passed over, a sentence each, for the user to know.
 
     Raises:
         ConfigError: A value is of the wrong type, out of range, or contradicts another.
@@ -46,6 +47,7 @@ class MobileVLMConfig:
     generation: GenerationConfig
     tokenizer: TokenizerConfig
     extra_tokens: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("mm_vision_select_feature", self.select_feature, ("patch", "cls_patch"))

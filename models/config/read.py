@@ -6,18 +6,29 @@ from pathlib import Path
 
 from mvlm.models.config.clip import (
     ClipVisionConfig,
+    check_clip_keys,
     clip_vision_config,
     derive_clip_vision_config,
 )
 from mvlm.models.config.document import Document, read_document, read_optional_document
 from mvlm.models.config.image import image_spec
+from mvlm.models.config.key_check import check_keys
+from mvlm.models.config.keys import GENERATION, PREPROCESSOR
 from mvlm.models.config.llama import llama_config
-from mvlm.models.config.mlc import checkpoint_document
+from mvlm.models.config.mlc import check_checkpoint_keys, checkpoint_document
 from mvlm.models.config.mobilevlm import MobileVLMConfig
 from mvlm.models.config.projector import ProjectorConfig, parse_projector_type
-from mvlm.models.config.text import generation_config, tokenizer_config
-from mvlm.models.config.tower import find_vision_tower
-from mvlm.runtime.errors import ConfigError, UsageError
+from mvlm.models.config.text import (
+    TOKENIZER_CONFIG,
+    TOKENIZER_MODEL,
+    generation_config,
+    tokenizer_config,
+)
+from mvlm.models.config.tokens import check_tokenizer_files
+from mvlm.models.config.tower import find_vision_tower, search_vision_tower
+from mvlm.runtime.errors import TokenizerError, UsageError
+from mvlm.runtime.input_file import is_present
+from mvlm.runtime.tokenizer import Tokenizer
 
 _MODEL_TYPES = ("mobilevlm", "llama")
 
@@ -26,32 +37,31 @@ def read_config(folder: Path, vision_tower: Path | None = None) -> MobileVLMConf
     """Read the configuration of a MobileVLM (V1 or V2) or MobileLLaMA checkpoint.
 
     Args:
-        folder: With `config.json`, and where given `generation_config.json` and
-            `tokenizer_config.json`.
+        folder: With `config.json`, and where given `generation_config.json`, `tokenizer.model` and
+            the tokenizer's JSON files.
         vision_tower: The folder of its CLIP, where :func:`find_vision_tower` would not find it.
 
     Raises:
         UsageError: `folder` or `vision_tower` is not a folder of that kind.
         ConfigError: A key is absent, not usable, or contradicts another; or no tower was found.
+        TokenizerError: `tokenizer.model` is damaged.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", expected="the folder of a checkpoint")
     config = checkpoint_document(folder)
     if config.get("model_type", "llama") not in _MODEL_TYPES:
         config.refuse("model_type", " or ".join(_MODEL_TYPES))
-    fields = {
-        "language": llama_config(config),
-        "generation": generation_config(
-            read_optional_document(folder / "generation_config.json"), config
-        ),
-        "tokenizer": tokenizer_config(read_optional_document(folder / "tokenizer_config.json")),
-    }
+    warnings = check_checkpoint_keys(folder)
+    fields, said = _text_fields(folder, config)
+    warnings += said
     if "mm_vision_tower" not in config:
         text_only = {"vision": None, "projector": None, "image": None}
         fields |= text_only | {"select_layer": -2, "select_feature": "patch"}
     else:
-        fields |= _vision_fields(folder, config, vision_tower)
-    return config.build(MobileVLMConfig, **fields)
+        seen, said = _vision_fields(folder, config, vision_tower)
+        fields |= seen
+        warnings += said
+    return config.build(MobileVLMConfig, **fields, warnings=warnings)
 
 
 def projector_config(config: Document) -> ProjectorConfig:
@@ -78,22 +88,40 @@ def tower_name(config: Document) -> str:
     return name
 
 
-def _vision_fields(folder: Path, config: Document, vision_tower: Path | None) -> dict[str, object]:
-    if config.get("vision_tower_type", "clip") != "clip":
-        config.refuse("vision_tower_type", "'clip'")
+# The arguments of the configuration, and warnings.
+_Fields = tuple[dict[str, object], tuple[str, ...]]
+
+
+def _text_fields(folder: Path, config: Document) -> _Fields:
+    generation = read_optional_document(folder / "generation_config.json")
+    behaviour = tokenizer_config(read_optional_document(folder / TOKENIZER_CONFIG))
+    tokenizer = None
+    if is_present(folder / TOKENIZER_MODEL, TokenizerError):
+        tokenizer = Tokenizer(folder / TOKENIZER_MODEL, legacy=behaviour.legacy)
+    warnings = check_keys(generation, GENERATION, "generation_config.json")
+    return {
+        "language": llama_config(config),
+        "generation": generation_config(generation, config, tokenizer),
+        "tokenizer": behaviour,
+    }, warnings + check_tokenizer_files(folder, tokenizer)
+
+
+def _vision_fields(folder: Path, config: Document, vision_tower: Path | None) -> _Fields:
     projector = projector_config(config)
     name = tower_name(config)
-    try:
-        tower = find_vision_tower(folder, name, vision_tower)
-    except ConfigError:
-        # V2 has the tower's weights inside and can do without the folder.
-        if not projector.is_v2:
-            raise
+    # V2 has the tower's weights inside and can do without the folder.
+    search = search_vision_tower if projector.is_v2 else find_vision_tower
+    tower = search(folder, name, vision_tower)
+    warnings: tuple[str, ...] = ()
+    if tower is None:
         vision = _derived_vision_config(folder)
         preprocessor = Document("CLIP's own preprocessing", {})
     else:
-        vision = clip_vision_config(read_document(tower / "config.json"))
+        document = read_document(tower / "config.json")
+        vision = clip_vision_config(document)
         preprocessor = read_optional_document(tower / "preprocessor_config.json")
+        warnings = check_clip_keys(document, "the tower's config.json")
+        warnings += check_keys(preprocessor, PREPROCESSOR, "preprocessor_config.json")
     return {
         "vision": vision,
         "projector": projector,
@@ -101,7 +129,7 @@ def _vision_fields(folder: Path, config: Document, vision_tower: Path | None) ->
         "select_feature": config.get("mm_vision_select_feature", "patch"),
         "image": image_spec(preprocessor, image_size=vision.image_size, aspect=_aspect(config)),
         "extra_tokens": _extra_tokens(config),
-    }
+    }, warnings
 
 
 def _derived_vision_config(folder: Path) -> ClipVisionConfig:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mvlm.models.config.checks import check_integer
 from mvlm.models.config.document import Document
 from mvlm.runtime.errors import ConfigError
+from mvlm.runtime.tokenizer import Tokenizer
+
+TOKENIZER_MODEL = "tokenizer.model"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+ADDED_TOKENS = "added_tokens.json"
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,7 @@ class GenerationConfig:
 
     Args:
         bos_token_id: Starts every prompt.
-        eos_token_ids: Each of these ends an answer; at least one.
+        eos_token_ids: Each of these ends an answer; at least one, the tokenizer's own first.
         pad_token_id: Fills batches up; None where the checkpoint names none.
 
     Raises:
@@ -45,17 +50,24 @@ class TokenizerConfig:
     Args:
         legacy: Whether text after a special token gets a leading space piece of its own, as
             LLaMA tokenizers did before transformers 4.31. True where the checkpoint is silent.
-        add_bos: Whether a text is started with the beginning-of-sequence token.
     """
 
     legacy: bool
-    add_bos: bool
 
 
-def generation_config(generation: Document, config: Document) -> GenerationConfig:
+def generation_config(
+    generation: Document, config: Document, tokenizer: Tokenizer | None
+) -> GenerationConfig:
     """Read `generation_config.json`, key by key falling back to `config.json`.
 
-    Where both are silent: 1 begins and 2 ends, as in every LLaMA.
+    Where both are silent: 1 begins and 2 ends, as in every LLaMA. The official code also ends an
+    answer at the end of sequence of the tokenizer, whatever the files say, and begins a prompt with
+    what the tokenizer does.
+
+    Args:
+        generation: `generation_config.json`.
+        config: `config.json`.
+        tokenizer: The checkpoint's, if it has one.
 
     Raises:
         ConfigError: A value is not a token id.
@@ -63,23 +75,23 @@ def generation_config(generation: Document, config: Document) -> GenerationConfi
     first, then = generation, config
     eos = first.get("eos_token_id", then.get("eos_token_id", 2))
     pad = first.get("pad_token_id", then.get("pad_token_id"))
-    return generation.build(
+    declared = generation.build(
         GenerationConfig,
         bos_token_id=first.get("bos_token_id", then.get("bos_token_id", 1)),
         eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
         # Early conversions of LLaMA write -1 for "no padding token".
         pad_token_id=None if pad == -1 else pad,
     )
+    if tokenizer is None:
+        return declared
+    ends = dict.fromkeys((tokenizer.eos_id, *declared.eos_token_ids))
+    return replace(declared, bos_token_id=tokenizer.bos_id, eos_token_ids=tuple(ends))
 
 
 def tokenizer_config(document: Document) -> TokenizerConfig:
     """Read `tokenizer_config.json`.
 
     Raises:
-        ConfigError: A key is not true or false, or asks for an end token after every text.
+        ConfigError: `legacy` is not true or false.
     """
-    if document.flag("add_eos_token", False):
-        document.refuse("add_eos_token", "false: the prompt must stay open for the answer")
-    return TokenizerConfig(
-        legacy=document.flag("legacy", True), add_bos=document.flag("add_bos_token", True)
-    )
+    return TokenizerConfig(legacy=document.flag("legacy", True))

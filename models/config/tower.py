@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mvlm.runtime.errors import ConfigError, UsageError
+from mvlm.runtime.input_file import is_present
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -31,8 +32,20 @@ def find_vision_tower(folder: Path, name: str, vision_tower: Path | None = None)
 
     Raises:
         UsageError: `vision_tower` is not such a folder.
-        ConfigError: None was found; names the places.
+        ConfigError: None was found; names the places. Or one of them is a link that leads nowhere.
     """
+    place = search_vision_tower(folder, name, vision_tower)
+    if place is None:
+        raise ConfigError(
+            f"the vision tower `{name}` of {folder} is not on this machine",
+            expected="its folder at " + " or ".join(map(str, _places(folder, name))),
+            fix="Download it, or say where it is with `--vision-tower DIR`.",
+        )
+    return place
+
+
+def search_vision_tower(folder: Path, name: str, vision_tower: Path | None = None) -> Path | None:
+    """Like :func:`find_vision_tower`, but None where no folder was found."""
     if vision_tower is not None:
         if not _is_tower(vision_tower):
             raise UsageError(
@@ -40,22 +53,17 @@ def find_vision_tower(folder: Path, name: str, vision_tower: Path | None = None)
                 expected="a folder with a config.json",
             )
         return vision_tower
-    looked = list(_places(folder, name))
-    for place in looked:
-        if _is_tower(place):
+    hub = _hub_cache()
+    for place in _places(folder, name):
+        # A cache on an absent disk is no reason to refuse a model that has its tower inside.
+        reachable = hub.is_dir() or not place.is_relative_to(hub)
+        if reachable and _is_tower(place):
             return place
-    raise ConfigError(
-        f"the vision tower `{name}` of {folder} is not on this machine",
-        expected="its folder at " + " or ".join(str(place) for place in looked),
-        fix="Download it, or say where it is with `--vision-tower DIR`.",
-    )
+    return None
 
 
 def _is_tower(place: Path) -> bool:
-    try:
-        return (place / "config.json").is_file()
-    except (OSError, ValueError):  # a name with a NUL byte, or one that is too long
-        return False
+    return is_present(place / "config.json", ConfigError)
 
 
 def _places(folder: Path, name: str) -> Iterator[Path]:

@@ -11,6 +11,7 @@ from mvlm.models.checkpoint.names import language_tensors
 from mvlm.models.config import MobileVLMConfig, read_config
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.utf8_path import as_utf8
+from mvlm.runtime.input_file import is_present
 
 # The formats, and what weights are stored as unless the user says otherwise.
 FORMATS = {"mlc": "q4f16_1", "gguf": "f16", "onnx": "f32"}
@@ -52,6 +53,7 @@ def convert(
     vision_tower: Path | None = None,
     adapter: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Write a checkpoint in another format.
 
@@ -62,6 +64,7 @@ def convert(
         vision_tower: The folder of a V1's CLIP, where it would not be found.
         adapter: The folder of a LoRA adapter to merge.
         progress: Called with the bytes of the checkpoint that are done, and of all.
+        warn: Called with what the user should know.
 
     Raises:
         UsageError: The storage is unknown, or a package is not installed.
@@ -70,6 +73,8 @@ def convert(
         ConfigError: The other tool cannot express this model.
     """
     config = read_config(source, vision_tower)
+    for text in config.warnings:
+        warn(text)
     checkpoint = open_checkpoint(source, vision_tower, adapter)
     expected = expected_tensors(config)
     used = set(expected)
@@ -117,7 +122,7 @@ def _to_gguf(job: _Job) -> None:
     from mvlm.models.interchange.gguf_file import write_language, write_vision
 
     tokenizer = job.source / _TOKENIZER
-    if not tokenizer.is_file():
+    if not is_present(tokenizer, CheckpointError):
         raise CheckpointError(f"{job.source} has no {_TOKENIZER}", fix="Download it.")
     name, kind = as_utf8(job.source.resolve().name), job.conversion.storage
     write_language(

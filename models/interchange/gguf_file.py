@@ -213,7 +213,7 @@ def _describe_tokenizer(writer: gguf.GGUFWriter, config: MobileVLMConfig, tokeni
     writer.add_unk_token_id(processor.unk_id())
     if generation.pad_token_id is not None:
         writer.add_pad_token_id(generation.pad_token_id)
-    writer.add_add_bos_token(config.tokenizer.add_bos)
+    writer.add_add_bos_token(True)
     writer.add_add_space_prefix(True)
 
 

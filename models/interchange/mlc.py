@@ -23,6 +23,7 @@ import numpy.typing as npt
 from mvlm.models.checkpoint import Checkpoint
 from mvlm.models.checkpoint.mlc_weights import STACKED
 from mvlm.models.checkpoint.names import expected_tensors
+from mvlm.models.checkpoint.weights import read_start
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
 from mvlm.models.config.document import read_document
 from mvlm.models.config.mlc import MLC_CONFIG
@@ -38,8 +39,9 @@ from mvlm.models.release.documents import (
     preprocessor_document,
     write_json,
 )
-from mvlm.runtime.errors import UsageError
+from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.image import ImageSpec
+from mvlm.runtime.input_file import is_present
 from mvlm.runtime.template import VICUNA_V1
 
 Array = npt.NDArray[Any]
@@ -109,12 +111,21 @@ def write_mlc(
         tvmjs.dump_tensor_cache(
             counted(), str(folder), encode_format="raw", meta_data=metadata, show_progress=False
         )
-    tokenizer = [name for name in _TOKENIZER if (source / name).is_file()]
-    for name in (*tokenizer, *filter(lambda name: (source / name).is_file(), _DOCUMENTS)):
-        shutil.copyfile(source / name, folder / name)
+    tokenizer = _copy_documents(source, folder)
     write_json(folder / MLC_CONFIG, _chat_config(config, quantization, tokenizer))
     if config.vision is not None and config.image is not None:
         _write_vision_documents(config.vision, config.image, source, folder)
+
+
+def _copy_documents(source: Path, folder: Path) -> list[str]:
+    """Copy what mlc-llm reads besides the weights; return the names of the tokenizer's files."""
+    found = [
+        name for name in (*_TOKENIZER, *_DOCUMENTS) if is_present(source / name, CheckpointError)
+    ]
+    for name in found:
+        read_start(source / name)  # which refuses a pointer in the file's place
+        shutil.copyfile(source / name, folder / name)
+    return [name for name in found if name in _TOKENIZER]
 
 
 def _write_vision_documents(

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.runtime.errors import UsageError
+from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.utf8_path import utf8_folder
+from mvlm.runtime.input_file import is_present
 
 Array = npt.NDArray[Any]
 
@@ -46,20 +47,22 @@ def onnx_files(path: Path) -> list[Path]:
 
     Raises:
         UsageError: The package onnx is not installed.
+        CheckpointError: One of the files is a link that leads nowhere.
     """
     onnx = import_onnx()
     try:
         model = onnx.load(path, load_external_data=False)
     # The parser documents no errors; whoever imports the graph says what is wrong with it.
     except Exception:
-        return [path] if path.is_file() else []
+        return [path] if is_present(path, CheckpointError) else []
     names = {
         entry.value
         for tensor in model.graph.initializer
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return [path, *sorted(path.parent / name for name in names if (path.parent / name).is_file())]
+    beside = sorted(path.parent / name for name in names)
+    return [path, *(file for file in beside if is_present(file, CheckpointError))]
 
 
 class OnnxGraph:

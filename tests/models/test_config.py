@@ -159,7 +159,7 @@ def test_mobilevlm(write: Edit) -> None:
             336, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), "pad"
         ),
         generation=GenerationConfig(1, (2,), 0),
-        tokenizer=TokenizerConfig(legacy=True, add_bos=True),
+        tokenizer=TokenizerConfig(legacy=True),
         extra_tokens=(),
     )
     assert config.image_tokens == 144
@@ -243,9 +243,9 @@ def test_generation_file_comes_first(write: Edit) -> None:
 @pytest.mark.parametrize(
     ("tokenizer", "expected"),
     [
-        ({}, TokenizerConfig(True, True)),
-        ({"legacy": None}, TokenizerConfig(True, True)),
-        ({"legacy": False, "add_bos_token": False}, TokenizerConfig(False, False)),
+        ({}, TokenizerConfig(legacy=True)),
+        ({"legacy": None}, TokenizerConfig(legacy=True)),
+        ({"legacy": False, "add_bos_token": True}, TokenizerConfig(legacy=False)),
     ],
 )
 def test_tokenizer_file(write: Edit, tokenizer: dict[str, Any], expected: TokenizerConfig) -> None:
