@@ -9,7 +9,7 @@ import typer
 
 from mvlm.cli.shared.options import Checkpoint, Debug, Json, VisionTower
 from mvlm.cli.shared.progress import progress_bars
-from mvlm.cli.shared.terminal import readable_bytes, show, show_json
+from mvlm.cli.shared.terminal import note, readable_bytes, show, show_json
 
 EXAMPLES = (
     "mvlm convert MobileVLM-V2-1.7B --to gguf -o gguf",
@@ -40,6 +40,10 @@ def command(
         Path | None,
         typer.Option(metavar="DIR", help="Merge this LoRA adapter, as peft saves it."),
     ] = None,
+    allow_nonfinite: Annotated[
+        bool,
+        typer.Option("--allow-nonfinite", help="Take NaN in weights for 0 and infinity for 65504."),
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -52,19 +56,28 @@ def command(
     from mvlm.models.interchange import Conversion, convert
     from mvlm.runtime.artifact.staging import staged_folder
 
-    conversion = Conversion(to, kind)
+    conversion, warnings = Conversion(to, kind, allow_nonfinite), list[str]()
     with progress_bars(in_bytes=("weights",)) as progress, staged_folder(output, None) as folder:
 
         def advance(done: int, total: int) -> None:
             progress("weights", done, total)
 
         convert(
-            model, folder, conversion, vision_tower=vision_tower, adapter=lora, progress=advance
+            model,
+            folder,
+            conversion,
+            vision_tower=vision_tower,
+            adapter=lora,
+            progress=advance,
+            warn=warnings.append,
         )
+    for warning in warnings:
+        note(f"warning: {warning}")
     files = sorted(path for path in output.rglob("*") if path.is_file())
     size = sum(path.stat().st_size for path in files)
     if json:
         names = [path.relative_to(output).as_posix() for path in files]
-        show_json({"output": str(output), "format": to, "files": names, "bytes": size})
+        document = {"output": str(output), "format": to, "files": names, "bytes": size}
+        show_json(document | {"warnings": warnings})
         return
     show(f"{output}  {readable_bytes(size)}")

@@ -47,7 +47,11 @@ class PackedWeights:
 
 def build_model(job: CompileJob) -> MobileVLM:
     """Return the model that a job's checkpoint describes; reads no weights."""
-    onnx = None if job.vision_onnx is None else import_vision(job.vision_onnx, job.config)
+    onnx = (
+        None
+        if job.vision_onnx is None
+        else import_vision(job.vision_onnx, job.config, allow_nonfinite=job.allow_nonfinite)
+    )
     return MobileVLM(job.config, job.quantization, onnx)
 
 
@@ -59,7 +63,9 @@ def open_weights(job: CompileJob, model: MobileVLM) -> Checkpoint:
         TokenizerError: The tokenizer is damaged, or has more pieces than the model has rows.
         TargetError: There is too little memory.
     """
-    checkpoint = open_checkpoint(job.checkpoint, job.vision_tower, job.adapter)
+    checkpoint = open_checkpoint(
+        job.checkpoint, job.vision_tower, job.adapter, allow_nonfinite=job.allow_nonfinite
+    )
     used = {name for _, layer in packed_layers(model) for name in layer.sources()}
     checkpoint.check(expected_tensors(job.config), used).raise_if_bad()
     _check_tokenizer(job)
@@ -119,7 +125,6 @@ def pack_into(
         parameters,
         checkpoint,
         folder / layout.WEIGHTS,
-        allow_nonfinite=job.allow_nonfinite,
         progress=packed,
     )
     checkpoint.check_adapter_used()

@@ -18,8 +18,6 @@ from mvlm.runtime.artifact.layout import WEIGHT_ALIGNMENT
 from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex
 from mvlm.runtime.errors import CheckpointError
 
-_LARGEST_FLOAT16 = 65504.0
-
 # What each layer's parameters go into, by its name: a file for what adapters change together.
 _FILES = (
     (re.compile(r"tower\b.*"), "tower"),
@@ -37,7 +35,6 @@ def write_weights(
     checkpoint: Checkpoint,
     folder: Path,
     *,
-    allow_nonfinite: bool = False,
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> WeightsIndex:
     """Pack every parameter and write it to a file in `folder`.
@@ -50,7 +47,6 @@ def write_weights(
         parameters: Names and parameters as the export returned them.
         checkpoint: Where the tensors come from; its names and shapes have been checked.
         folder: Where the files go.
-        allow_nonfinite: Take 0 for NaN, and the largest float16 for infinity, and go on.
         progress: Called with the bytes of the checkpoint's tensors that were just packed.
 
     Raises:
@@ -59,13 +55,10 @@ def write_weights(
     expected = dict(parameters)
     entries: dict[str, TensorEntry] = {}
 
-    def read(name: str) -> npt.NDArray[Any]:
-        return _finite(name, checkpoint.read(name), allow_nonfinite)
-
     for file_name, layers in groupby(packed_layers(model), lambda named: weights_file(named[0])):
         with (folder / file_name).open("wb") as file:
             for prefix, layer in layers:
-                for name, value in layer.pack(read):
+                for name, value in layer.pack(checkpoint.read):
                     full = f"{prefix}.{name}"
                     file.write(bytes(-file.tell() % WEIGHT_ALIGNMENT))
                     entries[full] = _entry(full, value, expected[full], file_name, file.tell())
@@ -99,24 +92,3 @@ def _entry(
             found=f"{value.dtype} {value.shape}",
         )
     return TensorEntry(name, wanted, str(value.dtype), file, offset)
-
-
-def _finite(name: str, tensor: npt.NDArray[Any], allow_nonfinite: bool) -> npt.NDArray[Any]:
-    # A sum is finite only if every term is, and costs no second array of the tensor's size.
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = tensor.sum(dtype=np.float64)
-    if np.isfinite(total):
-        return tensor
-    wide = tensor.astype(np.float32)
-    if not allow_nonfinite:
-        raise CheckpointError(
-            f"tensor {name} holds NaN or infinite values",
-            expected="finite weights",
-            found=f"{int((~np.isfinite(wide)).sum())} of {tensor.size}",
-            fix="Download the checkpoint again, or ask whoever trained it; `--allow-nonfinite` "
-            f"takes 0 for NaN and {_LARGEST_FLOAT16:.0f} for infinity.",
-        )
-    finite: npt.NDArray[Any] = np.nan_to_num(
-        wide, nan=0, posinf=_LARGEST_FLOAT16, neginf=-_LARGEST_FLOAT16
-    )
-    return finite

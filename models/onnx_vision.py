@@ -20,8 +20,10 @@ from tvm.ir.expr import GenericConst
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
+from mvlm.models.checkpoint.finite import finite
 from mvlm.models.checkpoint.weights import read_start
 from mvlm.models.config import MobileVLMConfig
+from mvlm.models.interchange.onnx_constants import check_constants
 from mvlm.models.interchange.onnx_graph import import_onnx
 from mvlm.models.layers import Array, PackedLayer, ReadTensor
 from mvlm.models.panels import FEATURES, panel_count, side_by_side
@@ -88,6 +90,8 @@ class OnnxLayer(PackedLayer):
         for index, constant in enumerate(self._constants):
             value = constant.value.numpy()
             is_factor = _is_among(constant, self._factors)
+            # Constants that were folded may have overflowed, which the file does not show.
+            value = finite(f"{_parameter(index)} of the ONNX graph", value)
             yield _parameter(index), side_by_side(value.T) if is_factor else value
 
 
@@ -191,16 +195,20 @@ def _is_among(constant: Any, constants: list[Any]) -> bool:
     return any(known.same_as(constant) for known in constants)
 
 
-def import_vision(path: Path, config: MobileVLMConfig) -> OnnxVision:
+def import_vision(
+    path: Path, config: MobileVLMConfig, *, allow_nonfinite: bool = False
+) -> OnnxVision:
     """Import a graph and settle from its shapes what it replaces.
 
     Args:
         path: The file; weights may lie in others beside it.
         config: The checkpoint's, with a tower: its shapes are what the graph must fit.
+        allow_nonfinite: Replace NaN and infinity in weights instead of refusing them.
 
     Raises:
         UsageError: The file is not there, or the checkpoint has no tower.
-        CheckpointError: It is no ONNX, its shapes fit nowhere, or an operator is not known.
+        CheckpointError: It is no ONNX, its shapes fit nowhere, an operator is not known, or a
+            weight is NaN or infinite.
     """
     onnx = import_onnx()
     from tvm.relax.frontend.onnx import from_onnx
@@ -216,6 +224,7 @@ def import_vision(path: Path, config: MobileVLMConfig) -> OnnxVision:
     # A file from outside: the parser, and whoever looks for weights beside it, document no errors.
     except Exception as error:
         raise _refused(path, f"cannot be read ({_reason(error)})") from None
+    check_constants(path, model.graph, allow_nonfinite)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 
 from mvlm.models.checkpoint.adapter import Adapter, open_adapter
+from mvlm.models.checkpoint.finite import finite
 from mvlm.models.checkpoint.names import (
     CLIP_PREFIX,
     TOWER_PREFIX,
@@ -29,10 +30,16 @@ class Checkpoint:
         tower: The weights of the tower's folder, for a MobileVLM V1. Without it the tower is
             taken from inside `language`, if it is there.
         adapter: What is merged into the tensors as they are read.
+        allow_nonfinite: Take 0 for NaN, and the largest float16 for infinity, as tensors are read.
     """
 
     def __init__(
-        self, language: Weights, tower: Weights | None = None, adapter: Adapter | None = None
+        self,
+        language: Weights,
+        tower: Weights | None = None,
+        adapter: Adapter | None = None,
+        *,
+        allow_nonfinite: bool = False,
     ) -> None:
         sources = {_own_name(name, tower is None): (language, name) for name in language.names()}
         if tower is not None:
@@ -40,6 +47,7 @@ class Checkpoint:
         self._sources = sources
         self._weights = (language,) if tower is None else (language, tower)
         self._adapter = adapter
+        self._allow_nonfinite = allow_nonfinite
 
     def names(self) -> tuple[str, ...]:
         """All tensors' names, sorted; the tower's begin with `vision_tower.vision_model.`."""
@@ -68,14 +76,17 @@ class Checkpoint:
     def read(self, name: str) -> Array:
         """One tensor, as a writable array; KeyError if there is none.
 
-        It has its own dtype, or float32 where an adapter changes it.
+        It has its own dtype, or float32 where an adapter or `allow_nonfinite` changes it.
 
         Raises:
-            CheckpointError: It is not stored as float32, float16 or bfloat16.
+            CheckpointError: It is not stored as float32, float16 or bfloat16; or it holds NaN or
+                infinity, by itself or with the adapter merged.
         """
         weights, own_name = self._sources[name]
         tensor = weights.read(own_name)
-        return tensor if self._adapter is None else self._adapter.apply(name, tensor)
+        if self._adapter is not None:
+            tensor = self._adapter.apply(name, tensor)
+        return finite(name, tensor, allow=self._allow_nonfinite)
 
     def check(self, expected: Mapping[str, Shape], used: Set[str] | None = None) -> Report:
         """Compare names, shapes and dtypes with what a model needs; reads no data.
@@ -130,7 +141,11 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    folder: Path, vision_tower: Path | None = None, adapter: Path | None = None
+    folder: Path,
+    vision_tower: Path | None = None,
+    adapter: Path | None = None,
+    *,
+    allow_nonfinite: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint's weights, without reading any tensor.
 
@@ -141,6 +156,7 @@ def open_checkpoint(
         folder: The checkpoint.
         vision_tower: The folder of its CLIP, where it would not be found; unused by V2.
         adapter: The folder of a LoRA adapter to merge.
+        allow_nonfinite: Replace NaN and infinity, as tensors are read, instead of refusing them.
 
     Raises:
         CheckpointError: Weights are absent, damaged or cut short.
@@ -160,7 +176,7 @@ def open_checkpoint(
     if adapter is not None:
         # To an adapter the tower is a part of the model, wherever its tensors come from.
         merged = open_adapter(adapter, lambda name: _own_name(name, tower_inside=True))
-    return Checkpoint(language, tower, merged)
+    return Checkpoint(language, tower, merged, allow_nonfinite=allow_nonfinite)
 
 
 def _own_name(name: str, tower_inside: bool) -> str:

@@ -25,6 +25,7 @@ class Conversion:
     Attributes:
         format: One of :data:`FORMATS`.
         kind: How weights are stored; the format's own choice if None.
+        allow_nonfinite: Whether NaN and infinite weights are replaced instead of refused.
 
     Raises:
         UsageError: The format is unknown.
@@ -32,6 +33,7 @@ class Conversion:
 
     format: str
     kind: str | None = None
+    allow_nonfinite: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -68,14 +70,16 @@ def convert(
 
     Raises:
         UsageError: The storage is unknown, or a package is not installed.
-        CheckpointError: The checkpoint is not whole, or the adapter does not fit it, or changes
-            what the format does not hold.
+        CheckpointError: The checkpoint is not whole, a weight is not finite or does not fit, or
+            the adapter does not fit the model, or changes what the format does not hold.
         ConfigError: The other tool cannot express this model.
     """
     config = read_config(source, vision_tower)
     for text in config.warnings:
         warn(text)
-    checkpoint = open_checkpoint(source, vision_tower, adapter)
+    checkpoint = open_checkpoint(
+        source, vision_tower, adapter, allow_nonfinite=conversion.allow_nonfinite
+    )
     expected = expected_tensors(config)
     used = set(expected)
     if conversion.format == "onnx":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -404,7 +405,7 @@ def _write_tensors(
         writer.write_ti_data_to_file()
         for tensor in tensors:
             values = tensor.arrange(checkpoint.read(tensor.source).astype(np.float32))
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 encoded = gguf.quants.quantize(np.ascontiguousarray(values), kinds[tensor.kind])
             _refuse_overflow(tensor, encoded)
             writer.write_tensor_data(np.ascontiguousarray(encoded).view(np.uint8))
@@ -414,8 +415,18 @@ def _write_tensors(
 
 
 def _refuse_overflow(tensor: _Tensor, encoded: Array) -> None:
-    if encoded.dtype == np.float16 and not np.isfinite(encoded).all():
+    if not np.isfinite(_stored_floats(tensor.kind, encoded)).all():
         raise CheckpointError(
-            f"weights of {tensor.source} do not fit into float16",
-            fix="Write it with --type bf16 or f32.",
+            f"weights of {tensor.source} do not fit into {tensor.kind}",
+            fix="Write it with --type f32.",
         )
+
+
+def _stored_floats(kind: str, encoded: Array) -> Array:
+    """The floating-point numbers that a tensor is stored by: its values, or its blocks' scales."""
+    if kind == "bf16":
+        return encoded.view(ml_dtypes.bfloat16)
+    if kind.startswith("q"):
+        block_bytes = {"q8_0": 34, "q4_0": 18}[kind]  # a float16 scale and 32 values
+        return encoded.reshape(-1, block_bytes)[:, :2].copy().view(np.float16)
+    return encoded

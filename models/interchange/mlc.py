@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.models.checkpoint import Checkpoint
+from mvlm.models.checkpoint.finite import finite
 from mvlm.models.checkpoint.mlc_weights import STACKED
 from mvlm.models.checkpoint.names import expected_tensors
 from mvlm.models.checkpoint.weights import read_start
@@ -191,7 +192,9 @@ def _whole_groups(words: Array, scales: Array) -> Array:
 def _stored(value: Array, dtype: str, name: str) -> Array:
     if dtype == "float16":
         return to_float16(value, name, "Write it with q0bf16 or q0f32.")
-    return value.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    with np.errstate(over="ignore"):
+        stored = value.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    return finite(name, stored)  # bfloat16 rounds the last float32 numbers up to infinity
 
 
 def _chat_config(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.models.quantization import to_float16
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.utf8_path import utf8_folder
 from mvlm.runtime.input_file import is_present
@@ -91,8 +92,14 @@ class OnnxGraph:
         return number
 
     def weight(self, name: str, values: Array) -> str:
-        """Write a tensor of weights and return its name."""
-        stored = np.ascontiguousarray(values, self.dtype)
+        """Write a tensor of weights and return its name.
+
+        Raises:
+            CheckpointError: A weight does not fit into float16.
+        """
+        fix = "Write it with --type f32."
+        narrow = to_float16(values, name, fix) if self.dtype == np.float16 else values
+        stored = np.ascontiguousarray(narrow, self.dtype)
         self._data.write(bytes(-self._data.tell() % _ALIGNMENT))
         tensor = self._onnx.TensorProto(
             name=name, dims=stored.shape, data_type=self.element_type, raw_data=b""
