@@ -33,6 +33,7 @@ STACKED = {
 }
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "uint32": 4, "int8": 1, "uint8": 1}
 _LAYER = re.compile(r"(model\.layers\.[0-9]{1,4})\.(.+)")
+_MD5 = re.compile(r"[0-9a-fA-F]{32}")
 _MAX_RANK = 8
 
 
@@ -74,8 +75,11 @@ class _Cache:
                 found=path.stat().st_size,
                 fix=DOWNLOAD_AGAIN,
             )
-        if isinstance(digest := shard.get("md5sum"), str):
-            self._digests[path] = digest
+        if "md5sum" in shard:
+            digest = shard.require("md5sum")
+            if not isinstance(digest, str) or not _MD5.fullmatch(digest):
+                shard.refuse("md5sum", "32 hexadecimal digits")
+            self._digests[path] = digest.lower()
         for record in _objects(shard, "records"):
             name = record.require("name")
             if not isinstance(name, str) or name in self.records:
@@ -122,6 +126,13 @@ class _Reader:
         tensors: dict[str, TensorInfo] = {}
         for array, info in _arrays(cache):
             for name, place in _unstacked(array, info, shares):
+                if name in tensors:
+                    raise CheckpointError(
+                        f"{cache.path} holds {name} twice",
+                        expected="each tensor once, alone or in a stack",
+                        found=f"{self._places[name][0]} and {array}",
+                        fix=DOWNLOAD_AGAIN,
+                    )
                 self._places[name] = (array, place)
                 height = (place.stop - place.start,) if info.shape else ()
                 tensors[name] = TensorInfo((*height, *info.shape[1:]), info.dtype)
@@ -166,11 +177,12 @@ def _objects(document: Document, key: str) -> Iterator[Document]:
 
 def _record(record: Document, shard: Path, size: int) -> _Record:
     dtype, shape = record.require("dtype"), record.require("shape")
-    if dtype not in _ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         record.refuse("dtype", " or ".join(_ITEM_BYTES))
-    whole = isinstance(shape, list) and len(shape) <= _MAX_RANK
+    # No tensor of a model is a scalar.
+    whole = isinstance(shape, list) and 1 <= len(shape) <= _MAX_RANK
     if not whole or not all(type(extent) is int and 0 < extent < 1 << 32 for extent in shape):
-        record.refuse("shape", "a list of sizes")
+        record.refuse("shape", f"a list of 1 to {_MAX_RANK} sizes")
     encoding = record.get("format", "raw")
     if encoding not in ("raw", "f32-to-bf16"):
         record.refuse("format", "'raw' or 'f32-to-bf16'")
@@ -185,7 +197,7 @@ def _record(record: Document, shard: Path, size: int) -> _Record:
 def _arrays(cache: _Cache) -> Iterator[tuple[str, TensorInfo]]:
     """Yield the arrays, a 4-bit pair as the float32 matrix that it stands for."""
     for name, record in cache.records.items():
-        if name.endswith(".q_scale"):
+        if name.endswith(".q_scale") and f"{name.removesuffix('scale')}weight" in cache.records:
             continue
         if not name.endswith(".q_weight"):
             yield name, TensorInfo(record.shape, "bfloat16" if record.is_bfloat16 else record.dtype)
@@ -194,16 +206,24 @@ def _arrays(cache: _Cache) -> Iterator[tuple[str, TensorInfo]]:
         scales = cache.records.get(f"{base}.q_scale")
         expected = None if scales is None else (record.shape[0], 4 * scales.shape[-1])
         fits = record.dtype == "uint32" and len(record.shape) == 2 and record.shape == expected
+        fits = fits and scales is not None and _is_scale(scales, record.shape[0])
         if scales is None or not fits:
             raise CheckpointError(
                 f"{cache.path}: {base} is not stored as q4f16_1",
-                expected="words (N, K / 8) uint32 and scales (N, K / 32)",
+                expected="words (N, K / 8) uint32 and scales (N, K / 32) float16",
                 found=f"{record.dtype} {record.shape}, "
                 + ("no scales" if scales is None else f"{scales.dtype} {scales.shape}"),
                 fix="Use a model of mlc-llm's quantization q4f16_1, q0f16 or q0f32.",
             )
         shape = (record.shape[0], GROUP_SIZE * scales.shape[1])
         yield f"{base}.weight", TensorInfo(shape, "float32")
+
+
+def _is_scale(record: _Record, rows: int) -> bool:
+    """Whether an array can be the scales of a matrix with that many rows."""
+    # In another type the scales would have to be rounded, and the weights would be other ones.
+    is_half = record.dtype == "float16" and not record.is_bfloat16
+    return is_half and len(record.shape) == 2 and record.shape[0] == rows
 
 
 def _part_shares(folder: Path) -> Callable[[str], tuple[int, ...]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mvlm.models.checkpoint.quantized import quantizer
 from mvlm.models.checkpoint.tensor_file import FLOAT_DTYPES, listed
+from mvlm.models.config.quantized import FIX
 from mvlm.runtime.errors import CheckpointError
 
 
@@ -35,10 +37,18 @@ class Report:
         """Raise unless :attr:`is_good`.
 
         Raises:
-            CheckpointError: Lists the first few names of each group, and counts them.
+            CheckpointError: Names the tool that has quantized the weights; or lists the first few
+                names of each group, and counts them.
         """
         if self.is_good:
             return
+        if tool := quantizer(self.unexpected):
+            raise CheckpointError(
+                f"the checkpoint's weights are quantized with {tool}",
+                expected=f"weights in {' or '.join(FLOAT_DTYPES)}",
+                found=listed(self.unexpected),
+                fix=FIX,
+            )
         groups = {
             "missing": self.missing,
             "unexpected": self.unexpected,

@@ -8,6 +8,7 @@ such a file is opened.
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,11 +24,14 @@ from mvlm.models.checkpoint.tensor_file import (
     check_float,
     release_pages,
 )
+from mvlm.models.config.quantized import FIX
 from mvlm.runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
 
+# The name of a class or a function, where torch's message has one.
+_FOREIGN = re.compile(r"(?<=GLOBAL )[\w.]+")
 _CONVERT = "Convert the checkpoint to safetensors."
 
 
@@ -84,10 +88,8 @@ def _load(path: Path) -> object:
     torch = import_torch()
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} is damaged, or holds more than tensors and was not read", fix=_CONVERT
-        ) from None
+    except pickle.UnpicklingError as error:
+        raise _unreadable(path, str(error)) from None
     # Whatever else a damaged archive provokes inside torch; it documents no exceptions.
     except Exception as error:
         reason = str(error).partition("\n")[0][:200]
@@ -95,6 +97,19 @@ def _load(path: Path) -> object:
             f"{path} is not a whole PyTorch file ({type(error).__name__}: {reason})",
             fix=DOWNLOAD_AGAIN,
         ) from None
+
+
+def _unreadable(path: Path, reason: str) -> CheckpointError:
+    """Say what a file holds besides tensors, as far as torch says it."""
+    found = _FOREIGN.search(reason)
+    name = found[0][:100] if found else None
+    if name is not None and name.startswith("torchao."):
+        return CheckpointError(
+            f"{path}: the checkpoint's weights are quantized with torchao", found=name, fix=FIX
+        )
+    return CheckpointError(
+        f"{path} is damaged, or holds more than tensors and was not read", found=name, fix=_CONVERT
+    )
 
 
 def _check_archive(path: Path) -> None:

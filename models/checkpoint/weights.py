@@ -96,6 +96,13 @@ def open_weights(folder: Path, files: Sequence[str] = _FILES) -> Weights:
             file = _open_file(path)
             return Weights(dict.fromkeys(file.tensors, file))
     found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if any(name.endswith(".gguf") for name in found):
+        raise CheckpointError(
+            f"{folder} holds GGUF files, which llama.cpp has made",
+            expected=" or ".join(files),
+            found=listed(name for name in found if name.endswith(".gguf")),
+            fix="Give the checkpoint that they were made from.",
+        )
     raise CheckpointError(
         f"no weights in {folder}",
         expected=" or ".join(files),

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tvm.contrib import tvmjs
 
 from mvlm.compile.builder import compile_job
@@ -165,6 +167,15 @@ def first(values: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+def named(values: dict[str, Any], name: str) -> dict[str, Any]:
+    records: list[dict[str, Any]] = [r for shard in values["records"] for r in shard["records"]]
+    return next(record for record in records if record["name"] == name)
+
+
+def scale_of(values: dict[str, Any]) -> dict[str, Any]:
+    return named(values, "model.embed_tokens.q_scale")
+
+
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no records": (lambda f: edit(f, lambda v: v.pop("records")), "has no `records`"),
     "records of text": (lambda f: edit(f, lambda v: v.update(records="x")), "list of objects"),
@@ -187,6 +198,44 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a negative shape": (lambda f: edit(f, lambda v: first(v).update(shape=[-1, 4])), "shape"),
     "an unknown dtype": (lambda f: edit(f, lambda v: first(v).update(dtype="object")), "dtype"),
+    "dtypes in a list": (
+        lambda f: edit(f, lambda v: first(v).update(dtype=["uint32"])),
+        r"`dtype`: expected .*uint32.*found \['uint32'\]",
+    ),
+    "an object as dtype": (lambda f: edit(f, lambda v: first(v).update(dtype={})), "`dtype`"),
+    "a scalar": (lambda f: edit(f, lambda v: first(v).update(shape=[])), "`shape`.*1 to 8 sizes"),
+    "a shape of truths": (lambda f: edit(f, lambda v: first(v).update(shape=[True])), "`shape`"),
+    "a shape of text": (lambda f: edit(f, lambda v: first(v).update(shape="44")), "`shape`"),
+    "a checksum that is a number": (
+        lambda f: edit(f, lambda v: v["records"][0].update(md5sum=7)),
+        "`md5sum`.*hexadecimal",
+    ),
+    "a checksum that is none": (
+        lambda f: edit(f, lambda v: v["records"][0].update(md5sum="abc")),
+        "`md5sum`.*hexadecimal",
+    ),
+    "a name that is a number": (lambda f: edit(f, lambda v: first(v).update(name=3)), "`name`"),
+    "a file that is a list": (
+        lambda f: edit(f, lambda v: v["records"][0].update(dataPath=["params_shard_0.bin"])),
+        "plain file name",
+    ),
+    "scales without words": (
+        lambda f: edit(f, lambda v: first(v).update(name="model.extra.q_scale")),
+        "no scales|do not fit",
+    ),
+    "scales of another type": (
+        lambda f: edit(f, lambda v: scale_of(v).update(dtype="bfloat16")),
+        "not stored as q4f16_1.*float16",
+    ),
+    "a tensor alone and in a stack": (
+        lambda f: edit(
+            f,
+            lambda v: named(v, "model.norm.weight").update(
+                name="model.layers.0.self_attn.q_proj.weight"
+            ),
+        ),
+        "holds model.layers.0.self_attn.q_proj.weight twice",
+    ),
     "a name twice": (
         lambda f: edit(f, lambda v: first(v).update(name="model.norm.weight")),
         "no other array",
@@ -223,6 +272,50 @@ def test_bad_caches(written: Path, tmp_path: Path, name: str) -> None:
         checkpoint.check(expected_tensors(read_config(folder))).raise_if_bad()
         for tensor in checkpoint.names():
             checkpoint.read(tensor)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=5,
+)
+PLACES = [
+    *(("record", key) for key in ("name", "shape", "dtype", "format", "nbytes", "byteOffset")),
+    *(("shard", key) for key in ("dataPath", "format", "nbytes", "md5sum", "records")),
+    *(("file", key) for key in ("records", "metadata")),
+    *(("model", key) for key in ("num_attention_heads", "num_key_value_heads")),
+]
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.sampled_from(PLACES), value=JSON_VALUES, which=st.integers(0, 40))
+def test_any_value_of_any_key(
+    written: Path, place: tuple[str, str], value: object, which: int
+) -> None:
+    """Opened or refused; never another error."""
+    level, key = place
+    path = written / ("mlc-chat-config.json" if level == "model" else "tensor-cache.json")
+    before = path.read_bytes()
+    values = json.loads(before)
+    shard = values["records"][0] if level != "model" else {}
+    changed: dict[str, Any] = {
+        "record": lambda: shard["records"][which % len(shard["records"])],
+        "shard": lambda: shard,
+        "file": lambda: values,
+        "model": lambda: values["model_config"],
+    }[level]()
+    changed[key] = value
+    try:
+        path.write_text(json.dumps(values))
+        checkpoint = open_checkpoint(written)
+    except (CheckpointError, ConfigError) as error:
+        assert len(str(error)) < 1500
+    else:
+        assert all(len(checkpoint.shape(name)) >= 1 for name in checkpoint.names())
+    finally:
+        path.write_bytes(before)
 
 
 def test_checksums_are_those_of_the_shards(written: Path) -> None:
