@@ -414,11 +414,21 @@ def _write_tensors(
         writer.close()
 
 
+# What a tensor's values, or its blocks' scales, are stored in.
+_FLOATS = {
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "q8_0": "q8_0, whose scales are float16",
+    "q4_0": "q4_0, whose scales are float16",
+}
+
+
 def _refuse_overflow(tensor: _Tensor, encoded: Array) -> None:
     if not np.isfinite(_stored_floats(tensor.kind, encoded)).all():
         raise CheckpointError(
-            f"weights of {tensor.source} do not fit into {tensor.kind}",
-            fix="Write it with --type f32.",
+            f"weights of {tensor.source} do not fit into {_FLOATS[tensor.kind]}",
+            fix=f"Write it with --type {'f32' if tensor.kind == 'bf16' else 'bf16 or f32'}.",
         )
 
 

@@ -18,13 +18,17 @@ from transformers.image_processing_utils_fast import DefaultFastImageProcessorKw
 from mvlm.models import keys_table
 from mvlm.models.config import MobileVLMConfig, keys, read_config
 from mvlm.models.config.keys import TABLES, Key, KeyTable
+from mvlm.models.family import CLIP, CLIP_NAME, FAMILY
 from mvlm.models.interchange import Conversion, convert
+from mvlm.models.release import documents
+from mvlm.models.release.synthetic import release_config
 from mvlm.runtime.errors import ConfigError, MvlmError, TokenizerError
 from tests.artifacts import Shelf
 from tests.reference.checkpoints import write_random_checkpoint
 from tests.reference.tokenizer import VOCAB_SIZE
 
 FIVE = json.loads((Path(__file__).parent / "data/transformers_5.json").read_text())
+BUNDLED = Path(__file__).parents[2] / "models/bundled/mobilevlm-shapes"
 Edit = Callable[..., MobileVLMConfig]
 
 # Files by a short name, below the folder that holds a V1 and its tower.
@@ -220,6 +224,23 @@ def test_unknown_keys_are_reported_if_they_ask_for_something(edit: Edit) -> None
 def test_warnings_name_no_folder(edit: Edit, base: Path) -> None:
     """They are part of a job's key, which must be the same on all machines."""
     assert str(base) not in "".join(edit("config", private=3).warnings)
+
+
+def test_what_we_ship_and_write_is_read_without_a_word(tmp_path: Path) -> None:
+    """The bundled model, and a release's documents with those of its CLIP."""
+    model, tower = tmp_path / "MobileVLM-3B", tmp_path / CLIP_NAME
+    for folder, name, values in (
+        (model, "config.json", release_config(FAMILY["MobileVLM-3B"])),
+        (model, "generation_config.json", documents.generation_document()),
+        (model, "tokenizer_config.json", documents.tokenizer_document(2048, legacy=False)),
+        (model, "special_tokens_map.json", documents.special_tokens_document()),
+        (tower, "config.json", documents.clip_document(CLIP)),
+        (tower, "preprocessor_config.json", documents.preprocessor_document(CLIP.image_size)),
+    ):
+        folder.mkdir(exist_ok=True)
+        documents.write_json(folder / name, values)
+    for folder in (BUNDLED, model):
+        assert read_config(folder).warnings == ()
 
 
 def test_a_conversion_passes_warnings_on(shelf: Shelf, tmp_path: Path) -> None:

@@ -270,3 +270,24 @@ def test_a_tied_output_head(tmp_path: Path) -> None:
     artifact = tmp_path / "artifact"
     compile_job(plan_job(checkpoint, quantization="q0f32"), artifact)
     make_pair(artifact, checkpoint).check_stages()
+
+
+def test_the_rotary_base_as_transformers_5_writes_it(tmp_path: Path) -> None:
+    """The reference, of transformers 4, is given the same base under the older key."""
+    older, newer = (
+        write_random_checkpoint(tmp_path / name, "text", seed=8, num_hidden_layers=1, **changes)
+        for name, changes in (
+            ("older", {"rope_theta": 300.0}),
+            ("newer", {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}),
+        )
+    )
+    compile_job(plan_job(newer, quantization="q0f32"), tmp_path / "artifact")
+    make_pair(tmp_path / "artifact", older).check_stages()
+    # The base matters: with the default one, the logits are others.
+    default = write_random_checkpoint(
+        tmp_path / "default", "text", seed=8, num_hidden_layers=1, rope_theta=10_000.0
+    )
+    pair = make_pair(tmp_path / "artifact", default)
+    _, reading, _ = pair.read()
+    logits = pair.reference.prefill_logits(pair.ids, pair.pixels)[-1]
+    assert largest_difference(reading.logits, logits) > 1e-2

@@ -115,6 +115,7 @@ def test_an_unknown_format(tmp_path: Path) -> None:
 def test_a_checkpoint_is_whole(small: Path) -> None:
     config = read_config(small)
     assert config.language == SMALL.decoder
+    assert config.warnings == ()
     report = open_checkpoint(small).check(expected_tensors(config))
     assert report.is_good
     assert not report.ignored
