@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from transformers.image_processing_utils_fast import DefaultFastImageProcessorKwargs
 
 from mvlm.models import keys_table
+from mvlm.models.checkpoint import open_weights
 from mvlm.models.config import MobileVLMConfig, keys, read_config
 from mvlm.models.config.keys import TABLES, Key, KeyTable
 from mvlm.models.family import CLIP, CLIP_NAME, FAMILY
 from mvlm.models.interchange import Conversion, convert
 from mvlm.models.release import documents
 from mvlm.models.release.synthetic import release_config
-from mvlm.runtime.errors import ConfigError, MvlmError, TokenizerError
+from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, TokenizerError
 from tests.artifacts import Shelf
 from tests.reference.checkpoints import write_random_checkpoint
 from tests.reference.tokenizer import VOCAB_SIZE
@@ -497,3 +498,77 @@ def test_any_value_of_any_key(edit: Edit, place: tuple[str, str], value: object)
         assert len(str(error)) < 1500
     else:
         assert all(len(warning) < 500 for warning in config.warnings)
+
+
+@pytest.fixture(scope="module")
+def mlc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that mlc-llm's file alone describes, with sharded weights' index beside it."""
+    folder = tmp_path_factory.mktemp("mlc")
+    source = write_random_checkpoint(folder / "text", "text", seed=0, shards=2)
+    (folder / "mlc").mkdir()
+    convert(source, folder / "mlc", Conversion("mlc", "q0f32"))
+    (folder / "mlc/config.json").unlink()
+    return folder
+
+
+_MLC_KEYS = [("chat", name) for name in sorted(names(keys.MLC))]
+_MLC_KEYS += [("model", name) for name in sorted(names(keys.MLC_MODEL))]
+_MLC_KEYS += [("index", name) for name in ("weight_map", "metadata", "model.norm.weight")]
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.sampled_from(_MLC_KEYS), value=JSON_VALUES)
+def test_any_value_in_mlcs_file_and_in_an_index(
+    mlc: Path, place: tuple[str, str], value: object
+) -> None:
+    part, key = place
+    index = mlc / "text/model.safetensors.index.json"
+    path = index if part == "index" else mlc / "mlc/mlc-chat-config.json"
+    before = path.read_bytes()
+    values = json.loads(before)
+    inner = {"model": "model_config", "index": "weight_map"}.get(part)
+    (values if inner in (None, key) or key == "metadata" else values[inner])[key] = value
+    try:
+        path.write_text(json.dumps(values))
+        if part == "index":
+            assert open_weights(mlc / "text").names()
+        else:
+            assert read_config(mlc / "mlc").language.hidden_size == 128
+    except (ConfigError, CheckpointError) as error:
+        assert len(str(error)) < 1500
+    finally:
+        path.write_bytes(before)
+
+
+def test_what_mlc_says_is_used_or_refused(mlc: Path) -> None:
+    path = mlc / "mlc/mlc-chat-config.json"
+    before = path.read_text()
+
+    def read(model: dict[str, Any], **chat: Any) -> MobileVLMConfig:
+        values = json.loads(before)
+        values |= chat
+        values["model_config"] |= model
+        try:
+            path.write_text(json.dumps(values))
+            return read_config(mlc / "mlc")
+        finally:
+            path.write_text(before)
+
+    assert read({}).warnings == ()
+    assert read({"position_embedding_base": 500}).language.rope_theta == 500
+    assert read({"rotary_twist": 2}).warnings == (
+        "mlc-chat-config.json: unknown keys are passed over: rotary_twist",
+    )
+    for model, chat, message in (
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, {}, "rope_scaling.*'default'"),
+        ({"rope_theta": 7.0}, {}, "position_embedding_base.*not both"),
+        ({"attention_bias": True}, {}, "attention_bias"),
+        ({"hidden_act": "gelu"}, {}, "hidden_act"),
+        ({}, {"sliding_window_size": 1024}, "sliding_window_size"),
+        ({}, {"repetition_penalty": 1.2}, "repetition_penalty"),
+        ({}, {"model_type": "mistral"}, "model_type"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read(model, **chat)
