@@ -535,7 +535,8 @@ def test_any_value_in_mlcs_file_and_in_an_index(
         if part == "index":
             assert open_weights(mlc / "text").names()
         else:
-            assert read_config(mlc / "mlc").language.hidden_size == 128
+            hidden = values["model_config"]["hidden_size"]
+            assert read_config(mlc / "mlc").language.hidden_size == hidden
     except (ConfigError, CheckpointError) as error:
         assert len(str(error)) < 1500
     finally:
