@@ -535,8 +535,8 @@ def test_any_value_in_mlcs_file_and_in_an_index(
         if part == "index":
             assert open_weights(mlc / "text").names()
         else:
-            hidden = values["model_config"]["hidden_size"]
-            assert read_config(mlc / "mlc").language.hidden_size == hidden
+            found = read_config(mlc / "mlc").language
+            assert found.hidden_size == values["model_config"]["hidden_size"]
     except (ConfigError, CheckpointError) as error:
         assert len(str(error)) < 1500
     finally:
