@@ -29,8 +29,8 @@ from mvlm.models.layers import Array, PackedLayer, ReadTensor
 from mvlm.models.panels import FEATURES, panel_count, side_by_side
 from mvlm.models.quantization import FLOAT32, Scheme
 from mvlm.runtime.errors import CheckpointError, UsageError
-from mvlm.runtime.utf8_path import utf8_folder
 from mvlm.runtime.input_file import is_present
+from mvlm.runtime.utf8_path import utf8_folder
 
 Role = Literal["tower", "projector", "both"]
 Shape = tuple[int, ...]

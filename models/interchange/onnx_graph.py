@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from mvlm.models.quantization import to_float16
 from mvlm.runtime.errors import CheckpointError, UsageError
-from mvlm.runtime.utf8_path import utf8_folder
 from mvlm.runtime.input_file import is_present
+from mvlm.runtime.utf8_path import utf8_folder
 
 Array = npt.NDArray[Any]
 

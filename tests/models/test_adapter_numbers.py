@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvlm.models.checkpoint.adapter import Change
+from mvlm.models.checkpoint.adapter.change import Change
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -20,5 +20,5 @@ def test_what_is_not_finite_makes_numpy_not_warn(size: float) -> None:
     """
     tensors = {"a": np.full((1, 3), size), "b": np.ones((2, 1)), "m": np.ones(2)}
     weights: Any = SimpleNamespace(read=tensors.__getitem__)
-    change = Change({"a": "a", "b": "b", "magnitude": "m"}, 2.0)
+    change = Change({"a": "a", "b": "b", "magnitude": "m"}, 2.0, (2, 3))
     assert np.isnan(change.apply(np.zeros((2, 3), np.float32), weights)).all()
