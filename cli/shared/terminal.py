@@ -6,6 +6,7 @@ whatever goes to one passes :func:`mvlm.runtime.terminal_text.printable`.
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -18,16 +19,31 @@ import typer
 
 from mvlm.runtime.terminal_text import one_line, printable
 
+_PATH_BYTES = "mvlm.path_bytes"  # the name of an error handler
+
 
 def prepare_streams() -> None:
-    """Let no character that a terminal cannot show, or that is not UTF-8, end the program."""
+    """Let no character that a stream cannot hold, or that is not UTF-8, end the program.
+
+    A path that is not UTF-8 goes to standard output as the bytes that it is, for programs.
+    """
+    codecs.register_error(_PATH_BYTES, _path_bytes)
     for stream, errors in (
         (sys.stdin, "replace"),
-        (sys.stdout, "replace"),
+        (sys.stdout, _PATH_BYTES),
         (sys.stderr, "backslashreplace"),
     ):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
+
+
+def _path_bytes(error: UnicodeError) -> tuple[bytes, int]:
+    """Encode what cannot be: the surrogates of a path (PEP 383) as its bytes, the rest as ``?``."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    found = (ord(c) - 0xDC00 if "\udc80" <= c <= "\udcff" else ord("?") for c in characters)
+    return bytes(found), error.end
 
 
 def version_callback(value: bool) -> None:

@@ -42,8 +42,9 @@ def finite(name: str, tensor: Array, *, allow: bool = False) -> Array:
             f"tensor {name} holds NaN or infinite values",
             expected="finite weights",
             found=f"{wrong} of {tensor.size}",
-            fix="Download the checkpoint again, or ask whoever trained it; `--allow-nonfinite` "
-            f"takes 0 for NaN and {LARGEST:.0f} for infinity.",
+            fix="Download the checkpoint again, or ask whoever trained it. `mvlm compile` and "
+            "`mvlm convert` with --allow-nonfinite take 0 for NaN and "
+            f"{LARGEST:.0f} for infinity.",
         )
     replaced: Array = np.nan_to_num(wide, nan=0, posinf=LARGEST, neginf=-LARGEST)
     return replaced

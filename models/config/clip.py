@@ -164,7 +164,7 @@ def derive_clip_vision_config(shapes: Mapping[str, tuple[int, ...]]) -> ClipVisi
             "the vision tower's configuration cannot be told from its tensors",
             expected=f"channels in heads of {_HEAD_DIM}, a square of positions and a class token",
             found=f"{hidden_size} channels, {positions} positions",
-            fix="Give the tower's own folder with `--vision-tower DIR`.",
+            fix="Give the tower's own folder: `--vision-tower DIR`, in a matrix `vision_tower`.",
         )
     return ClipVisionConfig(
         hidden_size=hidden_size,
@@ -185,7 +185,7 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, rank: int) -> tuple
             f"the checkpoint's vision tower has no usable `{name}`",
             expected=f"a tensor of rank {rank}",
             found="none" if shape is None else f"shape {shape}",
-            fix="Give the tower's own folder with `--vision-tower DIR`.",
+            fix="Give the tower's own folder: `--vision-tower DIR`, in a matrix `vision_tower`.",
         )
     return shape
 

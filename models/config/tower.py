@@ -39,7 +39,8 @@ def find_vision_tower(folder: Path, name: str, vision_tower: Path | None = None)
         raise ConfigError(
             f"the vision tower `{name}` of {folder} is not on this machine",
             expected="its folder at " + " or ".join(map(str, _places(folder, name))),
-            fix="Download it, or say where it is with `--vision-tower DIR`.",
+            fix="Download it, or say where it is: `--vision-tower DIR`; in a matrix, "
+            "`vision_tower`.",
         )
     return place
 

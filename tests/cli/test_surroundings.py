@@ -347,3 +347,13 @@ def test_a_cache_entry_without_a_manifest(place: Place, environment: dict[str, s
     done = subprocess.run(line, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]
+
+
+def test_a_printed_path_is_the_bytes_that_it_is(strange_place: Place) -> None:
+    """So that a script can go on with it."""
+    line = [PROGRAM, "compile", strange_place.checkpoint, "--quant", "q0f32"]
+    environment = os.environ | {"MVLM_CACHE": os.fspath(strange_place.output / "cache")}
+    done = subprocess.run(line, env=environment, capture_output=True, check=True)
+    printed = Path(os.fsdecode(done.stdout.splitlines()[0]))
+    assert (printed / "manifest.json").is_file()
+    tidy(strange_place)

@@ -18,6 +18,7 @@ import pytest
 
 from mvlm.compile.jobs.store import Store, open_store
 from tests.cli.command_line import finish, mvlm, start
+from tests.cli.every_verb import PROGRAM
 from tests.jobs.boards import write_board
 from tests.reference import write_random_checkpoint
 
@@ -259,3 +260,18 @@ def test_a_cluster_that_is_not_there(matrix: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "the Ray cluster 127.0.0.1:1 cannot be reached" in result.stderr
     assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_workers_import_nothing_from_the_current_folder(
+    matrix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray would let them search modules where it was connected from."""
+    folder, log = tmp_path / "untrusted", tmp_path / "planted.log"
+    folder.mkdir()
+    for name in ("tvm", "numpy", "fsspec", "safetensors", "random", "tomli"):
+        (folder / f"{name}.py").write_text(f"open({os.fspath(log)!r}, 'a').write({name!r})")
+    monkeypatch.chdir(folder)
+    line = [PROGRAM, "jobs", "run", matrix, "--engine", "ray", "--store", tmp_path / "store"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600)
+    assert not log.exists(), log.read_text()
+    assert done.returncode == 0, done.stderr

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,8 @@ def open_ray(address: str | None, workers: int | None, limit: int | None) -> Ray
     else:
         options |= {"address": address}
     try:
-        ray.init(**options)
+        with _neutral_folder():
+            ray.init(**options)
     except Exception as error:  # Ray raises what comes
         raise EngineError(
             f"the Ray cluster {address or 'of this machine'} cannot be used",
@@ -72,6 +73,26 @@ def open_ray(address: str | None, workers: int | None, limit: int | None) -> Ray
             fix=_FIX,
         ) from None
     return RayEngine(ray, address or _LOCAL, workers)
+
+
+@contextmanager
+def _neutral_folder() -> Iterator[None]:
+    """Within the block, let the current folder be one that nobody but root writes to.
+
+    Ray's workers search modules in the folder that its driver was connected from, which may be an
+    untrusted checkpoint's.
+    """
+    try:
+        before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # the current folder is gone, and no module is found there
+        yield
+        return
+    try:
+        os.chdir("/")
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def _require_somebody(address: str) -> None:
