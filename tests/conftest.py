@@ -15,9 +15,10 @@ from tests.artifacts import Shelf
 # torch's threads and TVM's would fight over the cores; both read this when they start.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-# A shell starts background jobs with Ctrl-C ignored, which our child processes would inherit; the
-# tests press it.
+# A shell starts background jobs with Ctrl-C ignored, and nohup ignores SIGHUP, which our child
+# processes would inherit; the tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -139,6 +139,10 @@ def _read_index(index: Path) -> dict[str, str]:
         raise CheckpointError(
             error.problem, expected=error.expected, found=error.found, fix=error.fix
         ) from None
+    if not weight_map:
+        raise CheckpointError(
+            f"{index} lists no tensor", fix="Download the file again, or remove it."
+        )
     suffix = ".safetensors" if ".safetensors" in index.name else ".bin"
     return {name: plain_name(index, shard, suffix) for name, shard in weight_map.items()}
 

@@ -151,13 +151,24 @@ def test_chat_compiles_a_checkpoint_once_in_a_process_of_its_own(
     assert again.json["token_ids"] == first.json["token_ids"]
 
 
-def test_a_failed_compilation_is_reported_once(shelf: Shelf, empty_cache: Path) -> None:
-    empty_cache.write_text("a file in the cache's place")
+@pytest.mark.usefixtures("empty_cache")
+def test_a_failed_compilation_is_reported_once(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "false")
     result = finish(start("chat", shelf.checkpoint("text"), *ASK))
     assert result.exit_code == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "cannot write" in errors[0]
+    assert len(errors) == 1 and "linking model.so with false failed" in errors[0]
     assert result.json["error"]["message"] == errors[0]
+
+
+@pytest.mark.parametrize("verb", ["compile", "chat"])
+def test_a_file_in_the_caches_place(shelf: Shelf, empty_cache: Path, verb: str) -> None:
+    empty_cache.write_text("a file")
+    result = mvlm(verb, shelf.checkpoint("text"), *(ASK if verb == "chat" else ()))
+    assert result.exit_code == 2
+    assert "cannot be used: found Not a directory. Set MVLM_CACHE" in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["compile", "chat"])

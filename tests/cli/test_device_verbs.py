@@ -247,7 +247,9 @@ def test_a_signal_ends_it_without_a_traceback_and_leaves_nothing(
         children = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=30)
-        assert (process.returncode, out, err) == (130, "", "interrupted\n")
+        is_ctrl_c = number == signal.SIGINT
+        said = "interrupted\n" if is_ctrl_c else f"terminated by {number.name}\n"
+        assert (process.returncode, out, err) == (128 + number, "", said)
         assert not psutil.wait_procs(children, timeout=10)[1]
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, 1)
@@ -262,7 +264,7 @@ def test_a_signal_ends_the_session_that_a_client_has() -> None:
         assert children
         os.killpg(process.pid, signal.SIGTERM)
         _, err = process.communicate(timeout=30)
-        assert process.returncode == 130
+        assert process.returncode == 143
         assert "Traceback" not in err
         assert not psutil.wait_procs(children, timeout=10)[1]
 

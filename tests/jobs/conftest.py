@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.compile.jobs.engines import child
 from mvlm.compile.jobs.store import Store, open_store
-from tests.jobs.fakes import MODULE, TROUBLES
+from tests.jobs.fakes import use_fake_workers
 
 
 @pytest.fixture
@@ -21,6 +20,5 @@ def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Workers without a compiler; returns the folder of their troubles."""
     folder = tmp_path / "troubles"
     folder.mkdir()
-    monkeypatch.setenv(TROUBLES, str(folder))
-    monkeypatch.setattr(child, "_MODULE", MODULE)
+    use_fake_workers(monkeypatch, folder)
     return folder

@@ -14,8 +14,10 @@ import sys
 import time
 import types
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mvlm.compile.jobs import worker
+from mvlm.compile.jobs.engines import child
 from mvlm.compile.jobs.errors import DamagedError, StoreError
 from mvlm.compile.jobs.plan import Plan
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Request, Step
@@ -33,8 +35,24 @@ from mvlm.runtime.artifact.manifest import (
 from mvlm.runtime.artifact.verify import digest_file
 from mvlm.runtime.errors import CheckpointError
 
+if TYPE_CHECKING:
+    import pytest
+
 TROUBLES = "MVLM_FAKE_TROUBLES"
 MODULE = "tests.jobs.fakes"
+
+
+def use_fake_workers(monkeypatch: pytest.MonkeyPatch, troubles: Path) -> None:
+    """Let steps be done by this module's `main`, which needs no compiler.
+
+    Args:
+        monkeypatch: Undoes it.
+        troubles: The folder that says what goes wrong.
+    """
+    monkeypatch.setenv(TROUBLES, os.fspath(troubles))
+    # Workers do not search modules in the current folder.
+    monkeypatch.setenv("PYTHONPATH", os.fspath(Path(__file__).parents[2]))
+    monkeypatch.setattr(child, "_MODULE", MODULE)
 
 
 def key_of(name: str) -> str:

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from mvlm.compile.jobs.coordinator import Coordinator, Options
-from mvlm.compile.jobs.engines import child as child_module
 from mvlm.compile.jobs.engines.local import LocalEngine
 from mvlm.compile.jobs.errors import StoreError
 from mvlm.compile.jobs.states import StepState
 from mvlm.compile.jobs.step import Step
 from mvlm.compile.jobs.store import open_store
 from tests.cli.command_line import mvlm
-from tests.jobs.fakes import MODULE, TROUBLES, fake_plan, key_of, trouble
+from tests.jobs.fakes import fake_plan, key_of, trouble, use_fake_workers
 from tests.reference import write_random_checkpoint
 
 
@@ -61,8 +60,7 @@ def test_a_disk_that_fills_up_while_it_runs(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even states and logs cannot be written; the run ends, and goes on when there is room."""
-    monkeypatch.setenv(TROUBLES, str(tmp_path))
-    monkeypatch.setattr(child_module, "_MODULE", MODULE)
+    use_fake_workers(monkeypatch, tmp_path)
     trouble(tmp_path, "a0", "sleep 1")
     store = open_store(str(small_disk / "store"))
     plan, seen = fake_plan(2), dict[str, StepState]()

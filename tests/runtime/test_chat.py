@@ -520,8 +520,9 @@ def test_a_prompt_has_a_place_for_each_image_given_and_kept(
             exchange.turn.images - exchange.turn.leading_images for exchange in reply._exchanges
         )
         typed = sum(
-            (exchange.turn.question + (exchange.turn.answer or "")).count("<image>")
+            text.count("<image>")
             for exchange in reply._exchanges
+            for text in (exchange.turn.question, exchange.turn.answer or "")
         )
         text = chat.tokenizer.decode([i for i in reply._ids if i != IMAGE_TOKEN_ID])
         assert text.count("<image>") == typed - placed
