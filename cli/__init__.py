@@ -7,7 +7,12 @@ Modules here import at their top only what ``mvlm --help`` needs: the rest is im
 verbs, so that each pays for itself alone.
 """
 
+import os
 import sys
+
+# Names a folder for the data of TVM's own tests. Otherwise TVM makes one in the user's home as soon
+# as it is imported.
+_TVM_TEST_DATA = "TEST_DATA_ROOT_PATH"
 
 
 def main() -> None:
@@ -15,10 +20,13 @@ def main() -> None:
     from mvlm.runtime.start_module import drop_current_folder
 
     drop_current_folder()
+    os.environ.setdefault(_TVM_TEST_DATA, "/")
     try:
         from mvlm.cli.shared.streams import prepare_descriptors
+        from mvlm.runtime.home_folder import name_absent_home
 
         prepare_descriptors()
+        name_absent_home()
         from mvlm.cli.app import run
     except KeyboardInterrupt:
         sys.exit(130)

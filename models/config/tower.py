@@ -57,10 +57,18 @@ def search_vision_tower(folder: Path, name: str, vision_tower: Path | None = Non
     hub = _hub_cache()
     for place in _places(folder, name):
         # A cache on an absent disk is no reason to refuse a model that has its tower inside.
-        reachable = hub.is_dir() or not place.is_relative_to(hub)
-        if reachable and _is_tower(place):
+        is_reachable = not place.is_relative_to(hub) or _is_folder(hub)
+        if is_reachable and _is_tower(place):
             return place
     return None
+
+
+def _is_folder(place: Path) -> bool:
+    """Whether a folder is there; another user's, into which we may not look, is not."""
+    try:
+        return place.is_dir()
+    except PermissionError:
+        return False
 
 
 def _is_tower(place: Path) -> bool:

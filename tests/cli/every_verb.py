@@ -35,9 +35,11 @@ class Place:
     def matrix(self) -> Path:
         """A matrix of one job."""
         path = self.output / "matrix.toml"
-        # A path that is not UTF-8 cannot stand in TOML; relative ones need no such name.
-        model = os.path.relpath(self.checkpoint, self.output)
-        path.write_text(f'models = ["{model}"]\nquantizations = ["q0f32"]\n', encoding="utf-8")
+        # A path that is not UTF-8 cannot stand in TOML.
+        link = self.output / "model"
+        if not link.is_symlink():
+            link.symlink_to(self.checkpoint)
+        path.write_text('models = ["model"]\nquantizations = ["q0f32"]\n', encoding="utf-8")
         return path
 
     @property
