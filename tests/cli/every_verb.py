@@ -36,10 +36,11 @@ class Place:
         """A matrix of one job."""
         path = self.output / "matrix.toml"
         # A path that is not UTF-8 cannot stand in TOML.
-        link = self.output / "model"
-        if not link.is_symlink():
-            link.symlink_to(self.checkpoint)
-        path.write_text('models = ["model"]\nquantizations = ["q0f32"]\n', encoding="utf-8")
+        link = self.output / "matrix-model"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.checkpoint)
+        text = 'models = ["matrix-model"]\nquantizations = ["q0f32"]\n'
+        path.write_text(text, encoding="utf-8")
         return path
 
     @property
