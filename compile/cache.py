@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mvlm.compile.cache_folder import ELSEWHERE, cache_folder
+from mvlm.compile.cache_folder import KEEP_ELSEWHERE, cache_folder
 from mvlm.compile.job import CompileJob
 from mvlm.runtime.artifact.layout import MANIFEST
 from mvlm.runtime.errors import UsageError
@@ -49,7 +49,7 @@ def prepare_place(artifact: Path) -> None:
         raise UsageError(
             f"the cache folder {artifact.parent} cannot be used",
             found=error.strerror,
-            fix=f"{ELSEWHERE[0].upper()}{ELSEWHERE[1:]}.",
+            fix=KEEP_ELSEWHERE,
         ) from None
 
 

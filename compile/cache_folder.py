@@ -11,7 +11,9 @@ from mvlm.runtime.errors import TargetError, UsageError
 from mvlm.runtime.home_folder import home_folder
 
 VARIABLE = "MVLM_CACHE"
+# How a user has things kept elsewhere: as a clause, and as a sentence.
 ELSEWHERE = f"set {VARIABLE} to a folder that you can write to"
+KEEP_ELSEWHERE = f"S{ELSEWHERE[1:]}."
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def looking_in_cache(what: str) -> Iterator[None]:
             f"{what} cannot be looked for",
             expected="a cache folder that can be read",
             found="none" if isinstance(error, UsageError) else error,
-            fix=f"{ELSEWHERE[0].upper()}{ELSEWHERE[1:]}.",
+            fix=KEEP_ELSEWHERE,
         ) from None
 
 
@@ -61,6 +63,6 @@ def cache_folder() -> Path:
             "no place is known to keep compiled models in",
             expected=f"{VARIABLE}, XDG_CACHE_HOME or a home folder",
             found="none of them",
-            fix=f"{ELSEWHERE[0].upper()}{ELSEWHERE[1:]}.",
+            fix=KEEP_ELSEWHERE,
         )
     return home / ".cache" / "mvlm"
