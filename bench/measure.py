@@ -117,16 +117,16 @@ def _prompt(settings: ChatSettings, plan: Plan, has_picture: bool) -> list[int]:
 def _run(model: Model, ids: list[int], pixels: FloatArray | None, tokens: int) -> Stats:
     session, sampler = Session(model), Sampler(SamplingParams())
     begin = time.perf_counter()
-    pictures = [] if pixels is None else [session.look(pixels)]
-    reading = session.read(ids, pictures)
-    token = sampler.sample(reading.logits)
+    pictures = [] if pixels is None else [session.encode_image(pixels)]
+    prefill = session.prefill(ids, pictures)
+    token = sampler.sample(prefill.logits)
     first = time.perf_counter()
     for _ in range(tokens):
-        token = sampler.sample(session.step(token))
+        token = sampler.sample(session.decode(token))
     end = time.perf_counter()
     return Stats(
         vision_ms=1e3 * session.vision_seconds,
-        prefill_tok_s=reading.computed / reading.seconds,
+        prefill_tok_s=prefill.computed / prefill.seconds,
         decode_tok_s=tokens / (end - first),
         first_token_ms=1e3 * (first - begin),
         peak_rss_bytes=peak_rss_bytes(),

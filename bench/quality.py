@@ -172,8 +172,8 @@ def _perplexity(model: Model, examples: Sequence[Example]) -> float:
             for answer in (None, example.answer)
         )
         trace = Trace()
-        picture = session.look(preprocess(example.picture, spec))
-        session.read(whole, [picture], trace)
+        picture = session.encode_image(preprocess(example.picture, spec))
+        session.prefill(whole, [picture], trace)
         assert trace.prefill_logits is not None
         answer = whole[len(prompt) :]
         begin = session.length(prompt) - 1  # the position whose logits choose the first token

@@ -23,7 +23,7 @@ from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageE
 from mvlm.runtime.machine import peak_rss_bytes
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import Sampler, SamplingParams
-from mvlm.runtime.session import Picture, Reading, Session, Trace
+from mvlm.runtime.session import ImageEmbedding, PrefillResult, Session, Trace
 from mvlm.runtime.streaming import TextStream
 from mvlm.runtime.template import TEMPLATES, ChatTemplate, Turn
 from mvlm.runtime.tokenizer import Tokenizer
@@ -257,13 +257,13 @@ class Reply:
         clock = _Clock(session)
         self._chat.begin(self)
         pictures = [
-            session.look(pixels, self._trace)
+            session.encode_image(pixels, self._trace)
             for exchange in self._exchanges
             for pixels in exchange.pixels
         ]
-        reading = session.read(self._ids, pictures, self._trace)
-        limit = min(self._params.max_tokens, session.cache.capacity - reading.positions)
-        sampler, logits, tokens = Sampler(self._params), reading.logits, list[int]()
+        prefill = session.prefill(self._ids, pictures, self._trace)
+        limit = min(self._params.max_tokens, session.cache.capacity - prefill.positions)
+        sampler, logits, tokens = Sampler(self._params), prefill.logits, list[int]()
         reason: Literal["stop", "length", "cancelled"] = "length"
         while not self._cancelled:
             if self._trace:
@@ -281,28 +281,28 @@ class Reply:
                 break
             if len(tokens) >= limit:
                 break
-            logits = session.step(tokens[-1])
+            logits = session.decode(tokens[-1])
         if self._cancelled:
             reason = "cancelled"
         if text := stream.finish():
             yield text
-        self._finish(stream.text, tokens, reason, reading, pictures, clock)
+        self._finish(stream.text, tokens, reason, prefill, pictures, clock)
 
     def _finish(
         self,
         text: str,
         tokens: list[int],
         reason: Literal["stop", "length", "cancelled"],
-        reading: Reading,
-        pictures: Sequence[Picture],
+        prefill: PrefillResult,
+        pictures: Sequence[ImageEmbedding],
         clock: _Clock,
     ) -> None:
         *earlier, last = self._exchanges
         answered = _Exchange(replace(last.turn, answer=text), last.pixels)
         self._chat.remember(self, [*earlier, answered])
         image_tokens = sum(len(picture.embeddings) for picture in pictures)
-        usage = Usage(reading.positions, image_tokens, len(tokens))
-        self._answer = Answer(text, tuple(tokens), reason, usage, clock.stats(reading))
+        usage = Usage(prefill.positions, image_tokens, len(tokens))
+        self._answer = Answer(text, tuple(tokens), reason, usage, clock.stats(prefill))
 
 
 class _Clock:
@@ -324,12 +324,12 @@ class _Clock:
         yield
         self._paused += time.perf_counter() - began
 
-    def stats(self, reading: Reading) -> Stats:
+    def stats(self, prefill: PrefillResult) -> Stats:
         first = self._tokens[0] if self._tokens else self._begin
         decoding = self._tokens[-1] - first if self._tokens else 0.0
         return Stats(
             vision_ms=1e3 * (self._session.vision_seconds - self._vision_before),
-            prefill_tok_s=reading.computed / reading.seconds,
+            prefill_tok_s=prefill.computed / prefill.seconds,
             decode_tok_s=(len(self._tokens) - 1) / decoding if decoding else 0.0,
             first_token_ms=1e3 * (first - self._begin),
             peak_rss_bytes=peak_rss_bytes(),

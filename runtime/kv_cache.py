@@ -52,7 +52,7 @@ class KVCache:
         arrays = (self._start, self._table, *pools)
         self._argument = tvm_ffi.convert([tvm_ffi.from_dlpack(array) for array in arrays])
 
-    def require(self, count: int) -> None:
+    def reserve(self, count: int) -> None:
         """Check that `count` more positions fit.
 
         Raises:
@@ -77,18 +77,18 @@ class KVCache:
         Raises:
             ContextError: They do not fit.
         """
-        self.require(count)
+        self.reserve(count)
         self._start[0] = self.length
         yield self._argument
         self.length += count
 
-    def rewind(self, length: int) -> None:
-        """Forget all positions from `length` on."""
+    def truncate(self, length: int) -> None:
+        """Drop all positions from `length` on; does nothing if there are none."""
         self.length = min(self.length, length)
 
     def clear(self) -> None:
-        """Forget everything."""
-        self.rewind(0)
+        """Drop all positions."""
+        self.truncate(0)
 
 
 def _check_memory(spec: CacheSpec, capacity: int) -> None:
@@ -98,5 +98,5 @@ def _check_memory(spec: CacheSpec, capacity: int) -> None:
             f"there is too little memory for {capacity} positions",
             expected=f"{needed / 1e6:.0f} MB",
             found=f"{free / 1e6:.0f} MB free",
-            fix="Close other programs, or ask for a shorter context.",
+            fix="Close other programs, or choose a shorter context.",
         )

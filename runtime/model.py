@@ -97,17 +97,17 @@ class Model:
     def prefill(
         self, embeddings: FloatArray, cache: KVCache, *, all_logits: bool = False
     ) -> FloatArray:
-        """Read ``(1, n, hidden)``, in chunks, into the cache.
+        """Append embeddings ``(1, n, hidden)``, in chunks, to the sequence in the cache.
 
         Returns:
             Logits ``(1, vocabulary)`` of the last position, or of all ``(n, vocabulary)``.
 
         Raises:
-            ContextError: The cache is too small; nothing has been read then.
+            ContextError: The cache is too small; nothing has been appended then.
         """
         count, chunk = embeddings.shape[1], self.settings.prefill_chunk
         name = "prefill_all" if all_logits else "prefill"
-        cache.require(count)
+        cache.reserve(count)
         rows = []
         for start in range(0, count, chunk):
             part = np.ascontiguousarray(embeddings[:, start : start + chunk])
@@ -116,7 +116,7 @@ class Model:
         return np.concatenate(rows) if all_logits else rows[-1]
 
     def decode(self, token: int, cache: KVCache) -> FloatArray:
-        """Read one token and return the next one's logits ``(1, vocabulary)``.
+        """Append one token and return the next one's logits ``(1, vocabulary)``.
 
         Raises:
             PromptError: The id is outside the vocabulary.

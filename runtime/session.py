@@ -1,8 +1,9 @@
-"""A session: what a model has read so far, and reading on from there.
+"""A session: one sequence of a model, and prefill that reuses the prefix in its KV cache.
 
-The session keeps, for every position of its KV cache, what was read there. Given a whole prompt it
-finds the part that the cache already holds, rewinds to its end and reads the rest, so that a
-conversation costs its new turn only, and a prompt that begins differently costs what differs.
+The session keeps, for every position of its KV cache, the key of what was computed there: a token's
+id, or an image's digest and row. Given a whole prompt it finds the longest prefix that the cache
+already holds, truncates the cache to it and prefills the rest. A conversation costs its new turn
+only, and a prompt that differs from some position on costs the positions from there.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 
 FloatArray = npt.NDArray[np.float32]
 
-_KEPT_PICTURES = 8
+_MAX_CACHED_IMAGES = 8
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as the decoder reads it.
+class ImageEmbedding:
+    """A picture as the decoder's input.
 
     Attributes:
         digest: The sha256 of its pixels; equal pictures share cache positions.
@@ -79,14 +80,14 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What reading a prompt gave.
+class PrefillResult:
+    """The result of prefilling a prompt.
 
     Attributes:
         logits: ``(vocabulary,)`` float32 of the last position.
         positions: Positions that the prompt takes.
         computed: Positions that were not in the cache before.
-        seconds: What computing them took.
+        seconds: Time that computing those took.
     """
 
     logits: FloatArray = field(repr=False)
@@ -107,11 +108,11 @@ class Session:
         self.model = model
         self.cache = model.new_cache(capacity)
         self.vision_seconds = 0.0  # spent on pictures since the session began
-        self._read: list[Hashable] = []
-        self._pictures: OrderedDict[bytes, Picture] = OrderedDict()
+        self._cached: list[Hashable] = []
+        self._pictures: OrderedDict[bytes, ImageEmbedding] = OrderedDict()
 
-    def look(self, pixels: FloatArray, trace: Trace | None = None) -> Picture:
-        """Encode a picture, or remember it: ``(1, 3, S, S)`` float32 to decoder embeddings.
+    def encode_image(self, pixels: FloatArray, trace: Trace | None = None) -> ImageEmbedding:
+        """Encode a picture ``(1, 3, S, S)`` float32, or take its embeddings from the cache.
 
         Raises:
             PromptError: The model reads text only, or the pixels are misshapen.
@@ -129,9 +130,9 @@ class Session:
             trace.pixel_values.append(pixels)
             trace.vision_features.append(features)
             trace.projector_output.append(embeddings)
-        picture = Picture(digest, embeddings[0])
+        picture = ImageEmbedding(digest, embeddings[0])
         self._pictures[digest] = picture
-        while len(self._pictures) > _KEPT_PICTURES:
+        while len(self._pictures) > _MAX_CACHED_IMAGES:
             self._pictures.popitem(last=False)
         return picture
 
@@ -139,10 +140,13 @@ class Session:
         """Count the positions of a prompt's ids, in which -200 stands for a picture."""
         return len(ids) + ids.count(IMAGE_TOKEN_ID) * (self.model.settings.image_tokens - 1)
 
-    def read(
-        self, ids: Sequence[int], pictures: Sequence[Picture] = (), trace: Trace | None = None
-    ) -> Reading:
-        """Read a whole prompt, from the sequence's first position.
+    def prefill(
+        self,
+        ids: Sequence[int],
+        pictures: Sequence[ImageEmbedding] = (),
+        trace: Trace | None = None,
+    ) -> PrefillResult:
+        """Compute a whole prompt from the sequence's first position, but for what the cache holds.
 
         Args:
             ids: The prompt, with -200 in the place of each picture.
@@ -162,8 +166,8 @@ class Session:
                 found=len(keys),
             )
         start = time.perf_counter()
-        kept = 0 if trace else _common_prefix(self._read, keys[:-1])
-        self._rewind(kept)
+        kept = 0 if trace else _common_prefix(self._cached, keys[:-1])
+        self._truncate(kept)
         rest = self._embeddings(ids, pictures)[kept:]
         logits = self._append(
             keys[kept:],
@@ -171,10 +175,10 @@ class Session:
         )
         if trace:
             trace.prompt_ids, trace.prefill_logits = tuple(ids), logits
-        return Reading(logits[-1], len(keys), len(rest), time.perf_counter() - start)
+        return PrefillResult(logits[-1], len(keys), len(rest), time.perf_counter() - start)
 
-    def step(self, token: int) -> FloatArray:
-        """Read one more token; the next one's logits ``(vocabulary,)``.
+    def decode(self, token: int) -> FloatArray:
+        """Append one token; the next one's logits ``(vocabulary,)``.
 
         Raises:
             ContextError: The cache is full.
@@ -184,22 +188,22 @@ class Session:
         return last
 
     def clear(self) -> None:
-        """Forget everything but the encoded pictures."""
-        self._read.clear()
+        """Drop all positions, but keep the encoded pictures."""
+        self._cached.clear()
         self.cache.clear()
 
     def _append(self, keys: Sequence[Hashable], run: Callable[[], FloatArray]) -> FloatArray:
         # A call that was interrupted halfway filled some layers' positions and not others'.
-        self.cache.rewind(len(self._read))
+        self.cache.truncate(len(self._cached))
         logits = run()
-        self._read += keys
+        self._cached += keys
         return logits
 
-    def _rewind(self, length: int) -> None:
-        del self._read[length:]
-        self.cache.rewind(length)
+    def _truncate(self, length: int) -> None:
+        del self._cached[length:]
+        self.cache.truncate(length)
 
-    def _keys(self, ids: Sequence[int], pictures: Sequence[Picture]) -> list[Hashable]:
+    def _keys(self, ids: Sequence[int], pictures: Sequence[ImageEmbedding]) -> list[Hashable]:
         """Name every position: a token by its id, a picture's by its digest and their number."""
         places = ids.count(IMAGE_TOKEN_ID)
         if not ids or places != len(pictures):
@@ -218,7 +222,7 @@ class Session:
                 keys.append(token)
         return keys
 
-    def _embeddings(self, ids: Sequence[int], pictures: Sequence[Picture]) -> FloatArray:
+    def _embeddings(self, ids: Sequence[int], pictures: Sequence[ImageEmbedding]) -> FloatArray:
         """Splice the pictures' embeddings between those of the text: ``(positions, hidden)``."""
         texts = [token for token in ids if token != IMAGE_TOKEN_ID]
         rows = self.model.embed(texts)[0] if texts else None

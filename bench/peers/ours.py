@@ -48,11 +48,11 @@ class Ours:
     def read(self, ids: Sequence[int]) -> None:
         """Read a prompt into the emptied session."""
         self._session.clear()
-        self._token = int(np.argmax(self._session.read(ids).logits))
+        self._token = int(np.argmax(self._session.prefill(ids).logits))
 
     def step(self) -> None:
         """Decode one token."""
-        self._token = int(np.argmax(self._session.step(self._token)))
+        self._token = int(np.argmax(self._session.decode(self._token)))
 
     def show(self, picture: Picture) -> None:
         """Preprocess a picture."""
@@ -72,9 +72,9 @@ class Ours:
         """Read a picture and a question in a new session, which knows no picture."""
         self._session = Session(self._model, self._context)
         self.show(picture)
-        seen = self._session.look(self._shown())
-        reading = self._session.read([self._bos, IMAGE_TOKEN_ID, *ids], [seen])
-        self._token = int(np.argmax(reading.logits))
+        seen = self._session.encode_image(self._shown())
+        prefill = self._session.prefill([self._bos, IMAGE_TOKEN_ID, *ids], [seen])
+        self._token = int(np.argmax(prefill.logits))
 
     def _shown(self) -> FloatArray:
         assert self._pixels is not None

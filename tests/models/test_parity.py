@@ -19,7 +19,7 @@ import pytest
 from mvlm.compile.builder import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.runtime.model import Model
-from mvlm.runtime.session import Reading, Session, Trace
+from mvlm.runtime.session import PrefillResult, Session, Trace
 from tests.artifacts import Shelf
 from tests.models.rounding import Rounding, to_float16, to_q4, write_rounded
 from tests.reference import (
@@ -53,16 +53,16 @@ class Pair:
     ids: list[int]
     pixels: Floats | None
 
-    def read(self) -> tuple[Session, Reading, Trace]:
-        """Read the prompt, recording every stage."""
+    def run(self) -> tuple[Session, PrefillResult, Trace]:
+        """Prefill the prompt, recording every stage."""
         session, trace = Session(self.model), Trace()
         pixels = [] if self.pixels is None else np.split(self.pixels, len(self.pixels))
-        pictures = [session.look(picture, trace) for picture in pixels]
-        return session, session.read(self.ids, pictures, trace), trace
+        pictures = [session.encode_image(picture, trace) for picture in pixels]
+        return session, session.prefill(self.ids, pictures, trace), trace
 
     def check_stages(self) -> None:
         """Compare features, projected embeddings and the logits of every position."""
-        _, reading, trace = self.read()
+        _, prefill, trace = self.run()
         found = trace.arrays()
         if self.pixels is not None:
             np.testing.assert_array_equal(found["pixel_values"], self.pixels)
@@ -76,16 +76,16 @@ class Pair:
         assert found["prefill_logits"].shape == logits.shape
         assert largest_difference(found["prefill_logits"], logits) <= LOGIT_TOLERANCE
         np.testing.assert_array_equal(found["prompt_ids"], self.ids)
-        np.testing.assert_array_equal(reading.logits, found["prefill_logits"][-1])
+        np.testing.assert_array_equal(prefill.logits, found["prefill_logits"][-1])
 
     def check_greedy(self) -> None:
         """Compare the tokens of greedy decoding."""
         tokens, lead = self.reference.greedy_with_margin(self.ids, self.pixels, GREEDY_TOKENS)
         assert lead > SMALLEST_LEAD, "take another prompt: this one has a tie"
-        session, reading, _ = self.read()
-        found = [int(reading.logits.argmax())]
+        session, prefill, _ = self.run()
+        found = [int(prefill.logits.argmax())]
         while len(found) < GREEDY_TOKENS:
-            found.append(int(session.step(found[-1]).argmax()))
+            found.append(int(session.decode(found[-1]).argmax()))
         assert found == tokens
 
 
@@ -160,7 +160,7 @@ def test_positions_far_into_the_context(shelf: Shelf) -> None:
     model, reference = Model(shelf.artifact("text")), Reference(shelf.checkpoint("text"))
     ids = [1, *np.random.default_rng(5).integers(3, 384, 1199).tolist()]
     trace = Trace()
-    Session(model).read(ids, (), trace)
+    Session(model).prefill(ids, (), trace)
     assert trace.prefill_logits is not None
     expected = reference.prefill_logits(ids)
     np.testing.assert_allclose(trace.prefill_logits, expected, rtol=0, atol=LOGIT_TOLERANCE)
@@ -210,14 +210,14 @@ def test_sixteen_bit_integers_are_as_close_as_float16(shelf: Shelf, family: str)
         artifact = shelf.artifact(family, scheme, scheme, cache="float32")
         pair = make_pair(artifact, shelf.checkpoint(family))
         assert pair.pixels is not None
-        _, reading, trace = pair.read()
+        _, prefill, trace = pair.run()
         projected = pair.reference.projector_output(pair.pixels)
         logits = pair.reference.prefill_logits(pair.ids, pair.pixels)[-1]
         errors[scheme] = [
             float(np.square(found - expected).mean())
             for found, expected in (
                 (trace.arrays()["projector_output"], projected),
-                (reading.logits, logits),
+                (prefill.logits, logits),
             )
         ]
     for half, integers in zip(errors["q0f16"], errors["q16a16"], strict=True):
@@ -233,9 +233,9 @@ def test_rounded_keys_and_values(
 ) -> None:
     """They move logits, whose spread is about 2, by what their digits come to and not more."""
     pair = make_pair(shelf.artifact(family, cache=cache), shelf.checkpoint(family))
-    _, reading, _ = pair.read()
+    _, prefill, _ = pair.run()
     logits = pair.reference.prefill_logits(pair.ids, pair.pixels)[-1]
-    assert least < largest_difference(reading.logits, logits) < most
+    assert least < largest_difference(prefill.logits, logits) < most
 
 
 def test_rounding_shows(shelf: Shelf) -> None:
@@ -244,9 +244,9 @@ def test_rounding_shows(shelf: Shelf) -> None:
     for rounded, least in ((HALF, 1e-4), (ALL_FOUR_BITS, 1e-2)):
         schemes = (rounded.quantization, rounded.vision_quantization)
         model = Model(shelf.artifact("ldpnet", *schemes))
-        _, reading, _ = Pair(model, exact.reference, exact.ids, exact.pixels).read()
+        _, prefill, _ = Pair(model, exact.reference, exact.ids, exact.pixels).run()
         logits = exact.reference.prefill_logits(exact.ids, exact.pixels)
-        assert largest_difference(reading.logits, logits[-1]) > least
+        assert largest_difference(prefill.logits, logits[-1]) > least
 
 
 @pytest.mark.parametrize("family", [SHARDED, pytest.param("ldpnet_odd", marks=pytest.mark.slow)])
@@ -288,6 +288,6 @@ def test_the_rotary_base_as_transformers_5_writes_it(tmp_path: Path) -> None:
         tmp_path / "default", "text", seed=8, num_hidden_layers=1, rope_theta=10_000.0
     )
     pair = make_pair(tmp_path / "artifact", default)
-    _, reading, _ = pair.read()
+    _, prefill, _ = pair.run()
     logits = pair.reference.prefill_logits(pair.ids, pair.pixels)[-1]
-    assert largest_difference(reading.logits, logits) > 1e-2
+    assert largest_difference(prefill.logits, logits) > 1e-2

@@ -433,7 +433,7 @@ def test_pictures_outlive_their_turns(model: Model) -> None:
     trace = Trace()
     answer = chat.ask("And what else is there?", (), SamplingParams(max_tokens=30), trace).answer
     session = Session(model)
-    again = session.read(list(trace.prompt_ids), [session.look(pixels(model))])
+    again = session.prefill(list(trace.prompt_ids), [session.encode_image(pixels(model))])
     assert int(again.logits.argmax()) == answer.token_ids[0]
 
 
@@ -472,8 +472,10 @@ def test_inherited_images_do_not_move_those_that_a_question_places(model: Model)
     assert reply.answer.usage.image_tokens == 8
     expected = [SYSTEM + " USER: ", Marker.IMAGE, "\nIs ", Marker.IMAGE, " red? ASSISTANT:"]
     assert list(trace.prompt_ids) == chat.tokenizer.encode_prompt(expected)
-    shown = [session.look(pixels(model, seed)) for session in [Session(model)] for seed in (1, 2)]
-    again = Session(model).read(list(trace.prompt_ids), shown)
+    shown = [
+        session.encode_image(pixels(model, seed)) for session in [Session(model)] for seed in (1, 2)
+    ]
+    again = Session(model).prefill(list(trace.prompt_ids), shown)
     assert int(again.logits.argmax()) == reply.answer.token_ids[0]
 
 

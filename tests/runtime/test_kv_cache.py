@@ -1,4 +1,4 @@
-"""The KV cache of the runtime: what it holds, what fits, and what it asks of the system."""
+"""The KV cache of the runtime: its size, its capacity, and its resident memory."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def test_bytes_are_whole_pages(positions: int, pages: int) -> None:
     assert SPEC.nbytes(positions) == pages * PAGE_BYTES
 
 
-def test_what_fits() -> None:
+def test_appending_truncating_and_clearing() -> None:
     cache = KVCache(SPEC, 10)
     with cache.appending(7):
         assert cache.length == 0
     assert cache.length == 7
     with pytest.raises(ContextError, match="at most 10 positions"), cache.appending(4):
         pytest.fail("it does not fit")
-    cache.rewind(3)
-    cache.rewind(5)  # what is not there is not remembered
+    cache.truncate(3)
+    cache.truncate(5)  # there are no positions to drop
     assert cache.length == 3
     cache.clear()
     assert cache.length == 0
 
 
-def test_a_call_that_fails_takes_nothing() -> None:
+def test_a_call_that_fails_appends_no_positions() -> None:
     cache = KVCache(SPEC, 10)
     with pytest.raises(KeyboardInterrupt), cache.appending(4):
         raise KeyboardInterrupt
@@ -49,7 +49,7 @@ def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         KVCache(SPEC, 65)
 
 
-def test_a_hostile_size_is_refused_before_it_is_asked_for() -> None:
+def test_an_untrusted_size_is_refused_before_it_is_allocated() -> None:
     huge = PageTensor("int8", (1 << 20, 1 << 20, 1 << 20))
     with pytest.raises(ContextError, match="too little memory"):
         KVCache(CacheSpec(1, 64, (huge,)), 1)

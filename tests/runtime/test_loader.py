@@ -27,7 +27,7 @@ from mvlm.runtime.session import Session
 
 def answer(folder, threads):
     model = Model(Path(folder), threads)
-    return Session(model).read([1, 5, 6, 7]).logits.tolist()
+    return Session(model).prefill([1, 5, 6, 7]).logits.tolist()
 
 def libraries(name):
     lines = Path("/proc/self/maps").read_text().splitlines()
@@ -80,7 +80,7 @@ print(json.dumps([global_function("runtime.NumThreads")(), logits]))
     assert isinstance(found, list)
     assert found[0] == threads
     model = Model(Path(artifact), 1)
-    assert found[1] == pytest.approx(Session(model).read([1, 5, 6, 7]).logits.tolist(), abs=1e-5)
+    assert found[1] == pytest.approx(Session(model).prefill([1, 5, 6, 7]).logits.tolist(), abs=1e-5)
 
 
 def test_the_calling_thread_stays_where_it_was_allowed_to_run(shelf: Shelf) -> None:

@@ -28,7 +28,7 @@ TOLERANCE = 2e-5
 
 @pytest.fixture(scope="module")
 def model(shelf: Shelf) -> Model:
-    """Reads in chunks of 512."""
+    """Prefills in chunks of 512."""
     return Model(shelf.artifact(FAMILY))
 
 
@@ -47,7 +47,7 @@ def pixels(seed: int = 0) -> Floats:
 
 
 def all_logits(model: Model, ids: list[int]) -> Floats:
-    """What the model says after every position, read in one go."""
+    """The logits of every position, in one prefill."""
     return model.prefill(model.embed(ids), model.new_cache(), all_logits=True)
 
 
@@ -127,27 +127,27 @@ def test_results_are_not_overwritten_by_the_next_call(model: Model) -> None:
     np.testing.assert_array_equal(first, copy)
 
 
-# --- rewinding ----------------------------------------------------------------------------------
+# --- truncating ---------------------------------------------------------------------------------
 
 
-def test_rewind_and_read_again(model: Model) -> None:
+def test_truncate_and_prefill_again(model: Model) -> None:
     ids = prompt(40)
     expected = all_logits(model, ids)
     cache = model.new_cache()
     model.prefill(model.embed(ids), cache)
     for length in (39, 33, 32, 31, 17, 16, 15, 1, 0):
-        cache.rewind(length)
+        cache.truncate(length)
         assert cache.length == length
         same(model.prefill(model.embed(ids[length:]), cache, all_logits=True), expected[length:])
 
 
-def test_random_walk_of_readings_and_rewinds(model: Model) -> None:
+def test_random_walk_of_prefills_and_truncations(model: Model) -> None:
     random = np.random.default_rng(1)
     cache, held = model.new_cache(96), list[int]()
     for _ in range(60):
         if random.random() < 0.4:
             held = held[: random.integers(0, len(held) + 1)]
-            cache.rewind(len(held))
+            cache.truncate(len(held))
             continue
         new = random.integers(3, 384, random.integers(1, 30)).tolist()
         if len(held) + len(new) > 96:
@@ -162,116 +162,116 @@ def test_random_walk_of_readings_and_rewinds(model: Model) -> None:
     same(model.prefill(model.embed(prompt(5)), cache), all_logits(model, prompt(5))[-1:])
 
 
-def test_rewinding_forwards_does_nothing(model: Model) -> None:
+def test_truncating_beyond_the_end_does_nothing(model: Model) -> None:
     cache = model.new_cache()
     model.prefill(model.embed(prompt(5)), cache)
-    cache.rewind(9)
+    cache.truncate(9)
     assert cache.length == 5
 
 
-# --- what a session takes from its cache --------------------------------------------------------
+# --- prefix reuse in a session ------------------------------------------------------------------
 
 
-def test_a_longer_prompt_reads_what_is_new(model: Model) -> None:
+def test_a_longer_prompt_computes_its_new_positions(model: Model) -> None:
     session, ids = Session(model), prompt(30)
-    assert session.read(ids[:12]).computed == 12
-    reading = session.read(ids)
-    assert (reading.positions, reading.computed) == (30, 18)
-    same(reading.logits, all_logits(model, ids)[-1])
+    assert session.prefill(ids[:12]).computed == 12
+    prefill = session.prefill(ids)
+    assert (prefill.positions, prefill.computed) == (30, 18)
+    same(prefill.logits, all_logits(model, ids)[-1])
 
 
 def test_the_same_prompt_computes_its_last_position_again(model: Model) -> None:
     """Its logits are not kept."""
     session, ids = Session(model), prompt(30)
-    first = session.read(ids)
-    second = session.read(ids)
+    first = session.prefill(ids)
+    second = session.prefill(ids)
     assert second.computed == 1
     same(second.logits, first.logits)
 
 
 @pytest.mark.parametrize("common", [0, 1, 15, 16, 17, 29])
-def test_a_prompt_that_differs_costs_what_differs(model: Model, common: int) -> None:
+def test_a_prompt_with_a_common_prefix_computes_the_rest(model: Model, common: int) -> None:
     session = Session(model)
-    session.read(prompt(30))
+    session.prefill(prompt(30))
     ids = [*prompt(30)[:common], *np.random.default_rng(9).integers(3, 384, 12).tolist()]
     ids[common] = (prompt(31)[common] + 1) % 384
-    reading = session.read(ids)
-    assert reading.computed == len(ids) - common
-    same(reading.logits, all_logits(model, ids)[-1])
+    prefill = session.prefill(ids)
+    assert prefill.computed == len(ids) - common
+    same(prefill.logits, all_logits(model, ids)[-1])
 
 
 def test_a_shorter_prompt(model: Model) -> None:
     session, ids = Session(model), prompt(30)
-    session.read(ids)
-    reading = session.read(ids[:10])
-    assert reading.computed == 1
-    same(reading.logits, all_logits(model, ids[:10])[-1])
+    session.prefill(ids)
+    prefill = session.prefill(ids[:10])
+    assert prefill.computed == 1
+    same(prefill.logits, all_logits(model, ids[:10])[-1])
 
 
-def test_steps_are_part_of_what_was_read(model: Model) -> None:
+def test_decoded_tokens_are_part_of_the_cached_prefix(model: Model) -> None:
     session, ids = Session(model), prompt(20)
-    session.read(ids[:10])
+    session.prefill(ids[:10])
     for token in ids[10:15]:
-        logits = session.step(token)
+        logits = session.decode(token)
     same(logits, all_logits(model, ids)[14])
-    reading = session.read(ids)
-    assert reading.computed == 5
-    same(reading.logits, all_logits(model, ids)[-1])
+    prefill = session.prefill(ids)
+    assert prefill.computed == 5
+    same(prefill.logits, all_logits(model, ids)[-1])
 
 
-def test_pictures_are_part_of_what_was_read(model: Model) -> None:
+def test_images_are_part_of_the_cached_prefix(model: Model) -> None:
     ids = [1, 40, IMAGE_TOKEN_ID, 50, 60, IMAGE_TOKEN_ID, 70]
     session = Session(model)
-    first, second = session.look(pixels(1)), session.look(pixels(2))
+    first, second = session.encode_image(pixels(1)), session.encode_image(pixels(2))
     assert session.length(ids) == 5 + 2 * 4
-    before = session.read(ids, [first, second])
+    before = session.prefill(ids, [first, second])
     assert (before.positions, before.computed) == (13, 13)
     # The same pictures in the same places: only the end is new.
-    after = session.read([*ids, 80], [first, second])
+    after = session.prefill([*ids, 80], [first, second])
     assert after.computed == 1
     # Another second picture: everything from its first position on.
-    other = session.read(ids, [first, session.look(pixels(3))])
+    other = session.prefill(ids, [first, session.encode_image(pixels(3))])
     assert other.computed == 1 + 4
     # The two exchanged.
-    exchanged = session.read(ids, [second, first])
+    exchanged = session.prefill(ids, [second, first])
     assert exchanged.computed == 13 - 2
 
     def fresh(*seeds: int) -> Floats:
         new = Session(model)
-        return new.read(ids, [new.look(pixels(seed)) for seed in seeds]).logits
+        return new.prefill(ids, [new.encode_image(pixels(seed)) for seed in seeds]).logits
 
     same(before.logits, fresh(1, 2))
     same(other.logits, fresh(1, 3))
     same(exchanged.logits, fresh(2, 1))
 
 
-def test_a_picture_is_encoded_once(model: Model) -> None:
+def test_an_image_is_encoded_once(model: Model) -> None:
     session = Session(model)
-    first = session.look(pixels(1))
+    first = session.encode_image(pixels(1))
     spent = session.vision_seconds
     assert spent > 0
-    assert session.look(pixels(1).copy()) is first
+    assert session.encode_image(pixels(1).copy()) is first
     assert session.vision_seconds == spent
-    assert session.look(pixels(2)) is not first
+    assert session.encode_image(pixels(2)) is not first
 
 
-def test_many_pictures_do_not_pile_up(model: Model) -> None:
+def test_the_cache_of_image_embeddings_is_bounded(model: Model) -> None:
     session = Session(model)
-    first = session.look(pixels(0))
+    first = session.encode_image(pixels(0))
     for seed in range(1, 12):
-        session.look(pixels(seed))
-    again = session.look(pixels(0))
+        session.encode_image(pixels(seed))
+    again = session.encode_image(pixels(0))
     assert again is not first
     np.testing.assert_array_equal(again.embeddings, first.embeddings)
     assert len(session._pictures) < 12
 
 
-def test_a_trace_reads_everything_anew(model: Model) -> None:
+def test_a_trace_computes_all_positions_again(model: Model) -> None:
     session, ids, trace = Session(model), [1, 5, IMAGE_TOKEN_ID, 7], Trace()
-    plain = session.read(ids, [session.look(pixels(1))])
-    reading = session.read(ids, [session.look(pixels(1), trace)], trace)
-    assert reading.computed == 7
-    same(reading.logits, plain.logits)
+    plain = session.prefill(ids, [session.encode_image(pixels(1))])
+    prefill = session.prefill(ids, [session.encode_image(pixels(1), trace)], trace)
+    assert prefill.computed == 7
+    same(prefill.logits, plain.logits)
     shapes = {name: array.shape for name, array in trace.arrays().items()}
     assert shapes == {
         "pixel_values": (1, 3, 28, 28),
@@ -280,31 +280,31 @@ def test_a_trace_reads_everything_anew(model: Model) -> None:
         "prompt_ids": (4,),
         "prefill_logits": (7, 384),
     }
-    assert session.read([*ids, 9], [session.look(pixels(1))]).computed == 1
+    assert session.prefill([*ids, 9], [session.encode_image(pixels(1))]).computed == 1
 
 
-def test_two_sessions_of_one_model_do_not_meet(model: Model) -> None:
+def test_two_sessions_of_one_model_are_independent(model: Model) -> None:
     left, right = Session(model), Session(model)
     ids, others = prompt(20, seed=1), prompt(20, seed=2)
-    left.read(ids[:10])
-    right.read(others[:10])
+    left.prefill(ids[:10])
+    right.prefill(others[:10])
     for token, other in zip(ids[10:], others[10:], strict=True):
-        logits, other_logits = left.step(token), right.step(other)
+        logits, other_logits = left.decode(token), right.decode(other)
     same(logits, all_logits(model, ids)[-1])
     same(other_logits, all_logits(model, others)[-1])
 
 
-def test_clearing_forgets_the_text_and_keeps_the_pictures(model: Model) -> None:
+def test_clearing_drops_positions_and_keeps_image_embeddings(model: Model) -> None:
     session, ids = Session(model), prompt(9)
-    session.look(pixels())
+    session.encode_image(pixels())
     spent = session.vision_seconds
-    session.read(ids)
+    session.prefill(ids)
     session.clear()
     assert session.cache.length == 0
-    reading = session.read(ids)
-    assert reading.computed == 9
-    same(reading.logits, all_logits(model, ids)[-1])
-    session.look(pixels())
+    prefill = session.prefill(ids)
+    assert prefill.computed == 9
+    same(prefill.logits, all_logits(model, ids)[-1])
+    session.encode_image(pixels())
     assert session.vision_seconds == spent
 
 
@@ -316,30 +316,30 @@ def test_a_context_that_is_exactly_full(chunked: Model, capacity: int) -> None:
     ids = prompt(capacity)
     session = Session(chunked, capacity)
     expected = all_logits(chunked, ids)
-    reading = session.read(ids)
-    assert reading.positions == session.cache.length == capacity
-    same(reading.logits, expected[-1])
+    prefill = session.prefill(ids)
+    assert prefill.positions == session.cache.length == capacity
+    same(prefill.logits, expected[-1])
     with pytest.raises(ContextError, match=f"full: expected at most {capacity} positions"):
-        session.step(5)
+        session.decode(5)
     # Nothing was lost by trying.
-    same(session.read(ids).logits, expected[-1])
+    same(session.prefill(ids).logits, expected[-1])
     if capacity > 1:
-        assert session.read(ids[:-1]).computed == 1
-        same(session.step(ids[-1]), expected[-1])
+        assert session.prefill(ids[:-1]).computed == 1
+        same(session.decode(ids[-1]), expected[-1])
 
 
 def test_a_prompt_over_the_context_leaves_the_session_as_it_was(chunked: Model) -> None:
     session, ids = Session(chunked, 20), prompt(20)
-    session.read(ids[:18])
+    session.prefill(ids[:18])
     with pytest.raises(ContextError, match="expected at most 20 positions, found 21"):
-        session.read(prompt(21))
+        session.prefill(prompt(21))
     assert session.cache.length == 18
-    reading = session.read(ids)
-    assert reading.computed == 2
-    same(reading.logits, all_logits(chunked, ids)[-1])
+    prefill = session.prefill(ids)
+    assert prefill.computed == 2
+    same(prefill.logits, all_logits(chunked, ids)[-1])
 
 
-def test_a_prefill_over_the_capacity_reads_nothing(chunked: Model) -> None:
+def test_a_prefill_over_the_capacity_appends_nothing(chunked: Model) -> None:
     """Although its first chunks would fit."""
     cache = chunked.new_cache(20)
     with pytest.raises(ContextError):
@@ -348,7 +348,7 @@ def test_a_prefill_over_the_capacity_reads_nothing(chunked: Model) -> None:
 
 
 @pytest.mark.parametrize("capacity", [0, -1, 65])
-def test_capacities_that_the_model_has_not(chunked: Model, capacity: int) -> None:
+def test_capacity_outside_the_context_is_refused(chunked: Model, capacity: int) -> None:
     with pytest.raises(UsageError, match="context: expected 1 to 64"):
         Session(chunked, capacity)
 
@@ -356,44 +356,44 @@ def test_capacities_that_the_model_has_not(chunked: Model, capacity: int) -> Non
 def test_a_whole_context_token_by_token(chunked: Model) -> None:
     session, ids = Session(chunked), prompt(64)
     expected = all_logits(chunked, ids)
-    session.read(ids[:1])
+    session.prefill(ids[:1])
     for position in range(1, 64):
-        same(session.step(ids[position]), expected[position])
+        same(session.decode(ids[position]), expected[position])
     with pytest.raises(ContextError):
-        session.step(5)
+        session.decode(5)
 
 
-# --- what cannot be read ------------------------------------------------------------------------
+# --- invalid prompts ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ids", [[], [384], [-1], [1, 10**12], [-(2**40)]])
-def test_ids_that_are_none(model: Model, ids: list[int]) -> None:
+def test_token_ids_outside_the_vocabulary_are_refused(model: Model, ids: list[int]) -> None:
     session = Session(model)
-    session.read(prompt(5))
+    session.prefill(prompt(5))
     with pytest.raises(PromptError):
-        session.read([*ids])
+        session.prefill([*ids])
     with pytest.raises(PromptError):
         model.embed(ids)
-    reading = session.read(prompt(9))
-    same(reading.logits, all_logits(model, prompt(9))[-1])
+    prefill = session.prefill(prompt(9))
+    same(prefill.logits, all_logits(model, prompt(9))[-1])
 
 
 @pytest.mark.parametrize("token", [384, -1, IMAGE_TOKEN_ID, 2**31, -(2**40)])
-def test_steps_outside_the_vocabulary(model: Model, token: int) -> None:
+def test_decoding_a_token_outside_the_vocabulary_is_refused(model: Model, token: int) -> None:
     """The compiled lookup does not check: it would read memory that is not the table's."""
     session = Session(model)
-    session.read(prompt(5))
+    session.prefill(prompt(5))
     with pytest.raises(PromptError, match="0 to 383"):
-        session.step(token)
-    same(session.step(7), all_logits(model, [*prompt(5), 7])[-1])
+        session.decode(token)
+    same(session.decode(7), all_logits(model, [*prompt(5), 7])[-1])
 
 
 @pytest.mark.parametrize("places", [0, 2])
-def test_pictures_and_places_must_match(model: Model, places: int) -> None:
+def test_number_of_images_must_match_the_placeholders(model: Model, places: int) -> None:
     session = Session(model)
     ids = [1, *[IMAGE_TOKEN_ID] * places, 5]
     with pytest.raises(PromptError, match="1 pictures"):
-        session.read(ids, [session.look(pixels())])
+        session.prefill(ids, [session.encode_image(pixels())])
 
 
 @pytest.mark.parametrize(
@@ -408,19 +408,19 @@ def test_pictures_and_places_must_match(model: Model, places: int) -> None:
 )
 def test_misshapen_pixels(model: Model, wrong: npt.NDArray[Any]) -> None:
     with pytest.raises(PromptError, match=r"float32 \(1, 3, 28, 28\)"):
-        Session(model).look(wrong)
+        Session(model).encode_image(wrong)
 
 
 def test_pixels_in_any_memory_order(model: Model) -> None:
     session = Session(model)
     strided = np.asfortranarray(pixels(4))
-    assert session.look(strided) is session.look(pixels(4))
+    assert session.encode_image(strided) is session.encode_image(pixels(4))
 
 
-def test_a_model_of_text_reads_no_pictures(shelf: Shelf) -> None:
+def test_a_text_only_model_refuses_images(shelf: Shelf) -> None:
     session = Session(Model(shelf.artifact("text")))
     with pytest.raises(PromptError, match="text only"):
-        session.look(pixels())
+        session.encode_image(pixels())
 
 
 # --- interruptions ------------------------------------------------------------------------------
@@ -458,28 +458,28 @@ def test_an_interrupted_prefill(
     chunked: Model, interrupt: Callable[[int, bool], None], number: int, after: bool
 ) -> None:
     session, ids = Session(chunked), prompt(30)
-    session.read(ids[:9])
+    session.prefill(ids[:9])
     interrupt(number, after)
     with pytest.raises(Interrupted):
-        session.read(ids)
-    # To read on from what was whole, by step and by prompt.
-    same(session.step(ids[9]), all_logits(chunked, ids)[9])
-    reading = session.read(ids)
-    assert reading.computed == 20
-    same(reading.logits, all_logits(chunked, ids)[-1])
+        session.prefill(ids)
+    # The session goes on from the last whole call, by decode and by prefill.
+    same(session.decode(ids[9]), all_logits(chunked, ids)[9])
+    prefill = session.prefill(ids)
+    assert prefill.computed == 20
+    same(prefill.logits, all_logits(chunked, ids)[-1])
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_an_interrupted_step(
+def test_an_interrupted_decode(
     chunked: Model, interrupt: Callable[[int, bool], None], after: bool
 ) -> None:
     session, ids = Session(chunked), prompt(12)
-    session.read(ids[:10])
+    session.prefill(ids[:10])
     interrupt(1, after)
     with pytest.raises(Interrupted):
-        session.step(99)
-    same(session.step(ids[10]), all_logits(chunked, ids)[10])
-    same(session.step(ids[11]), all_logits(chunked, ids)[11])
+        session.decode(99)
+    same(session.decode(ids[10]), all_logits(chunked, ids)[10])
+    same(session.decode(ids[11]), all_logits(chunked, ids)[11])
 
 
 @pytest.fixture
@@ -503,19 +503,19 @@ def test_interruptions_at_any_moment(chunked: Model, alarm: Callable[[float], No
     expected = all_logits(chunked, ids)
     session, random = Session(chunked), np.random.default_rng(0)
     begin = time.perf_counter()
-    session.read(others)
+    session.prefill(others)
     usual = time.perf_counter() - begin
     hits = 0
     for _ in range(60):
         try:
             alarm(float(random.uniform(1e-5, 1.5 * usual)))
-            session.read(others[: random.integers(1, 30)])
+            session.prefill(others[: random.integers(1, 30)])
             for token in others[30:]:
-                session.step(token)
+                session.decode(token)
             alarm(0)
         except Interrupted:
             hits += 1
         count = int(random.integers(1, 40))
-        same(session.read(ids[:count]).logits, expected[count - 1])
-        same(session.step(ids[count]), expected[count])
+        same(session.prefill(ids[:count]).logits, expected[count - 1])
+        same(session.decode(ids[count]), expected[count])
     assert hits > 10

@@ -128,8 +128,8 @@ def test_compiling_applies_it_and_computes_the_same(
     found = []
     for name in ("default", "tuned"):
         session = Session(Model(tmp_path / name))
-        session.read([1, *range(5, 40)], [])
-        found.append(np.stack([session.step(token) for token in (7, 8, 9)]))
+        session.prefill([1, *range(5, 40)], [])
+        found.append(np.stack([session.decode(token) for token in (7, 8, 9)]))
     np.testing.assert_allclose(found[0], found[1], atol=2e-3 * np.abs(found[0]).max())
 
 
