@@ -95,8 +95,8 @@ def _chat(model: Model, picture: Path | None) -> dict[str, Any]:
     shown = picture if spec is not None else None
     pixels = [preprocess(load_image(shown), spec)] if shown and spec else []
     params = SamplingParams(max_tokens=_TOKENS)
-    answer = Chat(model).ask(PROMPT, pixels, params).answer
-    return {"prompt": PROMPT, "picture": shown and shown.name, **answer.to_json()}
+    completion = Chat(model).generate(PROMPT, pixels, params).completion
+    return {"prompt": PROMPT, "picture": shown and shown.name, **completion.to_json()}
 
 
 def _device(machine: Machine) -> dict[str, Any]:

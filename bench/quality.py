@@ -157,8 +157,10 @@ def _accuracy(model: Model, examples: Sequence[Example]) -> float:
     for example in examples:
         chat.reset()
         pixels = preprocess(example.picture, spec)
-        reply = chat.ask(example.question, [pixels], SamplingParams(max_tokens=_LONGEST_ANSWER))
-        right += is_right(example.kind, example.answer, reply.answer.text)
+        generation = chat.generate(
+            example.question, [pixels], SamplingParams(max_tokens=_LONGEST_ANSWER)
+        )
+        right += is_right(example.kind, example.answer, generation.completion.text)
     return right / len(examples)
 
 

@@ -157,16 +157,16 @@ def _answer_once(
 
     pixels = [load_pixels(path, chat.session.model) for path in images]
     trace = Trace() if dump else None
-    reply = chat.ask(question, pixels, params, trace)
+    generation = chat.generate(question, pixels, params, trace)
     if json:
         with waiting("answering"):
-            answer = reply.answer
+            completion = generation.completion
     else:
-        answer = stream_answer(reply)
+        completion = stream_answer(generation)
     if dump and trace:
         _write_dump(dump, trace)
     if json:
-        show_json(answer.to_json())
+        show_json(completion.to_json())
 
 
 def _write_dump(path: Path, trace: Trace) -> None:

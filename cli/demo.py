@@ -51,14 +51,14 @@ def command(
         chat = Chat(Model(artifact, threads))
     pixels = load_pixels(picture, chat.session.model)
     if json:
-        answer = chat.ask(prompt, [pixels]).answer
+        completion = chat.generate(prompt, [pixels]).completion
         about = {"picture": str(picture), "prompt": prompt, "artifact": str(artifact)}
-        show_json(about | answer.to_json())
+        show_json(about | completion.to_json())
         return
     _introduce(picture, prompt)
-    answer = stream_answer(chat.ask(prompt, [pixels]))
+    completion = stream_answer(chat.generate(prompt, [pixels]))
     show("")
-    show_table(speeds(answer.stats))
+    show_table(speeds(completion.stats))
 
 
 def _introduce(picture: Path, prompt: str) -> None:

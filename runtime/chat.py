@@ -1,10 +1,10 @@
-"""A conversation about pictures: history, streaming, and what happens at the context's end.
+"""A conversation about pictures: history, streaming, and truncation at the context's end.
 
 The policy at the limit: an answer that reaches the end of the context stops there, with the finish
-reason ``length``. A conversation that no longer fits forgets its oldest turns, one after the other,
-and keeps their pictures, which are what it is about, as long as those fit themselves;
-:attr:`Reply.forgotten_turns` says how many turns were forgotten. A single prompt that does not fit
-is refused.
+reason ``length``. When a conversation no longer fits, its oldest turns are dropped, one after the
+other. Their pictures move to the next turn, as long as these fit themselves, since the conversation
+is about them; :attr:`Generation.dropped_turns` counts the dropped turns. A single prompt that does
+not fit is refused.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from mvlm.runtime.tokenizer import Tokenizer
 
 FloatArray = npt.NDArray[np.float32]
 
-# Room that a prompt must leave for its answer before older turns are forgotten for it.
-_ANSWER_ROOM = 64
+# Positions that a prompt must leave for its answer; older turns are dropped to free them.
+_MIN_ANSWER_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Positions used: `prompt_tokens` counts all of the prompt, pictures included."""
+    """Positions used: `prompt_tokens` counts the whole prompt, pictures included."""
 
     prompt_tokens: int
     image_tokens: int
@@ -49,8 +49,9 @@ class Stats:
 
     Attributes:
         vision_ms: Encoding the pictures that were new.
-        prefill_tok_s: Prompt positions read in a second, of those not already in the cache.
-        decode_tok_s: Answer tokens in a second, from the second on; its reader's time not counted.
+        prefill_tok_s: Prompt positions computed in a second; those in the cache are not counted.
+        decode_tok_s: Answer tokens in a second, from the second on; the consumer's time between two
+            parts is not counted.
         first_token_ms: From the question to the first token.
         peak_rss_bytes: The largest resident memory of the process so far.
     """
@@ -63,14 +64,14 @@ class Stats:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """A finished answer.
 
     Attributes:
         text: Without white space at either end, and without the stop string.
         token_ids: Every token that was generated, an end of sequence included.
         finish_reason: ``stop`` at an end of sequence or a stop string, ``length`` at a limit,
-            ``cancelled`` when the reader went away.
+            ``cancelled`` after :meth:`Generation.cancel`.
     """
 
     text: str
@@ -80,7 +81,7 @@ class Answer:
     stats: Stats
 
     def to_json(self) -> dict[str, Any]:
-        """Return the answer as plain JSON values."""
+        """Return the completion as plain JSON values."""
         return asdict(self) | {"token_ids": list(self.token_ids)}
 
 
@@ -114,26 +115,26 @@ class Chat:
         self.template = _find_template(template, settings.template)
         self.tokenizer = Tokenizer(model.folder / TOKENIZER, legacy=settings.legacy_tokenizer)
         self._history: list[_Exchange] = []
-        self._speaking: Reply | None = None
+        self._active: Generation | None = None
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """The conversation so far, without turns that were forgotten."""
+        """The conversation so far, without the turns that were dropped."""
         return tuple(exchange.turn for exchange in self._history)
 
-    def ask(
+    def generate(
         self,
         question: str,
         pixels: Sequence[FloatArray] = (),
         params: SamplingParams | None = None,
         trace: Trace | None = None,
-    ) -> Reply:
-        """Ask the next question; nothing is computed before the reply is read.
+    ) -> Generation:
+        """Answer the next question; nothing is computed before the generation is iterated.
 
         Args:
             question: The user's text.
             pixels: Preprocessed pictures ``(1, 3, S, S)`` shown with it.
-            params: How to decode; greedily if None.
+            params: How to sample; greedily if None.
             trace: Records every stage.
 
         Raises:
@@ -145,35 +146,35 @@ class Chat:
             self._history.clear()
         exchanges = [*self._history, _Exchange(Turn(question, len(pixels)), tuple(pixels))]
         kept, ids = self._fit(exchanges, params.max_tokens)
-        forgotten = len(exchanges) - len(kept)
-        return Reply(self, kept, ids, params, trace, forgotten)
+        dropped = len(exchanges) - len(kept)
+        return Generation(self, kept, ids, params, trace, dropped)
 
     def reset(self) -> None:
-        """Begin a new conversation; a reply that was not finished ends where it is."""
-        if self._speaking is not None:
-            self._speaking.cancel()
-            self._speaking = None
+        """Begin a new conversation; an unfinished generation is cancelled."""
+        if self._active is not None:
+            self._active.cancel()
+            self._active = None
         self._history.clear()
         self.session.clear()
 
-    def begin(self, reply: Reply) -> None:
-        """Let a reply use the session; one that was not finished ends where it is."""
-        if self._speaking is not None:
-            self._speaking.cancel()
-        self._speaking = reply
+    def begin(self, generation: Generation) -> None:
+        """Let a generation use the session; an unfinished one before it is cancelled."""
+        if self._active is not None:
+            self._active.cancel()
+        self._active = generation
 
-    def remember(self, reply: Reply, exchanges: Sequence[_Exchange]) -> None:
-        """Take a finished reply's conversation as the history, unless another has begun since."""
-        if self._speaking is reply:
-            self._speaking = None
+    def remember(self, generation: Generation, exchanges: Sequence[_Exchange]) -> None:
+        """Take a finished generation's turns as the history, unless another has begun since."""
+        if self._active is generation:
+            self._active = None
             self._history = list(exchanges)
 
     def _fit(
         self, exchanges: Sequence[_Exchange], max_tokens: int
     ) -> tuple[list[_Exchange], list[int]]:
-        """Forget the oldest turns until the rest leaves room for an answer."""
+        """Drop the oldest turns until the rest leaves room for an answer."""
         capacity = self.session.cache.capacity
-        room = min(max_tokens, _ANSWER_ROOM, capacity // 4)
+        room = min(max_tokens, _MIN_ANSWER_TOKENS, capacity // 4)
         kept = list(exchanges)
         while True:
             turns = [exchange.turn for exchange in kept]
@@ -208,8 +209,8 @@ def _inheriting(exchange: _Exchange, pixels: tuple[FloatArray, ...]) -> _Exchang
     return _Exchange(turn, pixels)
 
 
-class Reply:
-    """An answer while it is being generated: iterate over its text, then take :attr:`answer`."""
+class Generation:
+    """An answer in progress: iterate over its text, then take :attr:`completion`."""
 
     def __init__(
         self,
@@ -218,16 +219,16 @@ class Reply:
         ids: list[int],
         params: SamplingParams,
         trace: Trace | None,
-        forgotten_turns: int,
+        dropped_turns: int,
     ) -> None:
-        self.forgotten_turns = forgotten_turns
+        self.dropped_turns = dropped_turns
         self._chat = chat
         self._exchanges = exchanges
         self._ids = ids
         self._params = params
         self._trace = trace
         self._cancelled = False
-        self._answer: Answer | None = None
+        self._completion: Completion | None = None
         self._parts = self._generate()
 
     def __iter__(self) -> Iterator[str]:
@@ -239,17 +240,17 @@ class Reply:
         self._cancelled = True
 
     @property
-    def answer(self) -> Answer:
-        """The whole answer; generates what has not been read yet.
+    def completion(self) -> Completion:
+        """The finished answer; generates what has not been iterated yet.
 
         Raises:
             PromptError: An error interrupted the answer before.
         """
         for _ in self._parts:
             pass
-        if self._answer is None:
+        if self._completion is None:
             raise PromptError("the answer was interrupted", fix="Ask again.")
-        return self._answer
+        return self._completion
 
     def _generate(self) -> Iterator[str]:
         session, settings = self._chat.session, self._chat.session.model.settings
@@ -302,11 +303,11 @@ class Reply:
         self._chat.remember(self, [*earlier, answered])
         image_tokens = sum(len(picture.embeddings) for picture in pictures)
         usage = Usage(prefill.positions, image_tokens, len(tokens))
-        self._answer = Answer(text, tuple(tokens), reason, usage, clock.stats(prefill))
+        self._completion = Completion(text, tuple(tokens), reason, usage, clock.stats(prefill))
 
 
 class _Clock:
-    """Times one answer, without the time that its reader takes between two parts of it."""
+    """Times one answer, without the time that its consumer takes between two parts of it."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

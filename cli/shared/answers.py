@@ -8,31 +8,27 @@ from mvlm.cli.shared.progress import waiting
 from mvlm.cli.shared.terminal import note, readable_bytes, show
 
 if TYPE_CHECKING:
-    from mvlm.runtime.chat import Answer, Reply, Stats
+    from mvlm.runtime.chat import Completion, Generation, Stats
 
 
-def stream_answer(reply: Reply) -> Answer:
+def stream_answer(generation: Generation) -> Completion:
     """Print an answer's text as it becomes final, and a line break after it."""
-    if reply.forgotten_turns:
-        note(_dropped(reply.forgotten_turns))
-    parts = iter(reply)
+    if generation.dropped_turns:
+        note(_dropped(generation.dropped_turns))
+    parts = iter(generation)
     with waiting("reading") as stop_waiting:
         for part in parts:
             stop_waiting()
             show(part, end="")
     show("")
-    return reply.answer
+    return generation.completion
 
 
 def _dropped(turns: int) -> str:
     """Say that the context was truncated; `turns` is at least 1."""
     if turns == 1:
-        return (
-            "1 turn did not fit into the context any more: the oldest one was dropped (forgotten)"
-        )
-    return (
-        f"{turns} turns did not fit into the context any more: the oldest were dropped (forgotten)"
-    )
+        return "1 turn did not fit into the context any more: the oldest one was dropped"
+    return f"{turns} turns did not fit into the context any more: the oldest were dropped"
 
 
 def speeds(stats: Stats) -> list[tuple[str, str]]:

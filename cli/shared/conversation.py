@@ -23,7 +23,7 @@ from mvlm.cli.shared.user_path import user_path
 from mvlm.runtime.errors import MvlmError, PromptError
 
 if TYPE_CHECKING:
-    from mvlm.runtime.chat import Answer, Chat
+    from mvlm.runtime.chat import Chat, Completion
     from mvlm.runtime.model import FloatArray
     from mvlm.runtime.sampling import SamplingParams
 
@@ -121,13 +121,13 @@ class Conversation:
         return self._commands[name](rest[0] if rest else "")
 
     def _ask(self, question: str) -> None:
-        reply = self._chat.ask(question, self._pixels, self._params)
-        with first_interrupt(reply.cancel):
-            answer = stream_answer(reply)
+        generation = self._chat.generate(question, self._pixels, self._params)
+        with first_interrupt(generation.cancel):
+            completion = stream_answer(generation)
         self._pixels = []
-        remark = _remark(answer)
+        remark = _remark(completion)
         if self._person:
-            numbers = ", ".join(f"{name} {value}" for name, value in speeds(answer.stats))
+            numbers = ", ".join(f"{name} {value}" for name, value in speeds(completion.stats))
             show_dim(f"{remark}; {numbers}" if remark else numbers)
         elif remark:
             note(remark)
@@ -155,11 +155,11 @@ class Conversation:
         return load_pixels(path, self._chat.session.model)
 
 
-def _remark(answer: Answer) -> str | None:
-    if answer.finish_reason == "stop":
+def _remark(completion: Completion) -> str | None:
+    if completion.finish_reason == "stop":
         return None
     return {"length": "the answer reached its limit", "cancelled": "cancelled"}[
-        answer.finish_reason
+        completion.finish_reason
     ]
 
 

@@ -41,15 +41,15 @@ def test_answers_as_the_library_does(artifact: Path, picture: Path) -> None:
     model = Model(artifact)
     assert model.settings.image is not None
     pixels = preprocess(load_image(picture), model.settings.image)
-    answer = Chat(model).ask(QUESTION, [pixels], SamplingParams(max_tokens=12)).answer
+    completion = Chat(model).generate(QUESTION, [pixels], SamplingParams(max_tokens=12)).completion
     asked = ("chat", artifact, "--image", picture, "--prompt", QUESTION, "--max-tokens", "12")
     plain = mvlm(*asked)
-    assert (plain.exit_code, plain.stdout, plain.stderr) == (0, answer.text + "\n", "")
+    assert (plain.exit_code, plain.stdout, plain.stderr) == (0, completion.text + "\n", "")
     result = mvlm(*asked, "--json")
     assert result.stderr == ""
-    timeless = {key: value for key, value in answer.to_json().items() if key != "stats"}
+    timeless = {key: value for key, value in completion.to_json().items() if key != "stats"}
     assert {key: value for key, value in result.json.items() if key != "stats"} == timeless
-    assert result.json["stats"].keys() == answer.to_json()["stats"].keys()
+    assert result.json["stats"].keys() == completion.to_json()["stats"].keys()
     assert result.json["usage"]["image_tokens"] == model.settings.image_tokens
 
 

@@ -77,7 +77,7 @@ def test_help_names_the_commands(artifact: Path) -> None:
     assert all(command in shown for command in ("/image", "/reset", "/help", "/quit"))
 
 
-def test_says_when_turns_are_forgotten(artifact: Path) -> None:
+def test_says_when_turns_are_dropped(artifact: Path) -> None:
     asked = ("chat", artifact, "--context", "160", "--max-tokens", "30", "--temperature", "2")
     result = mvlm(*asked, stdin="What is it?\n" * 4)
     assert result.exit_code == 0
@@ -86,7 +86,7 @@ def test_says_when_turns_are_forgotten(artifact: Path) -> None:
     for line in told:
         assert re.fullmatch(
             r"(1 turn|[2-9]\d* turns) did not fit into the context any more: "
-            r"the oldest (one was|were) dropped \(forgotten\)|the answer reached its limit",
+            r"the oldest (one was|were) dropped|the answer reached its limit",
             line,
         )
     assert any("dropped" in line for line in told)
@@ -95,22 +95,22 @@ def test_says_when_turns_are_forgotten(artifact: Path) -> None:
 @pytest.mark.parametrize(
     ("turns", "line"),
     [
-        (1, "1 turn did not fit into the context any more: the oldest one was dropped (forgotten)"),
-        (3, "3 turns did not fit into the context any more: the oldest were dropped (forgotten)"),
+        (1, "1 turn did not fit into the context any more: the oldest one was dropped"),
+        (3, "3 turns did not fit into the context any more: the oldest were dropped"),
     ],
 )
 def test_one_dropped_turn_and_several(
     turns: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Reply:
-        forgotten_turns = turns
-        answer = None
+    class Generation:
+        dropped_turns = turns
+        completion = None
 
         def __iter__(self) -> Iterator[str]:
             return iter(["Yes."])
 
-    reply: Any = Reply()
-    stream_answer(reply)
+    generation: Any = Generation()
+    stream_answer(generation)
     assert capsys.readouterr() == ("Yes.\n", f"{line}\n")
 
 

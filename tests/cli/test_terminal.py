@@ -58,10 +58,10 @@ def on_terminal() -> Iterator[Screen]:
 
 
 class Streamed:
-    """A reply that comes cut between any two characters."""
+    """A generation that comes cut between any two characters."""
 
-    forgotten_turns = 0
-    answer = None
+    dropped_turns = 0
+    completion = None
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -73,9 +73,9 @@ class Streamed:
 @pytest.mark.parametrize("name", SENTENCES)
 def test_sentences_are_shown_as_they_are(name: str) -> None:
     sentence = SENTENCES[name]
-    reply: Any = Streamed(sentence)
+    generation: Any = Streamed(sentence)
     with on_terminal() as screen:
-        stream_answer(reply)
+        stream_answer(generation)
         show(sentence)
         show_dim(sentence)
         note(sentence)

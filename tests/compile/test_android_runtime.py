@@ -89,9 +89,10 @@ load_runtime(Path(sys.argv[1]))
 from mvlm.runtime.chat import Chat
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
-answer = Chat(Model(Path(sys.argv[2]))).ask("Hello", [], SamplingParams(max_tokens=8)).answer
+chat = Chat(Model(Path(sys.argv[2])))
+completion = chat.generate("Hello", [], SamplingParams(max_tokens=8)).completion
 libraries = {line.split()[-1] for line in open("/proc/self/maps") if "libtvm_runtime" in line}
-print(json.dumps([list(answer.token_ids), sorted(libraries)]))
+print(json.dumps([list(completion.token_ids), sorted(libraries)]))
 """
 
 

@@ -80,7 +80,7 @@ class Candidate:
     def _answer(self, text: str, pixels: npt.NDArray[np.float32]) -> str:
         # Forgets the conversation, but not the encoded picture.
         self._chat.reset()
-        return self._chat.ask(text, [pixels], _PARAMS).answer.text
+        return self._chat.generate(text, [pixels], _PARAMS).completion.text
 
 
 def examine_held_out(candidates: Sequence[Candidate], count: int = 1000) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""A conversation: what is asked, remembered, forgotten, and how answers end."""
+"""A conversation: prompts, history, dropped turns, and how generation ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import LlamaTokenizer
 
 from mvlm.runtime.artifact.layout import CHAT, TOKENIZER
-from mvlm.runtime.chat import Answer, Chat
+from mvlm.runtime.chat import Chat, Completion
 from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
 from mvlm.runtime.kv_cache import KVCache
 from mvlm.runtime.model import Model
@@ -76,7 +76,7 @@ def official_ids(folder: Path, artifact: Path, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prompts_of_a_conversation_are_the_official_ones(
+def test_prompts_of_a_conversation_equal_the_official_ones(
     shelf: Shelf, tmp_path: Path, family: str
 ) -> None:
     artifact = shelf.artifact(family)
@@ -86,71 +86,73 @@ def test_prompts_of_a_conversation_are_the_official_ones(
     for question, images in turns:
         trace = Trace()
         shown = [pixels(chat.session.model, seed) for seed in range(images)]
-        answer = chat.ask(question, shown, SHORT, trace).answer
+        completion = chat.generate(question, shown, SHORT, trace).completion
         end = " " if text == SYSTEM else "</s>"
         text += f"{end}USER: {'<image>' * images}{chr(10) * images}{question} ASSISTANT:"
         assert list(trace.prompt_ids) == official_ids(tmp_path, artifact, text)
-        text += f" {answer.text}" if answer.text else ""
+        text += f" {completion.text}" if completion.text else ""
     assert [turn.answer is not None for turn in chat.turns] == [True] * 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_are_those_of_the_reference(shelf: Shelf, family: str) -> None:
+def test_generated_tokens_are_those_of_the_reference(shelf: Shelf, family: str) -> None:
     """From the question to the last token, through two turns."""
     model = Model(shelf.artifact(family))
     chat, reference = Chat(model), Reference(shelf.checkpoint(family))
     picture = pixels(model)
     for question, shown in (("What is this?", [picture]), ("Are you sure?", [])):
         trace = Trace()
-        answer = chat.ask(question, shown, SamplingParams(max_tokens=20), trace).answer
+        completion = chat.generate(question, shown, SamplingParams(max_tokens=20), trace).completion
         tokens = reference.greedy(list(trace.prompt_ids), picture, 20)
-        assert list(answer.token_ids) == tokens[: len(answer.token_ids)]
-        assert len(answer.token_ids) == 20 or answer.token_ids[-1] in model.settings.eos
+        assert list(completion.token_ids) == tokens[: len(completion.token_ids)]
+        assert len(completion.token_ids) == 20 or completion.token_ids[-1] in model.settings.eos
 
 
-def test_a_turn_reads_only_what_is_new(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_prefills_only_its_new_positions(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chat = Chat(model)
-    first = chat.ask("What is in the picture?", [pixels(model)], SHORT).answer
-    seen, read, prefill = chat.session.vision_seconds, [], model.prefill
+    first = chat.generate("What is in the picture?", [pixels(model)], SHORT).completion
+    spent, computed, prefill = chat.session.vision_seconds, [], model.prefill
 
     def counted(embeddings: Floats, cache: KVCache, *, all_logits: bool = False) -> Floats:
-        read.append(embeddings.shape[1])
+        computed.append(embeddings.shape[1])
         return prefill(embeddings, cache, all_logits=all_logits)
 
     monkeypatch.setattr(model, "prefill", counted)
     history = list(chat._history)
-    answer = chat.ask("How many are there?", (), SHORT).answer
-    # At the least the first turn's prompt was there already.
-    assert sum(read) <= answer.usage.prompt_tokens - first.usage.prompt_tokens
-    assert chat.session.vision_seconds == seen
-    assert answer.stats.vision_ms == 0
-    # The same conversation, read at once.
+    completion = chat.generate("How many are there?", (), SHORT).completion
+    # The first turn's prompt, at least, was in the cache already.
+    assert sum(computed) <= completion.usage.prompt_tokens - first.usage.prompt_tokens
+    assert chat.session.vision_seconds == spent
+    assert completion.stats.vision_ms == 0
+    # The same conversation in one prefill.
     fresh = Chat(model)
     fresh._history = history
-    again = fresh.ask("How many are there?", (), SHORT).answer
-    assert read[-1] == again.usage.prompt_tokens
-    assert again.token_ids == answer.token_ids
+    again = fresh.generate("How many are there?", (), SHORT).completion
+    assert computed[-1] == again.usage.prompt_tokens
+    assert again.token_ids == completion.token_ids
 
 
-def test_a_picture_in_the_middle_of_a_question(chat: Chat, model: Model) -> None:
+def test_an_image_in_the_middle_of_a_question(chat: Chat, model: Model) -> None:
     trace = Trace()
-    chat.ask("Is <image> red?", [pixels(model)], SHORT, trace).answer  # noqa: B018
+    chat.generate("Is <image> red?", [pixels(model)], SHORT, trace).completion  # noqa: B018
     assert list(trace.prompt_ids).count(IMAGE_TOKEN_ID) == 1
     plain = Trace()
-    Chat(model).ask("Is <image> red?", (), SHORT, plain).answer  # noqa: B018
+    Chat(model).generate("Is <image> red?", (), SHORT, plain).completion  # noqa: B018
     assert IMAGE_TOKEN_ID not in plain.prompt_ids
 
 
 @pytest.mark.parametrize("question", ["", "  \n"])
-def test_blank_questions(chat: Chat, question: str) -> None:
+def test_blank_questions_are_refused(chat: Chat, question: str) -> None:
     with pytest.raises(PromptError):
-        chat.ask(question)
+        chat.generate(question)
     assert not chat.turns
 
 
-def test_a_users_special_tokens_are_text(chat: Chat) -> None:
+def test_special_tokens_in_a_question_are_text(chat: Chat) -> None:
     trace = Trace()
-    chat.ask("Say </s> and <s> twice", (), SHORT, trace).answer  # noqa: B018
+    chat.generate("Say </s> and <s> twice", (), SHORT, trace).completion  # noqa: B018
     assert list(trace.prompt_ids).count(1) == 1
     assert 2 not in trace.prompt_ids
 
@@ -159,11 +161,11 @@ def test_plain_completion_has_no_history(model: Model) -> None:
     chat = Chat(model, template="plain")
     for _ in range(2):
         trace = Trace()
-        chat.ask("There is a red", (), SHORT, trace).answer  # noqa: B018
+        chat.generate("There is a red", (), SHORT, trace).completion  # noqa: B018
         assert list(trace.prompt_ids) == chat.tokenizer.encode("There is a red", bos=True)
 
 
-def test_an_unknown_template(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_template_is_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The user's mistake, or the artifact's."""
     with pytest.raises(UsageError, match=r"expected vicuna_v1 or plain, found 'mine'"):
         Chat(model, template="mine")
@@ -175,117 +177,115 @@ def test_an_unknown_template(model: Model, monkeypatch: pytest.MonkeyPatch) -> N
 # --- streaming and the end of an answer ---------------------------------------------------------
 
 
-def greedy(chat: Chat, tokens: int = 40) -> Answer:
-    return chat.ask("What is in the picture?", (), SamplingParams(max_tokens=tokens)).answer
+def greedy(chat: Chat, tokens: int = 40) -> Completion:
+    params = SamplingParams(max_tokens=tokens)
+    return chat.generate("What is in the picture?", (), params).completion
 
 
-def test_nothing_is_computed_before_the_reply_is_read(chat: Chat) -> None:
-    chat.ask("Hello?", (), SHORT)
+def test_nothing_is_computed_before_the_generation_is_iterated(chat: Chat) -> None:
+    chat.generate("Hello?", (), SHORT)
     assert chat.session.cache.length == 0
     assert not chat.turns
 
 
-def test_parts_add_up_to_the_answer(chat: Chat) -> None:
-    reply = chat.ask("What is in the picture?", (), SamplingParams(max_tokens=40))
-    parts = list(reply)
+def test_streamed_parts_add_up_to_the_completion(chat: Chat) -> None:
+    generation = chat.generate("What is in the picture?", (), SamplingParams(max_tokens=40))
+    parts = list(generation)
     assert len(parts) > 3
-    assert "".join(parts) == reply.answer.text == reply.answer.text.strip()
-    assert chat.turns[-1].answer == reply.answer.text
+    assert "".join(parts) == generation.completion.text == generation.completion.text.strip()
+    assert chat.turns[-1].answer == generation.completion.text
 
 
-def test_length_is_counted_in_tokens(chat: Chat) -> None:
-    answer = greedy(chat, 7)
-    assert answer.finish_reason == "length"
-    assert len(answer.token_ids) == answer.usage.completion_tokens == 7
+def test_max_tokens_ends_with_finish_reason_length(chat: Chat) -> None:
+    completion = greedy(chat, 7)
+    assert completion.finish_reason == "length"
+    assert len(completion.token_ids) == completion.usage.completion_tokens == 7
 
 
 @pytest.mark.parametrize("number", [0, 1, 9])
-def test_an_end_of_sequence_ends_the_answer(
+def test_an_end_of_sequence_token_ends_the_generation(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     tokens = greedy(Chat(chat.session.model)).token_ids
     end = tokens[number]
     model = chat.session.model
     monkeypatch.setattr(model, "settings", replace(model.settings, eos=(383, end)))
-    answer = greedy(chat)
-    assert answer.finish_reason == "stop"
-    assert answer.token_ids == tokens[: tokens.index(end) + 1]
-    assert answer.text == chat.tokenizer.decode(answer.token_ids[:-1]).strip()
+    completion = greedy(chat)
+    assert completion.finish_reason == "stop"
+    assert completion.token_ids == tokens[: tokens.index(end) + 1]
+    assert completion.text == chat.tokenizer.decode(completion.token_ids[:-1]).strip()
 
 
-def test_a_stop_string_ends_the_answer_and_is_not_shown(model: Model) -> None:
+def test_a_stop_string_ends_the_generation_and_is_not_streamed(model: Model) -> None:
     whole = greedy(Chat(model)).text
     stop = whole[len(whole) // 2 : len(whole) // 2 + 3]
-    answer = (
-        Chat(model)
-        .ask("What is in the picture?", (), SamplingParams(max_tokens=40, stop=("never", stop)))
-        .answer
-    )
-    assert answer.finish_reason == "stop"
-    assert answer.text == whole[: whole.index(stop)].strip()
-    assert answer.usage.completion_tokens < 40
+    params = SamplingParams(max_tokens=40, stop=("never", stop))
+    completion = Chat(model).generate("What is in the picture?", (), params).completion
+    assert completion.finish_reason == "stop"
+    assert completion.text == whole[: whole.index(stop)].strip()
+    assert completion.usage.completion_tokens < 40
 
 
-def test_cancelling_ends_the_answer_and_keeps_it(chat: Chat) -> None:
-    reply = chat.ask("What is in the picture?", (), SamplingParams(max_tokens=40))
-    shown = next(iter(reply))
-    reply.cancel()
-    answer = reply.answer
-    assert answer.finish_reason == "cancelled"
-    assert 0 < len(answer.token_ids) < 40
-    assert answer.text.startswith(shown)
-    assert chat.turns[-1].answer == answer.text
+def test_cancelling_ends_the_generation_and_keeps_its_text(chat: Chat) -> None:
+    generation = chat.generate("What is in the picture?", (), SamplingParams(max_tokens=40))
+    shown = next(iter(generation))
+    generation.cancel()
+    completion = generation.completion
+    assert completion.finish_reason == "cancelled"
+    assert 0 < len(completion.token_ids) < 40
+    assert completion.text.startswith(shown)
+    assert chat.turns[-1].answer == completion.text
     # The conversation goes on.
-    assert chat.ask("And now?", (), SHORT).answer.usage.completion_tokens > 0
+    assert chat.generate("And now?", (), SHORT).completion.usage.completion_tokens > 0
 
 
 def test_cancelling_before_the_first_token(chat: Chat) -> None:
-    reply = chat.ask("What is in the picture?", (), SHORT)
-    reply.cancel()
-    assert reply.answer.finish_reason == "cancelled"
-    assert (reply.answer.text, reply.answer.token_ids) == ("", ())
-    assert reply.answer.stats.decode_tok_s == 0
+    generation = chat.generate("What is in the picture?", (), SHORT)
+    generation.cancel()
+    assert generation.completion.finish_reason == "cancelled"
+    assert (generation.completion.text, generation.completion.token_ids) == ("", ())
+    assert generation.completion.stats.decode_tok_s == 0
 
 
-def test_an_interrupted_reply_is_not_remembered(
+def test_an_interrupted_generation_is_not_in_the_history(
     chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = greedy(Chat(chat.session.model))
-    reply = chat.ask("What is in the picture?", (), SamplingParams(max_tokens=40))
+    generation = chat.generate("What is in the picture?", (), SamplingParams(max_tokens=40))
 
     def interrupt(*_: object) -> Floats:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(chat.session.model, "decode", interrupt)
-        for _ in reply:
+        for _ in generation:
             pass
     with pytest.raises(PromptError, match="interrupted"):
-        reply.answer  # noqa: B018
+        generation.completion  # noqa: B018
     assert not chat.turns
     assert greedy(chat).token_ids == expected.token_ids
 
 
-def test_asking_again_ends_the_reply_before(chat: Chat) -> None:
+def test_a_new_generation_cancels_the_one_before(chat: Chat) -> None:
     """Its next token would otherwise be read into the new conversation."""
-    expected = Chat(chat.session.model).ask("How many?", (), SHORT).answer
-    first = chat.ask("What is in the picture?", (), SamplingParams(max_tokens=40))
+    expected = Chat(chat.session.model).generate("How many?", (), SHORT).completion
+    first = chat.generate("What is in the picture?", (), SamplingParams(max_tokens=40))
     next(iter(first))
-    second = chat.ask("How many?", (), SHORT)
-    assert second.answer.token_ids == expected.token_ids
-    assert first.answer.finish_reason == "cancelled"
+    second = chat.generate("How many?", (), SHORT)
+    assert second.completion.token_ids == expected.token_ids
+    assert first.completion.finish_reason == "cancelled"
     assert [turn.question for turn in chat.turns] == ["How many?"]
 
 
-def test_a_reset_ends_the_reply_before(chat: Chat) -> None:
-    first = chat.ask("What is in the picture?", (), SamplingParams(max_tokens=40))
+def test_a_reset_cancels_the_generation_before(chat: Chat) -> None:
+    first = chat.generate("What is in the picture?", (), SamplingParams(max_tokens=40))
     next(iter(first))
     chat.reset()
-    assert first.answer.finish_reason == "cancelled"
+    assert first.completion.finish_reason == "cancelled"
     assert not chat.turns
 
 
-def test_a_reset_begins_anew(chat: Chat) -> None:
+def test_a_reset_clears_the_history(chat: Chat) -> None:
     first = greedy(chat)
     greedy(chat)
     chat.reset()
@@ -299,7 +299,7 @@ def test_a_reset_begins_anew(chat: Chat) -> None:
 def test_seeds_are_reproducible(model: Model) -> None:
     def sampled(seed: int | None) -> tuple[int, ...]:
         params = SamplingParams(temperature=1.5, seed=seed, max_tokens=24)
-        return Chat(model).ask("Hello?", (), params).answer.token_ids
+        return Chat(model).generate("Hello?", (), params).completion.token_ids
 
     assert sampled(1) == sampled(1)
     assert sampled(1) != sampled(2)
@@ -309,17 +309,17 @@ def test_seeds_are_reproducible(model: Model) -> None:
 def test_a_repetition_penalty_sees_prompt_and_answer(model: Model) -> None:
     params = SamplingParams(repetition_penalty=100.0, max_tokens=40)
     trace = Trace()
-    tokens = Chat(model).ask("Hello?", (), params, trace).answer.token_ids
+    tokens = Chat(model).generate("Hello?", (), params, trace).completion.token_ids
     assert len(set(tokens)) == len(tokens)
     assert not set(tokens) & set(trace.prompt_ids)
 
 
-def test_step_logits_are_those_that_tokens_were_chosen_from(chat: Chat, model: Model) -> None:
+def test_step_logits_are_those_that_tokens_were_sampled_from(chat: Chat, model: Model) -> None:
     trace = Trace()
-    answer = chat.ask("Hello?", [pixels(model)], SHORT, trace).answer
+    completion = chat.generate("Hello?", [pixels(model)], SHORT, trace).completion
     arrays = trace.arrays()
-    assert arrays["step_logits"].shape == (len(answer.token_ids), model.settings.vocabulary)
-    assert arrays["step_logits"].argmax(-1).tolist() == list(answer.token_ids)
+    assert arrays["step_logits"].shape == (len(completion.token_ids), model.settings.vocabulary)
+    assert arrays["step_logits"].argmax(-1).tolist() == list(completion.token_ids)
     np.testing.assert_array_equal(arrays["step_logits"][0], arrays["prefill_logits"][-1])
 
 
@@ -329,32 +329,32 @@ def test_step_logits_are_those_that_tokens_were_chosen_from(chat: Chat, model: M
 def test_usage_and_stats(chat: Chat, model: Model) -> None:
     trace = Trace()
     two = [pixels(model, 1), pixels(model, 2)]
-    answer = chat.ask("Which is larger?", two, SHORT, trace).answer
+    completion = chat.generate("Which is larger?", two, SHORT, trace).completion
     assert model.settings.image_tokens == 4
-    assert answer.usage.image_tokens == 8
-    assert answer.usage.prompt_tokens == len(trace.arrays()["prefill_logits"])
-    assert answer.usage.prompt_tokens == chat.session.length(list(trace.prompt_ids))
-    assert answer.usage.completion_tokens == len(answer.token_ids)
-    stats = answer.stats
+    assert completion.usage.image_tokens == 8
+    assert completion.usage.prompt_tokens == len(trace.arrays()["prefill_logits"])
+    assert completion.usage.prompt_tokens == chat.session.length(list(trace.prompt_ids))
+    assert completion.usage.completion_tokens == len(completion.token_ids)
+    stats = completion.stats
     assert 0 < stats.vision_ms < stats.first_token_ms
     assert stats.prefill_tok_s > 0
     assert stats.decode_tok_s > 0
     assert stats.peak_rss_bytes > 10 << 20
 
 
-def test_a_slow_reader_does_not_slow_the_answer(
+def test_decode_speed_does_not_count_the_time_of_a_slow_consumer(
     chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away, clock = 0.0, time.perf_counter
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + away)
-    reply = chat.ask("What?", params=SamplingParams(max_tokens=8))
-    for _ in reply:
+    generation = chat.generate("What?", params=SamplingParams(max_tokens=8))
+    for _ in generation:
         away += 10_000
     assert away > 10_000
-    assert reply.answer.stats.decode_tok_s > 8 / 10_000
+    assert generation.completion.stats.decode_tok_s > 8 / 10_000
 
 
-def test_json_has_what_programs_rely_on(chat: Chat) -> None:
+def test_completion_as_json_has_the_documented_keys(chat: Chat) -> None:
     document = greedy(chat, 3).to_json()
     assert set(document) >= {"text", "token_ids", "finish_reason", "usage", "stats"}
     assert type(document["token_ids"]) is list
@@ -374,109 +374,113 @@ def test_json_has_what_programs_rely_on(chat: Chat) -> None:
 def prompt_length(model: Model, question: str, pictures: int = 0) -> int:
     chat = Chat(model)
     shown = [pixels(model, seed) for seed in range(pictures)]
-    return chat.ask(question, shown, SamplingParams(max_tokens=1)).answer.usage.prompt_tokens
+    return chat.generate(
+        question, shown, SamplingParams(max_tokens=1)
+    ).completion.usage.prompt_tokens
 
 
-def test_an_answer_ends_where_the_context_does(model: Model) -> None:
+def test_generation_ends_at_the_end_of_the_context(model: Model) -> None:
     room = 5
     capacity = prompt_length(model, "Hello?") + room
-    answer = Chat(model, capacity=capacity).ask("Hello?", (), SamplingParams()).answer
-    assert answer.finish_reason == "length"
-    # The last token needs no place: nothing is read after it.
-    assert len(answer.token_ids) == room
-    whole = Chat(model).ask("Hello?", (), SamplingParams(max_tokens=room)).answer
-    assert answer.token_ids == whole.token_ids
+    completion = Chat(model, capacity=capacity).generate("Hello?", (), SamplingParams()).completion
+    assert completion.finish_reason == "length"
+    # The last token needs no position: no token is decoded after it.
+    assert len(completion.token_ids) == room
+    whole = Chat(model).generate("Hello?", (), SamplingParams(max_tokens=room)).completion
+    assert completion.token_ids == whole.token_ids
 
 
 @pytest.mark.parametrize("missing", [0, 1, 10])
-def test_a_question_that_does_not_fit_alone(model: Model, missing: int) -> None:
+def test_a_question_longer_than_the_context_is_refused(model: Model, missing: int) -> None:
     length = prompt_length(model, "Hello?")
     chat = Chat(model, capacity=length - missing)
     with pytest.raises(
         ContextError, match=rf"fewer than {length - missing} tokens, found {length}"
     ):
-        chat.ask("Hello?")
+        chat.generate("Hello?")
     assert not chat.turns
 
 
-def test_a_question_with_room_for_one_token(model: Model) -> None:
+def test_a_context_with_room_for_one_token(model: Model) -> None:
     chat = Chat(model, capacity=prompt_length(model, "Hello?") + 1)
-    answer = chat.ask("Hello?").answer
-    assert (answer.finish_reason, len(answer.token_ids)) == ("length", 1)
+    completion = chat.generate("Hello?").completion
+    assert (completion.finish_reason, len(completion.token_ids)) == ("length", 1)
 
 
-def test_the_oldest_turns_are_forgotten_first(model: Model) -> None:
+def test_the_oldest_turns_are_dropped_first(model: Model) -> None:
     chat = Chat(model, capacity=prompt_length(model, "Hello?") + 150)
-    questions, forgotten = [], 0
+    questions, dropped = [], 0
     for number in range(12):
         questions.append(f"Question {number}?")
-        reply = chat.ask(questions[-1], (), SamplingParams(max_tokens=30))
-        assert reply.answer.usage.prompt_tokens < chat.session.cache.capacity
-        forgotten += reply.forgotten_turns
-        assert [turn.question for turn in chat.turns] == questions[forgotten:]
-    assert 0 < forgotten < 12
+        generation = chat.generate(questions[-1], (), SamplingParams(max_tokens=30))
+        assert generation.completion.usage.prompt_tokens < chat.session.cache.capacity
+        dropped += generation.dropped_turns
+        assert [turn.question for turn in chat.turns] == questions[dropped:]
+    assert 0 < dropped < 12
 
 
-def test_pictures_outlive_their_turns(model: Model) -> None:
+def test_images_of_dropped_turns_are_kept(model: Model) -> None:
     """They are what the conversation is about."""
     chat = Chat(model, capacity=prompt_length(model, "Hello?", 1) + 100)
-    chat.ask("What is this?", [pixels(model)], SHORT).answer  # noqa: B018
+    chat.generate("What is this?", [pixels(model)], SHORT).completion  # noqa: B018
     seen = chat.session.vision_seconds
-    forgotten = 0
-    while forgotten < 4:
+    dropped = 0
+    while dropped < 4:
         trace = Trace()
-        reply = chat.ask("And what else is there?", (), SamplingParams(max_tokens=30))
-        forgotten += reply.forgotten_turns
-        assert reply.answer.usage.image_tokens == 4
+        generation = chat.generate("And what else is there?", (), SamplingParams(max_tokens=30))
+        dropped += generation.dropped_turns
+        assert generation.completion.usage.image_tokens == 4
     assert chat.session.vision_seconds == seen
     assert chat.turns[0].images == 1
     trace = Trace()
-    answer = chat.ask("And what else is there?", (), SamplingParams(max_tokens=30), trace).answer
+    completion = chat.generate(
+        "And what else is there?", (), SamplingParams(max_tokens=30), trace
+    ).completion
     session = Session(model)
     again = session.prefill(list(trace.prompt_ids), [session.encode_image(pixels(model))])
-    assert int(again.logits.argmax()) == answer.token_ids[0]
+    assert int(again.logits.argmax()) == completion.token_ids[0]
 
 
-def test_many_pictures_do_not_end_a_conversation(model: Model) -> None:
+def test_the_oldest_kept_images_are_dropped_when_they_fill_the_context(model: Model) -> None:
     """When the kept pictures alone fill the context, the oldest of them go."""
     chat = Chat(model, capacity=prompt_length(model, "And this?", 1) + 40)
     for seed in range(20):
-        reply = chat.ask("And this?", [pixels(model, seed)], SHORT)
-        assert reply.answer.usage.image_tokens >= 4
+        generation = chat.generate("And this?", [pixels(model, seed)], SHORT)
+        assert generation.completion.usage.image_tokens >= 4
     assert chat.turns[-1].images >= 1
 
 
-def test_images_outlive_turns_that_mention_the_placeholder(model: Model) -> None:
+def test_images_of_dropped_turns_are_kept_beside_a_typed_placeholder(model: Model) -> None:
     """`<image>` that came without an image is text, wherever its turn ends up."""
     question = "What does <image> mean in HTML?"
     chat = Chat(model, capacity=prompt_length(model, question, 1) + 60)
-    chat.ask("What is this?", [pixels(model)], SHORT).answer  # noqa: B018
+    chat.generate("What is this?", [pixels(model)], SHORT).completion  # noqa: B018
     dropped = 0
     while dropped < 2:
         trace = Trace()
-        reply = chat.ask(question, (), SamplingParams(max_tokens=30), trace)
-        dropped += reply.forgotten_turns
-        assert reply.answer.usage.image_tokens == 4
+        generation = chat.generate(question, (), SamplingParams(max_tokens=30), trace)
+        dropped += generation.dropped_turns
+        assert generation.completion.usage.image_tokens == 4
         assert list(trace.prompt_ids).count(IMAGE_TOKEN_ID) == 1
     assert chat.turns[0].question == question
     assert (chat.turns[0].images, chat.turns[0].inherited_images) == (1, 1)
 
 
-def test_inherited_images_do_not_move_those_that_a_question_places(model: Model) -> None:
+def test_inherited_images_do_not_move_those_placed_by_a_question(model: Model) -> None:
     placing = "Is <image> red?"
     chat = Chat(model, capacity=prompt_length(model, "Is \nthis red?", 2) + 10)
-    chat.ask("What is this?", [pixels(model, 1)], SHORT).answer  # noqa: B018
+    chat.generate("What is this?", [pixels(model, 1)], SHORT).completion  # noqa: B018
     trace = Trace()
-    reply = chat.ask(placing, [pixels(model, 2)], SamplingParams(max_tokens=4), trace)
-    assert reply.forgotten_turns == 1
-    assert reply.answer.usage.image_tokens == 8
+    generation = chat.generate(placing, [pixels(model, 2)], SamplingParams(max_tokens=4), trace)
+    assert generation.dropped_turns == 1
+    assert generation.completion.usage.image_tokens == 8
     expected = [SYSTEM + " USER: ", Marker.IMAGE, "\nIs ", Marker.IMAGE, " red? ASSISTANT:"]
     assert list(trace.prompt_ids) == chat.tokenizer.encode_prompt(expected)
     shown = [
         session.encode_image(pixels(model, seed)) for session in [Session(model)] for seed in (1, 2)
     ]
     again = Session(model).prefill(list(trace.prompt_ids), shown)
-    assert int(again.logits.argmax()) == reply.answer.token_ids[0]
+    assert int(again.logits.argmax()) == generation.completion.token_ids[0]
 
 
 # What a user may type and a model may say; a run of words so that turns differ in length.
@@ -501,7 +505,7 @@ def asked(draw: st.DrawFn) -> tuple[str, int, str]:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(asked(), min_size=1, max_size=8), st.integers(120, 300))
-def test_a_prompt_has_a_place_for_each_image_given_and_kept(
+def test_a_prompt_has_a_placeholder_for_each_given_and_kept_image(
     model: Model, conversation: list[tuple[str, int, str]], capacity: int
 ) -> None:
     chat = Chat(model, capacity=capacity)
@@ -509,36 +513,33 @@ def test_a_prompt_has_a_place_for_each_image_given_and_kept(
     for number, (question, images, said) in enumerate(conversation):
         new = [blank + number for _ in range(images)]
         try:
-            reply = chat.ask(question, new, SamplingParams(max_tokens=4))
+            generation = chat.generate(question, new, SamplingParams(max_tokens=4))
         except ContextError:
             continue
         given += new
-        kept = [each for exchange in reply._exchanges for each in exchange.pixels]
-        assert reply._ids.count(IMAGE_TOKEN_ID) == len(kept)
+        kept = [each for exchange in generation._exchanges for each in exchange.pixels]
+        assert generation._ids.count(IMAGE_TOKEN_ID) == len(kept)
         # The oldest go first, and never those of the question itself.
         assert len(kept) >= images
         assert all(a is b for a, b in zip(kept, given[len(given) - len(kept) :], strict=True))
-        placed = sum(
-            exchange.turn.images - exchange.turn.leading_images for exchange in reply._exchanges
-        )
+        turns = [exchange.turn for exchange in generation._exchanges]
+        placed = sum(turn.images - turn.leading_images for turn in turns)
         typed = sum(
-            text.count("<image>")
-            for exchange in reply._exchanges
-            for text in (exchange.turn.question, exchange.turn.answer or "")
+            text.count("<image>") for turn in turns for text in (turn.question, turn.answer or "")
         )
-        text = chat.tokenizer.decode([i for i in reply._ids if i != IMAGE_TOKEN_ID])
+        text = chat.tokenizer.decode([i for i in generation._ids if i != IMAGE_TOKEN_ID])
         assert text.count("<image>") == typed - placed
-        *earlier, last = reply._exchanges
+        *earlier, last = generation._exchanges
         answered = replace(last, turn=replace(last.turn, answer=said))
-        chat.begin(reply)
-        chat.remember(reply, [*earlier, answered])
+        chat.begin(generation)
+        chat.remember(generation, [*earlier, answered])
 
 
 def test_a_refused_question_changes_nothing(model: Model) -> None:
     chat = Chat(model, capacity=prompt_length(model, "Hello?") + 40)
-    chat.ask("Hello?", (), SHORT).answer  # noqa: B018
+    chat.generate("Hello?", (), SHORT).completion  # noqa: B018
     turns = chat.turns
     with pytest.raises(ContextError):
-        chat.ask("Hello? " * 100)
+        chat.generate("Hello? " * 100)
     assert chat.turns == turns
-    assert chat.ask("Hello?", (), SHORT).answer.usage.completion_tokens > 0
+    assert chat.generate("Hello?", (), SHORT).completion.usage.completion_tokens > 0

@@ -68,7 +68,7 @@ from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
 chat = Chat(Model(Path({str(shelf.artifact("ldpnet"))!r})))
 pixels = np.zeros((1, 3, 56, 56), np.float32)
-assert chat.ask("Hello?", [pixels], SamplingParams(max_tokens=4)).answer.token_ids
+assert chat.generate("Hello?", [pixels], SamplingParams(max_tokens=4)).completion.token_ids
 """)
     assert not forbidden(modules)
 
