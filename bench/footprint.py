@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mvlm.bench.document import write_table
-from mvlm.models.family import CLIP_NAME, FAMILY, find_member
+from mvlm.models.model_zoo import CLIP_NAME, PUBLISHED_MODELS, find_published_model
 from mvlm.runtime.start_module import module_command
 
 DOCUMENT = Path("docs/models.md")
-_SEEING = tuple(member.name for member in FAMILY.values() if member.projector)
+_SEEING = tuple(published.name for published in PUBLISHED_MODELS.values() if published.projector)
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
         work: A folder with room for checkpoint and artifact.
         options: More of `mvlm compile`.
     """
-    member = find_member(name)
+    published = find_published_model(name)
     checkpoint, tower, artifact = (work / part for part in (name, CLIP_NAME, f"{name}-artifact"))
     run_mvlm("synth", name, "-o", str(checkpoint))
     sizes = folder_bytes(checkpoint)
-    if member.projector and not member.tower_inside:
+    if published.projector and not published.tower_inside:
         if not tower.exists():
             run_mvlm("synth", CLIP_NAME, "-o", str(tower))
         sizes += folder_bytes(tower)

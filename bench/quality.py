@@ -22,7 +22,7 @@ import numpy.typing as npt
 from mvlm.bench.document import write_table
 from mvlm.compile.builder import compile_job
 from mvlm.compile.job import plan_job
-from mvlm.models.family import find_member
+from mvlm.models.model_zoo import find_published_model
 from mvlm.models.quantization import SCHEMES, plan_quantization
 from mvlm.models.release import write_synthetic
 from mvlm.models.rounding import Rounding
@@ -92,7 +92,10 @@ def measure(scenes: int, folder: Path) -> Iterator[Quality]:
     synthetic = folder / "synthetic"
     synthetic.mkdir()
     write_synthetic(
-        find_member(SYNTHETIC), synthetic, layers=SYNTHETIC_LAYERS, file_format="safetensors"
+        find_published_model(SYNTHETIC),
+        synthetic,
+        layers=SYNTHETIC_LAYERS,
+        file_format="safetensors",
     )
     exact: FloatArray | None = None
     for candidate in CANDIDATES:

@@ -14,7 +14,7 @@ from mvlm.bench.assembly import Instruction
 from mvlm.compile.targets import TargetDescription
 from mvlm.compile.targets.description import Core
 from mvlm.models.config.llama import LlamaConfig
-from mvlm.models.family import find_member
+from mvlm.models.model_zoo import find_published_model
 
 # MobileVLM, arXiv 2312.16886, table 6: llama.cpp with 4-bit weights, 4 threads.
 PUBLISHED_TOKENS_S = 21.54
@@ -91,7 +91,7 @@ def bytes_of_a_token(config: LlamaConfig, positions: int) -> float:
 def tokens_s(cores: Sequence[Core], work: Work, memory_bytes_s: float) -> float:
     """Reckon decoding: the lesser of what cores multiply and of what memory delivers."""
     bound = min(cores_bytes_s(cores, work), memory_bytes_s)
-    return bound / bytes_of_a_token(find_member(MODEL).decoder, POSITIONS)
+    return bound / bytes_of_a_token(find_published_model(MODEL).decoder, POSITIONS)
 
 
 def table(target: TargetDescription, work: Work) -> str:

@@ -50,13 +50,13 @@ def command(
     For trying sizes and speeds where the weights cannot be had: tensor names, shards, dtypes and
     documents are those of the release, the 32,000 pieces of the tokenizer are invented.
     """
-    from mvlm.models.family import CLIP_NAME, CLIP_REPOSITORY, find_member
+    from mvlm.models.model_zoo import CLIP_NAME, CLIP_REPOSITORY, find_published_model
     from mvlm.models.release import write_synthetic, write_synthetic_clip
     from mvlm.runtime.artifact.staging import staged_folder
     from mvlm.runtime.errors import UsageError
 
     is_clip = name in (CLIP_NAME, CLIP_REPOSITORY)
-    member = None if is_clip else find_member(name)
+    published = None if is_clip else find_published_model(name)
     if is_clip and layers is not None:
         raise UsageError("--layers is for a decoder", found=CLIP_NAME, fix="Leave it out.")
     with (
@@ -67,11 +67,11 @@ def command(
         def advance(done: int, total: int) -> None:
             progress("weights", done, total)
 
-        if member is None:
+        if published is None:
             write_synthetic_clip(folder, seed=seed, file_format=file_format, progress=advance)
         else:
             write_synthetic(
-                member,
+                published,
                 folder,
                 seed=seed,
                 layers=layers,
@@ -80,9 +80,9 @@ def command(
             )
     size = sum(file.stat().st_size for file in output.iterdir())
     if json:
-        shown = CLIP_NAME if member is None else member.name
+        shown = CLIP_NAME if published is None else published.name
         show_json({"checkpoint": str(output), "name": shown, "seed": seed, "bytes": size})
         return
     show(f"{output}  {readable_bytes(size)}")
-    if member and member.projector and not member.tower_inside:
+    if published and published.projector and not published.tower_inside:
         note(f"its vision tower is a folder of its own: mvlm synth {CLIP_NAME} -o DIR")

@@ -35,8 +35,8 @@ from mvlm.compile.toolchain.elf import library_needs
 from mvlm.compile.tuning.applied import TunedChoices, find_tuning
 from mvlm.compile.tuning.log import Subject
 from mvlm.models.checkpoint import expected_tensors
-from mvlm.models.family import recognise
 from mvlm.models.mobilevlm import MobileVLM
+from mvlm.models.model_zoo import identify
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.artifact.kernels import uses_to_json
 from mvlm.runtime.artifact.manifest import (
@@ -265,11 +265,11 @@ def _manifest(
 def _model_entry(job: CompileJob) -> dict[str, Any]:
     language, vision, projector = job.config.language, job.config.vision, job.config.projector
     shapes = expected_tensors(job.config).values()
-    member = recognise(job.config)
+    published = identify(job.config)
     entry: dict[str, Any] = {
         "name": job.name,
         "family": "mobilevlm" if vision else "mobilellama",
-        "published_as": None if member is None else member.name,
+        "published_as": None if published is None else published.name,
         "parameters": sum(math.prod(shape) for shape in shapes),
         "layers": language.num_hidden_layers,
         "hidden": language.hidden_size,

@@ -9,7 +9,7 @@ from typing import Any
 
 from mvlm.models.config.llama import LlamaConfig
 from mvlm.models.config.projector import ProjectorConfig, parse_projector_type
-from mvlm.models.family import CLIP, CLIP_REPOSITORY, Member
+from mvlm.models.model_zoo import CLIP, CLIP_REPOSITORY, PublishedModel
 from mvlm.models.release import documents
 from mvlm.models.release.tensors import Tensors, clip_tensors, mobilevlm_tensors
 from mvlm.models.release.tokenizer import stand_in_tokenizer
@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 
 def write_synthetic(
-    member: Member,
+    published: PublishedModel,
     folder: Path,
     *,
     seed: int = 0,
@@ -35,7 +35,7 @@ def write_synthetic(
     The tower of a MobileVLM V1 lies in a folder of its own: :func:`write_synthetic_clip`.
 
     Args:
-        member: Which.
+        published: The published model.
         folder: An empty folder.
         seed: Of the weights.
         layers: Decoder layers, where the published number is too many to try something out.
@@ -46,8 +46,8 @@ def write_synthetic(
     Raises:
         CheckpointError: torch, which alone writes `bin`, is not installed.
     """
-    decoder = _decoder(member, layers)
-    documents.write_json(folder / "config.json", release_config(member, layers))
+    decoder = _decoder(published, layers)
+    documents.write_json(folder / "config.json", release_config(published, layers))
     documents.write_json(folder / "generation_config.json", documents.generation_document())
     documents.write_json(
         folder / "tokenizer_config.json",
@@ -56,7 +56,7 @@ def write_synthetic(
     documents.write_json(folder / "special_tokens_map.json", documents.special_tokens_document())
     (folder / "tokenizer.model").write_bytes(stand_in_tokenizer())
     tensors = mobilevlm_tensors(
-        decoder, release_projector(member), CLIP if member.tower_inside else None
+        decoder, release_projector(published), CLIP if published.tower_inside else None
     )
     _write(folder, tensors, seed, file_format, shard_bytes, progress)
 
@@ -80,28 +80,30 @@ def write_synthetic_clip(
     _write(folder, clip_tensors(CLIP), seed, file_format, shard_bytes, progress)
 
 
-def release_config(member: Member, layers: int | None = None) -> dict[str, Any]:
+def release_config(published: PublishedModel, layers: int | None = None) -> dict[str, Any]:
     """Return the `config.json` of a published model; `layers` as in :func:`write_synthetic`."""
-    decoder = _decoder(member, layers)
-    if member.projector is None:
+    decoder = _decoder(published, layers)
+    if published.projector is None:
         values = documents.llama_document(decoder, "bfloat16")
     else:
         values = documents.mobilevlm_document(
-            decoder, CLIP_REPOSITORY, CLIP.hidden_size, member.projector, "bfloat16"
+            decoder, CLIP_REPOSITORY, CLIP.hidden_size, published.projector, "bfloat16"
         )
-    return values | dict(member.stale_keys)
+    return values | dict(published.stale_keys)
 
 
-def _decoder(member: Member, layers: int | None) -> LlamaConfig:
-    return replace(member.decoder, num_hidden_layers=layers or member.decoder.num_hidden_layers)
+def _decoder(published: PublishedModel, layers: int | None) -> LlamaConfig:
+    return replace(
+        published.decoder, num_hidden_layers=layers or published.decoder.num_hidden_layers
+    )
 
 
-def release_projector(member: Member) -> ProjectorConfig | None:
+def release_projector(published: PublishedModel) -> ProjectorConfig | None:
     """Return the projector of a published model; None for a model of text only."""
-    if member.projector is None:
+    if published.projector is None:
         return None
-    kind, depth = parse_projector_type(member.projector)
-    return ProjectorConfig(kind, depth, CLIP.hidden_size, member.decoder.hidden_size)
+    kind, depth = parse_projector_type(published.projector)
+    return ProjectorConfig(kind, depth, CLIP.hidden_size, published.decoder.hidden_size)
 
 
 def _write(

@@ -161,7 +161,7 @@ def test_threads_take_turns() -> None:
 
 def test_bytes_of_a_token() -> None:
     """1.30 billion weights of 4.25 bits, without the embedding table, and 26 MB of cache."""
-    config = reckoning.find_member(reckoning.MODEL).decoder
+    config = reckoning.find_published_model(reckoning.MODEL).decoder
     weights = 24 * (4 * 2048 * 2048 + 3 * 2048 * 5632) + 32_000 * 2048
     assert reckoning.bytes_of_a_token(config, 0) == weights * 4.25 / 8
     cache = reckoning.bytes_of_a_token(config, 256) - weights * 4.25 / 8

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.models import family
+from mvlm.models import model_zoo
 from mvlm.models.config import read_config
 from mvlm.runtime.artifact.staging import staged_folder
 from tests.artifacts import Shelf
@@ -24,7 +24,7 @@ from tests.models.test_release import SMALL
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> str:
     """A model of the family that takes no gigabytes."""
-    monkeypatch.setitem(family.FAMILY, SMALL.name, SMALL)
+    monkeypatch.setitem(model_zoo.PUBLISHED_MODELS, SMALL.name, SMALL)
     return SMALL.name
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint, open_weights
 from mvlm.models.checkpoint.tensor_file import TensorInfo
 from mvlm.models.config import LlamaConfig, read_config
-from mvlm.models.family import CLIP, FAMILY, Member
+from mvlm.models.model_zoo import CLIP, PUBLISHED_MODELS, PublishedModel
 from mvlm.models.release import write_synthetic
 from mvlm.models.release.synthetic import release_projector
 from mvlm.models.release.tensors import clip_tensors, mobilevlm_tensors
@@ -26,7 +26,7 @@ from mvlm.models.release.weights import write_weights
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.tokenizer import Tokenizer
 
-SMALL = Member(
+SMALL = PublishedModel(
     "small",
     (),
     LlamaConfig(
@@ -172,17 +172,17 @@ def test_the_tokenizer_has_llamas_pieces(small: Path) -> None:
     assert tokenizer.vocab_size == PIECES
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", PUBLISHED_MODELS)
 def test_layouts_of_the_family(name: str) -> None:
     """Names and sizes, without writing gigabytes: V2's tower is inside with all its layers."""
-    member = FAMILY[name]
-    tower = CLIP if member.tower_inside else None
-    tensors = mobilevlm_tensors(member.decoder, release_projector(member), tower)
+    published = PUBLISHED_MODELS[name]
+    tower = CLIP if published.tower_inside else None
+    tensors = mobilevlm_tensors(published.decoder, release_projector(published), tower)
     assert {info.dtype for info in tensors.values()} == {"bfloat16"}
     inside = [name for name in tensors if name.startswith("model.vision_tower.vision_tower.")]
-    assert len(inside) == (5 + 16 * 24 + 2 if member.tower_inside else 0)
+    assert len(inside) == (5 + 16 * 24 + 2 if published.tower_inside else 0)
     projected = [name for name in tensors if name.startswith("model.mm_projector.")]
-    assert len(projected) == {None: 0, "ldpnet": 24, "ldpnetv2": 6}[member.projector]
+    assert len(projected) == {None: 0, "ldpnet": 24, "ldpnetv2": 6}[published.projector]
     assert next(iter(tensors)) == "model.embed_tokens.weight"
     assert list(tensors)[-1] == "lm_head.weight"
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvlm.models.family import CLIP_NAME, FAMILY
+from mvlm.models.model_zoo import CLIP_NAME, PUBLISHED_MODELS
 from mvlm.runtime.model import Model
 from tests.reference import FEATURE_TOLERANCE, LOGIT_TOLERANCE, Reference
 
@@ -44,12 +44,14 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-@pytest.mark.parametrize("name", [n for n, member in FAMILY.items() if member.projector])
+@pytest.mark.parametrize(
+    "name", [n for n, published in PUBLISHED_MODELS.items() if published.projector]
+)
 def test_the_family(folder: Path, name: str) -> None:
     """From bfloat16 `.bin` files to an answer about a picture, within the promised memory."""
     checkpoint, artifact = folder / "checkpoint", folder / "artifact"
     mvlm("synth", name, "-o", checkpoint)
-    if not FAMILY[name].tower_inside:
+    if not PUBLISHED_MODELS[name].tower_inside:
         mvlm("synth", CLIP_NAME, "-o", folder / CLIP_NAME)
     document, peak = mvlm("compile", checkpoint, "-o", artifact)
     assert document["published_as"] == name

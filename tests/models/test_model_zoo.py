@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.models import family_table
+from mvlm.models import model_zoo_table
 from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.config import read_config
-from mvlm.models.family import CLIP, FAMILY, Member, find_member, recognise
+from mvlm.models.model_zoo import (
+    CLIP,
+    PUBLISHED_MODELS,
+    PublishedModel,
+    find_published_model,
+    identify,
+)
 from mvlm.models.release import documents
 from mvlm.models.release.synthetic import release_config
 from mvlm.runtime.errors import UsageError
@@ -38,21 +44,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_config(folder: Path, member: Member, **changes: object) -> Path:
+def write_config(folder: Path, published: PublishedModel, **changes: object) -> Path:
     checkpoint = folder / "any name"
     checkpoint.mkdir()
-    documents.write_json(checkpoint / "config.json", release_config(member) | changes)
+    documents.write_json(checkpoint / "config.json", release_config(published) | changes)
     return checkpoint
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", PUBLISHED_MODELS)
 def test_a_model_is_recognised_by_its_configuration(folder: Path, name: str) -> None:
-    assert recognise(read_config(write_config(folder, FAMILY[name]))) is FAMILY[name]
+    assert (
+        identify(read_config(write_config(folder, PUBLISHED_MODELS[name])))
+        is PUBLISHED_MODELS[name]
+    )
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", PUBLISHED_MODELS)
 def test_shapes_add_up_to_what_the_names_say(folder: Path, name: str) -> None:
-    config = read_config(write_config(folder, FAMILY[name]))
+    config = read_config(write_config(folder, PUBLISHED_MODELS[name]))
     count = 0
     for tensor, shape in expected_tensors(replace(config)).items():
         if tensor.startswith("model.layers.") or tensor in (
@@ -72,19 +81,19 @@ def test_shapes_add_up_to_what_the_names_say(folder: Path, name: str) -> None:
     [{"num_hidden_layers": 23}, {"hidden_size": 1024}, {"rms_norm_eps": 1e-5}],
 )
 def test_another_shape_is_nobody(folder: Path, change: dict[str, object]) -> None:
-    member = FAMILY["MobileLLaMA-1.4B"]
-    assert recognise(read_config(write_config(folder, member, **change))) is None
+    published = PUBLISHED_MODELS["MobileLLaMA-1.4B"]
+    assert identify(read_config(write_config(folder, published, **change))) is None
 
 
 def test_small_models_are_nobody(shelf: Shelf) -> None:
-    assert recognise(read_config(shelf.checkpoint("ldpnet"))) is None
-    assert recognise(read_config(shelf.checkpoint("text"))) is None
+    assert identify(read_config(shelf.checkpoint("ldpnet"))) is None
+    assert identify(read_config(shelf.checkpoint("text"))) is None
 
 
 def test_stale_keys_of_the_3b_change_nothing(folder: Path) -> None:
-    member = FAMILY["MobileVLM-3B"]
-    assert release_config(member)["n_head"] == 16
-    assert read_config(write_config(folder, member)).language.num_attention_heads == 32
+    published = PUBLISHED_MODELS["MobileVLM-3B"]
+    assert release_config(published)["n_head"] == 16
+    assert read_config(write_config(folder, published)).language.num_attention_heads == 32
 
 
 @pytest.mark.parametrize(
@@ -98,15 +107,15 @@ def test_stale_keys_of_the_3b_change_nothing(folder: Path) -> None:
     ],
 )
 def test_names_however_written(written: str, name: str) -> None:
-    assert find_member(written).name == name
+    assert find_published_model(written).name == name
 
 
 @pytest.mark.parametrize("name", ["", "LLaVA-7B", "MobileVLM", "../MobileVLM-3B/x"])
 def test_unknown_names_list_the_known(name: str) -> None:
     with pytest.raises(UsageError, match=r"unknown model.*MobileVLM-V2-7B"):
-        find_member(name)
+        find_published_model(name)
 
 
 def test_the_documentation_has_the_table() -> None:
-    text = (Path(__file__).parents[2] / family_table.DOCUMENT).read_text(encoding="utf-8")
-    assert family_table.written(text) == text, "run `python -m mvlm.models.family_table`"
+    text = (Path(__file__).parents[2] / model_zoo_table.DOCUMENT).read_text(encoding="utf-8")
+    assert model_zoo_table.written(text) == text, "run `python -m mvlm.models.model_zoo_table`"

@@ -1,6 +1,6 @@
 """The published models by name, and which of them a checkpoint is.
 
-A checkpoint is recognised by its shapes, never by its folder's name: see :func:`recognise`.
+A checkpoint is identified by its shapes, never by its folder's name: see :func:`identify`.
 Shapes are those of the papers' tables (MobileVLM, arXiv 2312.16886, tables 2 and 3; V2,
 arXiv 2402.03766) and of the released files.
 """
@@ -65,7 +65,7 @@ _VICUNA_7B = replace(
 
 
 @dataclass(frozen=True)
-class Member:
+class PublishedModel:
     """One published shape.
 
     Attributes:
@@ -91,32 +91,36 @@ class Member:
 
 _STALE_3B = (("n_head", 16), ("n_query_groups", 16))
 
-FAMILY = {
-    member.name: member
-    for member in (
-        Member(
+PUBLISHED_MODELS = {
+    published.name: published
+    for published in (
+        PublishedModel(
             "MobileLLaMA-1.4B",
             ("mtgv/MobileLLaMA-1.4B-Base", "mtgv/MobileLLaMA-1.4B-Chat"),
             _MOBILELLAMA_1_4B,
         ),
-        Member(
+        PublishedModel(
             "MobileLLaMA-2.7B",
             ("mtgv/MobileLLaMA-2.7B-Base", "mtgv/MobileLLaMA-2.7B-Chat"),
             _MOBILELLAMA_2_7B,
             stale_keys=_STALE_3B,
         ),
-        Member("MobileVLM-1.7B", ("mtgv/MobileVLM-1.7B",), _MOBILELLAMA_1_4B, "ldpnet"),
-        Member("MobileVLM-3B", ("mtgv/MobileVLM-3B",), _MOBILELLAMA_2_7B, "ldpnet", _STALE_3B),
-        Member("MobileVLM-V2-1.7B", ("mtgv/MobileVLM_V2-1.7B",), _MOBILELLAMA_1_4B, "ldpnetv2"),
-        Member(
+        PublishedModel("MobileVLM-1.7B", ("mtgv/MobileVLM-1.7B",), _MOBILELLAMA_1_4B, "ldpnet"),
+        PublishedModel(
+            "MobileVLM-3B", ("mtgv/MobileVLM-3B",), _MOBILELLAMA_2_7B, "ldpnet", _STALE_3B
+        ),
+        PublishedModel(
+            "MobileVLM-V2-1.7B", ("mtgv/MobileVLM_V2-1.7B",), _MOBILELLAMA_1_4B, "ldpnetv2"
+        ),
+        PublishedModel(
             "MobileVLM-V2-3B", ("mtgv/MobileVLM_V2-3B",), _MOBILELLAMA_2_7B, "ldpnetv2", _STALE_3B
         ),
-        Member("MobileVLM-V2-7B", ("mtgv/MobileVLM_V2-7B",), _VICUNA_7B, "ldpnetv2"),
+        PublishedModel("MobileVLM-V2-7B", ("mtgv/MobileVLM_V2-7B",), _VICUNA_7B, "ldpnetv2"),
     )
 }
 
 
-def find_member(name: str) -> Member:
+def find_published_model(name: str) -> PublishedModel:
     """Return the model of that name, however it is written.
 
     Capitals, `-`, `_` and the publisher's prefix do not matter, so that a repository's name
@@ -126,19 +130,19 @@ def find_member(name: str) -> Member:
         UsageError: There is none.
     """
     wanted = _plain(name)
-    for member in FAMILY.values():
-        if wanted in map(_plain, (member.name, *member.repositories)):
-            return member
-    raise UsageError("unknown model", expected=" or ".join(FAMILY), found=repr(name))
+    for published in PUBLISHED_MODELS.values():
+        if wanted in map(_plain, (published.name, *published.repositories)):
+            return published
+    raise UsageError("unknown model", expected=" or ".join(PUBLISHED_MODELS), found=repr(name))
 
 
-def recognise(config: MobileVLMConfig) -> Member | None:
+def identify(config: MobileVLMConfig) -> PublishedModel | None:
     """Return the published model that has a configuration's shape, or None."""
     projector = config.projector.kind if config.projector else None
-    for member in FAMILY.values():
+    for published in PUBLISHED_MODELS.values():
         has_tower = projector is None or config.vision == CLIP
-        if (member.decoder, member.projector) == (config.language, projector) and has_tower:
-            return member
+        if (published.decoder, published.projector) == (config.language, projector) and has_tower:
+            return published
     return None
 
 

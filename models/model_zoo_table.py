@@ -1,4 +1,4 @@
-"""Writes the table of published models: ``python -m mvlm.models.family_table``.
+"""Writes the table of published models: ``python -m mvlm.models.model_zoo_table``.
 
 A test compares it with what is in the documentation.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mvlm.models.family import FAMILY
+from mvlm.models.model_zoo import PUBLISHED_MODELS
 
 DOCUMENT = Path("docs/models.md")
-_TABLE = re.compile(r"(?<=family_table` -->\n).*?(?=<!-- /family -->)", re.DOTALL)
+_TABLE = re.compile(r"(?<=model_zoo_table` -->\n).*?(?=<!-- /published-models -->)", re.DOTALL)
 
 
 def table() -> str:
@@ -21,12 +21,14 @@ def table() -> str:
         "| projector | tower |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
     ]
-    for member in FAMILY.values():
-        decoder = member.decoder
-        tower = {None: "none", "ldpnet": "its own folder", "ldpnetv2": "inside"}[member.projector]
+    for published in PUBLISHED_MODELS.values():
+        decoder = published.decoder
+        tower = {None: "none", "ldpnet": "its own folder", "ldpnetv2": "inside"}[
+            published.projector
+        ]
         cells = [
-            member.name,
-            ", ".join(f"`{repository}`" for repository in member.repositories),
+            published.name,
+            ", ".join(f"`{repository}`" for repository in published.repositories),
             f"{decoder.hidden_size}",
             f"{decoder.intermediate_size}",
             f"{decoder.num_hidden_layers}",
@@ -34,7 +36,7 @@ def table() -> str:
             f"{decoder.head_dim}",
             f"{decoder.max_position_embeddings}",
             f"{decoder.rms_norm_eps:g}",
-            f"`{member.projector}`" if member.projector else "none",
+            f"`{published.projector}`" if published.projector else "none",
             tower,
         ]
         lines.append(f"| {' | '.join(cells)} |")
