@@ -24,8 +24,8 @@ from mvlm.compile.builder import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.model_zoo import find_published_model
 from mvlm.models.quantization import SCHEMES, plan_quantization
-from mvlm.models.release import write_synthetic
 from mvlm.models.rounding import Rounding
+from mvlm.models.synthetic import write_synthetic
 from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.chat import Chat
 from mvlm.runtime.image import preprocess

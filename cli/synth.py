@@ -51,7 +51,7 @@ def command(
     documents are those of the release, the 32,000 pieces of the tokenizer are invented.
     """
     from mvlm.models.model_zoo import CLIP_NAME, CLIP_REPOSITORY, find_published_model
-    from mvlm.models.release import write_synthetic, write_synthetic_clip
+    from mvlm.models.synthetic import write_synthetic, write_synthetic_clip
     from mvlm.runtime.artifact.staging import staged_folder
     from mvlm.runtime.errors import UsageError
 

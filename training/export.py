@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 
 from mvlm.models.config import ClipVisionConfig
 from mvlm.models.config import LlamaConfig as Decoder
-from mvlm.models.release import documents
+from mvlm.models.synthetic import documents
 from mvlm.training.model.clip import ClipConfig, ClipTower
 from mvlm.training.model.llama import HEAD_DIM, ROPE_THETA, LlamaConfig
 from mvlm.training.model.mobilevlm import MobileVlm, ModelConfig

@@ -10,7 +10,7 @@ from random import Random
 
 import numpy as np
 
-from mvlm.models.release.tokenizer import train_llama_tokenizer
+from mvlm.models.synthetic.tokenizer import train_llama_tokenizer
 from mvlm.training.chatter import CHATTER
 from mvlm.training.prompt import SYSTEM
 from mvlm.training.world.questions import ask

@@ -35,7 +35,7 @@ from mvlm.models.quantization import (
     quantize,
     to_float16,
 )
-from mvlm.models.release.documents import (
+from mvlm.models.synthetic.documents import (
     clip_vision_document,
     preprocessor_document,
     write_json,

@@ -18,7 +18,7 @@ from mvlm.models.config import read_config
 from mvlm.runtime.artifact.staging import staged_folder
 from tests.artifacts import Shelf
 from tests.cli.command_line import Result, mvlm
-from tests.models.test_release import SMALL
+from tests.models.test_synthetic import SMALL
 
 
 @pytest.fixture

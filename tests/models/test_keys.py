@@ -21,8 +21,8 @@ from mvlm.models.config import MobileVLMConfig, keys, read_config
 from mvlm.models.config.keys import TABLES, Key, KeyTable
 from mvlm.models.interchange import Conversion, convert
 from mvlm.models.model_zoo import CLIP, CLIP_NAME, PUBLISHED_MODELS
-from mvlm.models.release import documents
-from mvlm.models.release.synthetic import release_config
+from mvlm.models.synthetic import documents
+from mvlm.models.synthetic.checkpoint import published_config
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, TokenizerError
 from tests.artifacts import Shelf
 from tests.reference.checkpoints import write_random_checkpoint
@@ -231,7 +231,7 @@ def test_what_we_ship_and_write_is_read_without_a_word(tmp_path: Path) -> None:
     """The bundled model, and a release's documents with those of its CLIP."""
     model, tower = tmp_path / "MobileVLM-3B", tmp_path / CLIP_NAME
     for folder, name, values in (
-        (model, "config.json", release_config(PUBLISHED_MODELS["MobileVLM-3B"])),
+        (model, "config.json", published_config(PUBLISHED_MODELS["MobileVLM-3B"])),
         (model, "generation_config.json", documents.generation_document()),
         (model, "tokenizer_config.json", documents.tokenizer_document(2048, legacy=False)),
         (model, "special_tokens_map.json", documents.special_tokens_document()),

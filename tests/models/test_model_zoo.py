@@ -17,8 +17,8 @@ from mvlm.models.model_zoo import (
     find_published_model,
     identify,
 )
-from mvlm.models.release import documents
-from mvlm.models.release.synthetic import release_config
+from mvlm.models.synthetic import documents
+from mvlm.models.synthetic.checkpoint import published_config
 from mvlm.runtime.errors import UsageError
 from tests.artifacts import Shelf
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 def write_config(folder: Path, published: PublishedModel, **changes: object) -> Path:
     checkpoint = folder / "any name"
     checkpoint.mkdir()
-    documents.write_json(checkpoint / "config.json", release_config(published) | changes)
+    documents.write_json(checkpoint / "config.json", published_config(published) | changes)
     return checkpoint
 
 
@@ -92,7 +92,7 @@ def test_small_models_are_nobody(shelf: Shelf) -> None:
 
 def test_stale_keys_of_the_3b_change_nothing(folder: Path) -> None:
     published = PUBLISHED_MODELS["MobileVLM-3B"]
-    assert release_config(published)["n_head"] == 16
+    assert published_config(published)["n_head"] == 16
     assert read_config(write_config(folder, published)).language.num_attention_heads == 32
 
 

@@ -18,8 +18,8 @@ import torch
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.config import read_config
 from mvlm.models.interchange import Conversion, convert
-from mvlm.models.release import write_synthetic
-from tests.models.test_release import SMALL
+from mvlm.models.synthetic import write_synthetic
+from tests.models.test_synthetic import SMALL
 from tests.reference import Reference, write_random_checkpoint
 from tests.reference.projectors import project
 

@@ -1,4 +1,4 @@
-"""The JSON documents beside a release's weights, with the keys that the releases have."""
+"""The JSON documents next to a checkpoint's weights, with the keys that the releases have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stand-in checkpoints: read back by our own readers, by torch and by safetensors."""
+"""Synthetic checkpoints: read back by our own readers, by torch and by safetensors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mvlm.models.checkpoint import expected_tensors, open_checkpoint, open_weigh
 from mvlm.models.checkpoint.tensor_file import TensorInfo
 from mvlm.models.config import LlamaConfig, read_config
 from mvlm.models.model_zoo import CLIP, PUBLISHED_MODELS, PublishedModel
-from mvlm.models.release import write_synthetic
-from mvlm.models.release.synthetic import release_projector
-from mvlm.models.release.tensors import clip_tensors, mobilevlm_tensors
-from mvlm.models.release.tokenizer import PIECES
-from mvlm.models.release.values import random_values
-from mvlm.models.release.weights import write_weights
+from mvlm.models.synthetic import write_synthetic
+from mvlm.models.synthetic.checkpoint import published_projector
+from mvlm.models.synthetic.tensors import clip_tensors, mobilevlm_tensors
+from mvlm.models.synthetic.tokenizer import PIECES
+from mvlm.models.synthetic.values import random_values
+from mvlm.models.synthetic.weights import write_weights
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.tokenizer import Tokenizer
 
@@ -177,7 +177,7 @@ def test_layouts_of_the_family(name: str) -> None:
     """Names and sizes, without writing gigabytes: V2's tower is inside with all its layers."""
     published = PUBLISHED_MODELS[name]
     tower = CLIP if published.tower_inside else None
-    tensors = mobilevlm_tensors(published.decoder, release_projector(published), tower)
+    tensors = mobilevlm_tensors(published.decoder, published_projector(published), tower)
     assert {info.dtype for info in tensors.values()} == {"bfloat16"}
     inside = [name for name in tensors if name.startswith("model.vision_tower.vision_tower.")]
     assert len(inside) == (5 + 16 * 24 + 2 if published.tower_inside else 0)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mvlm.models.checkpoint.tensor_file import TensorInfo
 from mvlm.models.checkpoint.torch_file import import_torch
-from mvlm.models.release.documents import write_json
+from mvlm.models.synthetic.documents import write_json
 from mvlm.runtime.errors import UsageError
 
 Array = npt.NDArray[Any]

@@ -1,4 +1,4 @@
-"""Stand-ins for the releases: their documents and files, with random weights."""
+"""Writes the files of a synthetic checkpoint: a release's documents, random weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from mvlm.models.config.llama import LlamaConfig
 from mvlm.models.config.projector import ProjectorConfig, parse_projector_type
 from mvlm.models.model_zoo import CLIP, CLIP_REPOSITORY, PublishedModel
-from mvlm.models.release import documents
-from mvlm.models.release.tensors import Tensors, clip_tensors, mobilevlm_tensors
-from mvlm.models.release.tokenizer import stand_in_tokenizer
-from mvlm.models.release.values import random_values
-from mvlm.models.release.weights import SHARD_BYTES, write_weights
+from mvlm.models.synthetic import documents
+from mvlm.models.synthetic.tensors import Tensors, clip_tensors, mobilevlm_tensors
+from mvlm.models.synthetic.tokenizer import synthetic_tokenizer
+from mvlm.models.synthetic.values import random_values
+from mvlm.models.synthetic.weights import SHARD_BYTES, write_weights
 
 # Called with the bytes written and the bytes of all.
 Progress = Callable[[int, int], None]
@@ -47,16 +47,16 @@ def write_synthetic(
         CheckpointError: torch, which alone writes `bin`, is not installed.
     """
     decoder = _decoder(published, layers)
-    documents.write_json(folder / "config.json", release_config(published, layers))
+    documents.write_json(folder / "config.json", published_config(published, layers))
     documents.write_json(folder / "generation_config.json", documents.generation_document())
     documents.write_json(
         folder / "tokenizer_config.json",
         documents.tokenizer_document(decoder.max_position_embeddings, legacy=False),
     )
     documents.write_json(folder / "special_tokens_map.json", documents.special_tokens_document())
-    (folder / "tokenizer.model").write_bytes(stand_in_tokenizer())
+    (folder / "tokenizer.model").write_bytes(synthetic_tokenizer())
     tensors = mobilevlm_tensors(
-        decoder, release_projector(published), CLIP if published.tower_inside else None
+        decoder, published_projector(published), CLIP if published.tower_inside else None
     )
     _write(folder, tensors, seed, file_format, shard_bytes, progress)
 
@@ -80,7 +80,7 @@ def write_synthetic_clip(
     _write(folder, clip_tensors(CLIP), seed, file_format, shard_bytes, progress)
 
 
-def release_config(published: PublishedModel, layers: int | None = None) -> dict[str, Any]:
+def published_config(published: PublishedModel, layers: int | None = None) -> dict[str, Any]:
     """Return the `config.json` of a published model; `layers` as in :func:`write_synthetic`."""
     decoder = _decoder(published, layers)
     if published.projector is None:
@@ -98,7 +98,7 @@ def _decoder(published: PublishedModel, layers: int | None) -> LlamaConfig:
     )
 
 
-def release_projector(published: PublishedModel) -> ProjectorConfig | None:
+def published_projector(published: PublishedModel) -> ProjectorConfig | None:
     """Return the projector of a published model; None for a model of text only."""
     if published.projector is None:
         return None

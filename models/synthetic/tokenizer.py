@@ -1,4 +1,4 @@
-"""A stand-in for LLaMA's tokenizer: as many pieces, the same settings, invented words.
+"""A synthetic LLaMA tokenizer: as many pieces, the same settings, invented words.
 
 The real one belongs to its makers and cannot be carried here. This one has its 32,000 pieces with
 the same special and byte pieces in the same places, so that ids, lengths and files are as real
@@ -20,7 +20,7 @@ _VOWELS = (*"aeiou", "ea", "ou", "ai", "y")
 _CODAS = ("", "", "n", "r", "s", "t", "l", "m", "ng", "nd", "ck", "x")
 
 
-def stand_in_tokenizer(seed: int = 0) -> bytes:
+def synthetic_tokenizer(seed: int = 0) -> bytes:
     """Train one on invented words and return the bytes of `tokenizer.model`."""
     return train_llama_tokenizer(_lines(seed), PIECES)
 
