@@ -11,7 +11,7 @@ from tvm.relax.frontend import nn
 
 from mvlm.models import ops
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
-from mvlm.models.layers import LayerNorm, Linear, Vectors
+from mvlm.models.layers import Float32Params, LayerNorm, Linear
 from mvlm.models.quantization import Scheme
 
 _PREFIX = "vision_tower.vision_model"
@@ -63,7 +63,7 @@ class PatchEmbeddings(nn.Module):
             scheme,
             bias=False,
         )
-        self.learned = Vectors(
+        self.learned = Float32Params(
             class_token=(f"{name}.class_embedding", (1, 1, config.hidden_size)),
             positions=(
                 f"{name}.position_embedding.weight",

@@ -101,17 +101,17 @@ class Linear(MatrixLayer):
         self.source = source
         self.scheme = scheme
         self.features = features
-        storage, count = scheme.weights, panel_count(features)
+        weight_format, count = scheme.weights, panel_count(features)
         if scheme.activations != "float32":
-            arrays: Arrays = panel_layout(storage).arrays(width, features)
-        elif storage.is_integer:
-            elements, groups = storage.elements(width), -(-width // GROUP_SIZE)
+            arrays: Arrays = panel_layout(weight_format).arrays(width, features)
+        elif weight_format.is_integer:
+            elements, groups = weight_format.elements(width), -(-width // GROUP_SIZE)
             arrays = {
-                "q_weight": ((count, elements, FEATURES), storage.dtype),
-                "q_scale": ((count, groups, FEATURES), storage.scale_dtype),
+                "q_weight": ((count, elements, FEATURES), weight_format.dtype),
+                "q_scale": ((count, groups, FEATURES), weight_format.scale_dtype),
             }
         else:
-            arrays = {"weight": ((count, width, FEATURES), storage.dtype)}
+            arrays = {"weight": ((count, width, FEATURES), weight_format.dtype)}
         self.declare(arrays)
         self.bias = nn.Parameter((features,), "float32") if bias else None
 
@@ -149,12 +149,12 @@ class Linear(MatrixLayer):
             yield "bias", np.concatenate(biases).astype(np.float32)
 
     def _packed(self, matrix: Array) -> tuple[Array, ...]:
-        storage, rounding = self.scheme.weights, self.scheme.rounding
+        weight_format, rounding = self.scheme.weights, self.scheme.rounding
         if self.scheme.activations != "float32":
-            return quantize_to_panels(matrix, storage, rounding)
-        if storage.is_integer:
-            return tuple(map(side_by_side, quantize(matrix, storage, rounding)))
-        return (side_by_side(_stored(matrix, storage.dtype, ", ".join(self.source))),)
+            return quantize_to_panels(matrix, weight_format, rounding)
+        if weight_format.is_integer:
+            return tuple(map(side_by_side, quantize(matrix, weight_format, rounding)))
+        return (side_by_side(_stored(matrix, weight_format.dtype, ", ".join(self.source))),)
 
 
 class Embedding(MatrixLayer):
@@ -164,14 +164,14 @@ class Embedding(MatrixLayer):
         self.source = source
         self.width = width
         self.scheme = scheme
-        storage = scheme.weights
-        arrays: Arrays = {"weight": ((rows, width), storage.dtype)}
-        if storage.is_integer:
+        weight_format = scheme.weights
+        arrays: Arrays = {"weight": ((rows, width), weight_format.dtype)}
+        if weight_format.is_integer:
             arrays = {
-                "q_weight": ((rows, storage.elements(width)), storage.dtype),
-                "q_scale": ((rows, -(-width // GROUP_SIZE)), storage.scale_dtype),
+                "q_weight": ((rows, weight_format.elements(width)), weight_format.dtype),
+                "q_scale": ((rows, -(-width // GROUP_SIZE)), weight_format.scale_dtype),
             }
-            if storage.has_row_scales:
+            if weight_format.has_row_scales:
                 arrays["q_row_scale"] = ((rows,), "float32")
         self.declare(arrays)
 
@@ -186,22 +186,22 @@ class Embedding(MatrixLayer):
     def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
         """Quantize or convert the table."""
         table = read(self.source)
-        storage = self.scheme.weights
-        if storage.is_integer:
-            packed = quantize(table, storage, self.scheme.rounding)
+        weight_format = self.scheme.weights
+        if weight_format.is_integer:
+            packed = quantize(table, weight_format, self.scheme.rounding)
         else:
-            packed = (_stored(table, storage.dtype, self.source),)
+            packed = (_stored(table, weight_format.dtype, self.source),)
         yield from zip(self.arrays, packed, strict=True)
 
 
 def _stored(matrix: Array, dtype: str, source: str) -> Array:
-    """Convert to the dtype of storage, and refuse what it cannot hold."""
+    """Convert to the dtype that is stored, and refuse what it cannot hold."""
     if dtype == "float16":
         return to_float16(matrix, source, "Compile with the quantization q0f32.")
     return matrix.astype(dtype)
 
 
-class Vectors(PackedLayer):
+class Float32Params(PackedLayer):
     """Small tensors kept in float32 whatever the scheme: norms, biases, depthwise taps.
 
     They are a thousandth of the weights, and rounding them costs accuracy for no gain.
@@ -227,7 +227,7 @@ class Vectors(PackedLayer):
         return tensor
 
 
-class RMSNorm(Vectors):
+class RMSNorm(Float32Params):
     """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis (Zhang and Sennrich 2019)."""
 
     def __init__(self, source: str, width: int, eps: float) -> None:
@@ -240,7 +240,7 @@ class RMSNorm(Vectors):
         return ops.RowFunction("rms_norm", (self.weight,), self.eps)
 
 
-class LayerNorm(Vectors):
+class LayerNorm(Float32Params):
     """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis (Ba et al. 2016)."""
 
     def __init__(self, source: str, width: int, eps: float) -> None:
@@ -257,7 +257,7 @@ class LayerNorm(Vectors):
         return ops.apply_rows(x, self.rows)
 
 
-class DepthwiseConvolution(Vectors):
+class DepthwiseConvolution(Float32Params):
     """A 3x3 convolution of each channel on its own, padding 1, over a square grid of tokens."""
 
     def __init__(

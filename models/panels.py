@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.quantization import GROUP_SIZE, Storage, integers_of, quantize
+from mvlm.models.quantization import GROUP_SIZE, WeightFormat, integers_of, quantize
 from mvlm.models.rounding import Rounding
 
 FEATURES = 16
@@ -104,53 +104,57 @@ class PanelLayout:
         return found
 
 
-def panel_layout(storage: Storage) -> PanelLayout:
-    """Return how a storage of integers lies in panels."""
-    bits = 4 if storage.packing > 1 else 8 * np.dtype(storage.dtype).itemsize
+def panel_layout(weight_format: WeightFormat) -> PanelLayout:
+    """Return how integers of a weight format lie in panels."""
+    bits = 4 if weight_format.packing > 1 else 8 * np.dtype(weight_format.dtype).itemsize
     zero, depth, dtype, activations = 1 << (bits - 1), 4, "uint8", "int8"
     if bits == 16:
         zero, depth, dtype, activations = 0, 2, "int16", "int16"
     return PanelLayout(
         bits=bits,
         zero=zero,
-        unit=storage.unit,
+        unit=weight_format.unit,
         depth=depth,
         dtype=dtype,
         activations=activations,
-        scale_dtype=storage.scale_dtype,
-        has_row_scales=storage.has_row_scales,
+        scale_dtype=weight_format.scale_dtype,
+        has_row_scales=weight_format.has_row_scales,
     )
 
 
-def quantize_to_panels(matrix: Array, storage: Storage, rounding: Rounding) -> tuple[Array, ...]:
+def quantize_to_panels(
+    matrix: Array, weight_format: WeightFormat, rounding: Rounding
+) -> tuple[Array, ...]:
     """Quantize a matrix ``(features, width)`` of any float type and arrange it in panels.
 
     Some panels at a time: what is computed on the way takes many times a panel's memory.
     """
     features, width = matrix.shape
-    arrays = panel_layout(storage).arrays(width, features).values()
+    arrays = panel_layout(weight_format).arrays(width, features).values()
     whole = tuple(np.empty(shape, dtype) for shape, dtype in arrays)
     step = max(1, _BLOCK_VALUES // (FEATURES * width))
     for first in range(0, panel_count(features), step):
         block = matrix[first * FEATURES : (first + step) * FEATURES]
-        elements, *scales = quantize(block, storage, rounding)
-        integers = integers_of(elements, storage)[:, :width]
-        for array, part in zip(whole, to_panels(integers, scales, storage), strict=True):
+        elements, *scales = quantize(block, weight_format, rounding)
+        integers = integers_of(elements, weight_format)[:, :width]
+        for array, part in zip(whole, to_panels(integers, scales, weight_format), strict=True):
             array[first : first + step] = part
     return whole
 
 
-def to_panels(integers: Array, scales: Sequence[Array], storage: Storage) -> tuple[Array, ...]:
+def to_panels(
+    integers: Array, scales: Sequence[Array], weight_format: WeightFormat
+) -> tuple[Array, ...]:
     """Arrange a matrix in panels.
 
     Args:
         integers: ``(features, width)``, the zero point taken away.
-        scales: Those of the groups ``(features, ceil(width / 32))`` and, where the storage has
+        scales: Those of the groups ``(features, ceil(width / 32))`` and, where the format has
             them, of the rows ``(features,)``.
-        storage: What they are.
+        weight_format: Their format.
     """
     features, width = integers.shape
-    layout = panel_layout(storage)
+    layout = panel_layout(weight_format)
     integer_shape, _ = layout.arrays(width, features)["q_weight"]
     panels, groups, steps, _ = integer_shape
     levels = np.full((panels * FEATURES, groups * GROUP_SIZE), layout.zero, layout.dtype)

@@ -11,7 +11,7 @@ to 127, in multiples of a float32 scale for each row ``(N,)``, which takes half 
 that no 32 divides ends in a shorter group.
 
 ==========  ==============================================================================
-storage     bits
+format      bits
 ==========  ==============================================================================
 ``float32`` IEEE single precision
 ``float16`` IEEE half precision
@@ -54,8 +54,8 @@ Activations = Literal["float32", "int8", "int16"]
 
 
 @dataclass(frozen=True)
-class Storage:
-    """What a matrix is made of; the module's table has the bits.
+class WeightFormat:
+    """How the weights of a matrix are stored; the module's table has the bits.
 
     Attributes:
         name: As kernels know it.
@@ -99,15 +99,14 @@ class Storage:
         return -(-width // self.packing)
 
 
-FLOAT32 = Storage("float32", "float32")
-FLOAT16 = Storage("float16", "float16")
-Q4MLC = Storage("q4mlc", "uint32", NIBBLES_PER_WORD, zero_point=7, lowest=-7, highest=7)
-Q4 = Storage(
+FLOAT32 = WeightFormat("float32", "float32")
+FLOAT16 = WeightFormat("float16", "float16")
+Q4MLC = WeightFormat("q4mlc", "uint32", NIBBLES_PER_WORD, zero_point=7, lowest=-7, highest=7)
+Q4 = WeightFormat(
     "q4", "uint32", NIBBLES_PER_WORD, zero_point=8, lowest=-8, highest=7, scale_dtype="int8"
 )
-Q8 = Storage("q8", "int8", lowest=-127, highest=127)
-Q16 = Storage("q16", "int16", lowest=-8191, highest=8191, unit=1 / 8192)
-STORAGES = {storage.name: storage for storage in (FLOAT32, FLOAT16, Q4MLC, Q4, Q8, Q16)}
+Q8 = WeightFormat("q8", "int8", lowest=-127, highest=127)
+Q16 = WeightFormat("q16", "int16", lowest=-8191, highest=8191, unit=1 / 8192)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Scheme:
     """
 
     name: str
-    weights: Storage
+    weights: WeightFormat
     activations: Activations = "float32"
     rounding: Rounding = "nearest"
     sharing: int = 1
@@ -184,7 +183,7 @@ class Quantization:
     def names(self) -> dict[str, str]:
         """Return the names by part."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {part: getattr(storage, "name", storage) for part, storage in parts.items()}
+        return {part: getattr(chosen, "name", chosen) for part, chosen in parts.items()}
 
 
 def plan_quantization(
@@ -259,22 +258,22 @@ def sharing_groups(groups: int, most: int) -> int:
 
 
 def quantize(
-    matrix: npt.NDArray[Any], storage: Storage, rounding: Rounding = "nearest"
+    matrix: npt.NDArray[Any], weight_format: WeightFormat, rounding: Rounding = "nearest"
 ) -> tuple[npt.NDArray[Any], ...]:
     """Quantize rows in groups of 32 along the last axis.
 
     Args:
         matrix: ``(rows, K)``, finite, of any float type.
-        storage: One of integers.
+        weight_format: A format of integers.
         rounding: How the scales are chosen.
 
     Returns:
         Elements ``(rows, ceil(K / packing))``, scales ``(rows, ceil(K / 32))`` and, where the
-        storage has them, the rows' scales ``(rows,)``.
+        format has them, the rows' scales ``(rows,)``.
     """
     rows, width = matrix.shape
-    elements = np.empty((rows, storage.elements(width)), storage.dtype)
-    scales = np.empty((rows, -(-width // GROUP_SIZE)), storage.scale_dtype)
+    elements = np.empty((rows, weight_format.elements(width)), weight_format.dtype)
+    scales = np.empty((rows, -(-width // GROUP_SIZE)), weight_format.scale_dtype)
     row_scales = np.empty(rows, np.float32)
     # Some rows at a time: what is computed on the way takes several times a matrix's memory, and
     # stays in the cache this way.
@@ -282,13 +281,13 @@ def quantize(
     for start in range(0, rows, step):
         block = slice(start, start + step)
         elements[block], scales[block], row_scales[block] = _quantize_rows(
-            matrix[block].astype(np.float32), storage, rounding
+            matrix[block].astype(np.float32), weight_format, rounding
         )
-    return (elements, scales, row_scales) if storage.has_row_scales else (elements, scales)
+    return (elements, scales, row_scales) if weight_format.has_row_scales else (elements, scales)
 
 
 def _quantize_rows(
-    matrix: npt.NDArray[np.float32], storage: Storage, rounding: Rounding
+    matrix: npt.NDArray[np.float32], weight_format: WeightFormat, rounding: Rounding
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.float32]]:
     rows, width = matrix.shape
     groups = -(-width // GROUP_SIZE)
@@ -296,28 +295,31 @@ def _quantize_rows(
     padded[:, :width] = matrix
     grouped = padded.reshape(rows, groups, GROUP_SIZE)
 
-    store = _as_multiples if storage.has_row_scales else _as_float16
+    store = _as_multiples if weight_format.has_row_scales else _as_float16
     with np.errstate(over="ignore"):  # a scale that overflows is clipped to the largest
-        exact = ROUNDINGS[rounding](grouped, storage.lowest, storage.highest) / storage.unit
-        scales, row_scales = store(exact, storage)
+        exact = (
+            ROUNDINGS[rounding](grouped, weight_format.lowest, weight_format.highest)
+            / weight_format.unit
+        )
+        scales, row_scales = store(exact, weight_format)
     # The zero point is added before rounding, as mlc-llm does it: that decides ties.
-    zero = storage.zero_point
+    zero = weight_format.zero_point
     steps = scales.astype(np.float32) * row_scales[:, None]
     levels = np.rint(grouped / steps[:, :, None] + np.float32(zero))
-    integers = np.clip(levels, storage.lowest + zero, storage.highest + zero)
-    packed = _packed(integers.reshape(rows, -1), storage)[:, : storage.elements(width)]
+    integers = np.clip(levels, weight_format.lowest + zero, weight_format.highest + zero)
+    packed = _packed(integers.reshape(rows, -1), weight_format)[:, : weight_format.elements(width)]
     return packed, scales, row_scales
 
 
 def _as_multiples(
-    exact: npt.NDArray[np.float32], storage: Storage
+    exact: npt.NDArray[np.float32], weight_format: WeightFormat
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Store scales as multiples of one for each row, and return both.
 
     None becomes 0, lest a group whose weights are small beside the row's be lost as a whole.
     """
     reach = np.abs(exact).max(axis=1)
-    most = np.float32(np.iinfo(storage.scale_dtype).max)
+    most = np.float32(np.iinfo(weight_format.scale_dtype).max)
     row_scales = np.maximum(reach / most, np.finfo(np.float32).tiny)
     multiples = np.rint(exact / row_scales[:, None])
     ones = np.where(exact < 0, np.float32(-1), np.float32(1))
@@ -325,7 +327,7 @@ def _as_multiples(
 
 
 def _as_float16(
-    exact: npt.NDArray[np.float32], storage: Storage
+    exact: npt.NDArray[np.float32], weight_format: WeightFormat
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float32]]:
     """Store scales in float16, and return them and what they are multiples of in each row."""
     # A scale beyond float16 would turn the group into infinities; the clip costs such a group
@@ -333,46 +335,48 @@ def _as_float16(
     largest = np.finfo(np.float16).max
     scales = np.clip(exact, -largest, largest).astype(np.float16)
     scales = np.where(scales == 0, np.float16(1), scales)
-    if storage.highest > _FLOAT16_LEVELS:
+    if weight_format.highest > _FLOAT16_LEVELS:
         # Rounded down it would clip the extreme: the levels are finer than the scale's own steps.
         larger = np.nextafter(scales, np.float16(np.inf))
         scales = np.where(scales < exact, np.minimum(larger, largest), scales)
-    return scales, np.full(len(scales), storage.unit, np.float32)
+    return scales, np.full(len(scales), weight_format.unit, np.float32)
 
 
-def _packed(integers: npt.NDArray[np.float32], storage: Storage) -> npt.NDArray[Any]:
+def _packed(integers: npt.NDArray[np.float32], weight_format: WeightFormat) -> npt.NDArray[Any]:
     """Put integers into elements, the first into the lowest bits."""
-    if storage.packing == 1:
-        return integers.astype(storage.dtype)
-    words = integers.astype(storage.dtype).reshape(len(integers), -1, storage.packing)
-    packed: npt.NDArray[Any] = np.bitwise_or.reduce(words << _shifts(storage), axis=2)
+    if weight_format.packing == 1:
+        return integers.astype(weight_format.dtype)
+    words = integers.astype(weight_format.dtype).reshape(len(integers), -1, weight_format.packing)
+    packed: npt.NDArray[Any] = np.bitwise_or.reduce(words << _shifts(weight_format), axis=2)
     return packed
 
 
 def dequantize(
     elements: npt.NDArray[Any],
     scales: npt.NDArray[Any],
-    storage: Storage,
+    weight_format: WeightFormat,
     width: int,
     row_scales: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Undo :func:`quantize` up to rounding: ``(rows, width)`` in float32."""
-    levels = integers_of(elements, storage)[:, :width].astype(np.float32)
-    units = np.full(len(scales), storage.unit, np.float32) if row_scales is None else row_scales
+    levels = integers_of(elements, weight_format)[:, :width].astype(np.float32)
+    units = (
+        np.full(len(scales), weight_format.unit, np.float32) if row_scales is None else row_scales
+    )
     steps = scales.astype(np.float32) * units[:, None]
     # Scales of a file may be infinite: whoever packs the weights refuses what comes of that.
     with np.errstate(over="ignore", invalid="ignore"):
         return levels * np.repeat(steps, GROUP_SIZE, axis=1)[:, :width]
 
 
-def integers_of(elements: npt.NDArray[Any], storage: Storage) -> npt.NDArray[np.int32]:
+def integers_of(elements: npt.NDArray[Any], weight_format: WeightFormat) -> npt.NDArray[np.int32]:
     """Return the integers ``(rows, elements * packing)``, the zero point taken away."""
-    if storage.packing == 1:
-        return elements.astype(np.int32) - storage.zero_point
-    nibbles = (elements[:, :, None] >> _shifts(storage)) & np.uint32(15)
-    return nibbles.reshape(len(elements), -1).astype(np.int32) - storage.zero_point
+    if weight_format.packing == 1:
+        return elements.astype(np.int32) - weight_format.zero_point
+    nibbles = (elements[:, :, None] >> _shifts(weight_format)) & np.uint32(15)
+    return nibbles.reshape(len(elements), -1).astype(np.int32) - weight_format.zero_point
 
 
-def _shifts(storage: Storage) -> npt.NDArray[np.uint32]:
-    bits = 8 * np.dtype(storage.dtype).itemsize // storage.packing
-    return np.arange(storage.packing, dtype=np.uint32) * np.uint32(bits)
+def _shifts(weight_format: WeightFormat) -> npt.NDArray[np.uint32]:
+    bits = 8 * np.dtype(weight_format.dtype).itemsize // weight_format.packing
+    return np.arange(weight_format.packing, dtype=np.uint32) * np.uint32(bits)

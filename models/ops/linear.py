@@ -12,7 +12,7 @@ from mvlm.models.ops.definition import define, row_count
 from mvlm.models.ops.rows import IDENTITY, RowFunction, apply_rows, as_rows, quantize_rows
 from mvlm.models.ops.stored import attributes, stored_placeholders, stored_value
 from mvlm.models.panels import FEATURES, PanelLayout, panel_count, panel_layout
-from mvlm.models.quantization import GROUP_SIZE, Scheme, Storage
+from mvlm.models.quantization import GROUP_SIZE, Scheme, WeightFormat
 
 
 def linear(
@@ -87,19 +87,19 @@ def _sum(y: te.Tensor, addend: Callable[[tirx.Expr, tirx.Expr], tirx.Expr]) -> t
 
 
 def _float_linear(
-    rows: object, width: int, features: int, storage: Storage, addends: _Addends
+    rows: object, width: int, features: int, weight_format: WeightFormat, addends: _Addends
 ) -> tirx.PrimFunc:
     m = row_count(rows)
     x = te.placeholder((m, width), "float32", name="x")
     panels = panel_count(features)
-    weight = stored_placeholders(storage, (panels, width, FEATURES), axis=1)
+    weight = stored_placeholders(weight_format, (panels, width, FEATURES), axis=1)
     k = te.reduce_axis((0, width), name="k")
 
     def stored(j: tirx.Expr) -> tirx.Expr:
-        return stored_value(storage, weight, (j // FEATURES, k, j % FEATURES), axis=1)
+        return stored_value(weight_format, weight, (j // FEATURES, k, j % FEATURES), axis=1)
 
     y = te.compute((m, features), lambda i, j: te.sum(x[i, k] * stored(j), axis=k), name="y")
-    return addends.define("linear", [x, *weight], y, **attributes(storage))
+    return addends.define("linear", [x, *weight], y, **attributes(weight_format))
 
 
 def _panel_linear(

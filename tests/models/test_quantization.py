@@ -18,7 +18,7 @@ from mvlm.models.quantization import (
     Q4,
     Q4MLC,
     SCHEMES,
-    Storage,
+    WeightFormat,
     dequantize,
     find_scheme,
     quantize,
@@ -227,9 +227,9 @@ def test_scales_of_their_rows_cost_next_to_nothing() -> None:
     matrix *= np.exp(random.standard_normal((64, 64)) / 2).repeat(32, 1).astype(np.float32)
     halves = replace(Q4, scale_dtype="float16")
 
-    def error(storage: Storage) -> float:
-        elements, scales, *rows = quantize(matrix, storage, "search")
-        found = dequantize(elements, scales, storage, 2048, *rows)
+    def error(weight_format: WeightFormat) -> float:
+        elements, scales, *rows = quantize(matrix, weight_format, "search")
+        found = dequantize(elements, scales, weight_format, 2048, *rows)
         return float(np.square(found - matrix, dtype=np.float64).mean())
 
     assert error(Q4) <= 1.005 * error(halves)
@@ -253,23 +253,25 @@ def test_sharing_a_scale() -> None:
     assert sharing_groups(64, 1) == 1
 
 
-INTEGERS = [each for each in vars(quantization).values() if isinstance(each, Storage)]
+INTEGERS = [each for each in vars(quantization).values() if isinstance(each, WeightFormat)]
 INTEGERS = [each for each in INTEGERS if each.is_integer]
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("rounding", ["nearest", "search"])
-@pytest.mark.parametrize("storage", INTEGERS, ids=lambda storage: str(storage.name))
+@pytest.mark.parametrize(
+    "weight_format", INTEGERS, ids=lambda weight_format: str(weight_format.name)
+)
 @pytest.mark.parametrize("size", [0.0, 1e-45, 1e-40, 1e-30, 1e5, 1e30, 3.4028235e38])
 def test_no_finite_weight_makes_numpy_warn(
-    size: float, storage: Storage, rounding: Rounding
+    size: float, weight_format: WeightFormat, rounding: Rounding
 ) -> None:
     """Its warnings would reach standard error, without a tensor's name."""
     matrix = np.random.default_rng(0).uniform(-1, 1, (3, 96)).astype(np.float32)
     matrix[0] *= np.float32(size)
     matrix[1, 0] = size
     matrix[2] = -size
-    _, *scales = quantize(matrix, storage, rounding)
+    _, *scales = quantize(matrix, weight_format, rounding)
     assert all(np.isfinite(each).all() and each.all() for each in scales)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.quantization import GROUP_SIZE, Q4, Storage, plan_quantization, quantize
+from mvlm.models.quantization import GROUP_SIZE, Q4, WeightFormat, plan_quantization, quantize
 from mvlm.schedules.oracles import arithmetic as oracles
 from tests.reference.model import load_tensors
 
@@ -87,7 +87,7 @@ class IntegerDecoder:
         return self._matrices[name]
 
 
-def _levels(words: Array, width: int, storage: Storage) -> Array:
-    shifts = 4 * np.arange(storage.packing, dtype=np.uint32)
+def _levels(words: Array, width: int, weight_format: WeightFormat) -> Array:
+    shifts = 4 * np.arange(weight_format.packing, dtype=np.uint32)
     nibbles = (words[:, :, None] >> shifts & 15).reshape(len(words), -1)[:, :width]
-    return nibbles.astype(np.int64) - storage.zero_point
+    return nibbles.astype(np.int64) - weight_format.zero_point

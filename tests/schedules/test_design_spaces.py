@@ -36,15 +36,15 @@ def only(module: tvm.IRModule, name: str) -> tirx.PrimFunc:
 
 
 def of_linear(scheme: str, rows: int | str, width: int = 512, features: int = 64) -> tirx.PrimFunc:
-    storage = SCHEMES[scheme].weights
+    weight_format = SCHEMES[scheme].weights
     if SCHEMES[scheme].activations != "float32":
-        arrays = list(panel_layout(storage).arrays(width, features).values())
+        arrays = list(panel_layout(weight_format).arrays(width, features).values())
         name = "panel_linear"
     else:
-        elements = storage.elements(width) if storage.is_integer else width
-        arrays = [((features // 16, elements, 16), storage.dtype)]
-        if storage.is_integer:
-            arrays.append(((features // 16, width // 32, 16), storage.scale_dtype))
+        elements = weight_format.elements(width) if weight_format.is_integer else width
+        arrays = [((features // 16, elements, 16), weight_format.dtype)]
+        if weight_format.is_integer:
+            arrays.append(((features // 16, width // 32, 16), weight_format.scale_dtype))
         name = "linear"
     module = trace(
         lambda x, *w: ops.linear(x, w, features, SCHEMES[scheme]),

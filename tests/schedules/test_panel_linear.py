@@ -42,14 +42,14 @@ class Case:
     @property
     def inputs(self) -> list[Array]:
         """What a kernel takes."""
-        storage, layout = SCHEMES[self.scheme].weights, layout_of(self.scheme)
+        weight_format, layout = SCHEMES[self.scheme].weights, layout_of(self.scheme)
         width, groups = self.x.shape[1], len(self.scales)
         x = np.zeros((len(self.x), 32 * groups), layout.activations)
         x[:, :width] = self.x
         sums = x.reshape(len(x), groups, 32).astype(np.int32).sum(-1, dtype=np.int32)
         offsets = [np.int32(-layout.zero) * sums] if layout.zero else []
         scales = [self.scales.T, *self.row_scales]
-        return [x, self.x_scales, *offsets, *to_panels(self.weight.T, scales, storage)]
+        return [x, self.x_scales, *offsets, *to_panels(self.weight.T, scales, weight_format)]
 
     def run(self, instructions: InstructionSet | None) -> Array:
         """By a set's kernel, or by the definition with None."""
@@ -85,13 +85,13 @@ def layout_of(scheme: str) -> PanelLayout:
 
 
 def random_case(scheme: str, rows: int, width: int, features: int, seed: int = 0) -> Case:
-    random, storage = np.random.default_rng(seed), SCHEMES[scheme].weights
+    random, weight_format = np.random.default_rng(seed), SCHEMES[scheme].weights
     matrix = random.standard_normal((features, width), np.float32)
-    elements, scales, *row_scales = quantize(matrix, storage, "search")
+    elements, scales, *row_scales = quantize(matrix, weight_format, "search")
     values = random.standard_normal((rows, width), np.float32) * 5
     activations, sharing = layout_of(scheme).activations, SCHEMES[scheme].sharing
     x, x_scales = quantize_rows(values, activations, sharing)
-    weight = integers_of(elements, storage)[:, :width]
+    weight = integers_of(elements, weight_format)[:, :width]
     return Case(scheme, x, x_scales, weight.T, scales.T, tuple(row_scales))
 
 
@@ -142,9 +142,9 @@ def test_random_shapes(
 @pytest.mark.parametrize("end", [0, -1], ids=["lowest", "highest"])
 def test_saturated_values(instructions: InstructionSet, scheme: str, sign: int, end: int) -> None:
     """Every product as large as it gets, and all of one sign: nothing overflows on the way."""
-    storage, layout = SCHEMES[scheme].weights, layout_of(scheme)
+    weight_format, layout = SCHEMES[scheme].weights, layout_of(scheme)
     x = sign * LARGEST[layout.activations]
-    level = (storage.lowest, storage.highest)[end]
+    level = (weight_format.lowest, weight_format.highest)[end]
     whole = unscaled(scheme, np.full((3, 64), x, layout.activations), np.full((64, 16), level))
     group = np.float32(32 * x * level)  # the sums of 16-bit ones have more digits than float32
     np.testing.assert_array_equal(whole.run(instructions), np.full((3, 16), 2 * group))
@@ -155,8 +155,12 @@ def test_saturated_values(instructions: InstructionSet, scheme: str, sign: int, 
 @pytest.mark.parametrize("rows", [1, 6])
 def test_integers_are_exact(instructions: InstructionSet, scheme: str, rows: int) -> None:
     """With scales of one and sums below 2^24 nothing is rounded: every bit is the oracle's."""
-    random, storage, layout = np.random.default_rng(7), SCHEMES[scheme].weights, layout_of(scheme)
-    lowest, highest = max(storage.lowest, -127), min(storage.highest, 127)
+    random, weight_format, layout = (
+        np.random.default_rng(7),
+        SCHEMES[scheme].weights,
+        layout_of(scheme),
+    )
+    lowest, highest = max(weight_format.lowest, -127), min(weight_format.highest, 127)
     x = random.integers(-127, 128, (rows, 96)).astype(layout.activations)
     weight = random.integers(lowest, highest + 1, (96, 40))
     case = unscaled(scheme, x, weight)
