@@ -16,7 +16,7 @@ from mvlm.runtime.chat import Stats
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.machine import peak_rss_bytes
 from mvlm.runtime.model import FloatArray, Model
-from mvlm.runtime.profile import KernelTime
+from mvlm.runtime.profiler import KernelTime
 from mvlm.runtime.sampling import Sampler, SamplingParams
 from mvlm.runtime.session import Session
 from mvlm.runtime.settings import ChatSettings
@@ -87,11 +87,11 @@ def profile_kernels(
 
     Arguments and errors are those of :func:`measure_speeds`.
     """
-    ids, profile = _prompt(model.settings, plan, pixels is not None), model.profile()
+    ids, profiler = _prompt(model.settings, plan, pixels is not None), model.profiler()
     _run(model, ids, pixels, plan.tokens)
-    profile.clear()
+    profiler.clear()
     _run(model, ids, pixels, plan.tokens)
-    return profile.times()
+    return profiler.times()
 
 
 def _prompt(settings: ChatSettings, plan: Plan, has_picture: bool) -> list[int]:

@@ -31,7 +31,7 @@ from mvlm.runtime.errors import UsageError
 if TYPE_CHECKING:
     from mvlm.bench.report import Report, Spread
     from mvlm.runtime.model import FloatArray, Model
-    from mvlm.runtime.profile import KernelTime
+    from mvlm.runtime.profiler import KernelTime
 
 EXAMPLES = (
     "mvlm bench mobilevlm-host",

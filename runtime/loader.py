@@ -40,15 +40,15 @@ class Functions:
         found: Callable[..., Any] = self._machine[name]
         return found
 
-    def watch(self, notice: Callable[[str, bool], None]) -> None:
-        """Have every call that the functions make announced, for as long as they live.
+    def set_instrument(self, record: Callable[[str, bool], None]) -> None:
+        """Report every call that the functions make, for as long as they live.
 
         Args:
-            notice: Called with a kernel's name and whether the call is about to begin, or over.
+            record: Called with a kernel's name, and True before the call or False after it.
         """
 
         def instrument(_: Any, name: str, begins: bool, *__: Any) -> int:
-            notice(name, begins)
+            record(name, begins)
             return _GO_ON
 
         self._machine["set_instrument"](instrument)

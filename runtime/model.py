@@ -17,7 +17,7 @@ from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.kv_cache import KVCache
 from mvlm.runtime.loader import Functions, load_functions
 from mvlm.runtime.machine import available_memory_bytes, read_machine
-from mvlm.runtime.profile import Profile
+from mvlm.runtime.profiler import Profiler
 from mvlm.runtime.settings import ChatSettings, read_settings
 from mvlm.runtime.threads import default_threads
 
@@ -44,7 +44,7 @@ class Model:
         self.settings: ChatSettings = read_settings(folder)
         self.threads = default_threads() if threads is None else threads
         self._functions: Functions = load_functions(folder, self.threads)
-        self._profile: Profile | None = None
+        self._profiler: Profiler | None = None
         self._arrays = map_weights(folder)
         self._weights = tvm_ffi.convert([tvm_ffi.from_dlpack(array) for array in self._arrays])
 
@@ -64,12 +64,12 @@ class Model:
             raise UsageError("context", expected=f"1 to {settings.context}", found=wanted)
         return KVCache(settings.cache, wanted)
 
-    def profile(self) -> Profile:
+    def profiler(self) -> Profiler:
         """Time every kernel from now on; each call then takes some microseconds more."""
-        if self._profile is None:
-            self._profile = Profile()
-            self._functions.watch(self._profile.notice)
-        return self._profile
+        if self._profiler is None:
+            self._profiler = Profiler()
+            self._functions.set_instrument(self._profiler.record)
+        return self._profiler
 
     def vision_features(self, pixels: FloatArray) -> FloatArray:
         """Encode pixels ``(1, 3, S, S)`` into patch features ``(1, patches, C)``."""
@@ -150,8 +150,8 @@ class Model:
 
     def _call(self, name: str, argument: npt.NDArray[Any], *rest: Any) -> FloatArray:
         tensor = tvm_ffi.from_dlpack(aligned(argument))
-        if self._profile:
-            self._profile.enter(name)
+        if self._profiler:
+            self._profiler.enter(name)
         result = self._functions[name](tensor, *rest, self._weights)
         # The allocator hands the tensor's memory out again once the tensor is gone: copy.
         array: FloatArray = np.from_dlpack(result).astype(np.float32, copy=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.bench import bandwidth
-from mvlm.runtime.profile import OVERHEAD
+from mvlm.runtime.profiler import OVERHEAD
 from tests.artifacts import Shelf
 from tests.cli.command_line import mvlm
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mvlm.runtime.profile import OVERHEAD, KernelTime, Profile
+from mvlm.runtime.profiler import OVERHEAD, KernelTime, Profiler
 
 
 def ticks() -> Iterator[float]:
@@ -13,19 +13,19 @@ def ticks() -> Iterator[float]:
 
 def test_kernels_are_counted_by_function() -> None:
     clock = ticks()
-    profile = Profile(clock=lambda: next(clock))
+    profiler = Profiler(clock=lambda: next(clock))
     for function, kernel in (
         ("prefill", "norm"),
         ("prefill", "linear"),
         ("decode", "norm"),
         ("decode", "vm.builtin.reshape"),
     ):
-        profile.enter(function)
-        profile.notice(kernel, True)
-        profile.notice(kernel, False)
-    assert profile.times() == {
+        profiler.enter(function)
+        profiler.record(kernel, True)
+        profiler.record(kernel, False)
+    assert profiler.times() == {
         "prefill": (KernelTime("linear", 1, 4.0), KernelTime("norm", 1, 1.0)),
         "decode": (KernelTime("norm", 1, 2.0), KernelTime(OVERHEAD, 1, 0.25)),
     }
-    profile.clear()
-    assert profile.times() == {}
+    profiler.clear()
+    assert profiler.times() == {}

@@ -1,4 +1,4 @@
-"""How long each kernel of each function takes."""
+"""Measures how long each kernel of each function takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OVERHEAD = "(virtual machine)"
 
 @dataclass(frozen=True)
 class KernelTime:
-    """What a kernel took in all calls of a function.
+    """The time of a kernel in all calls of a function.
 
     Attributes:
         kernel: Its name; `OVERHEAD` for what is none.
@@ -26,8 +26,8 @@ class KernelTime:
     seconds: float
 
 
-class Profile:
-    """Times of kernels, by the function that called them.
+class Profiler:
+    """Accumulates the times of kernels, by the function that called them.
 
     Args:
         clock: Seconds, rising.
@@ -40,11 +40,11 @@ class Profile:
         self._times: dict[str, dict[str, tuple[int, float]]] = {}
 
     def enter(self, function: str) -> None:
-        """Count what follows as this function's."""
+        """Count the kernels that follow as this function's."""
         self._function = function
 
-    def notice(self, kernel: str, begins: bool) -> None:
-        """Take note that a kernel is about to run, or has run."""
+    def record(self, kernel: str, begins: bool) -> None:
+        """Record that a kernel is about to run (`begins`), or has run."""
         now = self._clock()
         if begins:
             self._begin = now
@@ -55,7 +55,7 @@ class Profile:
         times[name] = (calls + 1, seconds + now - self._begin)
 
     def clear(self) -> None:
-        """Forget all times."""
+        """Drop all times."""
         self._times.clear()
 
     def times(self) -> Mapping[str, tuple[KernelTime, ...]]:
