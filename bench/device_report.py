@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvlm.runtime.artifact.document import Document, read_document
+from mvlm.runtime.artifact.json_object import JsonObject, read_json_object
 from mvlm.runtime.errors import ArtifactError, MvlmError
 from mvlm.runtime.terminal_text import printable
 
@@ -68,7 +68,7 @@ def read_device_report(path: Path) -> DeviceReport:
         MvlmError: It is none, or a value is wrong; says which.
     """
     try:
-        return _parse(read_document(path))
+        return _parse(read_json_object(path))
     except ArtifactError as error:
         raise MvlmError(
             error.problem,
@@ -78,7 +78,7 @@ def read_device_report(path: Path) -> DeviceReport:
         ) from None
 
 
-def _parse(document: Document) -> DeviceReport:
+def _parse(document: JsonObject) -> DeviceReport:
     if document.get("schema", int) != SCHEMA_VERSION:
         raise ArtifactError(
             f"{document.where} is of another format",
@@ -104,12 +104,12 @@ def _parse(document: Document) -> DeviceReport:
     )
 
 
-def _hottest(state: Document) -> float | None:
+def _hottest(state: JsonObject) -> float | None:
     degrees = [_number(each, "celsius") for each in state.children("temperatures")]
     return max(degrees, default=None)
 
 
-def _number(document: Document, key: str) -> float:
+def _number(document: JsonObject, key: str) -> float:
     value = document.get(key, float)
     if not math.isfinite(value) or value < 0:
         raise ArtifactError(
@@ -118,7 +118,7 @@ def _number(document: Document, key: str) -> float:
     return value
 
 
-def _word(document: Document, key: str) -> str:
+def _word(document: JsonObject, key: str) -> str:
     """Return a string as a table may hold it: one line, short, without marks of Markdown."""
     text = " ".join(document.get(key, str).split())[:_MOST_WORDS]
     return "".join(" " if letter in "|<>`" else letter for letter in printable(text))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mvlm.runtime.artifact.document import Document, build, read_document
+from mvlm.runtime.artifact.json_object import JsonObject, build, read_json_object
 from mvlm.runtime.artifact.layout import CHAT, MAX_CONTEXT
 from mvlm.runtime.image import ImageSpec
 
@@ -125,11 +125,11 @@ def read_settings(folder: Path) -> ChatSettings:
     Raises:
         ArtifactError: It breaks the format.
     """
-    document = read_document(folder / CHAT)
+    document = read_json_object(folder / CHAT)
     return build(document.where, lambda: _parse(document))
 
 
-def _parse_cache(document: Document) -> CacheSpec:
+def _parse_cache(document: JsonObject) -> CacheSpec:
     return CacheSpec(
         layers=document.get("layers", int),
         page_size=document.get("page_size", int),
@@ -140,7 +140,7 @@ def _parse_cache(document: Document) -> CacheSpec:
     )
 
 
-def _parse(document: Document) -> ChatSettings:
+def _parse(document: JsonObject) -> ChatSettings:
     image: Mapping[str, Any] | None = document.values.get("image")
     return ChatSettings(
         template=document.get("template", str),

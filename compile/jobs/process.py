@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mvlm.runtime.artifact.document import Document
+from mvlm.runtime.artifact.json_object import JsonObject
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _SPACE = Path("/proc/self/ns/pid")
@@ -45,7 +45,7 @@ class Process:
         return f"{self.host}:{self.pid}"
 
 
-def read_process(document: Document) -> Process:
+def read_process(document: JsonObject) -> Process:
     """Read a process of a document.
 
     Raises:

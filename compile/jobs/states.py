@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from mvlm.compile.jobs.process import Process, read_process
-from mvlm.runtime.artifact.document import Document, build, parse_document
+from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
 from mvlm.runtime.errors import ArtifactError
 
 QUEUED, RUNNING, DONE, REUSED = "queued", "running", "done", "reused"
@@ -168,13 +168,13 @@ def parse_state(data: bytes, where: str) -> StepState:
     )
 
 
-def _parse_step(document: Document) -> StepEntry:
+def _parse_step(document: JsonObject) -> StepEntry:
     place = document.child("place")
     texts = {key: document.get(key, str)[:_MAX_TEXT] for key in ("key", "kind", "name")}
     return StepEntry(**texts, place={key: place.get(key, str)[:_MAX_TEXT] for key in place.values})
 
 
-def _bounded(data: bytes, limit: int, where: str) -> Document:
+def _bounded(data: bytes, limit: int, where: str) -> JsonObject:
     if len(data) > limit:
         raise ArtifactError(f"{where} is too large", expected=f"at most {limit} bytes")
-    return parse_document(data, where)
+    return parse_json_object(data, where)

@@ -12,7 +12,7 @@ from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.jobs.carried_logs import places_of
 from mvlm.compile.targets import TargetDescription
 from mvlm.models.quantization import plan_quantization
-from mvlm.runtime.artifact.document import Document, build, parse_document
+from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
 from mvlm.runtime.artifact.manifest import FileEntry, parse_entries
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.toml_file import TomlFile
@@ -154,7 +154,7 @@ def read_request(text: str) -> Request:
     Raises:
         ArtifactError: It is no request.
     """
-    document = parse_document(text.encode(), "the request")
+    document = parse_json_object(text.encode(), "the request")
     texts = {name: document.get(name, str) for name in ("kind", "key", "name", "weights")}
     return Request(
         **texts,
@@ -170,7 +170,7 @@ def read_outcome(text: str) -> Outcome:
     Raises:
         ArtifactError: It is no outcome.
     """
-    document = parse_document(text.encode(), "the outcome")
+    document = parse_json_object(text.encode(), "the outcome")
     return Outcome(
         key=document.get("key", str),
         error=document.get("error", str),
@@ -183,7 +183,7 @@ def read_outcome(text: str) -> Outcome:
     )
 
 
-def _read_job(document: Document) -> JobSpec:
+def _read_job(document: JsonObject) -> JobSpec:
     schemes = document.child("quantization")
     described = _without_none(document.child("target").values)
     # A description is read from a request as strictly as from a file.

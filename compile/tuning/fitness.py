@@ -9,7 +9,7 @@ from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.targets import TargetDescription
 from mvlm.compile.targets.detect import recognise_machine
 from mvlm.compile.tuning.log.provenance import check_device
-from mvlm.runtime.artifact.document import Document
+from mvlm.runtime.artifact.json_object import JsonObject
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine
 
@@ -32,7 +32,7 @@ def refusal(
         device: What the device says of itself.
     """
     try:
-        check_device(Document(device, "its description"))
+        check_device(JsonObject(device, "its description"))
         machine = _machine(device["machine"])
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
         return f"does not say what it is: {error}"

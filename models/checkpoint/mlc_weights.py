@@ -18,7 +18,7 @@ import numpy as np
 
 from mvlm.models.checkpoint.tensor_file import DOWNLOAD_AGAIN, Array, TensorInfo, check_float
 from mvlm.models.checkpoint.weights import Weights, plain_name, read_start
-from mvlm.models.config.document import Document, read_document
+from mvlm.models.config.json_config import JsonConfig, read_json_config
 from mvlm.models.config.mlc import MLC_CONFIG
 from mvlm.models.quantization import GROUP_SIZE, Q4MLC, dequantize
 from mvlm.runtime.errors import CheckpointError, ConfigError
@@ -54,13 +54,13 @@ class _Cache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        document = read_document(path)
+        document = read_json_config(path)
         self.records: dict[str, _Record] = {}
         self._digests: dict[Path, str] = {}
         for shard in _objects(document, "records"):
             self._add_shard(shard)
 
-    def _add_shard(self, shard: Document) -> None:
+    def _add_shard(self, shard: JsonConfig) -> None:
         path = self.path.parent / plain_name(self.path, shard.require("dataPath"), ".bin")
         size = shard.integer("nbytes", 0, 1 << 40)
         if shard.require("format") != "raw-shard":
@@ -167,15 +167,15 @@ class MlcWeights(Weights):
         return self._files
 
 
-def _objects(document: Document, key: str) -> Iterator[Document]:
+def _objects(document: JsonConfig, key: str) -> Iterator[JsonConfig]:
     values = document.require(key)
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         document.refuse(key, "a list of objects")
     for value in values:
-        yield Document(f"{document.name} in `{key}`", value)
+        yield JsonConfig(f"{document.name} in `{key}`", value)
 
 
-def _record(record: Document, shard: Path, size: int) -> _Record:
+def _record(record: JsonConfig, shard: Path, size: int) -> _Record:
     dtype, shape = record.require("dtype"), record.require("shape")
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         record.refuse("dtype", " or ".join(_ITEM_BYTES))
@@ -228,7 +228,7 @@ def _is_scale(record: _Record, rows: int) -> bool:
 
 def _part_shares(folder: Path) -> Callable[[str], tuple[int, ...]]:
     """Return what tells a stacked matrix's parts' shares of its rows."""
-    config = read_document(folder / MLC_CONFIG).section("model_config")
+    config = read_json_config(folder / MLC_CONFIG).section("model_config")
     heads = config.integer("num_attention_heads", 1, 1024)
     kv_heads = heads
     if "num_key_value_heads" in config:

@@ -14,7 +14,7 @@ from mvlm.models.checkpoint.tensor_file import (
 )
 from mvlm.models.checkpoint.torch_file import TorchFile
 from mvlm.models.config.checks import shown
-from mvlm.models.config.document import read_document
+from mvlm.models.config.json_config import read_json_config
 from mvlm.runtime.errors import CheckpointError, ConfigError
 from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 
@@ -134,7 +134,7 @@ def _open_sharded(index: Path) -> Weights:
 def _read_index(index: Path) -> dict[str, str]:
     """Tensor names and the plain names of the files that hold them."""
     try:
-        weight_map = read_document(index).section("weight_map").values
+        weight_map = read_json_config(index).section("weight_map").values
     except ConfigError as error:
         raise CheckpointError(
             error.problem, expected=error.expected, found=error.found, fix=error.fix

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mvlm.models.config.checks import check_choice, check_integer, check_number
-from mvlm.models.config.document import Document
+from mvlm.models.config.json_config import JsonConfig
 from mvlm.models.config.key_check import check_keys
 from mvlm.models.config.keys import CLIP, CLIP_TOWER
 from mvlm.models.config.quantized import refuse_quantized
@@ -92,7 +92,7 @@ class ClipVisionConfig:
         return self.grid**2
 
 
-def clip_vision_config(document: Document) -> ClipVisionConfig:
+def clip_vision_config(document: JsonConfig) -> ClipVisionConfig:
     """Read a tower folder's `config.json`: of a vision tower alone, or of a whole CLIP.
 
     A whole CLIP keeps the tower under `vision_config`, or under `vision_config_dict`, as early
@@ -117,7 +117,7 @@ def clip_vision_config(document: Document) -> ClipVisionConfig:
     return found[0]
 
 
-def check_clip_keys(document: Document, label: str) -> tuple[str, ...]:
+def check_clip_keys(document: JsonConfig, label: str) -> tuple[str, ...]:
     """Check every key of what :func:`clip_vision_config` reads; return warnings.
 
     Raises:
@@ -133,11 +133,11 @@ def check_clip_keys(document: Document, label: str) -> tuple[str, ...]:
     return warnings
 
 
-def _sections(document: Document) -> list[Document]:
+def _sections(document: JsonConfig) -> list[JsonConfig]:
     return [document.section(key) for key in _NESTED if key in document]
 
 
-def _with_defaults(section: Document) -> ClipVisionConfig:
+def _with_defaults(section: JsonConfig) -> ClipVisionConfig:
     fields = {key: section.get(key, default) for key, default in _DEFAULTS.items()}
     return section.build(ClipVisionConfig, **fields)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mvlm.models.config.document import Document
+from mvlm.models.config.json_config import JsonConfig
 from mvlm.runtime.image import ImageSpec
 
 # Mean and standard deviation of red, green and blue over CLIP's training pictures.
@@ -13,7 +13,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def image_spec(document: Document, *, image_size: int, aspect: str) -> ImageSpec:
+def image_spec(document: JsonConfig, *, image_size: int, aspect: str) -> ImageSpec:
     """Read a tower folder's `preprocessor_config.json`, whose other keys have been checked.
 
     Args:
@@ -37,13 +37,13 @@ def image_spec(document: Document, *, image_size: int, aspect: str) -> ImageSpec
     )
 
 
-def _check_factor(document: Document) -> None:
+def _check_factor(document: JsonConfig) -> None:
     factor = document.get("rescale_factor", 1 / 255)
     if type(factor) is not float or not math.isclose(factor, 1 / 255, rel_tol=1e-6):
         document.refuse("rescale_factor", "1/255")
 
 
-def _check_size(document: Document, image_size: int, *, squared: bool) -> None:
+def _check_size(document: JsonConfig, image_size: int, *, squared: bool) -> None:
     """Ask that resizing and cropping both give the tower's size, as in every published CLIP."""
     resize = document.get("size", 224)
     if isinstance(resize, dict):

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from mvlm.models.config.checks import shown
-from mvlm.models.config.document import Document
+from mvlm.models.config.json_config import JsonConfig
 from mvlm.models.config.keys import Key, KeyTable
 
 # How many unknown keys a warning lists before it only counts.
 _LISTED = 8
 
 
-def check_keys(document: Document, table: KeyTable, label: str) -> tuple[str, ...]:
+def check_keys(document: JsonConfig, table: KeyTable, label: str) -> tuple[str, ...]:
     """Refuse what the file asks for and is not computed; say what was passed over.
 
     Args:
@@ -44,7 +44,7 @@ def check_keys(document: Document, table: KeyTable, label: str) -> tuple[str, ..
     return tuple(warnings)
 
 
-def refuse_unknown(document: Document, table: KeyTable) -> None:
+def refuse_unknown(document: JsonConfig, table: KeyTable) -> None:
     """Refuse keys that stand in no table, for an object whose every key matters.
 
     Raises:

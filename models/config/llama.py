@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvlm.models.config.checks import check_choice, check_integer, check_number, shown
-from mvlm.models.config.document import Document
+from mvlm.models.config.json_config import JsonConfig
 from mvlm.models.config.key_check import check_keys, is_same, refuse_unknown
 from mvlm.models.config.keys import ROPE
 from mvlm.runtime.errors import ConfigError
@@ -67,7 +67,7 @@ class LlamaConfig:
             raise ConfigError("`head_dim` must be even for rotary positions", found=self.head_dim)
 
 
-def llama_config(document: Document) -> LlamaConfig:
+def llama_config(document: JsonConfig) -> LlamaConfig:
     """Read the decoder's keys of a checkpoint's `config.json`.
 
     Absent keys are errors, except the ones that published MobileLLaMA files leave out:
@@ -104,13 +104,13 @@ def llama_config(document: Document) -> LlamaConfig:
     )
 
 
-def _check_layer_types(document: Document) -> None:
+def _check_layer_types(document: JsonConfig) -> None:
     kinds = document.get("layer_types", [])
     if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
         document.refuse("layer_types", "'full_attention' for every layer")
 
 
-def _head_dim(document: Document) -> Any:
+def _head_dim(document: JsonConfig) -> Any:
     """The width of a head, which transformers computes where the key is absent."""
     if "head_dim" in document:
         return document.require("head_dim")
@@ -121,7 +121,7 @@ def _head_dim(document: Document) -> Any:
     return hidden_size // heads
 
 
-def _rope_theta(document: Document) -> Any:
+def _rope_theta(document: JsonConfig) -> Any:
     """The rotary base, wherever it is written, and the default kind of rotary positions.
 
     transformers 4 has a key of its own for the base and scales positions by `rope_scaling`;

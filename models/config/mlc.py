@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvlm.models.config.document import Document, read_document
+from mvlm.models.config.json_config import JsonConfig, read_json_config
 from mvlm.models.config.key_check import check_keys
 from mvlm.models.config.keys import CONFIG, MLC, MLC_MODEL
 from mvlm.models.config.quantized import refuse_quantized
@@ -28,23 +28,23 @@ def check_checkpoint_keys(folder: Path) -> tuple[str, ...]:
         ConfigError: A key asks for what is not supported.
     """
     if not _is_mlc(folder):
-        return check_keys(read_document(folder / "config.json"), CONFIG, "config.json")
-    chat = read_document(folder / MLC_CONFIG)
+        return check_keys(read_json_config(folder / "config.json"), CONFIG, "config.json")
+    chat = read_json_config(folder / MLC_CONFIG)
     warnings = check_keys(chat, MLC, MLC_CONFIG)
     return warnings + check_keys(chat.section("model_config"), MLC_MODEL, MLC_CONFIG)
 
 
-def checkpoint_document(folder: Path) -> Document:
+def checkpoint_document(folder: Path) -> JsonConfig:
     """Read a folder's `config.json`, or work one out of an `mlc-chat-config.json`.
 
     Raises:
         ConfigError: There is neither, or the file is not usable.
     """
     if not _is_mlc(folder):
-        document = read_document(folder / "config.json")
+        document = read_json_config(folder / "config.json")
         refuse_quantized(document)
         return document
-    chat = read_document(folder / MLC_CONFIG)
+    chat = read_json_config(folder / MLC_CONFIG)
     if chat.require("model_type") != "llama":
         chat.refuse("model_type", "'llama'")
     model = chat.section("model_config")
@@ -55,7 +55,7 @@ def checkpoint_document(folder: Path) -> Document:
         _RENAMED.get(key, key): value for key, value in model.values.items() if value is not None
     }
     values |= {key: chat.values[key] for key in _TOKENS if key in chat}
-    return Document(model.name, {"hidden_act": "silu", **values})
+    return JsonConfig(model.name, {"hidden_act": "silu", **values})
 
 
 def _is_mlc(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvlm.models.config.document import Document
+from mvlm.models.config.json_config import JsonConfig
 from mvlm.runtime.errors import ConfigError
 
 # Where files say so: transformers' key, and an older one of compressed-tensors.
@@ -26,7 +26,7 @@ _TOOLS = {
 FIX = "Use the checkpoint that it was made from; mvlm quantizes by itself (`--quant`)."
 
 
-def refuse_quantized(document: Document) -> None:
+def refuse_quantized(document: JsonConfig) -> None:
     """Refuse a configuration that describes quantized weights, by the tool's name.
 
     Raises:
@@ -43,7 +43,7 @@ def refuse_quantized(document: Document) -> None:
         )
 
 
-def _tool(section: Document) -> str:
+def _tool(section: JsonConfig) -> str:
     method = section.get("quant_method")
     if method is None and any(key.startswith(("load_in_", "bnb_")) for key in section.values):
         return "bitsandbytes"  # which wrote no method at first

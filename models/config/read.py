@@ -10,8 +10,8 @@ from mvlm.models.config.clip import (
     clip_vision_config,
     derive_clip_vision_config,
 )
-from mvlm.models.config.document import Document, read_document, read_optional_document
 from mvlm.models.config.image import image_spec
+from mvlm.models.config.json_config import JsonConfig, read_json_config, read_optional_json_config
 from mvlm.models.config.key_check import check_keys
 from mvlm.models.config.keys import GENERATION, PREPROCESSOR
 from mvlm.models.config.llama import llama_config
@@ -64,7 +64,7 @@ def read_config(folder: Path, vision_tower: Path | None = None) -> MobileVLMConf
     return config.build(MobileVLMConfig, **fields, warnings=warnings)
 
 
-def projector_config(config: Document) -> ProjectorConfig:
+def projector_config(config: JsonConfig) -> ProjectorConfig:
     """Read the projector's keys of a checkpoint's `config.json`.
 
     Raises:
@@ -80,7 +80,7 @@ def projector_config(config: Document) -> ProjectorConfig:
     )
 
 
-def tower_name(config: Document) -> str:
+def tower_name(config: JsonConfig) -> str:
     """The checkpoint's `mm_vision_tower`, which must be a name or a path."""
     name = config.require("mm_vision_tower")
     if not isinstance(name, str) or not 1 <= len(name) <= 1024:
@@ -92,9 +92,9 @@ def tower_name(config: Document) -> str:
 _Fields = tuple[dict[str, object], tuple[str, ...]]
 
 
-def _text_fields(folder: Path, config: Document) -> _Fields:
-    generation = read_optional_document(folder / "generation_config.json")
-    behaviour = tokenizer_config(read_optional_document(folder / TOKENIZER_CONFIG))
+def _text_fields(folder: Path, config: JsonConfig) -> _Fields:
+    generation = read_optional_json_config(folder / "generation_config.json")
+    behaviour = tokenizer_config(read_optional_json_config(folder / TOKENIZER_CONFIG))
     tokenizer = None
     if is_present(folder / TOKENIZER_MODEL, TokenizerError):
         tokenizer = Tokenizer(folder / TOKENIZER_MODEL, legacy=behaviour.legacy)
@@ -106,7 +106,7 @@ def _text_fields(folder: Path, config: Document) -> _Fields:
     }, warnings + check_tokenizer_files(folder, tokenizer)
 
 
-def _vision_fields(folder: Path, config: Document, vision_tower: Path | None) -> _Fields:
+def _vision_fields(folder: Path, config: JsonConfig, vision_tower: Path | None) -> _Fields:
     projector = projector_config(config)
     name = tower_name(config)
     # V2 has the tower's weights inside and can do without the folder.
@@ -115,11 +115,11 @@ def _vision_fields(folder: Path, config: Document, vision_tower: Path | None) ->
     warnings: tuple[str, ...] = ()
     if tower is None:
         vision = _derived_vision_config(folder)
-        preprocessor = Document("CLIP's own preprocessing", {})
+        preprocessor = JsonConfig("CLIP's own preprocessing", {})
     else:
-        document = read_document(tower / "config.json")
+        document = read_json_config(tower / "config.json")
         vision = clip_vision_config(document)
-        preprocessor = read_optional_document(tower / "preprocessor_config.json")
+        preprocessor = read_optional_json_config(tower / "preprocessor_config.json")
         warnings = check_clip_keys(document, "the tower's config.json")
         warnings += check_keys(preprocessor, PREPROCESSOR, "preprocessor_config.json")
     return {
@@ -146,7 +146,7 @@ def _derived_vision_config(folder: Path) -> ClipVisionConfig:
     )
 
 
-def _aspect(config: Document) -> str:
+def _aspect(config: JsonConfig) -> str:
     """`pad` if the checkpoint says so; anything else means `crop` to MobileVLM's own code."""
     ratio = config.get("image_aspect_ratio", "crop")
     if not isinstance(ratio, str):
@@ -154,7 +154,7 @@ def _aspect(config: Document) -> str:
     return "pad" if ratio == "pad" else "crop"
 
 
-def _extra_tokens(config: Document) -> tuple[str, ...]:
+def _extra_tokens(config: JsonConfig) -> tuple[str, ...]:
     patch = ("<im_patch>",) if config.flag("mm_use_im_patch_token", True) else ()
     ends = ("<im_start>", "<im_end>") if config.flag("mm_use_im_start_end", False) else ()
     return patch + ends

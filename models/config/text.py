@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mvlm.models.config.checks import check_integer
-from mvlm.models.config.document import Document
+from mvlm.models.config.json_config import JsonConfig
 from mvlm.runtime.errors import ConfigError
 from mvlm.runtime.tokenizer import Tokenizer
 
@@ -56,7 +56,7 @@ class TokenizerConfig:
 
 
 def generation_config(
-    generation: Document, config: Document, tokenizer: Tokenizer | None
+    generation: JsonConfig, config: JsonConfig, tokenizer: Tokenizer | None
 ) -> GenerationConfig:
     """Read `generation_config.json`, key by key falling back to `config.json`.
 
@@ -88,7 +88,7 @@ def generation_config(
     return replace(declared, bos_token_id=tokenizer.bos_id, eos_token_ids=tuple(ends))
 
 
-def tokenizer_config(document: Document) -> TokenizerConfig:
+def tokenizer_config(document: JsonConfig) -> TokenizerConfig:
     """Read `tokenizer_config.json`.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mvlm.models.config.document import Document, read_optional_document
+from mvlm.models.config.json_config import JsonConfig, read_optional_json_config
 from mvlm.models.config.key_check import check_keys
 from mvlm.models.config.keys import TOKENIZER
 from mvlm.models.config.text import ADDED_TOKENS, TOKENIZER_CONFIG
@@ -38,8 +38,8 @@ def check_tokenizer_files(folder: Path, tokenizer: Tokenizer | None) -> tuple[st
     Raises:
         ConfigError: They are not those of `tokenizer.model`, or ask for what is not supported.
     """
-    config = read_optional_document(folder / TOKENIZER_CONFIG)
-    special = read_optional_document(folder / _SPECIAL_TOKENS)
+    config = read_optional_json_config(folder / TOKENIZER_CONFIG)
+    special = read_optional_json_config(folder / _SPECIAL_TOKENS)
     warnings = check_keys(config, TOKENIZER, TOKENIZER_CONFIG)
     for document in (config, special):
         _check_special(document, tokenizer)
@@ -59,7 +59,7 @@ def check_tokenizer_files(folder: Path, tokenizer: Tokenizer | None) -> tuple[st
     return warnings
 
 
-def _check_special(document: Document, tokenizer: Tokenizer | None) -> None:
+def _check_special(document: JsonConfig, tokenizer: Tokenizer | None) -> None:
     for key in ("bos_token", "eos_token", "unk_token"):
         text = _content(document, key)
         if text is None or tokenizer is None:
@@ -69,19 +69,21 @@ def _check_special(document: Document, tokenizer: Tokenizer | None) -> None:
             document.refuse(key, f"{piece!r}, as in tokenizer.model")
 
 
-def _content(document: Document, key: str) -> str | None:
+def _content(document: JsonConfig, key: str) -> str | None:
     """The text of a token: a string, or the object that transformers makes of an `AddedToken`."""
     return _text(document, key, document.get(key))
 
 
-def _text(document: Document, key: str, value: Any) -> str | None:
+def _text(document: JsonConfig, key: str, value: Any) -> str | None:
     text = value.get("content") if isinstance(value, dict) else value
     if not isinstance(text, str | None) or (text is None and value is not None):
         document.refuse(key, "a token: its text, or an object with its `content`")
     return text
 
 
-def _added(folder: Path, config: Document, special: Document) -> Iterator[tuple[str, int | None]]:
+def _added(
+    folder: Path, config: JsonConfig, special: JsonConfig
+) -> Iterator[tuple[str, int | None]]:
     """Yield the text of every token that the files list, and its id where they say it."""
     if "added_tokens_decoder" in config:
         section = config.section("added_tokens_decoder")
@@ -90,7 +92,7 @@ def _added(folder: Path, config: Document, special: Document) -> Iterator[tuple[
             if not key.isascii() or not key.isdigit() or len(key) > 7 or text is None:
                 section.refuse(key, "the id of a token, and its text")
             yield text, int(key)
-    added = read_optional_document(folder / ADDED_TOKENS)
+    added = read_optional_json_config(folder / ADDED_TOKENS)
     for text in added.values:
         yield text, added.integer(text, 0, _MAX_ID)
     for document in (config, special):
@@ -101,7 +103,7 @@ def _added(folder: Path, config: Document, special: Document) -> Iterator[tuple[
                     yield text, None
 
 
-def _listed(document: Document, key: str) -> list[Any]:
+def _listed(document: JsonConfig, key: str) -> list[Any]:
     """The values of a list, or of the object that transformers 4 writes in its place."""
     values = document.get(key, [])
     if isinstance(values, dict):

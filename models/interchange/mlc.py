@@ -26,7 +26,7 @@ from mvlm.models.checkpoint.mlc_weights import STACKED
 from mvlm.models.checkpoint.names import expected_tensors
 from mvlm.models.checkpoint.weights import read_start
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
-from mvlm.models.config.document import read_document
+from mvlm.models.config.json_config import read_json_config
 from mvlm.models.config.mlc import MLC_CONFIG
 from mvlm.models.quantization import (
     GROUP_SIZE,
@@ -133,7 +133,7 @@ def _write_vision_documents(
     vision: ClipVisionConfig, image: ImageSpec, source: Path, folder: Path
 ) -> None:
     """Describe the tower, whose weights are among the decoder's here, in a folder of its own."""
-    config = dict(read_document(source / "config.json").values)
+    config = dict(read_json_config(source / "config.json").values)
     write_json(folder / "config.json", config | {"mm_vision_tower": _TOWER_FOLDER})
     tower = folder / _TOWER_FOLDER
     tower.mkdir()

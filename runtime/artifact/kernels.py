@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from mvlm.runtime.artifact.document import Document, read_document
+from mvlm.runtime.artifact.json_object import JsonObject, read_json_object
 from mvlm.runtime.artifact.layout import KERNELS
 from mvlm.runtime.errors import ArtifactError
 
@@ -80,21 +80,21 @@ def read_kernel_uses(folder: Path) -> dict[str, dict[str, KernelUse]]:
     Raises:
         ArtifactError: The file breaks the format.
     """
-    document = read_document(folder / KERNELS)
+    document = read_json_object(folder / KERNELS)
     return {name: _read_function(_named(document, name)) for name in document.values}
 
 
-def _read_function(document: Document) -> dict[str, KernelUse]:
+def _read_function(document: JsonObject) -> dict[str, KernelUse]:
     return {name: _read_use(_named(document, name)) for name in document.values}
 
 
-def _read_use(document: Document) -> KernelUse:
+def _read_use(document: JsonObject) -> KernelUse:
     return KernelUse(
         **{field.name: _read_count(document, field.name) for field in fields(KernelUse)}
     )
 
 
-def _read_count(document: Document, key: str) -> int:
+def _read_count(document: JsonObject, key: str) -> int:
     count = document.get(key, int)
     if not 0 <= count <= _MOST:
         raise ArtifactError(
@@ -105,7 +105,7 @@ def _read_count(document: Document, key: str) -> int:
     return count
 
 
-def _named(document: Document, name: str) -> Document:
+def _named(document: JsonObject, name: str) -> JsonObject:
     """Return the object under a key that names a function or a kernel."""
     if not _NAME.fullmatch(name):
         raise ArtifactError(

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mvlm.runtime.artifact.document import Document, build, parse_document, read_bounded
+from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object, read_bounded
 from mvlm.runtime.artifact.layout import (
     MANIFEST,
     MAX_FILES,
@@ -204,7 +204,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     """
     if len(data) > MAX_JSON_BYTES:
         raise ArtifactError(f"{where} is too large", expected=f"at most {MAX_JSON_BYTES} bytes")
-    document = parse_document(data, where)
+    document = parse_json_object(data, where)
     schema = document.get("schema", int)
     if schema != SCHEMA_VERSION:
         raise ArtifactError(
@@ -224,7 +224,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def parse_entries(documents: Iterable[Document]) -> tuple[FileEntry, ...]:
+def parse_entries(documents: Iterable[JsonObject]) -> tuple[FileEntry, ...]:
     """Read the entries of files.
 
     Raises:
@@ -252,7 +252,7 @@ def _canonical(values: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def _parse(document: Document) -> Manifest:
+def _parse(document: JsonObject) -> Manifest:
     target, abi = document.child("target"), document.child("abi")
     quantization = document.child("quantization")
     needs = target.child("needs")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.runtime.artifact.document import build, read_document
+from mvlm.runtime.artifact.json_object import build, read_json_object
 from mvlm.runtime.artifact.layout import WEIGHT_ALIGNMENT, WEIGHTS, WEIGHTS_INDEX
 from mvlm.runtime.errors import ArtifactError
 
@@ -75,7 +75,7 @@ def read_weights_index(folder: Path) -> WeightsIndex:
     Raises:
         ArtifactError: It breaks the format.
     """
-    document = read_document(folder / WEIGHTS_INDEX)
+    document = read_json_object(folder / WEIGHTS_INDEX)
     return build(
         document.where,
         lambda: WeightsIndex(

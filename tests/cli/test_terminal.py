@@ -28,7 +28,7 @@ from mvlm.cli.shared.terminal import (
     show_table,
 )
 from mvlm.compile.jobs.page import _escape
-from mvlm.runtime.artifact.document import Document
+from mvlm.runtime.artifact.json_object import JsonObject
 from tests.cli.command_line import mvlm
 from tests.sentences import SENTENCES
 
@@ -164,7 +164,7 @@ def test_pages_and_reports_use_the_same_rule() -> None:
     for sentence in SENTENCES.values():
         assert _escape(sentence) == sentence
     assert _escape(f"<b>{COMMANDS}") == "&lt;b&gt;\ufffd[2J\ufffd1m\ufffd"
-    document = Document({"name": "नि\u200cक | \x1b[1m"}, "report.json")
+    document = JsonObject({"name": "नि\u200cक | \x1b[1m"}, "report.json")
     assert _word(document, "name") == "नि\u200cक   \ufffd[1m"
 
 

@@ -24,7 +24,7 @@ from mvlm.models.checkpoint.adapter.keys import (
     USED,
 )
 from mvlm.models.checkpoint.adapter.options import read_options
-from mvlm.models.config.document import Document
+from mvlm.models.config.json_config import JsonConfig
 from mvlm.runtime.errors import ConfigError, MvlmError
 from tests.adapters import CONFIG, TOLERANCE, WEIGHTS, module_tree, train
 
@@ -39,7 +39,7 @@ GOOD: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 6, "target_mo
 
 
 def read(**changes: Any) -> Any:
-    return read_options(Document("adapter_config.json", GOOD | changes))
+    return read_options(JsonConfig("adapter_config.json", GOOD | changes))
 
 
 # --- the tables of keys --------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_pairs_that_peft_would_drop_are_refused(
         "layers_pattern": lists if layers is not None else None,
     }
     (tmp_path / CONFIG).write_text(json.dumps(values))
-    options = read_options(Document("adapter", values))
+    options = read_options(JsonConfig("adapter", values))
     tensors = load_file(tmp_path / WEIGHTS)
     pairs = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in tensors}
     named = {name for name in pairs if options.selection.has(name)}

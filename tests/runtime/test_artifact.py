@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import mvlm.runtime.model
 from mvlm.runtime.artifact import layout, map_weights, open_artifact, read_manifest, verify_files
-from mvlm.runtime.artifact.document import parse_document
+from mvlm.runtime.artifact.json_object import parse_json_object
 from mvlm.runtime.artifact.manifest import Manifest
 from mvlm.runtime.artifact.verify import TVM_VERSION, check_abi, check_machine, check_memory
 from mvlm.runtime.errors import ArtifactError
@@ -418,7 +418,7 @@ def test_mutated_manifests_raise_artifact_errors_only(
 @given(st.binary(max_size=40) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_raise_artifact_errors_only(data: bytes) -> None:
     try:
-        assert isinstance(parse_document(data, "x").values, dict)
+        assert isinstance(parse_json_object(data, "x").values, dict)
     except ArtifactError as error:
         assert "x" in str(error)
 

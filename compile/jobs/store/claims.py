@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from mvlm.compile.jobs.errors import StoreError
 from mvlm.compile.jobs.process import Process, read_process, this_process
 from mvlm.compile.jobs.store.files import Files
-from mvlm.runtime.artifact.document import Document, parse_document
+from mvlm.runtime.artifact.json_object import JsonObject, parse_json_object
 from mvlm.runtime.errors import ArtifactError
 
 BEAT_SECONDS = 5.0
@@ -73,7 +73,7 @@ class Claims:
         """Say who works on a step that could not be claimed."""
         seen = self._seen.get(key)
         try:
-            document = parse_document(seen.content if seen else b"", "claim")
+            document = parse_json_object(seen.content if seen else b"", "claim")
             return f"{document.get('run', str)[:80]} on {_owner(document).host}"
         except ArtifactError:
             return "another run"
@@ -122,7 +122,7 @@ class Claims:
         if seen is None or seen.content != content:
             self._seen[key] = seen = _Seen(content, now)
         try:
-            if _owner(parse_document(content, "claim")).is_gone:
+            if _owner(parse_json_object(content, "claim")).is_gone:
                 return True
         except ArtifactError:  # whoever wrote that may be alive all the same
             pass
@@ -137,5 +137,5 @@ def _name(key: str, number: int) -> str:
     return f"claims/{key}.{number}.json"
 
 
-def _owner(document: Document) -> Process:
+def _owner(document: JsonObject) -> Process:
     return read_process(document.child("owner"))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mvlm.runtime.artifact.document import Document, build, parse_document
+from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
 from mvlm.runtime.artifact.layout import MANIFEST, MAX_FILES, MAX_JSON_BYTES
 from mvlm.runtime.artifact.manifest import FileEntry, Manifest, parse_entries, parse_manifest
 from mvlm.runtime.errors import ArtifactError
@@ -124,10 +124,10 @@ def _document(**values: Any) -> bytes:
     return json.dumps({"schema": SCHEMA_VERSION} | values, sort_keys=True).encode()
 
 
-def _parse(data: bytes, key: str, where: str) -> Document:
+def _parse(data: bytes, key: str, where: str) -> JsonObject:
     if len(data) > MAX_RESULT_BYTES:
         raise ArtifactError(f"{where} is too large", expected=f"at most {MAX_RESULT_BYTES} bytes")
-    document = parse_document(data, where)
+    document = parse_json_object(data, where)
     for name, wanted in (("schema", SCHEMA_VERSION), ("key", key)):
         found = document.get(name, type(wanted))
         if found != wanted:
@@ -135,5 +135,5 @@ def _parse(data: bytes, key: str, where: str) -> Document:
     return document
 
 
-def _name(document: Document) -> str:
+def _name(document: JsonObject) -> str:
     return document.get("name", str)[:_MAX_NAME]

@@ -12,7 +12,7 @@ from typing import Any
 
 from mvlm.compile.tuning.devices.sources import THIS_MACHINE
 from mvlm.compile.tuning.log.lines import is_time
-from mvlm.runtime.artifact.document import parse_document
+from mvlm.runtime.artifact.json_object import parse_json_object
 from mvlm.runtime.errors import ArtifactError
 
 # Of an answer: a device's description is the longest.
@@ -92,7 +92,7 @@ class DeviceProcess:
         if line is None:
             raise DeviceFailure(self._died())
         try:
-            return dict(parse_document(line.encode(), "its answer").values)
+            return dict(parse_json_object(line.encode(), "its answer").values)
         except ArtifactError:
             raise DeviceFailure(f"an answer that is none: {line[:80]!r}") from None
 

@@ -21,7 +21,7 @@ from mvlm.compile.tuning.log.lines import check_record, check_workload
 from mvlm.compile.tuning.log.places import read_files
 from mvlm.compile.tuning.log.provenance import Provenance, read_provenance
 from mvlm.compile.tuning.log.tables import Measured, Tables
-from mvlm.runtime.artifact.document import read_bounded
+from mvlm.runtime.artifact.json_object import read_bounded
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.whole_file import whole_file
 

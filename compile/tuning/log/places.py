@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mvlm.compile.tuning.log.files import FILE, FILES, MOST_BYTES
-from mvlm.runtime.artifact.document import read_bounded, read_document
+from mvlm.runtime.artifact.json_object import read_bounded, read_json_object
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.home_folder import home_folder
 from mvlm.runtime.package_folder import package_folder
@@ -97,7 +97,7 @@ def logs_about(target: str, places: Iterable[Path]) -> list[Path]:
     found = []
     for folder in find_logs(places):
         with suppress(ArtifactError):  # it will not be used
-            if read_document(folder / FILE).child("target").get("name", str) == target:
+            if read_json_object(folder / FILE).child("target").get("name", str) == target:
                 found.append(folder)
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.compile.tuning.log.files import FILE
-from mvlm.runtime.artifact.document import Document, read_document
+from mvlm.runtime.artifact.json_object import JsonObject, read_json_object
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.whole_file import whole_file
 
@@ -139,7 +139,7 @@ def read_provenance(folder: Path) -> Provenance:
             found="none in it" if folder.is_dir() else "no such folder",
             fix="`mvlm logs list` shows those that there are.",
         )
-    document = read_document(folder / FILE)
+    document = read_json_object(folder / FILE)
     if document.get("schema", int) != SCHEMA:
         raise ArtifactError(
             f"{document.where} is of another schema",
@@ -159,7 +159,7 @@ def read_provenance(folder: Path) -> Provenance:
     )
 
 
-def check_device(device: Document) -> None:
+def check_device(device: JsonObject) -> None:
     """Check what a device says of itself, as far as anybody here reads it.
 
     Raises:
@@ -173,7 +173,7 @@ def check_device(device: Document) -> None:
         device.child("state").children("cores")
 
 
-def _run(document: Document) -> Run:
+def _run(document: JsonObject) -> Run:
     return Run(
         date=document.get("date", str),
         model=document.get("model", str),
@@ -187,7 +187,7 @@ def _run(document: Document) -> Run:
     )
 
 
-def _outcome(document: Document) -> Outcome:
+def _outcome(document: JsonObject) -> Outcome:
     return Outcome(
         name=document.get("name", str),
         operation=document.get("operation", str),

@@ -10,7 +10,7 @@ from mvlm.models.checkpoint.adapter.change import Change, make_change
 from mvlm.models.checkpoint.adapter.options import read_options
 from mvlm.models.checkpoint.adapter.tensors import refuse_second, sort_tensors, trained_tensors
 from mvlm.models.checkpoint.weights import open_weights
-from mvlm.models.config.document import read_document
+from mvlm.models.config.json_config import read_json_config
 from mvlm.runtime.errors import UsageError
 
 CONFIG = "adapter_config.json"
@@ -34,7 +34,7 @@ def open_adapter(folder: Path, rename: Callable[[str], str] = lambda name: name)
         raise UsageError(
             f"`--lora {folder}` is not the folder of an adapter", expected=f"a folder with {CONFIG}"
         )
-    options = read_options(read_document(folder / CONFIG))
+    options = read_options(read_json_config(folder / CONFIG))
     weights = open_weights(folder, _WEIGHTS)
     tensors = sort_tensors(folder, weights, options)
     changes: dict[str, Change] = {}

@@ -23,7 +23,7 @@ from mvlm.models.checkpoint.adapter.selection import (
     read_selection,
 )
 from mvlm.models.config.checks import check_number, shown
-from mvlm.models.config.document import Document
+from mvlm.models.config.json_config import JsonConfig
 from mvlm.runtime.errors import ConfigError
 
 # Beyond any adapter: ranks are at most a layer's width, and alphas are about as large.
@@ -72,7 +72,7 @@ class LoraOptions:
         return alpha / (math.sqrt(rank) if self.is_rank_stabilized else rank)
 
 
-def read_options(config: Document) -> LoraOptions:
+def read_options(config: JsonConfig) -> LoraOptions:
     """Read `adapter_config.json`.
 
     Raises:
@@ -105,7 +105,7 @@ def read_options(config: Document) -> LoraOptions:
     )
 
 
-def _check_method(config: Document) -> None:
+def _check_method(config: JsonConfig) -> None:
     method = config.get("peft_type", "LORA")
     if method != "LORA":
         raise ConfigError(
@@ -116,7 +116,7 @@ def _check_method(config: Document) -> None:
         )
 
 
-def _check_keys(config: Document) -> None:
+def _check_keys(config: JsonConfig) -> None:
     """Refuse what is on and changes the meaning, and what is not known.
 
     A key that is not known passes if it is null, false, 0 or empty. peft writes every option that
@@ -134,7 +134,7 @@ def _is_off(value: object) -> bool:
     return value is None or value is False or value in (0, "", [], {})
 
 
-def _check_start(config: Document) -> None:
+def _check_start(config: JsonConfig) -> None:
     """Ask that training began at the checkpoint's own weights."""
     key = "init_lora_weights"
     value = config.get(key, True)
@@ -147,7 +147,7 @@ def _check_start(config: Document) -> None:
     _refuse(config, key, plain, CHANGING_STARTS.get(start, MERGE))
 
 
-def _training_only(config: Document) -> tuple[str, ...]:
+def _training_only(config: JsonConfig) -> tuple[str, ...]:
     """Variants of training whose forward pass afterwards is a plain LoRA's."""
     names = {
         "velora_config": (".lora_velora_embed",),
@@ -164,13 +164,13 @@ def _training_only(config: Document) -> tuple[str, ...]:
     return tuple(suffix for key, found in names.items() if key in config for suffix in found)
 
 
-def _alpha(config: Document, key: str) -> float:
+def _alpha(config: JsonConfig, key: str) -> float:
     value = config.require(key)
     config.build(check_number, key=key, value=value, low=-MAX_ALPHA, high=MAX_ALPHA)
     return float(value)
 
 
-def _patterns(config: Document, key: str) -> list[Document]:
+def _patterns(config: JsonConfig, key: str) -> list[JsonConfig]:
     """The table under `key`, if it is there.
 
     peft takes regular expressions. Names are what it writes there by itself, and an expression
@@ -192,7 +192,7 @@ def _first(patterns: Mapping[str, tuple[int, Value]], module: str, default: Valu
     return min(found, key=lambda placed: placed[0])[1] if found else default
 
 
-def _refuse(config: Document, key: str, expected: str, fix: str | None) -> NoReturn:
+def _refuse(config: JsonConfig, key: str, expected: str, fix: str | None) -> NoReturn:
     raise ConfigError(
         f"{config.name}: `{key}`", expected=expected, found=shown(config.values[key]), fix=fix
     )

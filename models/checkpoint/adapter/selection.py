@@ -13,7 +13,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mvlm.models.config.document import Document
+from mvlm.models.config.json_config import JsonConfig
 
 # More than any model has.
 MAX_NAMES = 1 << 14
@@ -71,7 +71,7 @@ class Selection:
         return False
 
 
-def read_selection(config: Document) -> Selection:
+def read_selection(config: JsonConfig) -> Selection:
     """Read the keys that choose modules.
 
     Raises:
@@ -99,7 +99,7 @@ def read_selection(config: Document) -> Selection:
     )
 
 
-def _layers(config: Document) -> frozenset[int] | None:
+def _layers(config: JsonConfig) -> frozenset[int] | None:
     key = "layers_to_transform"
     value = config.get(key)
     numbers = value if isinstance(value, list) else [value]
@@ -110,7 +110,7 @@ def _layers(config: Document) -> frozenset[int] | None:
     return frozenset(numbers)
 
 
-def _one_or_more(config: Document, key: str) -> tuple[str, ...]:
+def _one_or_more(config: JsonConfig, key: str) -> tuple[str, ...]:
     value = config.get(key)
     if isinstance(value, str):
         return (value,) if value else ()

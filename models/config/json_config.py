@@ -1,4 +1,4 @@
-"""A JSON file of a checkpoint: bounded, an object, and able to name itself in errors."""
+"""JSON configuration files of a checkpoint: bounded, with errors that name the file and the key."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Built = TypeVar("Built")
 _FIX = "Correct the file, or download it again."
 
 
-class Document:
-    """The object in a JSON file, or an object inside it.
+class JsonConfig:
+    """The object in a JSON configuration file, or an object nested in it.
 
     Args:
         name: How errors call it: the file's path, and the key inside it where it is nested.
@@ -74,12 +74,12 @@ class Document:
             self.refuse(key, f"a list of at most {most} strings")
         return tuple(value)
 
-    def section(self, key: str) -> Document:
+    def section(self, key: str) -> JsonConfig:
         """The object under `key`."""
         value = self.require(key)
         if not isinstance(value, dict):
             self.refuse(key, "an object")
-        return Document(f"{self.name} at `{key}`", value)
+        return JsonConfig(f"{self.name} at `{key}`", value)
 
     def refuse(self, key: str, expected: object) -> NoReturn:
         """Raise a :class:`ConfigError` on the value of `key`."""
@@ -87,7 +87,7 @@ class Document:
         raise ConfigError(f"{self.name}: `{key}`", expected=expected, found=found, fix=_FIX)
 
     def build(self, make: Callable[..., Built], **fields: Any) -> Built:
-        """Call `make(**fields)`, adding this document's name to what it refuses."""
+        """Call `make(**fields)`, adding this object's name to its errors."""
         try:
             return make(**fields)
         except ConfigError as error:
@@ -99,7 +99,7 @@ class Document:
             ) from None
 
 
-def read_document(path: Path) -> Document:
+def read_json_config(path: Path) -> JsonConfig:
     """Read a JSON file that must hold an object.
 
     Raises:
@@ -122,13 +122,13 @@ def read_document(path: Path) -> Document:
         raise ConfigError(
             f"{path}", expected="a JSON object", found=type(values).__name__, fix=_FIX
         )
-    return Document(str(path), values)
+    return JsonConfig(str(path), values)
 
 
-def read_optional_document(path: Path) -> Document:
-    """Like :func:`read_document`, but a file that is absent reads as an empty object."""
+def read_optional_json_config(path: Path) -> JsonConfig:
+    """Like :func:`read_json_config`, but a file that is absent reads as an empty object."""
     there = is_present(path, ConfigError) or path.exists()  # a folder of that name is refused
-    return read_document(path) if there else Document(str(path), {})
+    return read_json_config(path) if there else JsonConfig(str(path), {})
 
 
 def _read(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Reading JSON documents that come from outside: bounded, typed, with errors that name the key."""
+"""Reads untrusted JSON objects: bounded, typed, with errors that name the file and the key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Document:
+class JsonObject:
     """A JSON object, with the path to it for the errors.
 
     Attributes:
@@ -58,27 +58,27 @@ class Document:
             )
         return tuple(items)
 
-    def child(self, key: str) -> Document:
+    def child(self, key: str) -> JsonObject:
         """Return the object under `key`."""
-        return Document(self.get(key, dict), f"{self.where}: {key}")
+        return JsonObject(self.get(key, dict), f"{self.where}: {key}")
 
-    def children(self, key: str) -> list[Document]:
+    def children(self, key: str) -> list[JsonObject]:
         """Return the list of objects under `key`."""
         items = self.list_of(key, dict)
-        return [Document(item, f"{self.where}: {key}[{i}]") for i, item in enumerate(items)]
+        return [JsonObject(item, f"{self.where}: {key}[{i}]") for i, item in enumerate(items)]
 
 
-def read_document(path: Path) -> Document:
+def read_json_object(path: Path) -> JsonObject:
     """Read a file that holds one JSON object.
 
     Raises:
         ArtifactError: It is absent, too large, no JSON, or no object.
     """
-    return parse_document(read_bounded(path, MAX_JSON_BYTES), str(path))
+    return parse_json_object(read_bounded(path, MAX_JSON_BYTES), str(path))
 
 
-def parse_document(data: bytes, where: str) -> Document:
-    """Parse one JSON object; see :func:`read_document`."""
+def parse_json_object(data: bytes, where: str) -> JsonObject:
+    """Parse one JSON object; see :func:`read_json_object`."""
     try:
         values = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -87,7 +87,7 @@ def parse_document(data: bytes, where: str) -> Document:
         raise ArtifactError(
             f"{where} is wrong", expected="a JSON object", found=type(values).__name__
         )
-    return Document(values, where)
+    return JsonObject(values, where)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
