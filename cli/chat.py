@@ -173,7 +173,7 @@ def _write_dump(path: Path, trace: Trace) -> None:
     """Write the stages whole or not at all."""
     import numpy as np
 
-    from mvlm.runtime.whole_file import whole_file
+    from mvlm.runtime.atomic_write import atomic_write
 
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, **trace.arrays())  # type: ignore[arg-type]

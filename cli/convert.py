@@ -54,10 +54,10 @@ def command(
     is in docs/interchange.md.
     """
     from mvlm.models.interchange import Conversion, convert
-    from mvlm.runtime.artifact.staging import staged_folder
+    from mvlm.runtime.artifact.staging import atomic_directory
 
     conversion, warnings = Conversion(to, kind, allow_nonfinite), list[str]()
-    with progress_bars(in_bytes=("weights",)) as progress, staged_folder(output, None) as folder:
+    with progress_bars(in_bytes=("weights",)) as progress, atomic_directory(output, None) as folder:
 
         def advance(done: int, total: int) -> None:
             progress("weights", done, total)

@@ -55,8 +55,8 @@ def command(
     from mvlm.bench.device_check import check_device
     from mvlm.bench.device_report import read_device_report, table
     from mvlm.bench.measure import Plan
+    from mvlm.runtime.atomic_write import atomic_write
     from mvlm.runtime.errors import UsageError
-    from mvlm.runtime.whole_file import whole_file
 
     place = Path("device-report.json") if output is None else output
     folder = place.absolute().parent
@@ -67,7 +67,7 @@ def command(
     with progress_bars() as progress:
         plan = Plan(runs, prompt_tokens, tokens)
         document = check_device(artifact, picture, plan, threads, progress)
-    with whole_file(place) as file:
+    with atomic_write(place) as file:
         file.write((dumps(document, indent=1) + "\n").encode())
     if json:
         show_json({"report": str(place), **document})

@@ -52,7 +52,7 @@ def command(
     """
     from mvlm.models.model_zoo import CLIP_NAME, CLIP_REPOSITORY, find_published_model
     from mvlm.models.synthetic import write_synthetic, write_synthetic_clip
-    from mvlm.runtime.artifact.staging import staged_folder
+    from mvlm.runtime.artifact.staging import atomic_directory
     from mvlm.runtime.errors import UsageError
 
     is_clip = name in (CLIP_NAME, CLIP_REPOSITORY)
@@ -61,7 +61,7 @@ def command(
         raise UsageError("--layers is for a decoder", found=CLIP_NAME, fix="Leave it out.")
     with (
         progress_bars(in_bytes=("weights",)) as progress,
-        staged_folder(output, mark=None) as folder,
+        atomic_directory(output, mark=None) as folder,
     ):
 
         def advance(done: int, total: int) -> None:

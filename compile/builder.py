@@ -47,7 +47,7 @@ from mvlm.runtime.artifact.manifest import (
     TargetEntry,
     read_manifest,
 )
-from mvlm.runtime.artifact.staging import staged_folder
+from mvlm.runtime.artifact.staging import atomic_directory
 from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file, version_numbers
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import read_machine
@@ -98,7 +98,7 @@ def compile_job(
     model = build_model(job)
     checkpoint = open_weights(job, model) if weights is None else None
     choices = _tuned_choices(job, target)
-    with staged_folder(output, advice=writing_advice(output)) as folder:
+    with atomic_directory(output, advice=writing_advice(output)) as folder:
         for path in layout.REQUIRED_FILES:
             (folder / path).parent.mkdir(exist_ok=True)
         library = _write_library(model, job, target, choices, folder, dump, progress)

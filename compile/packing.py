@@ -18,7 +18,7 @@ from mvlm.models.layers import packed_layers
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.artifact import layout
-from mvlm.runtime.artifact.staging import staged_folder
+from mvlm.runtime.artifact.staging import atomic_directory
 from mvlm.runtime.artifact.weights import map_weights, read_weights_index
 from mvlm.runtime.errors import ArtifactError, TokenizerError
 from mvlm.runtime.tokenizer import Tokenizer
@@ -86,7 +86,7 @@ def pack_job(
     """
     model = build_model(job)
     checkpoint = open_weights(job, model)
-    with staged_folder(output, layout.WEIGHTS_INDEX) as folder:
+    with atomic_directory(output, layout.WEIGHTS_INDEX) as folder:
         pack_into(folder, job, model, list(model.named_parameters()), checkpoint, progress)
 
 

@@ -14,7 +14,7 @@ from mvlm.compile.cache_folder import ELSEWHERE, cache_folder
 from mvlm.compile.job import CompileJob
 from mvlm.compile.provenance import files_digest
 from mvlm.models import interchange
-from mvlm.runtime.artifact.staging import staged_folder
+from mvlm.runtime.artifact.staging import atomic_directory
 
 # Writing and quantizing some gigabytes.
 _TIMEOUT_SECONDS = 3600.0
@@ -41,7 +41,7 @@ def prepare_peer(
     folder = cache_folder() / "peers" / f"{job.name}-{peer.name}-{_key(peer, job)}"
     if not folder.is_dir():
         notice(f"making {peer.name}'s files of {job.name}, once; they are kept in {folder}")
-        with staged_folder(folder, None, ELSEWHERE) as staging, start(peer.name) as child:
+        with atomic_directory(folder, None, ELSEWHERE) as staging, start(peer.name) as child:
             child.ask(
                 "prepare",
                 _TIMEOUT_SECONDS,

@@ -7,8 +7,8 @@ from pathlib import Path
 from mvlm.bench.peers.comparison import Comparison
 from mvlm.bench.peers.plot import draw
 from mvlm.bench.peers.tables import Rows, facts, goals, speeds
+from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.errors import MvlmError
-from mvlm.runtime.whole_file import whole_file
 
 PAGE, PLOT = "speed.md", "speed.svg"
 
@@ -36,7 +36,7 @@ def write_page(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
             found="; ".join(problems),
         )
     for name, text in ((PLOT, draw(comparison)), (PAGE, page(comparison))):
-        with whole_file(folder / name) as file:
+        with atomic_write(folder / name) as file:
             file.write(text.encode())
     return folder / PAGE, folder / PLOT
 

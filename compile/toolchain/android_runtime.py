@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mvlm.compile.cache_folder import ELSEWHERE, cache_folder, looking_in_cache
 from mvlm.compile.toolchain.runtime_library import compiler_folder
-from mvlm.runtime.artifact.staging import staged_folder
+from mvlm.runtime.artifact.staging import atomic_directory
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
 
@@ -73,7 +73,7 @@ def find_android_library(architecture: str) -> bytes:
                 fix="`python -m mvlm.compile.toolchain.android_runtime DIR` writes what builds "
                 "them on a phone, in Termux.",
             )
-        with staged_folder(folder, LIBRARIES[0], ELSEWHERE) as staging:
+        with atomic_directory(folder, LIBRARIES[0], ELSEWHERE) as staging:
             build_libraries(staging, compiler)
     return (folder / LIBRARIES[1]).read_bytes()
 

@@ -12,7 +12,7 @@ from mvlm.distribution.bundle.debian import unpack_debian
 from mvlm.distribution.bundle.forms import ARCHITECTURE, PLATFORM, Form
 from mvlm.distribution.bundle.wheels import unpack_wheels
 from mvlm.runtime.artifact import read_manifest, verify_files
-from mvlm.runtime.artifact.staging import staged_folder
+from mvlm.runtime.artifact.staging import atomic_directory
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.package_folder import package_folder
 
@@ -58,7 +58,7 @@ def make_bundle(
             fix="Compile it with --target snapdragon-888-cpu --platform linux, for instance.",
         )
     steps = 5
-    with staged_folder(output, mark=MARK) as folder:
+    with atomic_directory(output, mark=MARK) as folder:
         progress("artifact", 0, steps)
         verify_files(artifact, manifest)
         _copy_artifact(artifact, folder / "artifact")

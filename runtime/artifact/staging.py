@@ -1,6 +1,6 @@
-"""Writing a folder so that it appears whole or not at all.
+"""Writes a folder atomically: whole or not at all.
 
-Files are written to a staging folder beside the destination, flushed to the disk, and published
+Files are written to a staging folder next to the destination, flushed to the disk, and published
 by one rename. Whatever interrupts the writing - an error, Ctrl-C, a kill, a full disk - leaves
 the destination as it was; a staging folder that a killed process left behind is swept up by the
 next one that writes to the same place.
@@ -31,7 +31,7 @@ _NOT_OF_A_PLACE = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
 @contextmanager
-def staged_folder(
+def atomic_directory(
     destination: Path, mark: str | None = MANIFEST, advice: str = "name another place with -o"
 ) -> Iterator[Path]:
     """Yield an empty folder that becomes `destination` when the block ends without an error.

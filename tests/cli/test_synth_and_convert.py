@@ -15,7 +15,7 @@ import pytest
 
 from mvlm.models import model_zoo
 from mvlm.models.config import read_config
-from mvlm.runtime.artifact.staging import staged_folder
+from mvlm.runtime.artifact.staging import atomic_directory
 from tests.artifacts import Shelf
 from tests.cli.command_line import Result, mvlm
 from tests.models.test_synthetic import SMALL
@@ -171,7 +171,7 @@ def test_ended_halfway(verb: str, ending: signal.Signals, tmp_path: Path) -> Non
         child.send_signal(ending)
     assert child.returncode == (-signal.SIGKILL if ending == signal.SIGKILL else 130)
     assert not place.exists()
-    with staged_folder(place, mark=None):
+    with atomic_directory(place, mark=None):
         pass
     assert {path.name for path in tmp_path.iterdir()} <= {"place", "source"}
 

@@ -66,7 +66,7 @@ def check(folder: Path, troubles: list[str], ends: list[str]) -> None:
             assert not is_artifact(leftover)
             with pytest.raises(ArtifactError):
                 open_artifact(leftover)
-        with staging.staged_folder(destination) as new:
+        with staging.atomic_directory(destination) as new:
             (new / MANIFEST).write_text("new")
         assert names(parent) == ["artifact"]
 

@@ -18,7 +18,7 @@ import pytest
 
 from mvlm.runtime.artifact import staging
 from mvlm.runtime.artifact.layout import MANIFEST
-from mvlm.runtime.artifact.staging import staged_folder
+from mvlm.runtime.artifact.staging import atomic_directory
 from mvlm.runtime.errors import ArtifactError, UsageError
 
 
@@ -48,7 +48,7 @@ def leftovers(destination: Path) -> list[str]:
 @pytest.mark.parametrize("name", ["a", "a b", "model[1]*", ".hidden", "ä\N{SNOWMAN}"])
 def test_folder_appears_whole(tmp_path: Path, name: str) -> None:
     destination = tmp_path / "deep" / "er" / name
-    with staged_folder(destination) as folder:
+    with atomic_directory(destination) as folder:
         assert not list(folder.iterdir())
         write(folder, "new")
         assert not destination.exists()
@@ -58,7 +58,7 @@ def test_folder_appears_whole(tmp_path: Path, name: str) -> None:
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with staged_folder(tmp_path / "a") as folder:
+    with atomic_directory(tmp_path / "a") as folder:
         write(folder, "new")
     assert content(tmp_path / "a") == {"new"}
 
@@ -67,7 +67,7 @@ def test_an_artifact_is_replaced_and_a_reader_keeps_the_old_one(tmp_path: Path) 
     destination = existing(tmp_path / "a")
     (destination / "extra").write_text("old")
     with (destination / MANIFEST).open() as reader:
-        with staged_folder(destination) as folder:
+        with atomic_directory(destination) as folder:
             write(folder, "new")
             assert content(destination) == {"old"}
         assert reader.read() == "old"
@@ -81,7 +81,7 @@ def test_an_artifact_is_replaced_where_folders_cannot_be_exchanged(
 ) -> None:
     monkeypatch.setattr(staging, "_exchange", lambda left, right: False)
     destination = existing(tmp_path / "a")
-    with staged_folder(destination) as folder:
+    with atomic_directory(destination) as folder:
         write(folder, "new")
     assert content(destination) == {"new"}
     assert not leftovers(destination)
@@ -100,14 +100,14 @@ def test_failing_to_replace_brings_the_old_one_back(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(KeyboardInterrupt), staged_folder(destination) as folder:
+    with pytest.raises(KeyboardInterrupt), atomic_directory(destination) as folder:
         write(folder, "new")
     assert content(destination) == {"old"}
 
 
 def test_a_relative_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with staged_folder(Path("a")) as folder:
+    with atomic_directory(Path("a")) as folder:
         write(folder, "new")
     assert content(tmp_path / "a") == {"new"}
 
@@ -138,7 +138,7 @@ def test_anything_else_is_left_alone(tmp_path: Path, make: Callable[[Path], None
     make(destination)
     before = sorted(path.name for path in tmp_path.rglob("*"))
     refusal = pytest.raises(UsageError, match=r"in the way.*expected nothing.*-o")
-    with refusal, staged_folder(destination):
+    with refusal, atomic_directory(destination):
         pytest.fail("must not get here")
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
@@ -147,20 +147,20 @@ def test_anything_else_is_left_alone(tmp_path: Path, make: Callable[[Path], None
 def test_an_unusable_parent(tmp_path: Path, parent: str) -> None:
     (tmp_path / "a file").write_text("")
     refusal = pytest.raises(ArtifactError, match=r"cannot write .*-o; nothing was left behind")
-    with refusal, staged_folder(tmp_path / parent / "a"):
+    with refusal, atomic_directory(tmp_path / parent / "a"):
         pytest.fail("must not get here")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_parent(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
-    with pytest.raises(ArtifactError, match="Permission denied"), staged_folder(tmp_path / "a"):
+    with pytest.raises(ArtifactError, match="Permission denied"), atomic_directory(tmp_path / "a"):
         pytest.fail("must not get here")
 
 
 def test_an_error_about_a_file_elsewhere_is_not_about_the_destination(tmp_path: Path) -> None:
     missing = tmp_path / "checkpoint" / "gone"
-    with pytest.raises(FileNotFoundError, match="gone"), staged_folder(tmp_path / "out" / "a"):
+    with pytest.raises(FileNotFoundError, match="gone"), atomic_directory(tmp_path / "out" / "a"):
         missing.read_bytes()
     assert not list((tmp_path / "out").iterdir())
 
@@ -176,7 +176,7 @@ def test_an_error_leaves_everything_as_it_was(
     destination = tmp_path / "a"
     if there:
         existing(destination)
-    with pytest.raises(error), staged_folder(destination) as folder:
+    with pytest.raises(error), atomic_directory(destination) as folder:
         write(folder, "new")
         raise error
     assert destination.exists() == there
@@ -187,7 +187,7 @@ def test_an_error_leaves_everything_as_it_was(
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_called_that(tmp_path: Path, code: int) -> None:
     refusal = pytest.raises(ArtifactError, match=r"no space left.*Free some space")
-    with refusal, staged_folder(tmp_path / "a") as folder:
+    with refusal, atomic_directory(tmp_path / "a") as folder:
         write(folder, "new")
         raise OSError(code, os.strerror(code))
     assert not list(tmp_path.iterdir())
@@ -201,7 +201,10 @@ def test_a_failing_flush_publishes_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     destination = existing(tmp_path / "a")
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(ArtifactError, match="no space left"), staged_folder(destination) as folder:
+    with (
+        pytest.raises(ArtifactError, match="no space left"),
+        atomic_directory(destination) as folder,
+    ):
         write(folder, "new")
     assert content(destination) == {"old"}
     assert not leftovers(destination)
@@ -229,7 +232,7 @@ if moment == "claimed":
     staging.fcntl.flock = lambda *arguments: wait()
 if moment in ("_flush", "_publish", "_sync"):
     before(moment)
-with staging.staged_folder(destination) as folder:
+with staging.atomic_directory(destination) as folder:
     if moment == "empty":
         wait()
     (folder / "lib").mkdir()
@@ -261,7 +264,7 @@ def test_a_killed_process(tmp_path: Path, moment: str, number: signal.Signals) -
     if number == signal.SIGINT and moment != "claimed":
         assert not leftovers(destination)
     # The next one sweeps up what was left, and is not disturbed by it.
-    with staged_folder(destination) as folder:
+    with atomic_directory(destination) as folder:
         assert len(leftovers(destination)) == 1
         write(folder, "newer")
     assert content(destination) == {"newer"}
@@ -270,9 +273,9 @@ def test_a_killed_process(tmp_path: Path, moment: str, number: signal.Signals) -
 
 def test_a_living_process_is_not_swept_up(tmp_path: Path) -> None:
     destination = tmp_path / "a"
-    with staged_folder(destination) as first:
+    with atomic_directory(destination) as first:
         write(first, "first")
-        with staged_folder(destination) as second:
+        with atomic_directory(destination) as second:
             write(second, "second")
         assert content(destination) == {"second"}
         assert content(first) == {"first"}
@@ -300,7 +303,7 @@ def test_a_folder_swept_up_while_its_lock_is_waited_for(
 
     flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", swept_meanwhile)
-    with staged_folder(destination) as folder:
+    with atomic_directory(destination) as folder:
         assert folder.parent.name not in waits[0]
         write(folder, "new")
     assert content(destination) == {"new"}
@@ -321,7 +324,7 @@ def test_a_sweeper_that_waited_removes_nothing(
 
     flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", taken_meanwhile)
-    with staged_folder(tmp_path / "a") as folder:
+    with atomic_directory(tmp_path / "a") as folder:
         write(folder, "new")
     assert stale.is_dir()
 
@@ -329,9 +332,9 @@ def test_a_sweeper_that_waited_removes_nothing(
 def test_other_folders_are_not_swept_up(tmp_path: Path) -> None:
     (tmp_path / ".ab.staging-x").mkdir()
     (tmp_path / "a.staging-x").mkdir()
-    with staged_folder(tmp_path / "a*") as folder:
+    with atomic_directory(tmp_path / "a*") as folder:
         write(folder, "new")
-    with staged_folder(tmp_path / "a") as folder:
+    with atomic_directory(tmp_path / "a") as folder:
         write(folder, "new")
     assert sorted(leftovers(tmp_path / "a")) == [".ab.staging-x", "a*", "a.staging-x"]
 
@@ -343,7 +346,7 @@ def test_many_at_once_leave_one_whole_folder(tmp_path: Path) -> None:
     def writer(text: str) -> None:
         try:
             for _ in range(15):
-                with staged_folder(destination) as folder:
+                with atomic_directory(destination) as folder:
                     write(folder, text)
         except Exception as error:
             failures.append(error)
@@ -382,11 +385,11 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     try:
         destination = existing(place / "a")
         refusal = pytest.raises(ArtifactError, match="no space left")
-        with refusal, staged_folder(destination) as folder:
+        with refusal, atomic_directory(destination) as folder:
             (folder / "weights.bin").write_bytes(bytes(1 << 20))
         assert content(destination) == {"old"}
         assert not leftovers(destination)
-        with staged_folder(destination) as folder:
+        with atomic_directory(destination) as folder:
             write(folder, "new")
         assert content(destination) == {"new"}
     finally:

@@ -21,7 +21,7 @@ from mvlm.compile.jobs.store.results import (
 from mvlm.compile.jobs.store.runs import Runs
 from mvlm.runtime.artifact.layout import MANIFEST
 from mvlm.runtime.artifact.manifest import FileEntry
-from mvlm.runtime.artifact.staging import staged_folder
+from mvlm.runtime.artifact.staging import atomic_directory
 from mvlm.runtime.errors import ArtifactError
 
 _FOLDERS = {"artifact": "artifacts", "weights": "weights"}
@@ -122,7 +122,7 @@ class Store:
             UsageError: Something else than an artifact lies at `output`.
             ArtifactError: It cannot be written.
         """
-        with staged_folder(output) as folder:
+        with atomic_directory(output) as folder:
             self.fetch_files(result.files, folder, linked=False)
             (folder / MANIFEST).write_bytes(result.manifest.to_bytes())
 

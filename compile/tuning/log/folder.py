@@ -22,8 +22,8 @@ from mvlm.compile.tuning.log.places import read_files
 from mvlm.compile.tuning.log.provenance import Provenance, read_provenance
 from mvlm.compile.tuning.log.tables import Measured, Tables
 from mvlm.runtime.artifact.json_object import read_bounded
+from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.errors import ArtifactError, UsageError
-from mvlm.runtime.whole_file import whole_file
 
 _LOCK = ".lock"
 
@@ -202,7 +202,7 @@ class WritableLog:
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
 
 

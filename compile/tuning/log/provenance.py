@@ -10,8 +10,8 @@ from typing import Any
 
 from mvlm.compile.tuning.log.files import FILE
 from mvlm.runtime.artifact.json_object import JsonObject, read_json_object
+from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.errors import ArtifactError
-from mvlm.runtime.whole_file import whole_file
 
 SCHEMA = 1
 
@@ -122,7 +122,7 @@ class Provenance:
             OSError: The disk is full, or the folder cannot be written.
         """
         text = json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n"
-        with whole_file(folder / FILE) as file:
+        with atomic_write(folder / FILE) as file:
             file.write(text.encode())
 
 

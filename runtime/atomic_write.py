@@ -1,4 +1,4 @@
-"""Writing a file so that it appears whole or not at all."""
+"""Writes a file atomically: whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that takes the place of `path` when the block ends without an error."""
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that replaces `path` by a rename when the block ends without an error."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
