@@ -43,7 +43,7 @@ from mvlm.runtime.artifact.manifest import (
     AbiEntry,
     FileEntry,
     Manifest,
-    NeedsEntry,
+    Requirements,
     TargetEntry,
     read_manifest,
 )
@@ -108,10 +108,10 @@ def compile_job(
             take_packed(folder, weights, library.parameters)
         write_json(folder / layout.CHAT, _settings(job, model).to_json())
         progress("manifest", 0, 1)
-        needs = _needs(job, folder, library.working_bytes)
+        requirements = _requirements(job, folder, library.working_bytes)
         made_of = job.checkpoint_digest() if weights is None else weights.checkpoint
         tuning = choices.report(library.kernels)
-        manifest = _manifest(job, target, made_of, needs, _file_entries(folder), tuning)
+        manifest = _manifest(job, target, made_of, requirements, _file_entries(folder), tuning)
         share_files(folder, manifest.files, donors)
         (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
         progress("manifest", 1, 1)
@@ -207,8 +207,8 @@ def _settings(job: CompileJob, model: MobileVLM) -> ChatSettings:
     )
 
 
-def _needs(job: CompileJob, folder: Path, working: int) -> NeedsEntry:
-    """Read off the libraries what they need, and add up what the model does."""
+def _requirements(job: CompileJob, folder: Path, working: int) -> Requirements:
+    """Read from the libraries what they require of a device, and add the model's memory."""
     paths = (layout.MODEL_LIBRARY, layout.RUNTIME_LIBRARY)
     libraries = [library_needs(folder / path) for path in paths]
     weights = sum(path.stat().st_size for path in (folder / layout.WEIGHTS).glob("*.bin"))
@@ -217,7 +217,7 @@ def _needs(job: CompileJob, folder: Path, working: int) -> NeedsEntry:
     else:
         found = [library.glibc for library in libraries if library.glibc]
         libc = max(found, key=version_numbers, default=job.target.needs.glibc)
-    return NeedsEntry(
+    return Requirements(
         platform=job.platform,
         libc=libc,
         page_bytes=min(library.page_bytes for library in libraries),
@@ -229,7 +229,7 @@ def _manifest(
     job: CompileJob,
     target: CompileTarget,
     checkpoint: str,
-    needs: NeedsEntry,
+    requirements: Requirements,
     files: tuple[FileEntry, ...],
     tuning: dict[str, Any],
 ) -> Manifest:
@@ -244,7 +244,7 @@ def _manifest(
             features=target.features,
             device="cpu",
             tvm=dict(target.options),
-            needs=needs,
+            requirements=requirements,
         ),
         abi=AbiEntry(versions["apache-tvm"], versions["apache-tvm-ffi"], runtime),
         files=files,

@@ -26,7 +26,7 @@ from mvlm.runtime.artifact.layout import (
 )
 from mvlm.runtime.errors import ArtifactError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _PARTS = ("language", "embedding", "head", "vision", "cache")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[0-9]{1,5}(\.[0-9]{1,5})?")
@@ -52,8 +52,8 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
-class NeedsEntry:
-    """What a device must have, beside the CPU's features.
+class Requirements:
+    """What a device must have, apart from the CPU's features.
 
     Attributes:
         platform: The system: ``linux`` or ``android``.
@@ -85,7 +85,7 @@ class TargetEntry:
         features: The CPU features that the code uses, by /proc/cpuinfo's names.
         device: Where the kernels run, by DLPack's name: ``cpu``.
         tvm: The whole TVM target.
-        needs: What else the device must have.
+        requirements: What else the device must have.
     """
 
     name: str
@@ -93,7 +93,7 @@ class TargetEntry:
     features: tuple[str, ...]
     device: str
     tvm: Mapping[str, Any]
-    needs: NeedsEntry
+    requirements: Requirements
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _canonical(values: Mapping[str, Any]) -> bytes:
 def _parse(document: JsonObject) -> Manifest:
     target, abi = document.child("target"), document.child("abi")
     quantization = document.child("quantization")
-    needs = target.child("needs")
+    requirements = target.child("requirements")
     return Manifest(
         model=document.get("model", dict),
         quantization={part: quantization.get(part, str) for part in _PARTS},
@@ -265,11 +265,11 @@ def _parse(document: JsonObject) -> Manifest:
             features=target.list_of("features", str),
             device=target.get("device", str),
             tvm=target.get("tvm", dict),
-            needs=NeedsEntry(
-                platform=needs.get("platform", str),
-                libc=needs.get("libc", str),
-                page_bytes=needs.get("page_bytes", int),
-                memory_bytes=needs.get("memory_bytes", int),
+            requirements=Requirements(
+                platform=requirements.get("platform", str),
+                libc=requirements.get("libc", str),
+                page_bytes=requirements.get("page_bytes", int),
+                memory_bytes=requirements.get("memory_bytes", int),
             ),
         ),
         abi=AbiEntry(**{key: abi.get(key, str) for key in ("tvm", "tvm_ffi", "libtvm_runtime")}),

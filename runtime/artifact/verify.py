@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mvlm.runtime.artifact.layout import MANIFEST
-from mvlm.runtime.artifact.manifest import FileEntry, Manifest, NeedsEntry, read_manifest
+from mvlm.runtime.artifact.manifest import FileEntry, Manifest, Requirements, read_manifest
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine, read_machine
 
@@ -60,32 +60,32 @@ def check_machine(manifest: Manifest, machine: Machine) -> None:
             found=f"{machine.cpu} without {'it' if len(absent) == 1 else 'them'}",
             fix=_COMPILE_FOR_THIS,
         )
-    _check_system(target.needs, machine)
+    _check_system(target.requirements, machine)
 
 
-def _check_system(needs: NeedsEntry, machine: Machine) -> None:
-    if needs.platform != machine.platform:
+def _check_system(requirements: Requirements, machine: Machine) -> None:
+    if requirements.platform != machine.platform:
         raise ArtifactError(
             "the artifact is for another system",
             expected=f"{machine.platform} (this machine)",
-            found=needs.platform,
+            found=requirements.platform,
             fix=f"Compile it with `--platform {machine.platform}`.",
         )
-    name = _LIBC_NAMES.get(needs.platform, "")
+    name = _LIBC_NAMES.get(requirements.platform, "")
     kind, _, version = machine.libc.partition(" ")
-    if kind != name or version_numbers(version) < version_numbers(needs.libc):
+    if kind != name or version_numbers(version) < version_numbers(requirements.libc):
         raise ArtifactError(
             "the system's C library is too old for the artifact, or another one",
-            expected=f"{name} {needs.libc} or newer",
+            expected=f"{name} {requirements.libc} or newer",
             found=machine.libc or "another C library",
             fix="Update the system, or compile the artifact for an older one: a description of the "
             "device (`mvlm targets --example`) says which in its table [needs].",
         )
-    if needs.page_bytes < machine.page_bytes:
+    if requirements.page_bytes < machine.page_bytes:
         raise ArtifactError(
             "the artifact is not linked for this machine's pages of memory",
             expected=f"{machine.page_bytes} bytes a page",
-            found=f"{needs.page_bytes} at the most",
+            found=f"{requirements.page_bytes} at the most",
             fix="Compile it again with a larger `page_bytes` in the device's description.",
         )
 
@@ -106,7 +106,7 @@ def check_memory(manifest: Manifest, available: int | None) -> None:
     Raises:
         ArtifactError: Says how much is needed and how much is free.
     """
-    needed = manifest.target.needs.memory_bytes
+    needed = manifest.target.requirements.memory_bytes
     if available is not None and available < needed:
         raise ArtifactError(
             "there is too little memory for the model",

@@ -74,8 +74,8 @@ def test_an_artifact_for_android(
     job = plan_job(shelf.checkpoint("text"), target=KRYO.name, platform="android")
     compile_job(job, artifact)
     target = read_manifest(artifact).target
-    assert (target.needs.platform, target.needs.libc) == ("android", "30")
-    assert target.needs.page_bytes >= 16384
+    assert (target.requirements.platform, target.requirements.libc) == ("android", "30")
+    assert target.requirements.page_bytes >= 16384
     assert (artifact / "lib/libtvm_runtime.so").read_bytes() == (folder / LIBRARIES[1]).read_bytes()
     with pytest.raises(ArtifactError):
         check_machine(read_manifest(artifact), read_machine())

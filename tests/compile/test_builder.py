@@ -20,7 +20,7 @@ from mvlm.compile.toolchain import find
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import Q4MLC, dequantize, plan_quantization
 from mvlm.runtime.artifact import layout, map_weights, open_artifact
-from mvlm.runtime.artifact.manifest import NeedsEntry
+from mvlm.runtime.artifact.manifest import Requirements
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, TokenizerError, UsageError
 from mvlm.runtime.settings import read_settings
@@ -61,8 +61,8 @@ def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
         return builder.Library(model.export(target.tvm)[1], working_bytes=0, kernels=0)
 
     monkeypatch.setattr(builder, "_write_library", instead)
-    needs = NeedsEntry(platform="linux", libc="2.17", page_bytes=4096, memory_bytes=0)
-    monkeypatch.setattr(builder, "_needs", lambda *_: needs)
+    requirements = Requirements(platform="linux", libc="2.17", page_bytes=4096, memory_bytes=0)
+    monkeypatch.setattr(builder, "_requirements", lambda *_: requirements)
 
 
 def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:

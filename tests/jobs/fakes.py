@@ -29,7 +29,7 @@ from mvlm.runtime.artifact.manifest import (
     AbiEntry,
     FileEntry,
     Manifest,
-    NeedsEntry,
+    Requirements,
     TargetEntry,
 )
 from mvlm.runtime.artifact.verify import digest_file
@@ -90,8 +90,8 @@ def fake_manifest(folder: Path, text: str) -> Manifest:
     files = write_files(folder, list(REQUIRED_FILES), text)
     runtime = next(entry.sha256 for entry in files if entry.path == RUNTIME_LIBRARY)
     parts = dict.fromkeys(("language", "embedding", "head", "vision", "cache"), "x")
-    needs = NeedsEntry("linux", "2.17", 4096, 0)
-    target = TargetEntry("host", "x86_64", (), "cpu", {}, needs)
+    requirements = Requirements("linux", "2.17", 4096, 0)
+    target = TargetEntry("host", "x86_64", (), "cpu", {}, requirements)
     return Manifest({"name": "m"}, parts, target, AbiEntry("1", "1", runtime), files, {}, {})
 
 

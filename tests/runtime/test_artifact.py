@@ -362,6 +362,15 @@ def test_bytes_that_are_no_manifest(artifact: Path, name: str) -> None:
     refuse(artifact)
 
 
+def test_an_artifact_of_schema_5_is_refused_with_the_way_out(artifact: Path) -> None:
+    """It said `needs` where a target's `requirements` are today."""
+    path = artifact / layout.MANIFEST
+    values = json.loads(path.read_bytes()) | {"schema": 5}
+    values["target"]["needs"] = values["target"].pop("requirements")
+    path.write_text(json.dumps(values))
+    refuse(artifact, "expected schema 6, found schema 5. Compile the model again with this mvlm")
+
+
 def test_a_key_that_occurs_twice(artifact: Path) -> None:
     """Readers differ in which one counts."""
     path = artifact / layout.MANIFEST
@@ -529,7 +538,7 @@ def test_a_feature_that_is_not_known_here(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("needs", "here", "words"),
+    ("requirements", "here", "words"),
     [
         ({"platform": "android"}, {}, "another system: expected linux.*found android"),
         ({}, {"platform": "android", "libc": "api 33"}, "expected android.*--platform android"),
@@ -545,11 +554,11 @@ def test_a_feature_that_is_not_known_here(manifest: Manifest) -> None:
     ],
 )
 def test_another_system(
-    manifest: Manifest, needs: dict[str, Any], here: dict[str, Any], words: str
+    manifest: Manifest, requirements: dict[str, Any], here: dict[str, Any], words: str
 ) -> None:
     target = manifest.target
-    described = replace(target, needs=replace(target.needs, libc="2.28"))
-    described = replace(described, needs=replace(described.needs, **needs))
+    described = replace(target, requirements=replace(target.requirements, libc="2.28"))
+    described = replace(described, requirements=replace(described.requirements, **requirements))
     with pytest.raises(ArtifactError, match=words):
         check_machine(
             replace(manifest, target=described),
@@ -558,23 +567,24 @@ def test_another_system(
 
 
 def test_versions_are_compared_by_number(manifest: Manifest) -> None:
-    target = replace(manifest.target, needs=replace(manifest.target.needs, libc="2.9"))
+    requirements = replace(manifest.target.requirements, libc="2.9")
+    target = replace(manifest.target, requirements=requirements)
     check_machine(
         replace(manifest, target=target),
         machine(target.architecture, *target.features, libc="glibc 2.36"),
     )
 
 
-def test_what_the_libraries_need_is_written_down(manifest: Manifest) -> None:
-    needs = manifest.target.needs
-    assert (needs.platform, needs.page_bytes >= 4096) == ("linux", True)
-    assert needs.libc.startswith("2.")
+def test_requirements_of_the_libraries_are_in_the_manifest(manifest: Manifest) -> None:
+    requirements = manifest.target.requirements
+    assert (requirements.platform, requirements.page_bytes >= 4096) == ("linux", True)
+    assert requirements.libc.startswith("2.")
     weights = sum(entry.size for entry in manifest.files if entry.path.endswith(".bin"))
-    assert weights < needs.memory_bytes < weights + (1 << 30)
+    assert weights < requirements.memory_bytes < weights + (1 << 30)
 
 
 def test_too_little_memory(manifest: Manifest) -> None:
-    needed = manifest.target.needs.memory_bytes
+    needed = manifest.target.requirements.memory_bytes
     check_memory(manifest, needed)
     check_memory(manifest, None)
     with pytest.raises(ArtifactError, match=r"too little memory.*expected .* GB free.*found 0\.00"):
