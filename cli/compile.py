@@ -181,13 +181,13 @@ def command(
     places = adapter_places(lora or (), output)
     for job in jobs:
         job.check_adapter()
-    donors, documents = list(share or ()), []
+    link_sources, documents = list(share or ()), []
     for job, place in zip(jobs, places, strict=True):
         artifact = cached_artifact(job) if place is None else place
         if place is None:
             prepare_place(artifact)
-        documents.append(_compile(job, artifact, dump, donors))
-        donors.append(artifact)
+        documents.append(_compile(job, artifact, dump, link_sources))
+        link_sources.append(artifact)
     if json:
         show_json(documents[0] if len(documents) == 1 else {"artifacts": documents})
         return

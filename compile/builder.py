@@ -17,6 +17,7 @@ from tvm import relax
 
 from mvlm.compile.cache_folder import writing_advice
 from mvlm.compile.compile_target import CompileTarget, prepare_target
+from mvlm.compile.hardlinks import link_equal_files
 from mvlm.compile.job import CompileJob
 from mvlm.compile.memory import working_bytes
 from mvlm.compile.packing import (
@@ -30,7 +31,6 @@ from mvlm.compile.packing import (
 )
 from mvlm.compile.pipeline import dump_into, lower
 from mvlm.compile.provenance import package_versions, source_digest
-from mvlm.compile.sharing import share_files
 from mvlm.compile.toolchain.elf import library_needs
 from mvlm.compile.tuning.applied import TunedChoices, find_tuning
 from mvlm.compile.tuning.log import Subject
@@ -91,7 +91,7 @@ def compile_job(
         ArtifactError: The artifact cannot be written, or one to share with is none.
     """
     _check_tvm()
-    donors = [(place, read_manifest(place)) for place in share]
+    link_sources = [(place, read_manifest(place)) for place in share]
     # A Ctrl-C within one of our passes goes through TVM, which keeps the types that it knows.
     tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
     target = prepare_target(job.target, job.platform)
@@ -112,7 +112,7 @@ def compile_job(
         made_of = job.checkpoint_digest() if weights is None else weights.checkpoint
         tuning = choices.report(library.kernels)
         manifest = _manifest(job, target, made_of, requirements, _file_entries(folder), tuning)
-        share_files(folder, manifest.files, donors)
+        link_equal_files(folder, manifest.files, link_sources)
         (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
         progress("manifest", 1, 1)
     for text in (*job.config.warnings, *choices.tuning.warnings, *choices.warnings):

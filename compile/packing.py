@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mvlm.compile.hardlinks import link_or_copy
 from mvlm.compile.job import CompileJob
 from mvlm.compile.memory import check_memory
-from mvlm.compile.sharing import link_or_copy
 from mvlm.compile.weights import source_bytes, write_weights
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
 from mvlm.models.layers import packed_layers

@@ -17,7 +17,7 @@ from typing import Any
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.ffi import tvm_ffi
-from mvlm.runtime.threads import check_threads, choose_waiting, start_threads
+from mvlm.runtime.threads import check_threads, disable_spinning, start_threads
 from mvlm.runtime.utf8_path import utf8_folder
 
 _CPU = 1  # DLPack's device type
@@ -69,7 +69,7 @@ def load_functions(folder: Path, threads: int) -> Functions:
         UsageError: The number of threads is out of range.
     """
     check_threads(threads)
-    choose_waiting()
+    disable_spinning()
     load_runtime(folder / RUNTIME_LIBRARY)
     start_threads(threads)
     try:

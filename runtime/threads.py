@@ -63,8 +63,8 @@ def check_threads(threads: int) -> None:
         raise UsageError("threads", expected=f"1 to {MAX_THREADS}", found=threads)
 
 
-def choose_waiting() -> None:
-    """Have idle threads sleep at once, unless the environment says otherwise.
+def disable_spinning() -> None:
+    """Have idle threads sleep instead of spin, unless the environment says otherwise.
 
     To be called before the runtime is loaded: it reads the environment once.
     """

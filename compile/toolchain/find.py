@@ -13,7 +13,7 @@ from pathlib import Path
 from mvlm.compile.targets.description import Needs, TargetDescription
 from mvlm.compile.targets.platforms import PLATFORMS, Platform
 from mvlm.compile.toolchain.linker import Linker
-from mvlm.compile.toolchain.stand_ins import android_stand_ins, tvm_stand_ins
+from mvlm.compile.toolchain.stub_libraries import android_stub_libraries, tvm_stub_libraries
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import Machine
 from mvlm.runtime.package_folder import package_folder
@@ -114,11 +114,11 @@ def _android(architecture: str, platform: Platform, needs: Needs) -> Linker:
     if chosen:
         command = _chosen(chosen, f"${_NDK_VARIABLE}", f"unset {_NDK_VARIABLE}")
         described = f"the NDK's {Path(command[0]).name}"
-        return Linker(command, described, stand_ins=tvm_stand_ins)
+        return Linker(command, described, stub_libraries=tvm_stub_libraries)
     zig = _zig()
     if zig:
         command = (*zig, "-target", triple, "-nostdlib")
-        return Linker(command, f"zig cc for {triple}", (), android_stand_ins)
+        return Linker(command, f"zig cc for {triple}", (), android_stub_libraries)
     raise TargetError(
         f"no C compiler to link for {triple} with",
         expected=f"${_NDK_VARIABLE} or the package ziglang",

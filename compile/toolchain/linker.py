@@ -22,14 +22,14 @@ class Linker:
         command: Its command line, to which files are added.
         description: What it is, for people and for the artifact's provenance.
         libraries: What is linked with. The code is position independent and calls libm only.
-        stand_ins: Makes, in a folder, libraries that stand for the device's own and have what the
-            object files do not define; None where the linker has the device's.
+        stub_libraries: Makes, in a folder, stubs of the device's libraries that define what the
+            object files do not; None where the linker has the device's.
     """
 
     command: tuple[str, ...]
     description: str
     libraries: tuple[str, ...] = ("-lm",)
-    stand_ins: Callable[[Linker, Sequence[Path], Path], Sequence[Path]] | None = None
+    stub_libraries: Callable[[Linker, Sequence[Path], Path], Sequence[Path]] | None = None
 
     def link(self, output: Path, objects: Sequence[Path]) -> None:
         """Make a shared library of object files.
@@ -38,7 +38,7 @@ class Linker:
             TargetError: The linker failed; its message is quoted.
         """
         with tempfile.TemporaryDirectory(dir=output.parent) as folder:
-            made = self.stand_ins(self, objects, Path(folder)) if self.stand_ins else ()
+            made = self.stub_libraries(self, objects, Path(folder)) if self.stub_libraries else ()
             self.run("-shared", "-o", output, *objects, *made, *self.libraries)
 
     def link_files(self, output: str, objects: Sequence[str], **_: object) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 
 from mvlm.runtime.device.measurement import Measurer, Request, describe
 from mvlm.runtime.loader import load_runtime
-from mvlm.runtime.threads import choose_waiting, default_threads, start_threads
+from mvlm.runtime.threads import default_threads, disable_spinning, start_threads
 
 
 def prepare(library: Path) -> int:
     """Load the TVM runtime and start its threads, as a chat would; return how many there are."""
-    choose_waiting()
+    disable_spinning()
     load_runtime(library)
     threads = default_threads()
     start_threads(threads)

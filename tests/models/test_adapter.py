@@ -130,17 +130,17 @@ def test_artifacts_share_what_adapters_leave_alone(checkpoint: Path, tmp_path: P
     assert read_manifest(places[0]).model["name"] == "text+adapter0"
 
 
-def test_a_damaged_donor_is_not_shared(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint, donor, place = shelf.checkpoint("text"), tmp_path / "donor", tmp_path / "place"
+def test_a_damaged_weight_file_is_not_linked(shelf: Shelf, tmp_path: Path) -> None:
+    checkpoint, source, place = shelf.checkpoint("text"), tmp_path / "source", tmp_path / "place"
     job = plan_job(checkpoint, quantization="q0f32")
-    compile_job(job, donor)
-    head = donor / "weights" / "head.bin"
+    compile_job(job, source)
+    head = source / "weights" / "head.bin"
     content = bytearray(head.read_bytes())
     content[0] ^= 1
     head.write_bytes(content)
-    compile_job(job, place, share=[donor])
+    compile_job(job, place, share=[source])
     assert not head.samefile(place / "weights" / "head.bin")
-    assert (donor / "weights" / "embedding.bin").samefile(place / "weights" / "embedding.bin")
+    assert (source / "weights" / "embedding.bin").samefile(place / "weights" / "embedding.bin")
     map_weights(place)
 
 

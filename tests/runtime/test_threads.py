@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.runtime.threads import choose_waiting, fast_cores
+from mvlm.runtime.threads import disable_spinning, fast_cores
 
 
 def sysfs(folder: Path, capacities: dict[int, str]) -> Path:
@@ -43,8 +43,8 @@ def test_only_where_this_process_may_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_idle_threads_sleep_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TVM_THREAD_POOL_SPIN_COUNT", raising=False)
-    choose_waiting()
+    disable_spinning()
     assert os.environ.pop("TVM_THREAD_POOL_SPIN_COUNT") == "0"
     monkeypatch.setenv("TVM_THREAD_POOL_SPIN_COUNT", "7")
-    choose_waiting()
+    disable_spinning()
     assert os.environ["TVM_THREAD_POOL_SPIN_COUNT"] == "7"

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from mvlm.compile.hardlinks import link_or_copy
 from mvlm.compile.jobs.errors import store_error
 from mvlm.compile.jobs.process import Process, this_process
 from mvlm.compile.jobs.store.files import check_name
-from mvlm.compile.sharing import link_or_copy
 
 TEMPORARY = "tmp"
 # Longer than any step works in one: of another machine's process nobody knows whether it lives.

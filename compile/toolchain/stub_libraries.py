@@ -1,8 +1,8 @@
-"""Libraries that stand for a device's own while code is linked for it.
+"""Stub libraries: empty ones that replace a device's own while code is linked for it.
 
-A linker writes down which library has what the code calls, so it wants to see them. Where it has no
-library of the device's, one of the same name that defines the same symbols does: nothing of it goes
-into the result but its name. An Android NDK links in the same way.
+A linker records which library defines each symbol that the code calls, so it has to see the
+libraries. A stub has the name and the symbols of the device's library: nothing of it but its name
+goes into the result. An Android NDK links in the same way.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _ANDROID = _TVM | {
 }
 
 
-def tvm_stand_ins(linker: Linker, objects: Sequence[Path], folder: Path) -> list[Path]:
-    """Make TVM's libraries, for a linker that has all others."""
+def tvm_stub_libraries(linker: Linker, objects: Sequence[Path], folder: Path) -> list[Path]:
+    """Make stubs of TVM's libraries, for a linker that has all others."""
     return _make(linker, objects, folder, _TVM)
 
 
-def android_stand_ins(linker: Linker, objects: Sequence[Path], folder: Path) -> list[Path]:
-    """Make TVM's libraries and Android's."""
+def android_stub_libraries(linker: Linker, objects: Sequence[Path], folder: Path) -> list[Path]:
+    """Make stubs of TVM's libraries and Android's."""
     return _make(linker, objects, folder, _ANDROID)
 
 

@@ -1,4 +1,4 @@
-"""Lets artifacts on one disk share equal files, by hard links.
+"""Hard links between equal weight files of artifacts on one disk.
 
 Adapters leave most of a model as it is: the artifacts of ten of them need not hold the embedding
 table ten times.
@@ -16,22 +16,23 @@ from mvlm.runtime.artifact.manifest import FileEntry, Manifest
 from mvlm.runtime.artifact.verify import digest_file
 
 
-def share_files(
-    folder: Path, entries: Iterable[FileEntry], donors: Sequence[tuple[Path, Manifest]]
+def link_equal_files(
+    folder: Path, entries: Iterable[FileEntry], link_sources: Sequence[tuple[Path, Manifest]]
 ) -> int:
     """Replace weight files by links to equal ones of other artifacts.
 
     Args:
         folder: An artifact that is being written.
         entries: Its files.
-        donors: Other artifacts. Their bytes are compared, not only what their manifests say.
+        link_sources: Artifacts to link to. Their files' digests are computed, not only read from
+            their manifests.
 
     Returns:
         The bytes that need not be held twice.
     """
     offered = {
         (entry.size, entry.sha256): place / entry.path
-        for place, manifest in donors
+        for place, manifest in link_sources
         for entry in manifest.files
         if entry.path.startswith(f"{WEIGHTS}/")
     }
