@@ -17,7 +17,7 @@ from mvlm.bench.measure import Plan, measure_speeds
 from mvlm.bench.report import machine_facts, make_report
 from mvlm.compile.targets import known_targets
 from mvlm.compile.targets.detect import recognise_machine
-from mvlm.runtime.artifact import open_artifact
+from mvlm.runtime.artifact import verify_artifact
 from mvlm.runtime.chat import Chat
 from mvlm.runtime.image import load_image, preprocess
 from mvlm.runtime.machine import Machine, read_machine
@@ -57,7 +57,7 @@ def check_device(
     progress("verify", 0, steps)
     machine, cores = read_machine(), os.sched_getaffinity(0)
     begin = time.perf_counter()
-    manifest = open_artifact(artifact, machine)
+    manifest = verify_artifact(artifact, machine)
     verified = time.perf_counter() - begin
     before, facts = read_state(), machine_facts()
     progress("open", 1, steps)

@@ -139,7 +139,7 @@ def command(
         place, invocation(context), quantization=quantization, vision_tower=vision_tower
     )
     machine, cores = machine_facts(), os.sched_getaffinity(0)
-    with waiting("checking and opening the artifact"):
+    with waiting("verifying and loading the artifact"):
         model = Model(artifact, threads)
         pixels = _pixels(model, image)
     with progress_bars() as progress:

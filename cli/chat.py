@@ -114,7 +114,7 @@ def command(
     artifact = find_artifact(
         place, invocation(context), quantization=quantization, vision_tower=vision_tower
     )
-    with waiting("checking and opening the artifact"):
+    with waiting("verifying and loading the artifact"):
         chat = _open_chat(artifact, threads, template, context_length)
     if prompt is None:
         from mvlm.cli.shared.conversation import Conversation

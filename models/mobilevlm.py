@@ -17,7 +17,7 @@ function                  arguments                                      result
 The cache is a tuple, whose pages are written in place: how many positions are there already, the
 page table, and each layer's pages (see `models.cache_layout`).
 ``prefill`` computes the logits of the last position alone; ``prefill_all`` those of every one, for
-whoever compares them with another implementation. A text-only model lacks the first two.
+comparing them with another implementation. A text-only model lacks the first two.
 """
 
 from __future__ import annotations

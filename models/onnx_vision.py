@@ -20,7 +20,7 @@ from tvm.ir.expr import GenericConst
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
-from mvlm.models.checkpoint.finite import finite
+from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.checkpoint.weights import read_start
 from mvlm.models.config import MobileVLMConfig
 from mvlm.models.interchange.onnx_constants import check_constants
@@ -36,7 +36,7 @@ Role = Literal["tower", "projector", "both"]
 Shape = tuple[int, ...]
 
 # Constants with fewer values stay in the code: epsilons, scales, axes.
-_LEAST_VALUES = 64
+_MIN_VALUES = 64
 # Weights are stored and computed as they come.
 _AS_IT_COMES = Scheme("onnx", FLOAT32)
 
@@ -91,7 +91,7 @@ class OnnxLayer(PackedLayer):
             value = constant.value.numpy()
             is_factor = _is_among(constant, self._factors)
             # Constants that were folded may have overflowed, which the file does not show.
-            value = finite(f"{_parameter(index)} of the ONNX graph", value)
+            value = check_finite(f"{_parameter(index)} of the ONNX graph", value)
             yield _parameter(index), side_by_side(value.T) if is_factor else value
 
 
@@ -201,7 +201,7 @@ def import_vision(
     """Import a graph and settle from its shapes what it replaces.
 
     Args:
-        path: The file; weights may lie in others beside it.
+        path: The file; weights may lie in others next to it.
         config: The checkpoint's, with a tower: its shapes are what the graph must fit.
         allow_nonfinite: Replace NaN and infinity in weights instead of refusing them.
 
@@ -221,7 +221,7 @@ def import_vision(
     try:
         with utf8_folder(path.parent) as place:
             model = onnx.load(place / path.name)
-    # A file from outside: the parser, and whoever looks for weights beside it, document no errors.
+    # An untrusted file: neither the parser nor the search for weights next to it documents errors.
     except Exception as error:
         raise _refused(path, f"cannot be read ({_reason(error)})") from None
     check_constants(path, model.graph, allow_nonfinite)
@@ -261,7 +261,7 @@ def import_vision(
 
 
 def _fits(found: Shape, wanted: Shape) -> bool:
-    """Whether a declared shape allows another; 0 stands for an extent that is left open."""
+    """Whether a declared shape allows another; 0 is an extent that is left open."""
     return len(found) == len(wanted) and all(
         f in (0, w) for f, w in zip(found, wanted, strict=True)
     )
@@ -287,7 +287,7 @@ def _large_constants(function: Any) -> Iterator[Any]:
 
     def visit(expression: Any) -> None:
         if _is_tensor(expression):
-            large = np.prod(_shape(expression.ty)) >= _LEAST_VALUES
+            large = np.prod(_shape(expression.ty)) >= _MIN_VALUES
             is_float = str(expression.ty.dtype).startswith("float")
             if large and is_float and not any(expression.same_as(other) for other in seen):
                 seen.append(expression)

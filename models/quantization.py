@@ -364,7 +364,7 @@ def dequantize(
         np.full(len(scales), weight_format.unit, np.float32) if row_scales is None else row_scales
     )
     steps = scales.astype(np.float32) * units[:, None]
-    # Scales of a file may be infinite: whoever packs the weights refuses what comes of that.
+    # Scales of a file may be infinite: packing the weights refuses the result.
     with np.errstate(over="ignore", invalid="ignore"):
         return levels * np.repeat(steps, GROUP_SIZE, axis=1)[:, :width]
 

@@ -1,7 +1,7 @@
 """The errors that mvlm raises on purpose.
 
 Each says in one line what went wrong, what was expected, what was found and how to fix it, and
-carries the process exit code that it stands for. The command line prints that line and no
+carries the process exit code that it maps to. The command line prints that line and no
 traceback; a program catches :class:`MvlmError` or one of its subclasses.
 
 This module imports nothing, and every other package may import it.

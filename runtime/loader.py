@@ -26,7 +26,7 @@ _GO_ON = 0  # an instrument's answer: make the call
 
 
 class Functions:
-    """The compiled functions of an opened artifact.
+    """The compiled functions of a loaded artifact.
 
     Args:
         machine: The virtual machine that runs them.
@@ -55,7 +55,7 @@ class Functions:
 
 
 def load_functions(folder: Path, threads: int) -> Functions:
-    """Open a verified artifact's libraries.
+    """Load a verified artifact's libraries.
 
     Args:
         folder: The artifact; its files have been verified.

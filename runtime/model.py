@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.runtime.aligned import aligned
-from mvlm.runtime.artifact import Manifest, map_weights, open_artifact
+from mvlm.runtime.artifact import Manifest, map_weights, verify_artifact
 from mvlm.runtime.artifact.verify import check_memory
 from mvlm.runtime.errors import PromptError, UsageError
 from mvlm.runtime.ffi import tvm_ffi
@@ -39,7 +39,7 @@ class Model:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         machine = read_machine()
         self.folder = folder
-        self.manifest: Manifest = open_artifact(folder, machine)
+        self.manifest: Manifest = verify_artifact(folder, machine)
         check_memory(self.manifest, available_memory_bytes())
         self.settings: ChatSettings = read_settings(folder)
         self.threads = default_threads() if threads is None else threads

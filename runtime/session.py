@@ -42,7 +42,7 @@ class ImageEmbedding:
 
 @dataclass
 class Trace:
-    """Every stage's numbers, for whoever compares them with another implementation.
+    """Every stage's numbers, for comparison with another implementation.
 
     The arrays are float32, but for the ids; see the design of ``chat --dump``.
 

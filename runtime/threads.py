@@ -16,8 +16,8 @@ MAX_THREADS = 1024
 
 _SYSFS = Path("/sys/devices/system/cpu")
 # Of the fastest core's capacity: below it a core holds the others up with the last stretch of a
-# loop that it takes. An A78 beside an X1 has about 0.8 of it, an A55 a quarter.
-_LEAST_CAPACITY = 0.5
+# loop that it takes. An A78 has about 0.8 of an X1's, an A55 a quarter.
+_MIN_CAPACITY = 0.5
 _SHARE_CORES = -3  # every thread may run on every core of a list
 # How often an idle thread yields before it sleeps. Where another program shares the cores, yielding
 # hands it a whole slice of time each time a kernel ends; a sleeper is woken ahead of it.
@@ -31,7 +31,7 @@ def fast_cores(sysfs: Path = _SYSFS) -> tuple[int, ...]:
     """
     allowed = sorted(os.sched_getaffinity(0))
     capacities = {core: _capacity(sysfs, core) for core in allowed}
-    least = _LEAST_CAPACITY * max(capacities.values())
+    least = _MIN_CAPACITY * max(capacities.values())
     return tuple(core for core in allowed if capacities[core] >= least)
 
 

@@ -19,7 +19,7 @@ else:
 
 T = TypeVar("T")
 
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 _KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -65,12 +65,12 @@ class TomlFile:
         """
         try:
             with self.path.open("rb") as file:
-                data = file.read(_MOST_BYTES + 1)
+                data = file.read(_MAX_BYTES + 1)
         except OSError as error:
             message = f"cannot read {self._what} {self.path}"
             raise UsageError(message, found=error.strerror) from None
-        if len(data) > _MOST_BYTES:
-            raise self._error(f"{self.path} is too large", expected=f"at most {_MOST_BYTES} bytes")
+        if len(data) > _MAX_BYTES:
+            raise self._error(f"{self.path} is too large", expected=f"at most {_MAX_BYTES} bytes")
         try:
             values: dict[str, Any] = tomllib.loads(data.decode())
         except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

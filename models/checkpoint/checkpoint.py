@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 
 from mvlm.models.checkpoint.adapter import Adapter, open_adapter
-from mvlm.models.checkpoint.finite import finite
+from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.checkpoint.names import (
     CLIP_PREFIX,
     TOWER_PREFIX,
@@ -86,7 +86,7 @@ class Checkpoint:
         tensor = weights.read(own_name)
         if self._adapter is not None:
             tensor = self._adapter.apply(name, tensor)
-        return finite(name, tensor, allow=self._allow_nonfinite)
+        return check_finite(name, tensor, allow=self._allow_nonfinite)
 
     def check(self, expected: Mapping[str, Shape], used: Set[str] | None = None) -> Report:
         """Compare names, shapes and dtypes with what a model needs; reads no data.

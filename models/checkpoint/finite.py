@@ -1,4 +1,4 @@
-"""Refuses weights that are NaN or infinite: one check, which every road takes.
+"""Refuses weights that are NaN or infinite: one check for every reader of weights.
 
 :meth:`Checkpoint.read` calls it on every tensor of a checkpoint, after an adapter was merged, and
 the reader of ONNX graphs on every constant.
@@ -15,7 +15,7 @@ from mvlm.runtime.errors import CheckpointError
 LARGEST = 65504.0
 
 
-def finite(name: str, tensor: Array, *, allow: bool = False) -> Array:
+def check_finite(name: str, tensor: Array, *, allow: bool = False) -> Array:
     """Return a tensor of finite values.
 
     Args:
@@ -42,7 +42,7 @@ def finite(name: str, tensor: Array, *, allow: bool = False) -> Array:
             f"tensor {name} holds NaN or infinite values",
             expected="finite weights",
             found=f"{wrong} of {tensor.size}",
-            fix="Download the checkpoint again, or ask whoever trained it. `mvlm compile` and "
+            fix="Download the checkpoint again, or ask its authors. `mvlm compile` and "
             "`mvlm convert` with --allow-nonfinite take 0 for NaN and "
             f"{LARGEST:.0f} for infinity.",
         )

@@ -147,7 +147,7 @@ class _Reader:
         base = array.removesuffix(".weight")
         words = self._cache.read(f"{base}.q_weight")[place]
         scales = self._cache.read(f"{base}.q_scale")[place]
-        with np.errstate(over="ignore"):  # whoever packs it refuses infinities
+        with np.errstate(over="ignore"):  # packing refuses infinities
             scales = scales.astype(np.float16)
         # mlc-llm leaves the scale of a group of zeros at zero, whatever its nibbles.
         return dequantize(words, scales, Q4MLC, self.tensors[name].shape[1])
@@ -195,7 +195,7 @@ def _record(record: JsonConfig, shard: Path, size: int) -> _Record:
 
 
 def _arrays(cache: _Cache) -> Iterator[tuple[str, TensorInfo]]:
-    """Yield the arrays, a 4-bit pair as the float32 matrix that it stands for."""
+    """Yield the arrays, a 4-bit pair as the float32 matrix that it encodes."""
     for name, record in cache.records.items():
         if name.endswith(".q_scale") and f"{name.removesuffix('scale')}weight" in cache.records:
             continue

@@ -1,6 +1,6 @@
 """Tells by the names of tensors which other tool has quantized a checkpoint.
 
-A tool that quantizes puts its own tensors in the place of, or beside, a layer's `weight`. Their
+A tool that quantizes puts its own tensors in the place of, or next to, a layer's `weight`. Their
 names are the only sign where the configuration does not say it: GPTQ and AWQ once kept theirs in
 files of their own.
 """

@@ -13,7 +13,7 @@ from mvlm.models.checkpoint.tensor_file import (
     listed,
 )
 from mvlm.models.checkpoint.torch_file import TorchFile
-from mvlm.models.config.checks import shown
+from mvlm.models.config.checks import short_repr
 from mvlm.models.config.json_config import read_json_config
 from mvlm.runtime.errors import CheckpointError, ConfigError
 from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
@@ -117,7 +117,7 @@ def _open_sharded(index: Path) -> Weights:
     absent = [name for name, path in shards.items() if not is_present(path, CheckpointError)]
     if absent:
         raise CheckpointError(
-            f"{index} lists files that are not beside it: {listed(absent)}",
+            f"{index} lists files that are not next to it: {listed(absent)}",
             fix="Download the missing files.",
         )
     files = {name: _open_file(path) for name, path in shards.items()}
@@ -148,7 +148,7 @@ def _read_index(index: Path) -> dict[str, str]:
 
 
 def plain_name(index: Path, name: object, suffix: str) -> str:
-    """Return the name of a file that an index names, if it is one beside the index.
+    """Return the name of a file that an index names, if it is one next to the index.
 
     Raises:
         CheckpointError: It is not: a path could lead out of the folder.
@@ -156,9 +156,9 @@ def plain_name(index: Path, name: object, suffix: str) -> str:
     plain = isinstance(name, str) and not set(name) & {"/", "\\", ":", "\0"}
     if not isinstance(name, str) or not plain or not name.endswith(suffix):
         raise CheckpointError(
-            f"{index} names a file that is not beside it",
+            f"{index} names a file that is not next to it",
             expected=f"a plain file name ending in {suffix}",
-            found=shown(name),
+            found=short_repr(name),
             fix="Do not use this checkpoint.",
         )
     return name

@@ -18,7 +18,7 @@ def check_integer(key: str, value: object, low: int, high: int) -> None:
         raise ConfigError(
             f"`{key}` is not usable",
             expected=f"a whole number from {low} to {high}",
-            found=shown(value),
+            found=short_repr(value),
         )
 
 
@@ -28,7 +28,7 @@ def check_number(key: str, value: object, low: float, high: float) -> None:
         raise ConfigError(
             f"`{key}` is not usable",
             expected=f"a number from {low:g} to {high:g}",
-            found=shown(value),
+            found=short_repr(value),
         )
 
 
@@ -38,10 +38,10 @@ def check_choice(key: str, value: object, choices: Collection[object]) -> None:
         raise ConfigError(
             f"`{key}` is not supported",
             expected=" or ".join(repr(choice) for choice in choices),
-            found=shown(value),
+            found=short_repr(value),
         )
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Describe a value from a file, however long it is, on one short line."""
     return reprlib.repr(value)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from mvlm.models.config.checks import check_integer, shown
+from mvlm.models.config.checks import check_integer, short_repr
 from mvlm.runtime.errors import ConfigError
 from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 
@@ -83,7 +83,7 @@ class JsonConfig:
 
     def refuse(self, key: str, expected: object) -> NoReturn:
         """Raise a :class:`ConfigError` on the value of `key`."""
-        found = shown(self.values[key]) if key in self.values else "nothing"
+        found = short_repr(self.values[key]) if key in self.values else "nothing"
         raise ConfigError(f"{self.name}: `{key}`", expected=expected, found=found, fix=_FIX)
 
     def build(self, make: Callable[..., Built], **fields: Any) -> Built:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from mvlm.models.config.checks import shown
+from mvlm.models.config.checks import short_repr
 from mvlm.models.config.json_config import JsonConfig
 from mvlm.models.config.keys import Key, KeyTable
 
@@ -74,6 +74,8 @@ def _is_accepted(value: Any, key: Key) -> bool:
 def _listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
     # A name from a file may be of any length and hold anything.
-    plain = [name if name.isidentifier() and len(name) <= 64 else shown(name) for name in ordered]
+    plain = [
+        name if name.isidentifier() and len(name) <= 64 else short_repr(name) for name in ordered
+    ]
     rest = len(plain) - _LISTED
     return ", ".join(plain[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")

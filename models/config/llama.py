@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mvlm.models.config.checks import check_choice, check_integer, check_number, shown
+from mvlm.models.config.checks import check_choice, check_integer, check_number, short_repr
 from mvlm.models.config.json_config import JsonConfig
 from mvlm.models.config.key_check import check_keys, is_same, refuse_unknown
 from mvlm.models.config.keys import ROPE
@@ -139,5 +139,7 @@ def _rope_theta(document: JsonConfig) -> Any:
         check_keys(section, ROPE, key)
         bases += [section.require("rope_theta")] if "rope_theta" in section else []
         if bases and not is_same(bases[0], bases[-1]):
-            section.refuse("rope_theta", f"{shown(bases[0])}, which is said elsewhere in the file")
+            section.refuse(
+                "rope_theta", f"{short_repr(bases[0])}, which is said elsewhere in the file"
+            )
     return bases[0] if bases else 10000.0

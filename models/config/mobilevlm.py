@@ -31,7 +31,7 @@ class MobileVLMConfig:
         extra_tokens: Tokens that MobileVLM's own loader adds to the tokenizer and grows the
             embedding for, because the checkpoint has `mm_use_im_patch_token` (true when absent)
             or `mm_use_im_start_end`. Their rows are untrained and no prompt contains them, so
-            nothing is added here; the names are kept for whoever compares vocabularies.
+            nothing is added here; the names are kept for comparing vocabularies.
         warnings: What the files ask for and is passed over, a sentence each, for the user to know.
 
     Raises:

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from mvlm.models.config.checks import check_choice, check_integer, shown
+from mvlm.models.config.checks import check_choice, check_integer, short_repr
 from mvlm.runtime.errors import ConfigError
 
 KINDS = ("ldpnet", "ldpnetv2", "linear", "mlp")
@@ -103,6 +103,6 @@ def parse_projector_type(name: object) -> tuple[str, int]:
     raise ConfigError(
         "unknown projector in `mm_projector_type`",
         expected="linear, mlp<N>x_gelu, ldpnet or ldpnetv2",
-        found=shown(name),
+        found=short_repr(name),
         fix="Use a checkpoint with one of these projectors.",
     )

@@ -22,7 +22,7 @@ def find_vision_tower(folder: Path, name: str, vision_tower: Path | None = None)
     """Find the folder of a CLIP: one with a `config.json`.
 
     Tried in this order: `vision_tower`; `name` as an absolute path; relative to the checkpoint's
-    folder; a folder beside the checkpoint that is called as the last part of `name`; the
+    folder; a folder next to the checkpoint that is called as the last part of `name`; the
     Hugging Face hub's cache (`HF_HUB_CACHE`, `HF_HOME`).
 
     Args:

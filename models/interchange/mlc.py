@@ -2,7 +2,7 @@
 
 The decoder's parameters have the names and the layout of mlc-llm's `llama`: Q, K and V in one
 matrix, gate and up in another, untransposed. mlc-llm has no MobileVLM, so that tower and projector
-go beside them under their names in the checkpoint, where mlc-llm leaves them alone and
+go next to them under their names in the checkpoint, where mlc-llm leaves them alone and
 `models.checkpoint` finds them again.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.models.checkpoint import Checkpoint
-from mvlm.models.checkpoint.finite import finite
+from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.checkpoint.mlc_weights import STACKED
 from mvlm.models.checkpoint.names import expected_tensors
 from mvlm.models.checkpoint.weights import read_start
@@ -194,7 +194,7 @@ def _stored(value: Array, dtype: str, name: str) -> Array:
         return to_float16(value, name, "Write it with q0bf16 or q0f32.")
     with np.errstate(over="ignore"):
         stored = value.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    return finite(name, stored)  # bfloat16 rounds the last float32 numbers up to infinity
+    return check_finite(name, stored)  # bfloat16 rounds the last float32 numbers up to infinity
 
 
 def _chat_config(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mvlm.models.checkpoint.finite import finite
+from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.checkpoint.tensor_file import Array
 from mvlm.models.interchange.onnx_graph import import_onnx
 from mvlm.runtime.errors import CheckpointError
@@ -22,7 +22,7 @@ def check_constants(path: Path, graph: Any, allow_nonfinite: bool) -> None:
     Args:
         path: The file, for the message.
         graph: A `GraphProto` whose data has been loaded; changed where values are replaced.
-        allow_nonfinite: Replace such values, as :func:`finite` does, instead of refusing them.
+        allow_nonfinite: Replace such values as :func:`check_finite` does, not refuse them.
 
     Raises:
         CheckpointError: A constant holds NaN or infinity, or is damaged.
@@ -33,7 +33,7 @@ def check_constants(path: Path, graph: Any, allow_nonfinite: bool) -> None:
         is_float = "float" in values.dtype.name
         if not is_float or (values.size == 1 and not np.isnan(values.astype(np.float64)).any()):
             return values
-        return finite(f"{name} of {path}", values, allow=allow_nonfinite)
+        return check_finite(f"{name} of {path}", values, allow=allow_nonfinite)
 
     for name, tensor in _tensors(graph):
         try:

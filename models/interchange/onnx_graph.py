@@ -1,4 +1,4 @@
-"""Builds an ONNX graph whose weights lie in a file beside it, written one tensor at a time.
+"""Builds an ONNX graph whose weights lie in a file next to it, written one tensor at a time.
 
 The nodes are ONNX's own operators (opset 17); what MobileVLM needs beyond them, exact GELU and
 CLIP's quick GELU, is composed of those.
@@ -44,7 +44,7 @@ def import_onnx() -> Any:
 
 
 def onnx_files(path: Path) -> list[Path]:
-    """Return an ONNX file with those beside it that hold its weights.
+    """Return an ONNX file with those next to it that hold its weights.
 
     Raises:
         UsageError: The package onnx is not installed.
@@ -53,7 +53,7 @@ def onnx_files(path: Path) -> list[Path]:
     onnx = import_onnx()
     try:
         model = onnx.load(path, load_external_data=False)
-    # The parser documents no errors; whoever imports the graph says what is wrong with it.
+    # The parser documents no errors; the importer of the graph says what is wrong with it.
     except Exception:
         return [path] if is_present(path, CheckpointError) else []
     names = {
@@ -62,15 +62,15 @@ def onnx_files(path: Path) -> list[Path]:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    beside = sorted(path.parent / name for name in names)
-    return [path, *(file for file in beside if is_present(file, CheckpointError))]
+    others = sorted(path.parent / name for name in names)
+    return [path, *(file for file in others if is_present(file, CheckpointError))]
 
 
 class OnnxGraph:
     """A graph under construction. Values are named by strings.
 
     Args:
-        path: The file; weights go to `<path>.data` beside it.
+        path: The file; weights go to `<path>.data` next to it.
         dtype: Of weights and activations, float32 or float16.
     """
 

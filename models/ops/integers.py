@@ -9,11 +9,11 @@ LARGEST_INT8 = 127
 LARGEST_INT16 = 8191
 LARGEST = {"int8": LARGEST_INT8, "int16": LARGEST_INT16}
 # Below this a vector counts as zeros: the largest integer divided by its extreme would be infinite.
-_LEAST_EXTREME = 1e-30
+_MIN_EXTREME = 1e-30
 
 
 def inverse_scale(extreme: tirx.Expr, largest: int = LARGEST_INT8) -> tirx.Expr:
     """Return what to multiply a float32 vector with, whose largest magnitude is `extreme`."""
     return tirx.if_then_else(
-        extreme < _LEAST_EXTREME, tirx.const(0, "float32"), float(largest) / extreme
+        extreme < _MIN_EXTREME, tirx.const(0, "float32"), float(largest) / extreme
     )

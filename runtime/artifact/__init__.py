@@ -11,12 +11,12 @@
     weights/*.bin             parameters, packed for the target, each aligned to 64 bytes
     weights/index.json        their names, shapes, dtypes, files and offsets
 
-The sha256 of the canonical manifest names the artifact. :func:`open_artifact` checks the manifest,
-the digests, the machine and the versions before any library of it is opened.
+The sha256 of the canonical manifest names the artifact. :func:`verify_artifact` checks the
+manifest, the digests, the machine and the versions before any library of it is loaded.
 """
 
 from mvlm.runtime.artifact.manifest import Manifest, read_manifest
-from mvlm.runtime.artifact.verify import open_artifact, verify_files
+from mvlm.runtime.artifact.verify import verify_artifact, verify_files
 from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex, map_weights
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "TensorEntry",
     "WeightsIndex",
     "map_weights",
-    "open_artifact",
     "read_manifest",
+    "verify_artifact",
     "verify_files",
 ]

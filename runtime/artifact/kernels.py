@@ -20,7 +20,7 @@ from mvlm.runtime.errors import ArtifactError
 
 _NAME = re.compile(r"[A-Za-z0-9_.]{1,200}")
 # A million gigabytes, which no function moves.
-_MOST = 10**15
+_MAX_COUNT = 10**15
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ def _read_use(document: JsonObject) -> KernelUse:
 
 def _read_count(document: JsonObject, key: str) -> int:
     count = document.get(key, int)
-    if not 0 <= count <= _MOST:
+    if not 0 <= count <= _MAX_COUNT:
         raise ArtifactError(
             f"{document.where}: key {key!r} is wrong",
-            expected=f"0 to {_MOST}",
+            expected=f"0 to {_MAX_COUNT}",
             found="a negative number" if count < 0 else "more than that",
         )
     return count

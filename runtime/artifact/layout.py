@@ -18,8 +18,8 @@ REQUIRED_FILES = (
     WEIGHTS_INDEX,
 )
 
-# A tensor takes 130 bytes of index, and models of 7 billion have hundreds of tensors. Hostile JSON
-# takes up to 27 times its size once parsed.
+# A tensor takes 130 bytes of index, and models of 7 billion have hundreds of tensors. Malicious
+# JSON takes up to 27 times its size once parsed.
 MAX_JSON_BYTES = 1 << 20
 MAX_FILES = 1_000
 WEIGHT_ALIGNMENT = 64

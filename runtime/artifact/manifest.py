@@ -3,7 +3,7 @@
 The canonical form is UTF-8 JSON with sorted keys and no spaces, so that equal contents have equal
 digests: :attr:`Manifest.digest` is the artifact's only true name. The file holds the canonical form
 with that name under one more key, ``digest``, so that damage to the manifest itself shows too. It
-shows accidents only: whoever must not be fooled compares the name with one from a trusted place.
+shows accidents only: to detect tampering, compare the name with one from a trusted place.
 """
 
 from __future__ import annotations

@@ -140,8 +140,8 @@ def _sweep(destination: Path) -> None:
 def _lock(staging: Path, how: int) -> int | None:
     """Lock a staging folder; None where what was locked has been swept up meanwhile.
 
-    Whoever waited for the lock of a sweeper holds a file that is gone, and another one may lie in
-    its place by then: only the holder of the file that is there may use the folder or remove it.
+    A process that waited for the lock of a sweeper holds a file that is gone, and another one may
+    lie in its place by then: only the holder of the present file may use or remove the folder.
     """
     lock, is_held = os.open(staging / _LOCK, os.O_CREAT | os.O_RDWR), False
     try:

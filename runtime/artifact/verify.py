@@ -25,7 +25,7 @@ _LIBC_NAMES = {"linux": "glibc", "android": "api"}
 _BLOCK_BYTES = 1 << 20
 
 
-def open_artifact(folder: Path, machine: Machine | None = None) -> Manifest:
+def verify_artifact(folder: Path, machine: Machine | None = None) -> Manifest:
     """Check an artifact from its manifest to its last byte, and that it can run here.
 
     Raises:
@@ -170,7 +170,7 @@ def verify_files(
 
 
 def _files_within(folder: Path) -> list[str]:
-    """List the files below `folder`; a link could lead anywhere, so it counts as a stranger."""
+    """List the files below `folder`; a link could lead anywhere, so it is an unexpected file."""
     found = []
     for parent, folders, files in os.walk(folder):
         links = [name for name in folders if (Path(parent) / name).is_symlink()]

@@ -1,4 +1,4 @@
-"""The weights: files of parameters end to end, each aligned, opened with mmap and never copied."""
+"""The weights: files of parameters end to end, each aligned, mapped by mmap and never copied."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvlm.runtime.artifact import open_artifact
+from mvlm.runtime.artifact import verify_artifact
 from mvlm.runtime.artifact.layout import MANIFEST, RUNTIME_LIBRARY
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.machine import read_machine
@@ -26,7 +26,7 @@ def find_library(artifact: Path | None) -> Path:
     """
     place = artifact or _bundled()
     if place is not None:
-        open_artifact(place, read_machine())
+        verify_artifact(place, read_machine())
         return place / RUNTIME_LIBRARY
     try:
         library = package_folder("tvm") / "lib" / Path(RUNTIME_LIBRARY).name

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mvlm.runtime.image.bmp_runs import decode_runs
+from mvlm.runtime.image.bmp_rle import decode_rle
+from mvlm.runtime.image.decoded_image import CheckSize, DecodedImage
 from mvlm.runtime.image.faults import CutShortError, DamagedError, UnsupportedError
 from mvlm.runtime.image.grey import scale_table
 from mvlm.runtime.image.palette import palette_table
 from mvlm.runtime.image.rows import Array, build_rows
-from mvlm.runtime.image.visible import CheckSize, Visible
 
 _FILE_HEADER_BYTES = 14
 _CORE = 12
@@ -54,7 +54,7 @@ class _Header:
         return (self.width * self.bits + 31) // 32 * 4
 
 
-def read(data: bytes, check_size: CheckSize) -> Visible:
+def read(data: bytes, check_size: CheckSize) -> DecodedImage:
     """Read a BMP.
 
     Raises:
@@ -70,14 +70,14 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
     if header.bits <= 8:
         table = palette_table(_palette(data, header, start))
         indexes = _indexes(data, header, start)
-        return Visible(_build(header, "RGB", lambda rows: table[indexes(rows)]))
+        return DecodedImage(_build(header, "RGB", lambda rows: table[indexes(rows)]))
     rows = _rows(data, header, start)
     if header.bits == 24:
         width = header.width
-        return Visible(_build(
+        return DecodedImage(_build(
             header, "RGB", lambda at: rows[at, : 3 * width].reshape(-1, width, 3)[..., ::-1]
         ))  # fmt: skip
-    return Visible(_masked(header, rows))
+    return DecodedImage(_masked(header, rows))
 
 
 def _parse_header(data: bytes) -> _Header:
@@ -174,7 +174,7 @@ def _indexes(data: bytes, header: _Header, start: int) -> Callable[[slice], Arra
     """Return a function that returns the palette indexes of rows of the file."""
     if header.compression in (_RUNS_4, _RUNS_8):
         size = header.width, header.height
-        decoded = decode_runs(data, start, size, is_4_bit=header.compression == _RUNS_4)
+        decoded = decode_rle(data, start, size, is_4_bit=header.compression == _RUNS_4)
         return lambda at: decoded[at]
     rows = _rows(data, header, start)
     if header.bits == 8:

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from mvlm.runtime.image.visible import UPRIGHT
+from mvlm.runtime.image.decoded_image import UPRIGHT
 
 PREFIX = b"Exif\0\0"
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
+from mvlm.runtime.image.decoded_image import CheckSize, DecodedImage
 from mvlm.runtime.image.faults import CutShortError, DamagedError, UnreadableError
 from mvlm.runtime.image.palette import apply_palette
 from mvlm.runtime.image.pillow import decode
-from mvlm.runtime.image.visible import CheckSize, Visible
 
 _EXTENSION, _FRAME, _TRAILER = 0x21, 0x2C, 0x3B
 _GRAPHIC_CONTROL = 0xF9
@@ -34,7 +34,7 @@ class _Frame:
     pixels: bytes  # the compressed indexes, as in the file
 
 
-def read(data: bytes, check_size: CheckSize) -> Visible:
+def read(data: bytes, check_size: CheckSize) -> DecodedImage:
     """Read the first frame of a GIF.
 
     Raises:
@@ -61,7 +61,7 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
         whole = Image.new("RGBA", canvas)
         whole.paste(pixels, (frame.left, frame.top))
         pixels = whole
-    return Visible(pixels)
+    return DecodedImage(pixels)
 
 
 def _table_bytes(flags: int) -> int:

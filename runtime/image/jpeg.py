@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from mvlm.runtime.image.decoded_image import CheckSize, DecodedImage
 from mvlm.runtime.image.exif import PREFIX, orientation_of
 from mvlm.runtime.image.faults import CutShortError, DamagedError, UnsupportedError
 from mvlm.runtime.image.pillow import decode
-from mvlm.runtime.image.visible import CheckSize, Visible
 
 _START_OF_SCAN, _END = 0xDA, 0xD9
 # Huffman tables, arithmetic conditioning, quantization tables, restart interval.
@@ -57,7 +57,7 @@ class _Segments:
     scan: int = 0  # where the first scan's marker stands
 
 
-def read(data: bytes, check_size: CheckSize) -> Visible:
+def read(data: bytes, check_size: CheckSize) -> DecodedImage:
     """Read a JPEG.
 
     Raises:
@@ -72,7 +72,7 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
         parts.append(_segment(_APP14, segments.adobe))
     stream = b"".join([*parts, *segments.kept, memoryview(data)[segments.scan :]])
     image = decode(JpegImageFile, stream)
-    return Visible(_as_rgb(image), orientation_of(segments.exif))
+    return DecodedImage(_as_rgb(image), orientation_of(segments.exif))
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

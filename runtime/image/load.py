@@ -11,11 +11,11 @@ from pathlib import Path
 from PIL import Image
 
 from mvlm.runtime.errors import ImageError
+from mvlm.runtime.image.decoded_image import CheckSize, DecodedImage
 from mvlm.runtime.image.faults import CutShortError, DamagedError, UnreadableError, UnsupportedError
 from mvlm.runtime.image.formats import FORMATS, HEAD_BYTES, describe, identify
 from mvlm.runtime.image.limits import DEFAULT_LIMITS, ImageLimits, check_length, check_pixels
 from mvlm.runtime.image.spec import WHITE, Colour
-from mvlm.runtime.image.visible import CheckSize, Visible
 
 # Modules of this package. Imported when they are needed, because each takes milliseconds.
 _READERS = {
@@ -111,8 +111,8 @@ def _decode(data: bytes, name: str, limits: ImageLimits, background: Colour | No
             raise ImageError(f"{name} has too many pixels to be decoded", found=found) from error
 
 
-def _reader(kind: str) -> Callable[[bytes, CheckSize], Visible]:
-    reader: Callable[[bytes, CheckSize], Visible]
+def _reader(kind: str) -> Callable[[bytes, CheckSize], DecodedImage]:
+    reader: Callable[[bytes, CheckSize], DecodedImage]
     reader = import_module(f"mvlm.runtime.image.{_READERS[kind]}").read
     return reader
 
@@ -134,7 +134,7 @@ def _explained(fault: UnreadableError, name: str, kind: str) -> ImageError:
     )
 
 
-def _finish(visible: Visible, background: Colour | None) -> Image.Image:
+def _finish(visible: DecodedImage, background: Colour | None) -> Image.Image:
     rgb = _composite(visible.pixels, background)
     turn = _UPRIGHT.get(visible.orientation)
     return rgb if turn is None else rgb.transpose(turn)

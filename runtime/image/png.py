@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from mvlm.runtime.image.decoded_image import CheckSize, DecodedImage
 from mvlm.runtime.image.exif import orientation_of
 from mvlm.runtime.image.faults import CutShortError, DamagedError
 from mvlm.runtime.image.grey import scale_table
@@ -20,7 +21,6 @@ from mvlm.runtime.image.palette import apply_palette
 from mvlm.runtime.image.pillow import decode
 from mvlm.runtime.image.png_chunks import SIGNATURE, Chunks, collect
 from mvlm.runtime.image.rows import Array, map_rows
-from mvlm.runtime.image.visible import CheckSize, Visible
 
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _GREY_ALPHA: 2, _RGBA: 4}
@@ -62,7 +62,7 @@ class _Header:
         return total
 
 
-def read(data: bytes, check_size: CheckSize) -> Visible:
+def read(data: bytes, check_size: CheckSize) -> DecodedImage:
     """Read a PNG.
 
     Raises:
@@ -79,7 +79,9 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
     palette = _parse_palette(header, chunks)
     stream = _stream(chunks, palette)
     image = decode(PngImageFile, stream)
-    return Visible(_colour(image, header, chunks, palette, stream), orientation_of(chunks.exif))
+    return DecodedImage(
+        _colour(image, header, chunks, palette, stream), orientation_of(chunks.exif)
+    )
 
 
 def _parse_header(chunks: Chunks) -> _Header:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from mvlm.runtime.image.decoded_image import CheckSize, DecodedImage
 from mvlm.runtime.image.faults import CutShortError, DamagedError, UnsupportedError
 from mvlm.runtime.image.grey import scale_table, stretch_to_8_bit
 from mvlm.runtime.image.rows import Array, build_rows
-from mvlm.runtime.image.visible import CheckSize, Visible
 
 _COMMENT = re.compile(rb"#[^\r\n]*")
 _TOKEN = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]+)")
@@ -47,7 +47,7 @@ class _Header:
         return self.width * self.height * self.channels
 
 
-def read(data: bytes, check_size: CheckSize) -> Visible:
+def read(data: bytes, check_size: CheckSize) -> DecodedImage:
     """Read the first image of such a file.
 
     Raises:
@@ -55,7 +55,7 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
     """
     magic = data[:2]
     if magic in (b"Pf", b"PF"):
-        return Visible(_read_floats(data, magic, check_size))
+        return DecodedImage(_read_floats(data, magic, check_size))
     header = _parse_pam(data) if magic == b"P7" else _parse_header(data, magic)
     check_size((header.width, header.height))
     if magic in (b"P1", b"P2", b"P3"):
@@ -64,7 +64,7 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
         samples = _packed_bits(data, header)
     else:
         samples = _binary_samples(data, header)
-    return Visible(_scaled(samples, header, is_inverted=magic in (b"P1", b"P4")))
+    return DecodedImage(_scaled(samples, header, is_inverted=magic in (b"P1", b"P4")))
 
 
 def _tokens(data: bytes, count: int) -> tuple[list[bytes], int]:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from mvlm.runtime.image.decoded_image import CheckSize, DecodedImage
 from mvlm.runtime.image.exif import valid_orientation
 from mvlm.runtime.image.faults import CutShortError, DamagedError, UnsupportedError
 from mvlm.runtime.image.grey import scale_table, stretch_to_8_bit
@@ -18,7 +19,6 @@ from mvlm.runtime.image.palette import apply_palette
 from mvlm.runtime.image.pillow import decode
 from mvlm.runtime.image.rows import Array, map_rows
 from mvlm.runtime.image.tiff_directory import Directory, Tag, read_directory
-from mvlm.runtime.image.visible import CheckSize, Visible
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
 _UNCOMPRESSED, _OLD_JPEG = 1, 6
@@ -72,7 +72,7 @@ class _Samples:
         )
 
 
-def read(data: bytes, check_size: CheckSize) -> Visible:
+def read(data: bytes, check_size: CheckSize) -> DecodedImage:
     """Read the first page of a TIFF.
 
     Raises:
@@ -86,7 +86,7 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
     samples = _samples(directory)
     image = _decode(directory, samples)
     pixels = _colour(image, samples, directory)
-    return Visible(pixels, valid_orientation(directory.number(Tag.ORIENTATION)))
+    return DecodedImage(pixels, valid_orientation(directory.number(Tag.ORIENTATION)))
 
 
 def _samples(directory: Directory) -> _Samples:

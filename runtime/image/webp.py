@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from PIL.WebPImagePlugin import WebPImageFile
 
+from mvlm.runtime.image.decoded_image import CheckSize, DecodedImage
 from mvlm.runtime.image.exif import orientation_of
 from mvlm.runtime.image.faults import CutShortError, DamagedError
 from mvlm.runtime.image.pillow import decode
-from mvlm.runtime.image.visible import CheckSize, Visible
 
 _RIFF_HEADER_BYTES = 12
 _IMAGES = {b"ANMF", b"VP8 ", b"VP8L"}
@@ -22,7 +22,7 @@ _EXIF = 0x08
 _MAX_CHUNKS = 100_000
 
 
-def read(data: bytes, check_size: CheckSize) -> Visible:
+def read(data: bytes, check_size: CheckSize) -> DecodedImage:
     """Read a WebP, of an animation the first frame.
 
     Raises:
@@ -41,7 +41,7 @@ def read(data: bytes, check_size: CheckSize) -> Visible:
         exif = exif if header[0] & _EXIF else None
     image = decode(WebPImageFile, _stream(chunks), before_load=lambda image: check_size(image.size))
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
-    return Visible(image.convert(mode), orientation_of(exif))
+    return DecodedImage(image.convert(mode), orientation_of(exif))
 
 
 def _first_image(data: bytes) -> dict[bytes, bytes]:

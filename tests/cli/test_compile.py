@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.cli.shared.interrupts import remembered_interrupts
-from mvlm.runtime.artifact import open_artifact
+from mvlm.runtime.artifact import verify_artifact
 from tests.adapters import edit, write_adapter
 from tests.artifacts import Shelf
 from tests.cli.command_line import finish, mvlm, start
@@ -23,7 +23,7 @@ def test_writes_an_artifact_and_says_so(shelf: Shelf, tmp_path: Path) -> None:
     options = ("--quant", "q0f16", "--context", "64", "--prefill-chunk", "32", "--dump", dump)
     result = mvlm("compile", shelf.checkpoint("text"), *options, "-o", artifact, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
-    manifest = open_artifact(artifact)
+    manifest = verify_artifact(artifact)
     assert (
         result.json.items()
         >= {
@@ -51,7 +51,7 @@ def test_each_adapter_makes_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     places = [Path(document["artifact"]) for document in result.json["artifacts"]]
     assert places == [tmp_path / "out" / name for name in ("birds", "flowers")]
-    models = [open_artifact(place).model["name"] for place in places]
+    models = [verify_artifact(place).model["name"] for place in places]
     assert models == ["text+birds", "text+flowers"]
     same = [
         (places[0] / "weights" / name).samefile(places[1] / "weights" / name)
@@ -71,7 +71,7 @@ def test_adapters_in_folders_of_one_name(shelf: Shelf, tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     places = [Path(document["artifact"]) for document in result.json["artifacts"]]
     assert [place.name for place in places] == ["a-checkpoint-500", "b-checkpoint-500"]
-    digests = [open_artifact(place).digest for place in places]
+    digests = [verify_artifact(place).digest for place in places]
     assert digests == [document["digest"] for document in result.json["artifacts"]]
     assert digests[0] != digests[1]
 
@@ -145,7 +145,7 @@ def test_chat_compiles_a_checkpoint_once_in_a_process_of_its_own(
     note, modules = first.stderr.splitlines()
     assert note.startswith("compiling text (q0f32)") and modules == "[]"
     (artifact,) = (empty_cache / "artifacts").iterdir()
-    open_artifact(artifact)
+    verify_artifact(artifact)
     again = finish(start(*ask, code=code))
     assert again.stderr.splitlines() == ["[]"]
     assert again.json["token_ids"] == first.json["token_ids"]

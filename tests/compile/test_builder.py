@@ -19,7 +19,7 @@ from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.toolchain import find
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import Q4MLC, dequantize, plan_quantization
-from mvlm.runtime.artifact import layout, map_weights, open_artifact
+from mvlm.runtime.artifact import layout, map_weights, verify_artifact
 from mvlm.runtime.artifact.manifest import Requirements
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, TokenizerError, UsageError
@@ -89,7 +89,7 @@ def refuse(folder: Path, output: Path, kind: type[MvlmError], match: str) -> Non
 def test_a_missing_shard(tmp_path: Path, output: Path) -> None:
     folder = write_random_checkpoint(tmp_path / "sharded", "text", seed=0, shards=3)
     (folder / "model-00002-of-00003.safetensors").unlink()
-    refuse(folder, output, CheckpointError, r"lists files that are not beside it: model-00002")
+    refuse(folder, output, CheckpointError, r"lists files that are not next to it: model-00002")
 
 
 @pytest.mark.parametrize("file_format", ["safetensors", "bin"])
@@ -302,7 +302,7 @@ def test_compiling_again_gives_the_same_artifact(shelf: Shelf, tmp_path: Path) -
         second,
         progress=lambda *report: seen.append(report),
     )
-    left, right = open_artifact(first), open_artifact(second)
+    left, right = verify_artifact(first), verify_artifact(second)
     pairs = zip(left.files, right.files, strict=True)
     assert [one.path for one, other in pairs if one != other] == []
     assert left.digest == right.digest
@@ -322,7 +322,7 @@ def check_progress(seen: list[tuple[str, int, int]]) -> None:
 
 
 def test_the_artifact_says_what_it_was_made_from(shelf: Shelf) -> None:
-    manifest = open_artifact(shelf.artifact("ldpnet"))
+    manifest = verify_artifact(shelf.artifact("ldpnet"))
     assert manifest.model["name"] == "ldpnet"
     assert manifest.model["vision"]["projector"] == "ldpnet"
     tensors = load_tensors(shelf.checkpoint("ldpnet"))
@@ -345,5 +345,5 @@ def test_the_artifact_says_what_it_was_made_from(shelf: Shelf) -> None:
 def test_an_existing_artifact_is_replaced(shelf: Shelf, tmp_path: Path, no_code: None) -> None:
     place = Path(shutil.copytree(shelf.artifact("ldpnet"), tmp_path / "artifact"))
     compile_job(plan_job(shelf.checkpoint("text"), quantization="q0f32"), place)
-    assert open_artifact(place).model["name"] == "text"
+    assert verify_artifact(place).model["name"] == "text"
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

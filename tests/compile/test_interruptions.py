@@ -13,7 +13,7 @@ import pytest
 from mvlm.compile.builder import compile_job
 from mvlm.compile.cache import is_artifact
 from mvlm.compile.job import plan_job
-from mvlm.runtime.artifact import open_artifact, staging
+from mvlm.runtime.artifact import staging, verify_artifact
 from mvlm.runtime.artifact.layout import MANIFEST
 from mvlm.runtime.errors import ArtifactError
 from tests.reference import write_random_checkpoint
@@ -55,7 +55,7 @@ def check(folder: Path, troubles: list[str], ends: list[str]) -> None:
         destination = parent / "artifact"
         if end == "done":
             # TVM can lose a signal that comes inside one of its destructors.
-            open_artifact(destination)
+            verify_artifact(destination)
             assert names(parent) == ["artifact"]
             continue
         assert (destination / MANIFEST).read_text() == OLD, trouble
@@ -65,7 +65,7 @@ def check(folder: Path, troubles: list[str], ends: list[str]) -> None:
             assert leftover.name.startswith(".artifact.staging-")
             assert not is_artifact(leftover)
             with pytest.raises(ArtifactError):
-                open_artifact(leftover)
+                verify_artifact(leftover)
         with staging.atomic_directory(destination) as new:
             (new / MANIFEST).write_text("new")
         assert names(parent) == ["artifact"]
@@ -155,5 +155,5 @@ def test_two_compilations_to_one_place(checkpoint: Path, tmp_path: Path) -> None
         for scheme in schemes
     ]
     assert [child.wait(300) for child in children] == [0, 0]
-    assert open_artifact(destination).quantization["language"] in schemes
+    assert verify_artifact(destination).quantization["language"] in schemes
     assert names(tmp_path) == ["artifact"]

@@ -15,7 +15,7 @@ from mvlm.compile.job import plan_job
 from mvlm.compile.jobs.store import Store, open_store
 from mvlm.compile.packing import PackedWeights, pack_job
 from mvlm.models.quantization import plan_quantization
-from mvlm.runtime.artifact import layout, open_artifact
+from mvlm.runtime.artifact import layout, verify_artifact
 from mvlm.runtime.errors import ArtifactError
 from tests.cli.command_line import finish, mvlm, start
 from tests.jobs.boards import write_board
@@ -83,7 +83,7 @@ def test_killed_and_gone_on_with_and_fetched(folder: Path) -> None:
     assert fetched.exit_code == 0, fetched.stderr
     places = [Path(each["artifact"]) for each in fetched.json["artifacts"]]
     assert [place.name for place in places] == ["model-q0f32-host", "model-q0f32-board"]
-    manifests = [open_artifact(place) for place in places]
+    manifests = [verify_artifact(place) for place in places]
     assert [manifest.target.name for manifest in manifests] == ["host", "board"]
     index = [manifest.file(layout.WEIGHTS_INDEX).sha256 for manifest in manifests]
     assert index[0] == index[1]  # weights are stored once
@@ -98,7 +98,7 @@ def test_killed_and_gone_on_with_and_fetched(folder: Path) -> None:
     one = mvlm(
         "jobs", "fetch", "model/q0f32/board", "--store", folder / "store", "-o", folder / "b"
     )
-    assert one.exit_code == 0 and open_artifact(folder / "b") == manifests[1]
+    assert one.exit_code == 0 and verify_artifact(folder / "b") == manifests[1]
     logs = mvlm("jobs", "logs", document["run"], "model/q0f32/board", "--store", folder / "store")
     assert "compile: code" in logs.stdout and "done in" in logs.stdout
 

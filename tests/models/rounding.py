@@ -62,7 +62,7 @@ def to_q4(matrix: Floats) -> Floats:
 
 
 def write_rounded(source: Path, parent: Path, language: Rounding, vision: Rounding) -> Path:
-    """Copy a checkpoint (and the tower beside it) into `parent` with its matrices rounded."""
+    """Copy a checkpoint (and the tower next to it) into `parent` with its matrices rounded."""
     folders = [source, source.with_name(f"{source.name}-clip")]
     for folder in filter(Path.is_dir, folders):
         copy = parent / folder.name

@@ -339,7 +339,7 @@ def shard(index: Path, number: int) -> Path:
 def test_listed_but_absent_shard(sharded: Path) -> None:
     gone = shard(sharded, 2)
     gone.unlink()
-    with pytest.raises(CheckpointError, match=rf"not beside it: {gone.name}"):
+    with pytest.raises(CheckpointError, match=rf"not next to it: {gone.name}"):
         open_checkpoint(sharded.parent)
 
 

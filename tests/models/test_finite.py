@@ -20,7 +20,7 @@ from tvm.contrib import tvmjs
 from mvlm.compile.job import plan_job
 from mvlm.compile.packing import build_model, pack_job
 from mvlm.models.checkpoint import open_checkpoint
-from mvlm.models.checkpoint.finite import finite
+from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.config import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.models.interchange.onnx_constants import check_constants
@@ -53,19 +53,19 @@ def spoiled(checkpoint: Path, copies: Path, name: str, value: float) -> Path:
 @pytest.mark.parametrize("value", VALUES)
 def test_the_check(dtype: str, value: float) -> None:
     tensor = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    assert finite("w", tensor) is tensor
+    assert check_finite("w", tensor) is tensor
     tensor[1, 1] = value
     with pytest.raises(CheckpointError, match=r"tensor w holds NaN.*found 1 of 6.*allow-nonfinite"):
-        finite("w", tensor)
-    allowed = finite("w", tensor, allow=True)
+        check_finite("w", tensor)
+    allowed = check_finite("w", tensor, allow=True)
     assert allowed[1, 1] == {"nan": 0, "inf": 65504, "-inf": -65504}[str(value)]
     assert allowed[0, 2] == 2
 
 
 def test_huge_values_are_finite() -> None:
     tensor = np.full(1000, np.finfo(np.float32).max)
-    assert finite("w", tensor) is tensor
-    assert finite("w", np.zeros((0, 4), np.float32)).shape == (0, 4)
+    assert check_finite("w", tensor) is tensor
+    assert check_finite("w", np.zeros((0, 4), np.float32)).shape == (0, 4)
 
 
 # --- the roads ----------------------------------------------------------------------------------

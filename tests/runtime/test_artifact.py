@@ -1,4 +1,4 @@
-"""An artifact is opened whole and at home, or refused before any of its code is loaded."""
+"""An artifact is loaded intact and on its machine, or refused before its code is loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mvlm.runtime.model
-from mvlm.runtime.artifact import layout, map_weights, open_artifact, read_manifest, verify_files
+from mvlm.runtime.artifact import layout, map_weights, read_manifest, verify_artifact, verify_files
 from mvlm.runtime.artifact.json_object import parse_json_object
 from mvlm.runtime.artifact.manifest import Manifest
 from mvlm.runtime.artifact.verify import TVM_VERSION, check_abi, check_machine, check_memory
@@ -44,7 +44,7 @@ def manifest(shelf: Shelf) -> Manifest:
 @pytest.fixture(autouse=True)
 def no_library_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        pytest.fail("a library was opened")
+        pytest.fail("a library was loaded")
 
     monkeypatch.setattr(mvlm.runtime.model, "load_functions", fail)
 
@@ -67,7 +67,7 @@ def flip(path: Path, position: int, bit: int = 0) -> None:
 
 def test_what_the_compiler_writes_is_accepted(shelf: Shelf) -> None:
     folder = shelf.artifact("text")
-    manifest = open_artifact(folder)
+    manifest = verify_artifact(folder)
     paths = {entry.path for entry in manifest.files}
     weights = {path for path in paths if path.startswith("weights/") and path.endswith(".bin")}
     assert paths == {*layout.REQUIRED_FILES, *weights}
@@ -121,7 +121,7 @@ def test_progress_counts_every_byte(artifact: Path, manifest: Manifest) -> None:
 def test_another_place_and_a_link_to_the_folder_are_fine(artifact: Path, tmp_path: Path) -> None:
     moved = artifact.rename(tmp_path / "b c")
     (tmp_path / "link").symlink_to(moved)
-    assert open_artifact(tmp_path / "link") == open_artifact(moved)
+    assert verify_artifact(tmp_path / "link") == verify_artifact(moved)
 
 
 # --- damage -------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_a_flipped_bit_anywhere(artifact: Path, name: str) -> None:
         assert name in str(error)
         assert error.fix or name == layout.MANIFEST
         path.write_bytes(whole)
-    open_artifact(artifact)
+    verify_artifact(artifact)
 
 
 def test_every_bit_of_the_manifest_matters(artifact: Path) -> None:
@@ -220,11 +220,11 @@ def test_no_artifact_at_all(tmp_path: Path, folder: str) -> None:
     refuse(tmp_path / folder, "is not an artifact.*mvlm compile")
 
 
-# --- hostile manifests --------------------------------------------------------------------------
+# --- malformed manifests ------------------------------------------------------------------------
 
 
 def write_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change a manifest and sign it anew, as whoever made it with intent would."""
+    """Change a manifest and write its digest anew, as an attacker would."""
     path = folder / layout.MANIFEST
     values = json.loads(path.read_bytes())
     del values["digest"]
@@ -240,7 +240,7 @@ def write_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
 
 def test_signing_anew_works(artifact: Path) -> None:
     write_manifest(artifact, lambda values: values["model"].update(name="another"))
-    assert open_artifact(artifact).model["name"] == "another"
+    assert verify_artifact(artifact).model["name"] == "another"
 
 
 PATHS = [
@@ -291,7 +291,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
+MALFORMED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another schema": set_value("schema", value=1),
     "schema of text": set_value("schema", value="2"),
     "schema of bool": set_value("schema", value=True),
@@ -329,9 +329,9 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", MALFORMED)
 def test_hostile_manifests(artifact: Path, name: str) -> None:
-    write_manifest(artifact, HOSTILE[name])
+    write_manifest(artifact, MALFORMED[name])
     refuse(artifact)
 
 
@@ -419,7 +419,7 @@ def test_mutated_manifests_raise_artifact_errors_only(
     write_manifest(folder, lambda values: None) if "digest" in values else None
     # The files are not there, so even a manifest that is right is refused in the end.
     with pytest.raises(ArtifactError):
-        open_artifact(folder)
+        verify_artifact(folder)
     shutil.rmtree(folder)
 
 

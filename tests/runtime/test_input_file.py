@@ -64,7 +64,7 @@ def test_only_a_pointer_is_a_pointer(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A V1 with sharded weights and every optional file, and its tower beside it."""
+    """A V1 with sharded weights and every optional file, and its tower next to it."""
     folder = write_random_checkpoint(
         tmp_path_factory.mktemp("whole") / "model", "linear", seed=0, shards=2
     )
@@ -72,7 +72,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(folder: Path) -> None:
+def read(folder: Path) -> None:
     config = read_config(folder)
     open_checkpoint(folder).check(expected_tensors(config)).raise_if_bad()
     Tokenizer(plan_job(folder, logs=()).tokenizer)
@@ -98,7 +98,7 @@ def test_files_of_a_checkpoint(whole: Path, tmp_path: Path, name: str, damage: s
     path = (tmp_path / "copy/model" / name).resolve()
     spoil(path, damage)
     with pytest.raises(MvlmError, match=MESSAGES[damage]) as caught:
-        opened(tmp_path / "copy/model")
+        read(tmp_path / "copy/model")
     assert path.name in str(caught.value)
 
 
@@ -140,7 +140,7 @@ def test_files_of_mlc(shelf: Shelf, tmp_path: Path, name: str, damage: str) -> N
     (folder / "config.json").unlink()
     spoil(folder / name, damage)
     with pytest.raises(MvlmError, match=MESSAGES[damage]):
-        opened(folder)
+        read(folder)
 
 
 @pytest.mark.parametrize("damage", MESSAGES)

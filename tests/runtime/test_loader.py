@@ -1,4 +1,4 @@
-"""An artifact's libraries in a process: opened once, with the threads that were asked for."""
+"""An artifact's libraries in a process: loaded once, with the threads that were asked for."""
 
 from __future__ import annotations
 

@@ -340,7 +340,7 @@ def test_other_folders_are_not_swept_up(tmp_path: Path) -> None:
 
 
 def test_many_at_once_leave_one_whole_folder(tmp_path: Path) -> None:
-    """And whoever looks meanwhile sees one whole folder after the other, never a mixture."""
+    """And a concurrent reader sees one whole folder after the other, never a mixture."""
     destination, failures, running = existing(tmp_path / "a", "0"), [], True
 
     def writer(text: str) -> None:

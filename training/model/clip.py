@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 #: quick_gelu(x) = x * sigmoid(QUICK * x) = silu(QUICK * x) / QUICK
 QUICK = 1.702
-#: How strong places are beside the embedded patches, whose numbers are about 0.6.
+#: How strong positions are relative to the embedded patches, whose numbers are about 0.6.
 POSITION_SCALE = 0.4
 
 

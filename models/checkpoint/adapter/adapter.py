@@ -1,4 +1,4 @@
-"""An opened adapter: whether it fits a model, and its changes while tensors are read.
+"""A LoRA adapter: whether it fits a model, and its deltas, which are applied as tensors are read.
 
 A low-rank pair changes a matrix by ``scale * B A`` (Hu et al. 2021, arXiv 2106.09685, section 4.1),
 with ``scale = alpha / r``, or ``alpha / sqrt(r)`` for rank-stabilized adapters. Besides the pairs,
@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from mvlm.models.checkpoint.adapter.change import Change
+from mvlm.models.checkpoint.adapter.delta import LoraDelta
 from mvlm.models.checkpoint.names import EMBEDDINGS, HEAD, TABLE, Shape, is_never_computed
 from mvlm.models.checkpoint.report import shape_text
 from mvlm.models.checkpoint.tensor_file import Array, listed
@@ -66,13 +66,13 @@ class Replacement(NamedTuple):
 
 
 class Adapter:
-    """The changes of one adapter by the names of the checkpoint's tensors.
+    """The deltas of one adapter by the names of the checkpoint's tensors.
 
     Args:
         folder: Where it comes from.
         files: Every file that it consists of.
         weights: What has the pairs.
-        changes: What is changed.
+        deltas: By the names of the tensors.
         replaced: What is replaced.
     """
 
@@ -81,23 +81,23 @@ class Adapter:
         folder: Path,
         files: tuple[Path, ...],
         weights: Weights,
-        changes: Mapping[str, Change],
+        deltas: Mapping[str, LoraDelta],
         replaced: Mapping[str, Replacement],
     ) -> None:
         self.folder = folder
         self.files = files
         self._weights = weights
-        self._changes = changes
+        self._deltas = deltas
         self._replaced = replaced
-        self._unread = {*changes, *replaced}
+        self._unread = {*deltas, *replaced}
 
     def apply(self, name: str, base: Array) -> Array:
         """Return a tensor as the adapter wants it: `base` itself where it changes nothing."""
         self._unread.discard(name)
         if name in self._replaced:
             base = self._replaced[name].read()
-        change = self._changes.get(name)
-        return base if change is None else change.apply(base, self._weights)
+        delta = self._deltas.get(name)
+        return base if delta is None else delta.apply(base, self._weights)
 
     def check(
         self, expected: Mapping[str, Shape], used: Set[str] | None, checkpoint: Tensors
@@ -116,14 +116,14 @@ class Adapter:
             CheckpointError: The adapter is for a model of other names or shapes, or a part of it
                 would have no effect.
         """
-        touched = self._changes.keys() | self._replaced.keys()
+        touched = self._deltas.keys() | self._replaced.keys()
         beyond = {name for name in touched - expected.keys() if is_never_computed(name, expected)}
         self._check_tied(touched, expected)
         strange = touched - expected.keys() - beyond
         if strange:
             self._refuse(f"it changes tensors that the model does not have: {listed(strange)}")
         self._check_shapes(expected)
-        changing = {name for name in beyond if not self._is_nothing(name, checkpoint)}
+        changing = {name for name in beyond if not self._is_zero(name, checkpoint)}
         if changing:
             raise CheckpointError(
                 f"the adapter {self.folder} changes what the model never computes",
@@ -165,7 +165,7 @@ class Adapter:
             return
         apart = {HEAD} & touched
         replacement = self._replaced.get(TABLE)
-        if TABLE in self._changes or (replacement is not None and replacement.of_module):
+        if TABLE in self._deltas or (replacement is not None and replacement.of_module):
             apart |= {TABLE}
         if apart:
             raise CheckpointError(
@@ -175,25 +175,25 @@ class Adapter:
             )
 
     def _check_shapes(self, expected: Mapping[str, Shape]) -> None:
-        for name, change in self._changes.items():
+        for name, delta in self._deltas.items():
             wanted = expected.get(name)
             if wanted is None:
                 continue
-            if change.shape != wanted:
-                self._refuse(f"its change of {name}", wanted, change.shape)
-            if change.is_embedding != (name in EMBEDDINGS):
+            if delta.shape != wanted:
+                self._refuse(f"its change of {name}", wanted, delta.shape)
+            if delta.is_embedding != (name in EMBEDDINGS):
                 self._refuse(
-                    f"its change of {name} is {'' if change.is_embedding else 'not '}"
+                    f"its change of {name} is {'' if delta.is_embedding else 'not '}"
                     "that of an embedding"
                 )
         for name, replacement in self._replaced.items():
             if name in expected and replacement.shape != expected[name]:
                 self._refuse(f"its {name}", expected[name], replacement.shape)
 
-    def _is_nothing(self, name: str, checkpoint: Tensors) -> bool:
+    def _is_zero(self, name: str, checkpoint: Tensors) -> bool:
         """Whether a tensor that is never computed is left as it is in the checkpoint."""
-        change = self._changes.get(name)
-        if change is not None and not change.is_nothing(self._weights):
+        delta = self._deltas.get(name)
+        if delta is not None and not delta.is_zero(self._weights):
             return False
         replacement = self._replaced.get(name)
         if replacement is None:

@@ -83,7 +83,7 @@ REFUSED = {
     "use_qalora": ("QALoRA is for weights that are quantized by GPTQ", "Train a plain LoRA."),
 }
 
-# The values of `init_lora_weights` that leave the base weights as they are, beside true, false
+# The values of `init_lora_weights` that leave the base weights as they are, apart from true, false
 # and null: they only choose what A and B begin as. From `LoraLayer.update_layer`.
 PLAIN_STARTS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
 

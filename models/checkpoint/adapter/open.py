@@ -1,4 +1,4 @@
-"""Opens an adapter's folder: its configuration, its tensors, and what was trained beside them."""
+"""Opens an adapter's folder: its configuration, its pairs, and other tensors trained with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mvlm.models.checkpoint.adapter.adapter import Adapter, Replacement
-from mvlm.models.checkpoint.adapter.change import Change, make_change
+from mvlm.models.checkpoint.adapter.delta import LoraDelta, make_delta
 from mvlm.models.checkpoint.adapter.options import read_options
 from mvlm.models.checkpoint.adapter.tensors import refuse_second, sort_tensors, trained_tensors
 from mvlm.models.checkpoint.weights import open_weights
@@ -37,11 +37,11 @@ def open_adapter(folder: Path, rename: Callable[[str], str] = lambda name: name)
     options = read_options(read_json_config(folder / CONFIG))
     weights = open_weights(folder, _WEIGHTS)
     tensors = sort_tensors(folder, weights, options)
-    changes: dict[str, Change] = {}
+    deltas: dict[str, LoraDelta] = {}
     for module, names in tensors.pairs.items():
         name, rank = rename(f"{module}.weight"), options.rank_of(module)
-        refuse_second(folder, name, changes)
-        changes[name] = make_change(module, names, weights, rank, options.scale_of(module))
+        refuse_second(folder, name, deltas)
+        deltas[name] = make_delta(module, names, weights, rank, options.scale_of(module))
     replaced: dict[str, Replacement] = {}
     for plain, own in tensors.whole.items():
         refuse_second(folder, rename(plain), replaced)
@@ -53,4 +53,4 @@ def open_adapter(folder: Path, rename: Callable[[str], str] = lambda name: name)
         for plain, own in trained_tensors(folder, trained).items():
             refuse_second(folder, rename(plain), replaced)
             replaced[rename(plain)] = Replacement(trained, own, of_module=False)
-    return Adapter(folder, tuple(files), weights, changes, replaced)
+    return Adapter(folder, tuple(files), weights, deltas, replaced)

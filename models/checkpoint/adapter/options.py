@@ -22,7 +22,7 @@ from mvlm.models.checkpoint.adapter.selection import (
     endings,
     read_selection,
 )
-from mvlm.models.config.checks import check_number, shown
+from mvlm.models.config.checks import check_number, short_repr
 from mvlm.models.config.json_config import JsonConfig
 from mvlm.runtime.errors import ConfigError
 
@@ -109,9 +109,9 @@ def _check_method(config: JsonConfig) -> None:
     method = config.get("peft_type", "LORA")
     if method != "LORA":
         raise ConfigError(
-            f"{config.name}: adapters of the kind {shown(method)} are not supported",
+            f"{config.name}: adapters of the kind {short_repr(method)} are not supported",
             expected="`peft_type` 'LORA'",
-            found=shown(method),
+            found=short_repr(method),
             fix=MERGE,
         )
 
@@ -194,5 +194,5 @@ def _first(patterns: Mapping[str, tuple[int, Value]], module: str, default: Valu
 
 def _refuse(config: JsonConfig, key: str, expected: str, fix: str | None) -> NoReturn:
     raise ConfigError(
-        f"{config.name}: `{key}`", expected=expected, found=shown(config.values[key]), fix=fix
+        f"{config.name}: `{key}`", expected=expected, found=short_repr(config.values[key]), fix=fix
     )

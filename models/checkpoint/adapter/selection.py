@@ -18,7 +18,7 @@ from mvlm.models.config.json_config import JsonConfig
 # More than any model has.
 MAX_NAMES = 1 << 14
 _MAX_LAYERS = 1 << 16
-_MOST_DIGITS = 9
+_MAX_DIGITS = 9
 # The embedding and the output head, which `ensure_weight_tying` gives pairs together.
 _TABLES = frozenset({"embed_tokens", "lm_head"})
 _PLAIN = re.compile(r"\w+")
@@ -62,7 +62,7 @@ class Selection:
         numbered = [
             (name, int(number))
             for name, number in pairwise(parts[:-1])
-            if number.isascii() and number.isdecimal() and len(number) < _MOST_DIGITS
+            if number.isascii() and number.isdecimal() and len(number) < _MAX_DIGITS
         ]
         for wanted in self.lists or (None,):
             for name, number in numbered:

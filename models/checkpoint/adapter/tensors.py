@@ -22,7 +22,7 @@ _ROLES = {
     ".lora_magnitude_vector": "magnitude",
 }
 # Some times what the names of real adapters have.
-_LONGEST_NAME = 512
+_MAX_NAME_LENGTH = 512
 # What peft's wrappers put into names, which a plain tensor of a model never has.
 _WRAPPED = ("lora_", "token_adapter.", "modules_to_save.")
 # Where peft puts the module that it wraps.
@@ -34,7 +34,7 @@ class AdapterTensors:
     """An adapter's tensors.
 
     Attributes:
-        pairs: For each module's name its tensors by role (see `change.py`).
+        pairs: For each module's name its tensors by role (see `delta.py`).
         whole: For each of the model's names the adapter's own.
     """
 
@@ -68,7 +68,7 @@ def sort_tensors(folder: Path, weights: Weights, options: LoraOptions) -> Adapte
                 fix="Save the adapter with peft's save_pretrained().",
             )
         else:
-            # Saved whole beside a pair: an embedding table that may have been resized.
+            # Saved whole next to a pair: an embedding table that may have been resized.
             plain = name.replace(_BASE_LAYER, ".")
             refuse_second(folder, plain, whole)
             whole[plain] = own_name
@@ -128,10 +128,10 @@ def _trained_name(name: str) -> str:
 
 def _check_names(folder: Path, weights: Weights) -> None:
     longest = max(map(len, weights.names()), default=0)
-    if longest > _LONGEST_NAME:
+    if longest > _MAX_NAME_LENGTH:
         raise CheckpointError(
             f"the adapter {folder} has a tensor with too long a name",
-            expected=f"at most {_LONGEST_NAME} characters",
+            expected=f"at most {_MAX_NAME_LENGTH} characters",
             found=longest,
         )
 

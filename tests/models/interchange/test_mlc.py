@@ -181,7 +181,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "records of text": (lambda f: edit(f, lambda v: v.update(records="x")), "list of objects"),
     "a shard elsewhere": (
         lambda f: edit(f, lambda v: v["records"][0].update(dataPath="../x.bin")),
-        "not beside it",
+        "not next to it",
     ),
     "a shard that is gone": (lambda f: (f / "params_shard_0.bin").unlink(), "is missing"),
     "half a shard": (
@@ -294,7 +294,7 @@ PLACES = [
 def test_any_value_of_any_key(
     written: Path, place: tuple[str, str], value: object, which: int
 ) -> None:
-    """Opened or refused; never another error."""
+    """Read or refused; never another error."""
     level, key = place
     path = written / ("mlc-chat-config.json" if level == "model" else "tensor-cache.json")
     before = path.read_bytes()

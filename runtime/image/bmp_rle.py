@@ -8,7 +8,7 @@ from mvlm.runtime.image.rows import Array
 _END_OF_ROW, _END, _MOVE = 0, 1, 2
 
 
-def decode_runs(data: bytes, start: int, size: tuple[int, int], *, is_4_bit: bool) -> Array:
+def decode_rle(data: bytes, start: int, size: tuple[int, int], *, is_4_bit: bool) -> Array:
     """Decode palette indexes.
 
     Args:

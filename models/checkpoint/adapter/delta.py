@@ -1,4 +1,4 @@
-"""What an adapter does to one matrix: a low-rank pair, and for DoRA a magnitude vector."""
+"""The delta of a LoRA adapter to one matrix: a low-rank pair, and for DoRA a magnitude vector."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MAGNITUDE = "magnitude"
 
 
 @dataclass(frozen=True)
-class Change:
-    """What an adapter does to one matrix.
+class LoraDelta:
+    """The delta of an adapter to one matrix.
 
     Attributes:
         names: The adapter's own tensors by their role: ``a`` and ``b``, or ``embedding_a`` and
@@ -42,7 +42,7 @@ class Change:
 
     def apply(self, base: Array, weights: Weights) -> Array:
         """Return the changed matrix in float32; DoRA as in arXiv 2402.09353, equation 5."""
-        # Whoever packs the result refuses infinities.
+        # Packing the result refuses infinities.
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             a, b = (_read(weights, self.names[role]) for role in _roles(self.is_embedding))
             product = (b @ a).T if self.is_embedding else _flat(b) @ _flat(a)
@@ -53,7 +53,7 @@ class Change:
                 merged *= self._factor(merged, weights)
         return merged
 
-    def is_nothing(self, weights: Weights) -> bool:
+    def is_zero(self, weights: Weights) -> bool:
         """Whether B is zero, as it is in a layer that training never reached; reads B."""
         return not weights.read(self.names[_roles(self.is_embedding)[1]]).any()
 
@@ -68,10 +68,10 @@ class Change:
         return np.expand_dims(factor, others)
 
 
-def make_change(
+def make_delta(
     module: str, names: Mapping[str, str], weights: Weights, rank: int, scale: float
-) -> Change:
-    """Make a change of a module's tensors, whose shapes are checked; reads no data.
+) -> LoraDelta:
+    """Make the delta of a module's tensors, whose shapes are checked; reads no data.
 
     Args:
         module: The module's name.
@@ -116,7 +116,7 @@ def make_change(
         )
     if _MAGNITUDE in names:
         _check_magnitude(module, weights.shape(names[_MAGNITUDE]), b[0])
-    return Change(dict(names), scale, shape)
+    return LoraDelta(dict(names), scale, shape)
 
 
 def _check_magnitude(module: str, found: Shape, length: int) -> None:

@@ -13,7 +13,7 @@ UPRIGHT = 1
 
 
 @dataclass(frozen=True)
-class Visible:
+class DecodedImage:
     """The visible image of a file.
 
     Attributes:
