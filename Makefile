@@ -18,7 +18,7 @@ PEERS ?= llama.cpp torch onnxruntime-genai openvino-genai
 	format docs train bench bench-peers quality footprint clean help
 
 help:
-	@echo "make demo [IMAGE=file] [PROMPT=text]   compile the bundled model, ask it about a picture"
+	@echo "make demo [IMAGE=file] [PROMPT=text]   compile the bundled model, ask it about an image"
 	@echo "make test                              the default test suite"
 	@echo "make test-slow                         the tests that take minutes"
 	@echo "make test-real                         the tests of real sizes: 40 GB of disk, an hour"

@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 def check_device(
     artifact: Path,
-    picture: Path | None,
+    image: Path | None,
     plan: Plan,
     threads: int | None,
     progress: Progress = lambda step, done, total: None,
@@ -42,7 +42,7 @@ def check_device(
 
     Args:
         artifact: Its folder.
-        picture: A picture to ask about; a grey one is measured, and none asked about, if None.
+        image: An image to ask about; a grey one is measured, and none asked about, if None.
         plan: What is measured.
         threads: Threads to compute on; the fast cores if None.
         progress: Called as the work proceeds.
@@ -65,7 +65,7 @@ def check_device(
     model = Model(artifact, threads)
     opened = time.perf_counter() - begin
     progress("chat", 2, steps)
-    chat = _chat(model, picture)
+    chat = _chat(model, image)
     progress("bandwidth", 3, steps)
     bandwidths = measure_in_child(model.threads, cores)
     progress("speeds", 4, steps)
@@ -90,13 +90,13 @@ def check_device(
     }
 
 
-def _chat(model: Model, picture: Path | None) -> dict[str, Any]:
+def _chat(model: Model, image: Path | None) -> dict[str, Any]:
     spec = model.settings.image
-    shown = picture if spec is not None else None
+    shown = image if spec is not None else None
     pixels = [preprocess(load_image(shown), spec)] if shown and spec else []
     params = SamplingParams(max_tokens=_TOKENS)
     completion = Chat(model).generate(PROMPT, pixels, params).completion
-    return {"prompt": PROMPT, "picture": shown and shown.name, **completion.to_json()}
+    return {"prompt": PROMPT, "image": shown and shown.name, **completion.to_json()}
 
 
 def _device(machine: Machine) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from mvlm.runtime.artifact.json_object import JsonObject, read_json_object
 from mvlm.runtime.errors import ArtifactError, MvlmError
 from mvlm.runtime.terminal_text import printable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MARK = "reports"  # of the table's place in a page
 SPEEDS = {
-    "vision_ms": "picture, ms",
+    "vision_ms": "image, ms",
     "prefill_tok_s": "prefill, tok/s",
     "decode_tok_s": "decode, tok/s",
     "first_token_ms": "first token, ms",
@@ -41,7 +41,7 @@ class DeviceReport:
         threads: Threads that the speeds were measured on.
         governor: The first core's, before the measurement.
         hottest: The hottest sensor before and after, in degrees Celsius; None where none is read.
-        answer: What the model said of the picture.
+        answer: What the model said of the image.
         speeds: Medians by the names of :data:`SPEEDS`.
         bandwidth_share: Of the read bandwidth that decoding took.
         bandwidth: Bytes read in a second.

@@ -35,7 +35,7 @@ class Footprint:
         compile_peak_bytes: Its largest resident memory.
         artifact_bytes: Of the artifact.
         open_seconds: From the start of opening a verified, warm artifact to a model that answers.
-        beside_bytes: Resident memory that is not files, after a picture and a prompt of 2,048
+        beside_bytes: Resident memory that is not files, after an image and a prompt of 2,048
             positions.
         cache_bytes: Of keys and values in a full context: a part of that.
     """

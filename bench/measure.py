@@ -1,8 +1,8 @@
-"""Measures a model's speeds: each run looks at a picture, reads a prompt and decodes an answer.
+"""Measures a model's speeds: each run looks at an image, reads a prompt and decodes an answer.
 
 A run is what a user waits for, but for the text: the prompt is of a given number of positions, and
 decoding goes on for a given number of tokens whatever they are. Every run begins with an empty KV
-cache and a picture that has not been seen.
+cache and an image that has not been seen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Plan:
 
     Attributes:
         runs: Runs that count; one more before them does not, because it finds cold caches.
-        prompt_tokens: Positions of the prompt, those of the picture included.
+        prompt_tokens: Positions of the prompt, those of the image included.
         tokens: Tokens decoded after the first, which the prefill gives.
     """
 
@@ -61,7 +61,7 @@ def measure_speeds(
     Args:
         model: The loaded artifact.
         plan: What to run.
-        pixels: A picture ``(1, 3, S, S)``; None for a model of text only.
+        pixels: An image ``(1, 3, S, S)``; None for a model of text only.
         progress: Called with the number of finished runs, from 0 after the one that does not count.
 
     Returns:
@@ -94,14 +94,14 @@ def profile_kernels(
     return profiler.times()
 
 
-def _prompt(settings: ChatSettings, plan: Plan, has_picture: bool) -> list[int]:
+def _prompt(settings: ChatSettings, plan: Plan, has_image: bool) -> list[int]:
     """Make up a prompt of the planned number of positions; the same one each time."""
-    picture = settings.image_tokens if has_picture else 0
-    text = plan.prompt_tokens - picture
+    image = settings.image_tokens if has_image else 0
+    text = plan.prompt_tokens - image
     if text < 2:
         raise UsageError(
             "--prompt-tokens",
-            expected=f"at least {picture + 2}, because the picture takes {picture}",
+            expected=f"at least {image + 2}, because the image takes {image}",
             found=plan.prompt_tokens,
         )
     if plan.prompt_tokens + plan.tokens > settings.context:
@@ -111,14 +111,14 @@ def _prompt(settings: ChatSettings, plan: Plan, has_picture: bool) -> list[int]:
             found=plan.prompt_tokens + plan.tokens,
         )
     words = made_up_words(settings.vocabulary, text - 1)
-    return [settings.bos, *([IMAGE_TOKEN_ID] if has_picture else []), *words]
+    return [settings.bos, *([IMAGE_TOKEN_ID] if has_image else []), *words]
 
 
 def _run(model: Model, ids: list[int], pixels: FloatArray | None, tokens: int) -> Stats:
     session, sampler = Session(model), Sampler(SamplingParams())
     begin = time.perf_counter()
-    pictures = [] if pixels is None else [session.encode_image(pixels)]
-    prefill = session.prefill(ids, pictures)
+    images = [] if pixels is None else [session.encode_image(pixels)]
+    prefill = session.prefill(ids, images)
     token = sampler.sample(prefill.logits)
     first = time.perf_counter()
     for _ in range(tokens):

@@ -24,7 +24,7 @@ def beside_bytes() -> int:
 
 
 def main() -> None:
-    """Open the artifact several times, look at a picture and fill the context once."""
+    """Open the artifact several times, look at an image and fill the context once."""
     folder, times = Path(sys.argv[1]), []
     for _ in range(_TIMES):
         begin = time.perf_counter()

@@ -1,6 +1,6 @@
-"""A picture on the Snapdragon 888, reckoned: ``python -m mvlm.bench.picture``.
+"""An image on the Snapdragon 888, reckoned: ``python -m mvlm.bench.picture``.
 
-Nearly all of a picture's time goes into the tower's linear layers, and theirs into one loop over
+Nearly all of an image's time goes into the tower's linear layers, and theirs into one loop over
 many rows. It is compiled for the device, its instructions are counted, and the cores are reckoned
 to issue them at what their description says, everything in the caches: nothing here has run on one.
 """
@@ -43,12 +43,12 @@ class TowerLoop:
 
     @property
     def seconds(self) -> float:
-        """Reckoned for all of a picture's linear layers, a thread on each fast core."""
-        return picture_products() / (self.products * iterations_s(fast_cores(KRYO), self.work))
+        """Reckoned for all of an image's linear layers, a thread on each fast core."""
+        return image_products() / (self.products * iterations_s(fast_cores(KRYO), self.work))
 
 
-def picture_products() -> int:
-    """Count the multiplications of the linear layers that a picture goes through."""
+def image_products() -> int:
+    """Count the multiplications of the linear layers that an image goes through."""
     layer = 4 * _WIDTH * _WIDTH + 2 * _WIDTH * _INNER
     projector = _WIDTH * _HIDDEN + _HIDDEN * _HIDDEN
     return _LAYERS * layer * _TOKENS + _PATCHES * (_PATCH * _WIDTH + projector)
@@ -76,7 +76,7 @@ def table(loops: list[TowerLoop]) -> str:
     """Write what is reckoned as Markdown."""
     lines = [
         f"| tower, reckoned, {KRYO.cpu.threads} threads | instructions for 1,000 products "
-        "| linear layers of a picture |",
+        "| linear layers of an image |",
         "|---|--:|--:|",
     ]
     lines += [
@@ -95,7 +95,7 @@ def main() -> None:
     text = table([compile_tower_loop(scheme) for scheme in _PRODUCTS])
     print(text)
     if options.write:
-        write_table(DOCUMENT, "picture", text)
+        write_table(DOCUMENT, "image", text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What each quantization costs in quality: ``python -m mvlm.bench.quality``.
 
-Two models are measured. The bundled one answers held-out questions about pictures: how many it
+Two models are measured. The bundled one answers held-out questions about images: how many it
 gets right, and the perplexity of the right answers' tokens. A synthetic decoder of MobileLLaMA's
 width, whose weights are random, reads random tokens: how far its next-token distributions lie from
 the unquantized ones, as the mean Kullback-Leibler divergence in nats. Training has prepared the
@@ -159,7 +159,7 @@ def _accuracy(model: Model, examples: Sequence[Example]) -> float:
     right = 0
     for example in examples:
         chat.reset()
-        pixels = preprocess(example.picture, spec)
+        pixels = preprocess(example.image, spec)
         generation = chat.generate(
             example.question, [pixels], SamplingParams(max_tokens=_LONGEST_ANSWER)
         )
@@ -177,8 +177,8 @@ def _perplexity(model: Model, examples: Sequence[Example]) -> float:
             for answer in (None, example.answer)
         )
         trace = Trace()
-        picture = session.encode_image(preprocess(example.picture, spec))
-        session.prefill(whole, [picture], trace)
+        image = session.encode_image(preprocess(example.image, spec))
+        session.prefill(whole, [image], trace)
         assert trace.prefill_logits is not None
         answer = whole[len(prompt) :]
         begin = session.length(prompt) - 1  # the position whose logits choose the first token
@@ -197,7 +197,7 @@ def _logits(model: Model) -> FloatArray:
 def main() -> None:
     """Measure, and print the table or put it into the documentation."""
     parser = argparse.ArgumentParser(prog="python -m mvlm.bench.quality", description=__doc__)
-    parser.add_argument("--scenes", type=int, default=1000, help="held-out pictures")
+    parser.add_argument("--scenes", type=int, default=1000, help="held-out images")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
     options = parser.parse_args()

@@ -41,10 +41,10 @@ class Report:
     """The speeds of a model on this machine.
 
     Attributes:
-        vision_ms: Encoding one picture; 0 for a model of text only.
+        vision_ms: Encoding one image; 0 for a model of text only.
         prefill_tok_s: Prompt positions read in a second.
         decode_tok_s: Tokens decoded in a second.
-        first_token_ms: From a new picture and a prompt to the first token.
+        first_token_ms: From a new image and a prompt to the first token.
         peak_rss_bytes: The largest resident memory of the measuring process.
         plan: What was run.
         threads: Threads that the model ran on, and that the bandwidth was measured with.

@@ -64,7 +64,7 @@ def command(
     tokens: Tokens = 64,
     image: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A picture to encode; default: a grey one."),
+        typer.Option(metavar="FILE", help="An image to encode; default: a grey one."),
     ] = None,
     quantization: Quantization = None,
     vision_tower: VisionTower = None,
@@ -182,8 +182,8 @@ def _refuse(context: typer.Context, options: Mapping[str, str], reason: str) -> 
 
 
 def _pixels(model: Model, image: Path | None) -> FloatArray | None:
-    """Return the picture's pixels, or grey ones, or None for a model of text only."""
-    from mvlm.cli.shared.pictures import load_pixels
+    """Return the image's pixels, or grey ones, or None for a model of text only."""
+    from mvlm.cli.shared.images import load_pixels
 
     if image is not None:
         return load_pixels(image, model)

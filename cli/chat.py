@@ -1,4 +1,4 @@
-"""``mvlm chat``: ask a model about pictures, once or in a conversation."""
+"""``mvlm chat``: ask a model about images, once or in a conversation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command(
     place: Place,
     image: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="A picture to ask about; may be given several times."),
+        typer.Option(metavar="FILE", help="An image to ask about; may be given several times."),
     ] = None,
     prompt: Annotated[
         str | None,
@@ -91,7 +91,7 @@ def command(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Ask a model about pictures.
+    """Ask a model about images.
 
     Without --prompt, a conversation: type /help in it. Ctrl-C ends an answer, Ctrl-D the
     conversation.
@@ -152,7 +152,7 @@ def _answer_once(
     dump: Path | None,
     json: bool,
 ) -> None:
-    from mvlm.cli.shared.pictures import load_pixels
+    from mvlm.cli.shared.images import load_pixels
     from mvlm.runtime.session import Trace
 
     pixels = [load_pixels(path, chat.session.model) for path in images]

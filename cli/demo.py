@@ -1,4 +1,4 @@
-"""``mvlm demo``: the bundled model looks at the bundled picture, on this machine."""
+"""``mvlm demo``: the bundled model looks at the bundled image, on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = (
 )
 
 _MODEL = "mobilevlm-shapes"
-_PICTURE = "demo.png"
+_IMAGE = "demo.png"
 _PROMPT = "Describe the picture."
 
 
@@ -27,7 +27,7 @@ def command(
     context: typer.Context,
     image: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A picture of shapes; default: the bundled one."),
+        typer.Option(metavar="FILE", help="An image of shapes; default: the bundled one."),
     ] = None,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to ask about it.")] = _PROMPT,
     threads: Threads = None,
@@ -35,37 +35,37 @@ def command(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show the bundled model a picture and ask about it.
+    """Show the bundled model an image and ask about it.
 
-    The model is compiled for this machine first; later runs find it in the cache. It knows pictures
+    The model is compiled for this machine first; later runs find it in the cache. It knows images
     of one to four coloured shapes and plain questions about them.
     """
-    from mvlm.cli.shared.pictures import load_pixels
+    from mvlm.cli.shared.images import load_pixels
 
-    picture = image or _bundled() / "pictures" / _PICTURE
+    shown = image or _bundled() / "images" / _IMAGE
     artifact = find_artifact(_bundled() / _MODEL, invocation(context), quantization=quantization)
     with waiting("opening the model"):
         from mvlm.runtime.chat import Chat
         from mvlm.runtime.model import Model
 
         chat = Chat(Model(artifact, threads))
-    pixels = load_pixels(picture, chat.session.model)
+    pixels = load_pixels(shown, chat.session.model)
     if json:
         completion = chat.generate(prompt, [pixels]).completion
-        about = {"picture": str(picture), "prompt": prompt, "artifact": str(artifact)}
+        about = {"image": str(shown), "prompt": prompt, "artifact": str(artifact)}
         show_json(about | completion.to_json())
         return
-    _introduce(picture, prompt)
+    _introduce(shown, prompt)
     completion = stream_answer(chat.generate(prompt, [pixels]))
     show("")
     show_table(speeds(completion.stats))
 
 
-def _introduce(picture: Path, prompt: str) -> None:
+def _introduce(image: Path, prompt: str) -> None:
     from mvlm.cli.shared.preview import show_preview
 
-    show(f"picture   {picture}")
-    show_preview(picture)
+    show(f"image     {image}")
+    show_preview(image)
     show(f"question  {prompt}")
     show("answer    ", end="")
 

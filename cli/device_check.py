@@ -37,7 +37,7 @@ def command(
     ] = None,
     image: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A picture to ask about; default: a bundle's."),
+        typer.Option(metavar="FILE", help="An image to ask about; default: a bundle's."),
     ] = None,
     threads: Threads = None,
     runs: Runs = 5,
@@ -48,7 +48,7 @@ def command(
 ) -> None:
     """Check an artifact on the device that it is for, and write a report to send back.
 
-    Verifies every file, asks about a picture, measures speeds and the memory's bandwidth, and notes
+    Verifies every file, asks about an image, measures speeds and the memory's bandwidth, and notes
     what they depend on: governor, clocks, temperatures before and after, power mode, threads.
     `mvlm bench --from-report` makes a table of reports.
     """
@@ -63,10 +63,10 @@ def command(
     if not os.access(folder, os.W_OK):  # before minutes of measuring are lost
         found = f"{folder}, which is " + ("not writable" if folder.is_dir() else "no folder")
         raise UsageError("--output", expected="a file in a folder that can be written", found=found)
-    picture = image or _bundled_picture(artifact)
+    shown = image or _bundled_image(artifact)
     with progress_bars() as progress:
         plan = Plan(runs, prompt_tokens, tokens)
-        document = check_device(artifact, picture, plan, threads, progress)
+        document = check_device(artifact, shown, plan, threads, progress)
     with atomic_write(place) as file:
         file.write((dumps(document, indent=1) + "\n").encode())
     if json:
@@ -76,7 +76,7 @@ def command(
     show(f"\n{place} holds everything: send it back")
 
 
-def _bundled_picture(artifact: Path) -> Path | None:
-    """Return the picture that lies beside an artifact in a bundle, if it is in one."""
-    path = artifact.resolve().parent / "pictures" / "demo.png"
+def _bundled_image(artifact: Path) -> Path | None:
+    """Return the image that lies beside an artifact in a bundle, if it is in one."""
+    path = artifact.resolve().parent / "images" / "demo.png"
     return path if path.is_file() else None

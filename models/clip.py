@@ -18,7 +18,7 @@ _PREFIX = "vision_tower.vision_model"
 
 
 class VisionTower(nn.Module):
-    """Pictures to patch features.
+    """Images to patch features.
 
     Input ``(1, 3, image_size, image_size)`` float32, output ``(1, patches, hidden_size)``, with the
     class token in front where the configuration selects ``cls_patch``.

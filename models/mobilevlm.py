@@ -67,7 +67,7 @@ class MobileVLM(nn.Module):
         self.cache_layout = cache_layout(config.language, quantization.cache)
 
     def vision_tower(self, pixels: nn.Tensor) -> nn.Tensor:
-        """Encode a picture into patch features."""
+        """Encode an image into patch features."""
         return self.tower(pixels)
 
     def projector(self, features: nn.Tensor) -> nn.Tensor:

@@ -1,4 +1,4 @@
-"""What runs on the device: artifact, pictures, tokens, session and chat.
+"""What runs on the device: artifact, images, tokens, session and chat.
 
 Nothing here imports tvm, torch or the packages that compile.
 """

@@ -1,8 +1,8 @@
-"""A conversation about pictures: history, streaming, and truncation at the context's end.
+"""A conversation about images: history, streaming, and truncation at the context's end.
 
 The policy at the limit: an answer that reaches the end of the context stops there, with the finish
 reason ``length``. When a conversation no longer fits, its oldest turns are dropped, one after the
-other. Their pictures move to the next turn, as long as these fit themselves, since the conversation
+other. Their images move to the next turn, as long as these fit themselves, since the conversation
 is about them; :attr:`Generation.dropped_turns` counts the dropped turns. A single prompt that does
 not fit is refused.
 """
@@ -36,7 +36,7 @@ _MIN_ANSWER_TOKENS = 64
 
 @dataclass(frozen=True)
 class Usage:
-    """Positions used: `prompt_tokens` counts the whole prompt, pictures included."""
+    """Positions used: `prompt_tokens` counts the whole prompt, images included."""
 
     prompt_tokens: int
     image_tokens: int
@@ -48,7 +48,7 @@ class Stats:
     """Speeds of one answer.
 
     Attributes:
-        vision_ms: Encoding the pictures that were new.
+        vision_ms: Encoding the images that were new.
         prefill_tok_s: Prompt positions computed in a second; those in the cache are not counted.
         decode_tok_s: Answer tokens in a second, from the second on; the consumer's time between two
             parts is not counted.
@@ -133,12 +133,12 @@ class Chat:
 
         Args:
             question: The user's text.
-            pixels: Preprocessed pictures ``(1, 3, S, S)`` shown with it.
+            pixels: Preprocessed images ``(1, 3, S, S)`` shown with it.
             params: How to sample; greedily if None.
             trace: Records every stage.
 
         Raises:
-            PromptError: The question is blank, or its pictures do not match its text.
+            PromptError: The question is blank, or its images do not match its text.
             ContextError: The question alone does not fit into the context.
         """
         params = params or SamplingParams()
@@ -192,7 +192,7 @@ class Chat:
                     "the prompt does not fit into the context",
                     expected=f"fewer than {capacity} tokens",
                     found=length,
-                    fix="Shorten the question, or show fewer pictures.",
+                    fix="Shorten the question, or show fewer images.",
                 )
 
 
@@ -257,12 +257,12 @@ class Generation:
         stream = TextStream(self._chat.tokenizer, (*self._chat.template.stop, *self._params.stop))
         clock = _Clock(session)
         self._chat.begin(self)
-        pictures = [
+        images = [
             session.encode_image(pixels, self._trace)
             for exchange in self._exchanges
             for pixels in exchange.pixels
         ]
-        prefill = session.prefill(self._ids, pictures, self._trace)
+        prefill = session.prefill(self._ids, images, self._trace)
         limit = min(self._params.max_tokens, session.cache.capacity - prefill.positions)
         sampler, logits, tokens = Sampler(self._params), prefill.logits, list[int]()
         reason: Literal["stop", "length", "cancelled"] = "length"
@@ -287,7 +287,7 @@ class Generation:
             reason = "cancelled"
         if text := stream.finish():
             yield text
-        self._finish(stream.text, tokens, reason, prefill, pictures, clock)
+        self._finish(stream.text, tokens, reason, prefill, images, clock)
 
     def _finish(
         self,
@@ -295,13 +295,13 @@ class Generation:
         tokens: list[int],
         reason: Literal["stop", "length", "cancelled"],
         prefill: PrefillResult,
-        pictures: Sequence[ImageEmbedding],
+        images: Sequence[ImageEmbedding],
         clock: _Clock,
     ) -> None:
         *earlier, last = self._exchanges
         answered = _Exchange(replace(last.turn, answer=text), last.pixels)
         self._chat.remember(self, [*earlier, answered])
-        image_tokens = sum(len(picture.embeddings) for picture in pictures)
+        image_tokens = sum(len(image.embeddings) for image in images)
         usage = Usage(prefill.positions, image_tokens, len(tokens))
         self._completion = Completion(text, tuple(tokens), reason, usage, clock.stats(prefill))
 

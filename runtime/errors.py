@@ -67,7 +67,7 @@ class ArtifactError(MvlmError):
 
 
 class ImageError(MvlmError):
-    """A picture cannot be read, or is too large to be read safely."""
+    """An image cannot be read, or is too large to be read safely."""
 
 
 class TokenizerError(MvlmError):
@@ -75,7 +75,7 @@ class TokenizerError(MvlmError):
 
 
 class PromptError(MvlmError):
-    """A prompt cannot be answered: empty, or its pictures do not match its text."""
+    """A prompt cannot be answered: empty, or its images do not match its text."""
 
 
 class ContextError(PromptError):

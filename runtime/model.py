@@ -139,7 +139,7 @@ class Model:
         image = self.settings.image
         if image is None:
             raise PromptError(
-                "the model reads text only", fix="Leave the picture out, or use a MobileVLM."
+                "the model reads text only", fix="Leave the image out, or use a MobileVLM."
             )
         wanted = (1, 3, image.size, image.size)
         if pixels.shape != wanted or pixels.dtype != np.float32:

@@ -85,7 +85,7 @@ class Sampler:
         Args:
             logits: Scores of all tokens, (vocab,), float32.
             history: Ids of the prompt and of the answer so far, for the repetition penalty. Ids
-                that are not in the vocabulary, such as a picture's, are passed over.
+                that are not in the vocabulary, such as an image's, are passed over.
 
         Returns:
             An id below vocab. Greedy decoding takes the lowest of equally good ids.

@@ -29,10 +29,10 @@ _MAX_CACHED_IMAGES = 8
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """A picture as the decoder's input.
+    """An image as the decoder's input.
 
     Attributes:
-        digest: The sha256 of its pixels; equal pictures share cache positions.
+        digest: The sha256 of its pixels; equal images share cache positions.
         embeddings: ``(image_tokens, hidden)`` float32.
     """
 
@@ -47,10 +47,10 @@ class Trace:
     The arrays are float32, but for the ids; see the design of ``chat --dump``.
 
     Attributes:
-        pixel_values: ``(pictures, 3, S, S)``, one entry a picture.
-        vision_features: ``(pictures, patches, C)``.
-        projector_output: ``(pictures, image_tokens, hidden)``.
-        prompt_ids: ``(ids,)`` int64, a picture as -200.
+        pixel_values: ``(images, 3, S, S)``, one entry an image.
+        vision_features: ``(images, patches, C)``.
+        projector_output: ``(images, image_tokens, hidden)``.
+        prompt_ids: ``(ids,)`` int64, an image as -200.
         prefill_logits: ``(positions, vocabulary)``.
         step_logits: ``(tokens, vocabulary)``: the logits that each answered token was chosen from.
     """
@@ -107,20 +107,20 @@ class Session:
     def __init__(self, model: Model, capacity: int | None = None) -> None:
         self.model = model
         self.cache = model.new_cache(capacity)
-        self.vision_seconds = 0.0  # spent on pictures since the session began
+        self.vision_seconds = 0.0  # spent on images since the session began
         self._cached: list[Hashable] = []
-        self._pictures: OrderedDict[bytes, ImageEmbedding] = OrderedDict()
+        self._images: OrderedDict[bytes, ImageEmbedding] = OrderedDict()
 
     def encode_image(self, pixels: FloatArray, trace: Trace | None = None) -> ImageEmbedding:
-        """Encode a picture ``(1, 3, S, S)`` float32, or take its embeddings from the cache.
+        """Encode an image ``(1, 3, S, S)`` float32, or take its embeddings from the cache.
 
         Raises:
             PromptError: The model reads text only, or the pixels are misshapen.
         """
         digest = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
-        known = self._pictures.get(digest)
+        known = self._images.get(digest)
         if known and trace is None:
-            self._pictures.move_to_end(digest)
+            self._images.move_to_end(digest)
             return known
         start = time.perf_counter()
         features = self.model.vision_features(pixels)
@@ -130,35 +130,35 @@ class Session:
             trace.pixel_values.append(pixels)
             trace.vision_features.append(features)
             trace.projector_output.append(embeddings)
-        picture = ImageEmbedding(digest, embeddings[0])
-        self._pictures[digest] = picture
-        while len(self._pictures) > _MAX_CACHED_IMAGES:
-            self._pictures.popitem(last=False)
-        return picture
+        image = ImageEmbedding(digest, embeddings[0])
+        self._images[digest] = image
+        while len(self._images) > _MAX_CACHED_IMAGES:
+            self._images.popitem(last=False)
+        return image
 
     def length(self, ids: Sequence[int]) -> int:
-        """Count the positions of a prompt's ids, in which -200 stands for a picture."""
+        """Count the positions of a prompt's ids, in which -200 stands for an image."""
         return len(ids) + ids.count(IMAGE_TOKEN_ID) * (self.model.settings.image_tokens - 1)
 
     def prefill(
         self,
         ids: Sequence[int],
-        pictures: Sequence[ImageEmbedding] = (),
+        images: Sequence[ImageEmbedding] = (),
         trace: Trace | None = None,
     ) -> PrefillResult:
         """Compute a whole prompt from the sequence's first position, but for what the cache holds.
 
         Args:
-            ids: The prompt, with -200 in the place of each picture.
-            pictures: As many as there are places.
+            ids: The prompt, with -200 in the place of each image.
+            images: As many as there are places.
             trace: Records the prompt and the logits of all its positions; then nothing is taken
                 from the cache.
 
         Raises:
-            PromptError: The prompt is empty, or the pictures do not match their places.
+            PromptError: The prompt is empty, or the images do not match their places.
             ContextError: The prompt does not fit; the session is as it was then.
         """
-        keys = self._keys(ids, pictures)
+        keys = self._keys(ids, images)
         if len(keys) > self.cache.capacity:
             raise ContextError(
                 "the prompt does not fit into the context",
@@ -168,7 +168,7 @@ class Session:
         start = time.perf_counter()
         kept = 0 if trace else _common_prefix(self._cached, keys[:-1])
         self._truncate(kept)
-        rest = self._embeddings(ids, pictures)[kept:]
+        rest = self._embeddings(ids, images)[kept:]
         logits = self._append(
             keys[kept:],
             lambda: self.model.prefill(rest[None], self.cache, all_logits=trace is not None),
@@ -188,7 +188,7 @@ class Session:
         return last
 
     def clear(self) -> None:
-        """Drop all positions, but keep the encoded pictures."""
+        """Drop all positions, but keep the encoded images."""
         self._cached.clear()
         self.cache.clear()
 
@@ -203,30 +203,30 @@ class Session:
         del self._cached[length:]
         self.cache.truncate(length)
 
-    def _keys(self, ids: Sequence[int], pictures: Sequence[ImageEmbedding]) -> list[Hashable]:
-        """Name every position: a token by its id, a picture's by its digest and their number."""
+    def _keys(self, ids: Sequence[int], images: Sequence[ImageEmbedding]) -> list[Hashable]:
+        """Name every position: a token by its id, an image's by its digest and their number."""
         places = ids.count(IMAGE_TOKEN_ID)
-        if not ids or places != len(pictures):
+        if not ids or places != len(images):
             raise PromptError(
                 "the prompt",
-                expected=f"ids with {len(pictures)} pictures",
+                expected=f"ids with {len(images)} images",
                 found=f"{places} places",
             )
         keys: list[Hashable] = []
-        shown = iter(pictures)
+        shown = iter(images)
         for token in ids:
             if token == IMAGE_TOKEN_ID:
-                picture = next(shown)
-                keys += [(picture.digest, index) for index in range(len(picture.embeddings))]
+                image = next(shown)
+                keys += [(image.digest, index) for index in range(len(image.embeddings))]
             else:
                 keys.append(token)
         return keys
 
-    def _embeddings(self, ids: Sequence[int], pictures: Sequence[ImageEmbedding]) -> FloatArray:
-        """Splice the pictures' embeddings between those of the text: ``(positions, hidden)``."""
+    def _embeddings(self, ids: Sequence[int], images: Sequence[ImageEmbedding]) -> FloatArray:
+        """Splice the images' embeddings between those of the text: ``(positions, hidden)``."""
         texts = [token for token in ids if token != IMAGE_TOKEN_ID]
         rows = self.model.embed(texts)[0] if texts else None
-        parts, begin, shown = [], 0, iter(pictures)
+        parts, begin, shown = [], 0, iter(images)
         for run in _runs(ids):
             if run:
                 assert rows is not None
@@ -238,7 +238,7 @@ class Session:
 
 
 def _runs(ids: Sequence[int]) -> list[int]:
-    """Lengths of the runs of text, with 0 for each picture between them."""
+    """Lengths of the runs of text, with 0 for each image between them."""
     runs: list[int] = []
     for token in ids:
         if token == IMAGE_TOKEN_ID:

@@ -69,7 +69,7 @@ class CacheSpec:
 
 @dataclass(frozen=True)
 class ChatSettings:
-    """A model's text and picture conventions.
+    """A model's text and image conventions.
 
     Attributes:
         template: Name of the chat template (see `template`).
@@ -80,8 +80,8 @@ class ChatSettings:
         hidden: Width of an embedding.
         context: Positions that the model was trained for.
         prefill_chunk: Positions that one call of ``prefill`` takes at the most.
-        image: How a picture becomes pixels, or None for a model of text only.
-        image_tokens: Positions that a picture takes.
+        image: How an image becomes pixels, or None for a model of text only.
+        image_tokens: Positions that an image takes.
         cache: What the KV cache is made of.
     """
 

@@ -6,7 +6,7 @@ one exception is ``<image>`` in a question that comes with images, and :class:`T
 
 The template of MobileVLM is vicuna v1 (the official ``conv_vicuna_v1``)::
 
-    {system} USER: <picture>\n{question} ASSISTANT: {answer}<end>USER: {question} ASSISTANT:
+    {system} USER: <image>\n{question} ASSISTANT: {answer}<end>USER: {question} ASSISTANT:
 
 Rendering is incremental: :meth:`ChatTemplate.render_next` gives exactly what
 :meth:`ChatTemplate.render` would append for one more turn, so that a session keeps the earlier
@@ -27,7 +27,7 @@ class Marker(enum.Enum):
     """A part of a prompt that is not text."""
 
     IMAGE = "image"
-    """The tokens of the next picture."""
+    """The tokens of the next image."""
     EOS = "eos"
     """The end-of-sequence token, which ends an answer."""
 
@@ -67,11 +67,11 @@ class Turn:
 
     def __post_init__(self) -> None:
         if self.images < 0:
-            raise PromptError("pictures of a turn", expected="0 or more", found=self.images)
+            raise PromptError("images of a turn", expected="0 or more", found=self.images)
         if not 0 <= self.inherited_images <= self.images:
             raise PromptError(
-                "inherited pictures of a turn",
-                expected=f"0 to {self.images}, the number of its pictures",
+                "inherited images of a turn",
+                expected=f"0 to {self.images}, the number of its images",
                 found=self.inherited_images,
             )
         parts = _place_images(self.question, self.images - self.inherited_images)
@@ -80,7 +80,7 @@ class Turn:
         if not any(isinstance(part, str) and part.strip() for part in parts):
             raise PromptError(
                 "the prompt is empty",
-                expected="a question" if not self.images else "a question about the picture",
+                expected="a question" if not self.images else "a question about the image",
                 found=repr(self.question),
             )
 
@@ -96,8 +96,8 @@ def _place_images(question: str, images: int) -> tuple[Segment, ...]:
         raise PromptError(
             f"the prompt says {IMAGE_PLACEHOLDER} {_times(len(others))}",
             expected=f"{_times(images)}, or not at all",
-            found=f"{images} picture{'s' if images > 1 else ''}",
-            fix=f"Leave {IMAGE_PLACEHOLDER} out to show the pictures before the question.",
+            found=f"{images} image{'s' if images > 1 else ''}",
+            fix=f"Leave {IMAGE_PLACEHOLDER} out to show the images before the question.",
         )
     parts: list[Segment] = [first]
     for text in others:
@@ -115,7 +115,7 @@ class ChatTemplate:
             prompt is one text and there are no further turns.
         system: The text that opens a conversation.
         separator: What follows the system text and the question.
-        after_image: What follows a picture in front of the question.
+        after_image: What follows an image in front of the question.
         stop: Texts that end an answer, besides the end-of-sequence token.
     """
 
@@ -194,7 +194,7 @@ VICUNA_V1 = ChatTemplate(
 """The template that MobileVLM and MobileVLM V2 were trained on."""
 
 PLAIN = ChatTemplate(name="plain", roles=None)
-"""The prompt as it is, for models that complete text; pictures go directly before it."""
+"""The prompt as it is, for models that complete text; images go directly before it."""
 
 TEMPLATES = {template.name: template for template in (VICUNA_V1, PLAIN)}
 

@@ -17,7 +17,7 @@ from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 from mvlm.runtime.template import Marker, Segment
 
 IMAGE_TOKEN_ID = -200
-"""Stands for a picture among the ids of a prompt, as in the official code. No model knows it."""
+"""Stands for an image among the ids of a prompt, as in the official code. No model knows it."""
 
 MAX_MODEL_BYTES = 32 * 2**20
 """Larger tokenizer files are refused; LLaMA's has half a megabyte."""
@@ -73,7 +73,7 @@ class Tokenizer:
     def encode_prompt(self, segments: Iterable[Segment], *, bos: bool = True) -> list[int]:
         """Tokenize a prompt as the official ``tokenizer_image_token`` does.
 
-        The text on each side of a picture is tokenized on its own. The end of an answer is one id,
+        The text on each side of an image is tokenized on its own. The end of an answer is one id,
         and the text after it begins as :attr:`legacy` says.
 
         Args:
@@ -82,7 +82,7 @@ class Tokenizer:
                 conversation that is already in the KV cache.
 
         Returns:
-            Ids, with :data:`IMAGE_TOKEN_ID` for each picture.
+            Ids, with :data:`IMAGE_TOKEN_ID` for each image.
         """
         ids = [self.bos_id] if bos else []
         at_start = True

@@ -1,6 +1,6 @@
 """`python -m mvlm.training`: trains the bundled model from nothing, on two cores, within an hour.
 
-Draws the pictures, trains the tokenizer and the three stages of `stages`, and writes the two
+Draws the images, trains the tokenizer and the three stages of `stages`, and writes the two
 checkpoint folders. Each finished step is kept in the work folder, so that a run can be resumed
 and a later stage repeated with `--from`.
 """
@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mvlm.training.export import export
+from mvlm.training.image_store import ImageStore, draw_store
 from mvlm.training.model.clip import ClipTower
 from mvlm.training.model.mobilevlm import MobileVlm, ModelConfig, build
-from mvlm.training.pictures import PictureStore, draw_store
 from mvlm.training.prompt import Prompter
 from mvlm.training.stages import Plan, Report, align_projector, pretrain_tower, tune
 from mvlm.training.tokenizer import train_tokenizer
 
-PICTURES = 60_000
+IMAGES = 60_000
 #: The stages in order. Their bounds only matter on a machine that is slower than two quiet cores:
 #: the schedules then end early instead of running over `--time-limit`.
 PLANS = {
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("models/bundled"))
     parser.add_argument("--work", type=Path, default=Path("build/training"),
-                        help="pictures and stage checkpoints (4 GB)")  # fmt: skip
+                        help="images and stage checkpoints (4 GB)")  # fmt: skip
     parser.add_argument("--from", dest="first", choices=list(PLANS),
                         help="repeat this stage and those after it")  # fmt: skip
     parser.add_argument("--until", dest="last", choices=list(PLANS), default="tuning")
@@ -85,15 +85,15 @@ def train(run: Run, stages: list[str], threads: int, console: Console) -> None:
     """Runs the stages that have no checkpoint yet and exports the result."""
     config = ModelConfig()
     run.work.mkdir(parents=True, exist_ok=True)
-    with _bar(console, "pictures", PICTURES) as report:
+    with _bar(console, "images", IMAGES) as report:
         drawn = 0
 
         def advance(count: int) -> None:
             nonlocal drawn
             drawn += count
-            report(drawn, PICTURES, {})
+            report(drawn, IMAGES, {})
 
-        store = draw_store(run.work, PICTURES, config.clip.image_size, run.seed, threads, advance)
+        store = draw_store(run.work, IMAGES, config.clip.image_size, run.seed, threads, advance)
     tokenizer = _tokenizer(run, console)
     prompter = Prompter(tokenizer)
     tower, model = build(config, run.seed)
@@ -117,7 +117,7 @@ def train(run: Run, stages: list[str], threads: int, console: Console) -> None:
 
 def _run_stage(
     stage: str, plan: Plan, seed: int, tower: ClipTower, model: MobileVlm, prompter: Prompter,
-    store: PictureStore, console: Console,
+    store: ImageStore, console: Console,
 ) -> None:  # fmt: skip
     with _bar(console, stage, plan.steps) as report:
         if stage == "tower":

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from mvlm.training.pictures import GRID, PictureBatch, shares
+from mvlm.training.image_store import GRID, ImageBatch, shares
 from mvlm.training.prompt import Prompter
 from mvlm.training.tower_pretraining import PARTS, geometry_of, ranks_of
 from mvlm.training.world.questions import in_telling_order, place_name
@@ -37,7 +37,7 @@ GEOMETRY = PARTS["geometry"]
 
 @dataclass(frozen=True)
 class Facts:
-    """What is true of the shapes of some pictures, or of the shape at each of some places.
+    """What is true of the shapes of some images, or of the shape at each of some places.
 
     `concepts` (..., concepts) booleans, `geometry` (..., 6) from `geometry_of`, `order` (...) the
     shape's number in telling order from 0, and `known` (...): False where there is no shape.
@@ -116,7 +116,7 @@ class TokenReader(nn.Module):
 
 
 def alignment_loss(
-    reader: TokenReader, said: tuple[Tensor, Tensor, Tensor], batch: PictureBatch, known: Facts
+    reader: TokenReader, said: tuple[Tensor, Tensor, Tensor], batch: ImageBatch, known: Facts
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of what was read, and how much of it was right where a shape is shown.
 

@@ -1,6 +1,6 @@
-"""Training sequences: many questions about one picture in one row, without seeing each other.
+"""Training sequences: many questions about one image in one row, without seeing each other.
 
-The system prompt and the picture's tokens are the same for every question about a picture, so a
+The system prompt and the image's tokens are the same for every question about an image, so a
 row holds them once (the system prompt even once a batch) and then several *chains*. A chain is
 one conversation: its tokens attend to the prefix and to the earlier tokens of the same chain, and
 its positions go on from the prefix. What the model computes is what it would compute for each

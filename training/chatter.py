@@ -1,14 +1,14 @@
-"""A few things people say that are not about the picture, and what the model answers."""
+"""A few things people say that are not about the image, and what the model answers."""
 
 from __future__ import annotations
 
 HELLO = "Hello! Ask me about the shapes in the picture."
-NO_PICTURE = "I see no picture."
+NO_IMAGE = "I see no picture."
 WHO = "I am a tiny MobileVLM. I answer questions about pictures of coloured shapes."
 ONLY_SHAPES = "I only know about coloured shapes."
 THANKS = "You are welcome."
 
-#: Asked with a picture (`NO_PICTURE` aside, which is the answer to any other text without one).
+#: Asked with an image (`NO_IMAGE` aside, which is the answer to any other text without one).
 CHATTER: tuple[tuple[str, str], ...] = (
     ("Hello!", HELLO),
     ("Hi!", HELLO),

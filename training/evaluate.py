@@ -1,6 +1,6 @@
-"""How good a model is: held-out scenes, a scorer, and a stranger's pictures. Needs no torch itself.
+"""How good a model is: held-out scenes, a scorer, and a stranger's images. Needs no torch itself.
 
-Any implementation of the model can be scored: `held_out_scenes` gives pictures, questions and
+Any implementation of the model can be scored: `held_out_scenes` gives images, questions and
 canonical answers, `is_right` judges an answer. `python -m mvlm.training.evaluate` scores the
 exported checkpoint with the torch model (float32, and 4-bit decoder weights).
 """
@@ -28,16 +28,16 @@ __all__ = ["Example", "held_out_scenes", "is_right", "score", "stranger_scenes"]
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, a question of some kind about it and the canonical answer."""
+    """An image, a question of some kind about it and the canonical answer."""
 
-    picture: Image.Image
+    image: Image.Image
     question: str
     answer: str
     kind: str
 
 
 def held_out_scenes(count: int, seed: int = 0) -> list[Example]:
-    """`count` pictures that no training run draws, one question each, kinds in turn.
+    """`count` images that no training run draws, one question each, kinds in turn.
 
     Scenes come from the training generator with a stream of random numbers of their own, at sizes
     up to 2,000 pixels.
@@ -46,7 +46,7 @@ def held_out_scenes(count: int, seed: int = 0) -> list[Example]:
 
 
 def stranger_scenes(count: int, seed: int = 0) -> list[Example]:
-    """`count` pictures from the plain drawing code of `world.stranger`, one question each."""
+    """`count` images from the plain drawing code of `world.stranger`, one question each."""
     return _examples(count, seed, "stranger")
 
 
@@ -57,17 +57,17 @@ def _examples(count: int, seed: int, source: str) -> list[Example]:
     examples: list[Example] = []
     while len(examples) < count:
         if source == "stranger":
-            scene, picture = stranger_scene(words)
+            scene, image = stranger_scene(words)
         else:
             scene = random_scene(rng)
             longest = random_longest(scene, rng, 2000) if rng.random() < 0.5 else None
-            picture = render(scene, rng, longest)
+            image = render(scene, rng, longest)
         kind = kinds[len(examples) % len(kinds)]
         # A scene may not decide the kind whose turn it is; the next scene then gets that turn.
         attempts = (ask_kind(kind, scene, words) for _ in range(4))
         asked = next((question for question in attempts if question is not None), None)
         if asked is not None:
-            examples.append(Example(picture, asked.text, asked.answer, asked.kind))
+            examples.append(Example(image, asked.text, asked.answer, asked.kind))
     return examples
 
 
@@ -113,7 +113,7 @@ def main() -> None:
                     weight.data = quantize_4bit(weight.data)
         for title, examples in sets.items():
             said = answers(
-                tower, model, prompter, [e.picture for e in examples],
+                tower, model, prompter, [e.image for e in examples],
                 [prompter.prompt([], e.question) for e in examples],
             )  # fmt: skip
             _print(f"{title}, {weights} weights", examples, said, options.errors)

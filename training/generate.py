@@ -1,4 +1,4 @@
-"""Greedy answers from the torch model, in batches of conversations about different pictures."""
+"""Greedy answers from the torch model, in batches of conversations about different images."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mvlm.training.image_store import normalize
 from mvlm.training.model.clip import ClipTower
 from mvlm.training.model.mobilevlm import MobileVlm
-from mvlm.training.pictures import normalize
 from mvlm.training.prompt import EOS, IMAGE, Prompter
 from mvlm.training.world.render import fit
 from mvlm.training.world.scene import Array
@@ -21,14 +21,14 @@ MAX_NEW_TOKENS = 64
 @torch.no_grad()
 def answers(
     tower: ClipTower, model: MobileVlm, prompter: Prompter,
-    pictures: Sequence[Image.Image], prompts: Sequence[list[int]], batch: int = 32,
+    images: Sequence[Image.Image], prompts: Sequence[list[int]], batch: int = 32,
 ) -> list[str]:  # fmt: skip
-    """The greedy answer to each prompt (ids with one `IMAGE`) about the picture beside it."""
+    """The greedy answer to each prompt (ids with one `IMAGE`) about the image beside it."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     result = [""] * len(prompts)
     for first in range(0, len(order), batch):
         chosen = order[first : first + batch]
-        pixels = np.stack([_pixels(pictures[i], tower.config.image_size) for i in chosen])
+        pixels = np.stack([_pixels(images[i], tower.config.image_size) for i in chosen])
         tokens = model.model.mm_projector(tower(normalize(torch.from_numpy(pixels).float())))
         said = _decode(model, tokens, [prompts[i] for i in chosen])
         for index, ids in zip(chosen, said, strict=True):
@@ -36,8 +36,8 @@ def answers(
     return result
 
 
-def _pixels(picture: Image.Image, side: int) -> Array:
-    pixels: Array = np.asarray(fit(picture.convert("RGB"), side)).transpose(2, 0, 1)
+def _pixels(image: Image.Image, side: int) -> Array:
+    pixels: Array = np.asarray(fit(image.convert("RGB"), side)).transpose(2, 0, 1)
     return pixels
 
 

@@ -1,6 +1,6 @@
 """Which shape a conversation is about, token by token, and a loss that makes the decoder know it.
 
-Looking a phrase up in the picture is the one skill behind nearly every answer, and answers alone
+Looking a phrase up in the image is the one skill behind nearly every answer, and answers alone
 teach it slowly: "Yes." says little about which tokens should have been read. So, halfway up the
 decoder, the last token of "the red circle" must say where and how big the shape is that it means,
 and further up each token in front of a spoken name which shape comes next. The heads that read

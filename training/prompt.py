@@ -1,4 +1,4 @@
-"""The official prompt, as token ids: vicuna v1, the picture's place between two texts.
+"""The official prompt, as token ids: vicuna v1, the image's place between two texts.
 
 MobileVLM tokenizes the text on each side of `<image>` on its own (so a lone "▁" stands on both
 sides) and, as LLaMA's legacy tokenization does, also the text after each `</s>`.
@@ -30,11 +30,11 @@ class Prompter:
         return tuple(self.pieces.encode(text))
 
     def before_image(self) -> tuple[int, ...]:
-        """All ids in front of the picture."""
+        """All ids in front of the image."""
         return (BOS, *self.encode(f"{SYSTEM} USER: "))
 
     def first_turn(self, question: str) -> tuple[int, ...]:
-        """The ids between the picture and the first answer."""
+        """The ids between the image and the first answer."""
         return self.encode(f"\n{question} ASSISTANT:")
 
     def next_turn(self, question: str) -> tuple[int, ...]:
@@ -42,7 +42,7 @@ class Prompter:
         return self.encode(f"USER: {question} ASSISTANT:")
 
     def text_only(self, question: str) -> tuple[int, ...]:
-        """The ids of a prompt without a picture."""
+        """The ids of a prompt without an image."""
         return (BOS, *self.encode(f"{SYSTEM} USER: {question} ASSISTANT:"))
 
     def answer(self, text: str) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ class Prompter:
         return (*self.encode(text), EOS)
 
     def prompt(self, turns: Sequence[tuple[str, str]], question: str) -> list[int]:
-        """A whole prompt with `IMAGE` where the picture goes; `turns` are earlier ones."""
+        """A whole prompt with `IMAGE` where the image goes; `turns` are earlier ones."""
         questions = [asked for asked, _ in turns] + [question]
         ids = [*self.before_image(), IMAGE]
         for index, text in enumerate(questions):

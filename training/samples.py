@@ -1,4 +1,4 @@
-"""Draws the sample pictures that come with the model: `python -m mvlm.training.samples`.
+"""Draws the sample images that come with the model: `python -m mvlm.training.samples`.
 
 They are drawn for people to look at, by Pillow at four times their size, not by the training
 generator.
@@ -33,45 +33,45 @@ def _star(x: float, y: float, r: float) -> list[Point]:
 
 
 def _canvas(width: int, height: int, colour: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    picture = Image.new("RGB", (width * SCALE, height * SCALE), colour)
-    return picture, ImageDraw.Draw(picture)
+    image = Image.new("RGB", (width * SCALE, height * SCALE), colour)
+    return image, ImageDraw.Draw(image)
 
 
 def demo() -> Image.Image:
     """A red circle, a blue square, a yellow star and a green triangle on white."""
-    picture, draw = _canvas(640, 480, "#ffffff")
+    image, draw = _canvas(640, 480, "#ffffff")
     draw.ellipse(_circle(165, 165, 105), fill="#e53935")
     draw.polygon(_polygon(480, 130, [105] * 4, math.pi / 4), fill="#1e63d0")
     draw.polygon(_star(180, 375, 75), fill="#fdd835")
     draw.polygon(_polygon(475, 370, [85] * 3, -math.pi / 2), fill="#2e9e44")
-    return picture
+    return image
 
 
 def outlines() -> Image.Image:
     """An orange square above a purple circle, both outlined, on dark grey, upright format."""
-    picture, draw = _canvas(360, 600, "#20242c")
+    image, draw = _canvas(360, 600, "#20242c")
     corners = _polygon(180, 170, [130] * 4, math.pi / 4)
     draw.line([*corners, corners[0], corners[1]], fill="#ff9800", width=14 * SCALE, joint="curve")
     draw.ellipse(_circle(180, 430, 70), outline="#ab47bc", width=12 * SCALE)
-    return picture
+    return image
 
 
 def night() -> Image.Image:
-    """A big yellow star and two small blue circles on a pale blue wide picture."""
-    picture, draw = _canvas(800, 320, "#d7e6f5")
+    """A big yellow star and two small blue circles on a pale blue wide image."""
+    image, draw = _canvas(800, 320, "#d7e6f5")
     draw.polygon(_star(160, 165, 125), fill="#fbc02d")
     draw.ellipse(_circle(440, 110, 48), fill="#1746a2")
     draw.ellipse(_circle(660, 220, 48), fill="#1746a2")
-    return picture
+    return image
 
 
-PICTURES = {"demo.png": demo, "outlines.png": outlines, "wide.png": night}
+IMAGES = {"demo.png": demo, "outlines.png": outlines, "wide.png": night}
 
 
 def write(folder: Path) -> None:
-    """Writes all pictures as PNG."""
+    """Writes all images as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in PICTURES.items():
+    for name, draw in IMAGES.items():
         large = draw()
         size = (large.width // SCALE, large.height // SCALE)
         small = large.resize(size, Image.Resampling.LANCZOS)
@@ -81,9 +81,9 @@ def write(folder: Path) -> None:
 
 
 def main() -> None:
-    """Parses the command line and writes the pictures."""
+    """Parses the command line and writes the images."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("models/bundled/pictures"))
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("models/bundled/images"))
     write(parser.parse_args().folder)
 
 

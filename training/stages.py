@@ -6,7 +6,7 @@
    `alignment`); the paper does it with captions.
 2. `tuning`: visual instruction tuning, on questions and conversations, of the decoder and, once
    that can read, of the projector too; until late in the stage both are also told what to see in
-   the picture (see `alignment` and `grounding`). Towards the end the decoder's matrices are
+   the image (see `alignment` and `grounding`). Towards the end the decoder's matrices are
    rounded to 4 bits in half of the steps.
 """
 
@@ -26,10 +26,10 @@ from torch import Tensor
 from mvlm.training.alignment import TokenReader, alignment_loss, facts
 from mvlm.training.batches import IGNORE, Batch, attention_mask, conversations, pack
 from mvlm.training.grounding import GroundingHeads
+from mvlm.training.image_store import ImageBatch, ImageStore
 from mvlm.training.model.clip import ClipTower
 from mvlm.training.model.mobilevlm import MobileVlm
 from mvlm.training.optimizer import MuonAdamW, optimizer_for
-from mvlm.training.pictures import PictureBatch, PictureStore
 from mvlm.training.prompt import Prompter
 from mvlm.training.tower_pretraining import (
     PatchHead,
@@ -47,7 +47,7 @@ WARM_UP = 60
 class Plan:
     """How long and how fast one stage learns.
 
-    `batch` pictures a step, with `pairs` questions each in the last stage, cut to `tokens` of text.
+    `batch` images a step, with `pairs` questions each in the last stage, cut to `tokens` of text.
     `seconds` bounds the stage: on a slow machine the schedule ends early.
     """
 
@@ -93,11 +93,11 @@ class _Smooth:
 #: The loss to descend, and other measurements.
 StepResult = tuple[Tensor, dict[str, float]]
 #: Takes a batch, the step's number and how much of the stage is over, 0 to 1.
-StepLoss = Callable[[PictureBatch, int, float], StepResult]
+StepLoss = Callable[[ImageBatch, int, float], StepResult]
 
 
 def _learn(
-    store: PictureStore, plan: Plan, rng: np.random.Generator, optimizer: MuonAdamW,
+    store: ImageStore, plan: Plan, rng: np.random.Generator, optimizer: MuonAdamW,
     report: Report, step_loss: StepLoss,
 ) -> None:  # fmt: skip
     """Runs one stage's steps to the end of its plan."""
@@ -114,13 +114,13 @@ def _learn(
 
 
 def pretrain_tower(
-    tower: ClipTower, store: PictureStore, plan: Plan, seed: int, report: Report
+    tower: ClipTower, store: ImageStore, plan: Plan, seed: int, report: Report
 ) -> None:
     """Stage 0, in place."""
     torch.manual_seed(seed + 100)
     head = PatchHead(tower.config.width)
 
-    def step_loss(batch: PictureBatch, step: int, progress: float) -> StepResult:
+    def step_loss(batch: ImageBatch, step: int, progress: float) -> StepResult:
         wanted = patch_targets(batch)
         said = head(tower(batch.pixels))
         return pretraining_loss(said, wanted), pretraining_scores(said, wanted)
@@ -130,7 +130,7 @@ def pretrain_tower(
 
 
 def align_projector(
-    tower: ClipTower, model: MobileVlm, prompter: Prompter, store: PictureStore, plan: Plan,
+    tower: ClipTower, model: MobileVlm, prompter: Prompter, store: ImageStore, plan: Plan,
     seed: int, report: Report,
 ) -> None:  # fmt: skip
     """Stage 1, in place; of the decoder, only the embeddings change."""
@@ -138,7 +138,7 @@ def align_projector(
     projector, embeddings = model.model.mm_projector, model.model.embed_tokens
     reader = TokenReader(prompter, model.config.llama.hidden)
 
-    def step_loss(batch: PictureBatch, step: int, progress: float) -> StepResult:
+    def step_loss(batch: ImageBatch, step: int, progress: float) -> StepResult:
         with torch.no_grad():
             features = tower(batch.pixels)
         said = reader(projector(features), embeddings.weight)
@@ -150,7 +150,7 @@ def align_projector(
 
 
 def tune(
-    tower: ClipTower, model: MobileVlm, prompter: Prompter, store: PictureStore, plan: Plan,
+    tower: ClipTower, model: MobileVlm, prompter: Prompter, store: ImageStore, plan: Plan,
     seed: int, report: Report,
 ) -> None:  # fmt: skip
     """Stage 2, in place; the tower stays as it is."""
@@ -161,7 +161,7 @@ def tune(
     reader = TokenReader(prompter, model.config.llama.hidden)
     projector, embeddings = model.model.mm_projector, model.model.embed_tokens
 
-    def step_loss(batch: PictureBatch, step: int, progress: float) -> StepResult:
+    def step_loss(batch: ImageBatch, step: int, progress: float) -> StepResult:
         rows = [conversations(scene, plan.pairs, words) for scene in batch.scenes]
         packed = pack(rows, batch.scenes, prompter, start, plan.tokens)
         model.pretend_4bit(progress > ROUNDING_FROM and step % 2 == 0)

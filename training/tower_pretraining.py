@@ -1,6 +1,6 @@
 """Stage 0: what stands in for CLIP's pre-training.
 
-The releases start from OpenAI's CLIP, which has seen 400 million pictures with captions. A tower
+The releases start from OpenAI's CLIP, which has seen 400 million images with captions. A tower
 this small has no such start, so it first learns to *see*: a throw-away linear head predicts, from
 the features of every patch, what lies under it. The supervision is far denser than a caption's
 and needs no language model.
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from mvlm.training.pictures import GRID, PictureBatch, shares
+from mvlm.training.image_store import GRID, ImageBatch, shares
 from mvlm.training.world.questions import in_telling_order
 from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene, Shape
 
@@ -46,14 +46,14 @@ class PatchHead(nn.Module):
         self.whole = nn.Linear(width, MAX_SHAPES + 1 + NAMES)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Predictions per patch for the names of `PARTS`, per picture for count and names."""
+        """Predictions per patch for the names of `PARTS`, per image for count and names."""
         parts = self.patch(features).split(list(PARTS.values()), -1)
         count, names = self.whole(features.mean(1)).split([MAX_SHAPES + 1, NAMES], -1)
         return dict(zip(PARTS, parts, strict=True)) | {"count": count, "names": names}
 
 
-def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
-    """What the head should say about the pictures of a batch."""
+def patch_targets(batch: ImageBatch) -> dict[str, Tensor]:
+    """What the head should say about the images of a batch."""
     scenes, grid = batch.scenes, GRID
     n = len(scenes)
     table = torch.zeros(n, MAX_SHAPES + 1, 15)
@@ -91,11 +91,11 @@ def patch_targets(batch: PictureBatch) -> dict[str, Tensor]:
 
 
 def geometry_of(scene: Scene, shape: Shape) -> list[float]:
-    """Where a shape is in the padded square and in the picture, its span and the root of its area.
+    """Where a shape is in the padded square and in the image, its span and the root of its area.
 
     All are scaled to about unit variance; the lengths are logarithms, as sizes compare by ratio.
     """
-    places = (shape.x, shape.y, *scene.in_picture(shape))
+    places = (shape.x, shape.y, *scene.in_image(shape))
     lengths = (shape.span, shape.area**0.5)
     return [
         *((place - 0.5) * SPREAD for place in places),
@@ -173,7 +173,7 @@ def pretraining_loss(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tens
 
 @torch.no_grad()
 def pretraining_scores(said: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float]:
-    """Accuracies on whole pictures (count) and on patches inside shapes (the others)."""
+    """Accuracies on whole images (count) and on patches inside shapes (the others)."""
     inside = wanted["shape"] > 0
     count = (said["count"].argmax(-1) == wanted["count"]).float().mean()
     known = wanted["rank"] >= 0

@@ -21,7 +21,7 @@ class Peer:
         extra: The extra of this package that installs it.
         packages: The distributions that have to be there.
         stored: How it keeps the decoder's weights, in words for a table.
-        sees: Whether it can be asked for pictures.
+        sees: Whether it can be asked for images.
         note: What else a user should know of its installation.
     """
 

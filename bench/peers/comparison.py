@@ -25,7 +25,7 @@ _STATS = {
     "prefill_tok_s": "prefill-256",
     "decode_tok_s": "decode",
     "first_token_ms": "first-token",
-    "peak_rss_bytes": "memory-picture",
+    "peak_rss_bytes": "memory-image",
 }
 
 

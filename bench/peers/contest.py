@@ -37,7 +37,7 @@ class Contender:
         name: In tables.
         module: The file that runs it.
         files: What it reads.
-        sees: Whether it can be asked for pictures.
+        sees: Whether it can be asked for images.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Contest:
 
     Attributes:
         setup: How the model is opened; files, threads, context and sight are each scenario's.
-        image_tokens: Positions that a picture takes.
+        image_tokens: Positions that an image takes.
         rounds: That count.
         cores: The cores that all run on.
         start: Starts a child for a tool's name.

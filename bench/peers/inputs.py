@@ -1,4 +1,4 @@
-"""What all tools are given: the same made-up prompt and the same picture."""
+"""What all tools are given: the same made-up prompt and the same image."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from mvlm.bench.made_up import made_up_words
-from mvlm.bench.peers.runner import Picture, Setup
+from mvlm.bench.peers.runner import RgbImage, Setup
 
-_PICTURE = Path("bundled", "pictures", "demo.png")
+_IMAGE = Path("bundled", "images", "demo.png")
 
 
 def prompt(setup: Setup, positions: int) -> list[int]:
@@ -22,13 +22,13 @@ def words(setup: Setup, count: int) -> list[int]:
     return made_up_words(setup.vocabulary, count)
 
 
-def picture(setup: Setup) -> Picture:
-    """Return the bundled picture in the tower's size, so that no tool has to scale it."""
+def bundled_image(setup: Setup) -> RgbImage:
+    """Return the bundled image in the tower's size, so that no tool has to scale it."""
     from PIL import Image
 
     import mvlm.models
 
     assert setup.image is not None
     size = setup.image.size
-    with Image.open(Path(next(iter(mvlm.models.__path__))) / _PICTURE) as file:
+    with Image.open(Path(next(iter(mvlm.models.__path__))) / _IMAGE) as file:
         return np.asarray(file.convert("RGB").resize((size, size)), np.uint8)

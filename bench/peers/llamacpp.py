@@ -1,8 +1,8 @@
 """llama.cpp, through llama-cpp-python's plain bindings: a Q4_0 file and an f16 mmproj.
 
-The calls are timed as the library has them: `llama_decode` for text, mtmd for pictures. Everything
+The calls are timed as the library has them: `llama_decode` for text, mtmd for images. Everything
 that is not said here is llama.cpp's default: micro-batches of 512, weights mapped and repacked for
-this CPU, flash attention where it chooses it, an f16 KV cache. Its numbers for pictures are not
+this CPU, flash attention where it chooses it, an f16 KV cache. Its numbers for images are not
 MobileVLM's (docs/interchange.md), but they are as much work.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mvlm.bench.peers.runner import FloatArray, Picture, Setup
+from mvlm.bench.peers.runner import FloatArray, RgbImage, Setup
 from mvlm.runtime.errors import MvlmError
 
 _MODEL, _VISION = "model-q4_0.gguf", "mmproj-f16.gguf"
@@ -103,9 +103,9 @@ class LlamaCpp:
         """Decode one token."""
         self._decode([self._token])
 
-    def show(self, picture: Picture) -> None:
-        """Let mtmd preprocess a picture."""
-        self._seeing().show(picture)
+    def show(self, image: RgbImage) -> None:
+        """Let mtmd preprocess an image."""
+        self._seeing().show(image)
 
     def encode(self) -> None:
         """Run tower and projector."""
@@ -115,11 +115,11 @@ class LlamaCpp:
         """Return None: only the projector's output can be had."""
         return None
 
-    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
-        """Read a picture and a question, the picture first."""
+    def answer(self, image: RgbImage, ids: Sequence[int]) -> None:
+        """Read an image and a question, the image first."""
         self._api.llama_memory_clear(self._memory, False)
         eyes = self._seeing()
-        eyes.show(picture)
+        eyes.show(image)
         eyes.encode()
         eyes.read_into(self._context, self._parameters.n_batch)
         self._decode(ids)
@@ -144,7 +144,7 @@ class LlamaCpp:
 
 
 class _Eyes:
-    """llama.cpp's multimodal half, and the picture that it was shown."""
+    """llama.cpp's multimodal half, and the image that it was shown."""
 
     def __init__(self, model: Any, setup: Setup, require: Any) -> None:
         from llama_cpp import mtmd_cpp
@@ -160,10 +160,10 @@ class _Eyes:
         self._chunks: Any = None
         self._chunk: Any = None
 
-    def show(self, picture: Picture) -> None:
+    def show(self, image: RgbImage) -> None:
         api = self._api
-        height, width, _ = picture.shape
-        pixels = (ctypes.c_uint8 * picture.size).from_buffer_copy(picture.tobytes())
+        height, width, _ = image.shape
+        pixels = (ctypes.c_uint8 * image.size).from_buffer_copy(image.tobytes())
         bitmap = api.mtmd_bitmap_init(width, height, pixels)
         if self._chunks is not None:
             api.mtmd_input_chunks_free(self._chunks)
@@ -173,7 +173,7 @@ class _Eyes:
         bitmaps = (api.mtmd_bitmap_p_ctypes * 1)(bitmap)
         status = api.mtmd_tokenize(self._context, self._chunks, ctypes.byref(text), bitmaps, 1)
         api.mtmd_bitmap_free(bitmap)
-        self._require(status == 0, f"takes the picture: status {status}")
+        self._require(status == 0, f"takes the image: status {status}")
         found = [
             api.mtmd_input_chunks_get(self._chunks, index)
             for index in range(api.mtmd_input_chunks_size(self._chunks))
@@ -183,12 +183,12 @@ class _Eyes:
             for chunk in found
             if api.mtmd_input_chunk_get_type(chunk) == api.MTMD_INPUT_CHUNK_TYPE_IMAGE
         ]
-        self._require(len(images) == 1, f"sees one picture, not {len(images)}")
+        self._require(len(images) == 1, f"sees one image, not {len(images)}")
         self._chunk = images[0]
 
     def encode(self) -> None:
         status = self._api.mtmd_encode_chunk(self._context, self._chunk)
-        self._require(status == 0, f"encodes the picture: status {status}")
+        self._require(status == 0, f"encodes the image: status {status}")
 
     def read_into(self, context: Any, batch: int) -> None:
         after = ctypes.c_int32(0)
@@ -204,7 +204,7 @@ class _Eyes:
             self._api.mtmd_helper_post_decode_callback(),
             None,
         )
-        self._require(status == 0, f"reads the picture: status {status}")
+        self._require(status == 0, f"reads the image: status {status}")
 
 
 # ctypes does not keep a callback alive that C holds.

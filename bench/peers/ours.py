@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mvlm.bench.peers.runner import FloatArray, Picture, Setup
+from mvlm.bench.peers.runner import FloatArray, RgbImage, Setup
 from mvlm.bench.report import versions, weight_bytes_per_token
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.image import preprocess
@@ -54,24 +54,24 @@ class Ours:
         """Decode one token."""
         self._token = int(np.argmax(self._session.decode(self._token)))
 
-    def show(self, picture: Picture) -> None:
-        """Preprocess a picture."""
-        image = self._model.settings.image
-        assert image is not None
-        self._pixels = preprocess(Image.fromarray(picture), image)
+    def show(self, image: RgbImage) -> None:
+        """Preprocess an image."""
+        spec = self._model.settings.image
+        assert spec is not None
+        self._pixels = preprocess(Image.fromarray(image), spec)
 
     def encode(self) -> None:
-        """Run tower and projector; a session would remember the picture."""
+        """Run tower and projector; a session would remember the image."""
         self._model.project(self._model.vision_features(self._shown()))
 
     def features(self) -> FloatArray | None:
         """Return the tower's features ``(1, patches, C)``."""
         return self._model.vision_features(self._shown())
 
-    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
-        """Read a picture and a question in a new session, which knows no picture."""
+    def answer(self, image: RgbImage, ids: Sequence[int]) -> None:
+        """Read an image and a question in a new session, which knows no image."""
         self._session = Session(self._model, self._context)
-        self.show(picture)
+        self.show(image)
         seen = self._session.encode_image(self._shown())
         prefill = self._session.prefill([self._bos, IMAGE_TOKEN_ID, *ids], [seen])
         self._token = int(np.argmax(prefill.logits))

@@ -13,7 +13,7 @@ from mvlm.runtime.errors import MvlmError
 PAGE, PLOT = "speed.md", "speed.svg"
 
 _HOW = """\
-Every tool runs in a process of its own with the same model, prompt and picture. A round measures
+Every tool runs in a process of its own with the same model, prompt and image. A round measures
 each of them once, ours first; the numbers are medians of the rounds, and what stands in brackets
 is how many times faster ours is in the same run (of memory, which part of the peer's it takes).
 The memory's read bandwidth is measured in every round of decoding. A round in which other

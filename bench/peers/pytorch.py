@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvlm.bench.peers.runner import FloatArray, Picture, Setup
+from mvlm.bench.peers.runner import FloatArray, RgbImage, Setup
 from mvlm.models.checkpoint import Checkpoint, open_checkpoint
 from mvlm.models.checkpoint.names import PROJECTOR_PREFIX, TOWER_PREFIX
 from mvlm.models.config import MobileVLMConfig, read_config
@@ -92,14 +92,14 @@ class PyTorch:
         """Decode one token."""
         self._run(input_ids=self._torch.tensor([[self._token]]))
 
-    def show(self, picture: Picture) -> None:
-        """Preprocess a picture as MobileVLM does."""
+    def show(self, image: RgbImage) -> None:
+        """Preprocess an image as MobileVLM does."""
         from PIL import Image
 
         from mvlm.runtime.image import preprocess
 
         assert self._image is not None
-        self._pixels = self._torch.from_numpy(preprocess(Image.fromarray(picture), self._image))
+        self._pixels = self._torch.from_numpy(preprocess(Image.fromarray(image), self._image))
 
     def encode(self) -> None:
         """Run tower and projector."""
@@ -111,10 +111,10 @@ class PyTorch:
         found: FloatArray = self._tower(self._pixels).numpy()
         return found
 
-    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
-        """Read a picture and a question in one pass."""
+    def answer(self, image: RgbImage, ids: Sequence[int]) -> None:
+        """Read an image and a question in one pass."""
         self._past = None
-        self.show(picture)
+        self.show(image)
         table = self._language.get_input_embeddings()
         first, rest = (table(self._torch.tensor([part])) for part in ([self._bos], ids))
         self._run(inputs_embeds=self._torch.cat([first, self._embedded(), rest], 1))

@@ -13,7 +13,7 @@ from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.image import ImageSpec
 
 FloatArray = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]  # (S, S, 3), red, green and blue
+RgbImage = npt.NDArray[np.uint8]  # (S, S, 3), red, green and blue
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Setup:
         vocabulary: Rows of the embedding table.
         bos: The id that starts every prompt.
         image: The tower's input; None for a model of text only.
-        sees: Whether pictures will be asked for; a tool that loads its tower apart may leave it.
+        sees: Whether images will be asked for; a tool that loads its tower apart may leave it.
     """
 
     files: dict[str, str]
@@ -63,21 +63,21 @@ class Runner(Protocol):
     def step(self) -> None:
         """Read the chosen token and choose the next one; an end of sequence ends nothing."""
 
-    def show(self, picture: Picture) -> None:
-        """Take a picture and bring it into the shape that the tower reads."""
+    def show(self, image: RgbImage) -> None:
+        """Take an image and bring it into the shape that the tower reads."""
 
     def encode(self) -> None:
-        """Run tower and projector on the picture that was shown."""
+        """Run tower and projector on the image that was shown."""
 
     def features(self) -> FloatArray | None:
-        """Return the tower's features of that picture, or None where the tool keeps them."""
+        """Return the tower's features of that image, or None where the tool keeps them."""
 
-    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
-        """Forget everything, read a picture and then ids, and choose the next token."""
+    def answer(self, image: RgbImage, ids: Sequence[int]) -> None:
+        """Forget everything, read an image and then ids, and choose the next token."""
 
 
 class ReadsTextOnly:
-    """The half of a `Runner` that is about pictures, for a tool that has no MobileVLM.
+    """The half of a `Runner` that is about images, for a tool that has no MobileVLM.
 
     Attributes:
         name: The tool's.
@@ -85,7 +85,7 @@ class ReadsTextOnly:
 
     name: str
 
-    def show(self, picture: Picture) -> None:
+    def show(self, image: RgbImage) -> None:
         """Refuse."""
         self._refuse()
 
@@ -97,7 +97,7 @@ class ReadsTextOnly:
         """Return None."""
         return None
 
-    def answer(self, picture: Picture, ids: Sequence[int]) -> None:
+    def answer(self, image: RgbImage, ids: Sequence[int]) -> None:
         """Refuse."""
         self._refuse()
 

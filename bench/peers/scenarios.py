@@ -89,13 +89,13 @@ SCENARIOS = {
         Scenario("prefill-1024", "prefill, 1,024 tokens", Prefill(1024)),
         Scenario(
             "vision",
-            "tower and projector, one picture",
+            "tower and projector, one image",
             Encode(),
             "ms",
             ours=(OURS, OURS_16),
             features=True,
         ),
-        Scenario("first-token", "first token, picture and 32 tokens", FirstToken(32), "ms"),
+        Scenario("first-token", "first token, image and 32 tokens", FirstToken(32), "ms"),
         Scenario(
             "memory-text",
             "peak memory, 200 tokens and 128 more",
@@ -104,8 +104,8 @@ SCENARIOS = {
             fresh=True,
         ),
         Scenario(
-            "memory-picture",
-            "peak memory, picture, 32 tokens and 128 more",
+            "memory-image",
+            "peak memory, image, 32 tokens and 128 more",
             Memory(32, 128, sees=True),
             "bytes",
             fresh=True,
@@ -154,7 +154,7 @@ GOALS = (
     Goal("vision", "faster", 1.5, OURS_16, "torch"),
     Goal("first-token", "faster", 2.5, against="llama.cpp"),
     Goal("memory-text", "memory", 0.65, against="llama.cpp"),
-    Goal("memory-picture", "memory", 0.65, against="llama.cpp"),
+    Goal("memory-image", "memory", 0.65, against="llama.cpp"),
 )
 
 
@@ -187,7 +187,7 @@ def find_scenarios(names: Iterable[str], *, sees: bool, context: int) -> tuple[S
 def _obstacle(scenario: Scenario, sees: bool, context: int) -> str | None:
     if scenario.work.sees and not sees:
         return "a model of text only"
-    # Where a picture is asked for, the positions beside it are few.
+    # Where an image is asked for, the positions beside it are few.
     if scenario.work.positions(0) >= context:
         return f"a model of {context} positions"
     return None

@@ -37,7 +37,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from mvlm.bench.peers.inputs import picture, prompt, words
+from mvlm.bench.peers.inputs import bundled_image, prompt, words
 from mvlm.bench.peers.runner import Runner, Setup
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.machine import peak_rss_bytes
@@ -101,7 +101,7 @@ class Worker:
         self._setup = Setup.from_json(request["setup"])
         self._runner = import_module(request["module"]).open_runner(self._setup)
         if self._setup.sees:
-            self._tool.show(picture(self._setup))
+            self._tool.show(bundled_image(self._setup))
         return self._tool.facts()
 
     def _read(self, positions: int) -> float:
@@ -126,7 +126,7 @@ class Worker:
         return {"seconds": time.perf_counter() - begin, "tokens": done}
 
     def _show_and_ask(self, count: int) -> dict[str, Any]:
-        shown, ids = picture(self._opened), words(self._opened, count)
+        shown, ids = bundled_image(self._opened), words(self._opened, count)
         self._prompt = self._used = 0
         return {"seconds": _timed(lambda: self._tool.answer(shown, ids))}
 

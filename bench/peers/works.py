@@ -143,7 +143,7 @@ class Prefill:
 
 @dataclass(frozen=True)
 class Encode:
-    """Run tower and projector on one preprocessed picture: milliseconds."""
+    """Run tower and projector on one preprocessed image: milliseconds."""
 
     sees = True
 
@@ -162,13 +162,13 @@ class Encode:
 
 @dataclass(frozen=True)
 class FirstToken:
-    """A new picture and a question, to the answer's first token: milliseconds."""
+    """A new image and a question, to the answer's first token: milliseconds."""
 
     words: int
     sees = True
 
     def positions(self, image_tokens: int) -> int:
-        """Of a start, the picture and the question."""
+        """Of a start, the image and the question."""
         return 1 + image_tokens + self.words
 
     def prepare(self, child: Child) -> None:
@@ -184,7 +184,7 @@ class FirstToken:
 
 @dataclass(frozen=True)
 class Memory:
-    """Read a prompt, or a picture and a question, and decode: the process's peak RSS in bytes.
+    """Read a prompt, or an image and a question, and decode: the process's peak RSS in bytes.
 
     The process is a new one each time, from loading the model on.
     """

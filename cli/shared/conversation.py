@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvlm.cli.shared.answers import speeds, stream_answer
+from mvlm.cli.shared.images import load_pixels
 from mvlm.cli.shared.interrupts import first_interrupt, termination_signal
-from mvlm.cli.shared.pictures import load_pixels
 from mvlm.cli.shared.streams import reading_input
 from mvlm.cli.shared.terminal import is_terminal, note, show, show_dim
 from mvlm.cli.shared.user_path import user_path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _PROMPT = "> "
 _HELP = """\
-/image PATH   show a picture with the next question
+/image PATH   show an image with the next question
 /reset        begin a new conversation
 /help         this
 /quit         leave, as does Ctrl-D
@@ -43,11 +43,11 @@ class Conversation:
     Args:
         chat: The conversation's model and history.
         params: How answers are decoded.
-        images: Pictures to show with the first question.
+        images: Images to show with the first question.
 
     Raises:
-        ImageError: A picture cannot be read.
-        PromptError: There are pictures and the model reads text only.
+        ImageError: An image cannot be read.
+        PromptError: There are images and the model reads text only.
     """
 
     def __init__(self, chat: Chat, params: SamplingParams, images: Sequence[Path]) -> None:
@@ -134,7 +134,7 @@ class Conversation:
 
     def _image(self, path: str) -> bool:
         if not path:
-            raise PromptError("/image", expected="the path of a picture", found="nothing")
+            raise PromptError("/image", expected="the path of an image", found="nothing")
         self._pixels.append(self._load(user_path(_unquoted(path), "/image")))
         if self._person:
             show_dim("it is shown with the next question")

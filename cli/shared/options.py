@@ -99,6 +99,6 @@ Threads = Annotated[
 # Of a measurement.
 Runs = Annotated[int, typer.Option(metavar="N", help="Runs that count.")]
 PromptTokens = Annotated[
-    int, typer.Option(metavar="N", help="Positions of the prompt, the picture's included.")
+    int, typer.Option(metavar="N", help="Positions of the prompt, the image's included.")
 ]
 Tokens = Annotated[int, typer.Option(metavar="N", help="Tokens to decode.")]

@@ -1,4 +1,4 @@
-"""A small preview of a picture on a terminal that can show colours."""
+"""A small preview of an image on a terminal that can show colours."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Colour = list[int]  # red, green, blue: 0 to 255
 
 
 def show_preview(path: Path) -> None:
-    """Draw a picture with two pixels a character cell, or nothing where that is not possible.
+    """Draw an image with two pixels a character cell, or nothing where that is not possible.
 
     Raises:
-        ImageError: The picture cannot be read.
+        ImageError: The image cannot be read.
     """
     if not is_terminal(sys.stdout) or not _can_encode(_HALF_BLOCK):
         return
@@ -46,12 +46,12 @@ def _pixel_rows(path: Path, columns: int, rows: int) -> list[list[tuple[Colour, 
 
     from mvlm.runtime.image import load_image
 
-    picture = load_image(path)
-    scale = min(columns / picture.width, 2 * rows / picture.height)
-    width = max(1, min(columns, round(picture.width * scale)))
+    image = load_image(path)
+    scale = min(columns / image.width, 2 * rows / image.height)
+    width = max(1, min(columns, round(image.width * scale)))
     # Whole cells: an even number of pixels.
-    height = max(1, min(rows, round(picture.height * scale / 2))) * 2
-    pixels = np.asarray(picture.resize((width, height))).tolist()
+    height = max(1, min(rows, round(image.height * scale / 2))) * 2
+    pixels = np.asarray(image.resize((width, height))).tolist()
     return [list(zip(pixels[y], pixels[y + 1], strict=True)) for y in range(0, height, 2)]
 
 

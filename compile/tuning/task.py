@@ -20,7 +20,7 @@ from mvlm.schedules.choice import Knob
 from mvlm.schedules.kernel_set import OP_ATTRIBUTE, KernelSet
 from mvlm.schedules.signature import is_single_row, parameter_types
 
-# Calls of the model's functions in a turn as people have them: a picture, a prompt of one chunk,
+# Calls of the model's functions in a turn as people have them: an image, a prompt of one chunk,
 # and an answer of 128 tokens. Trials go where the time of such a turn goes.
 TURN = {"vision_tower": 1, "projector": 1, "embed": 1, "prefill": 1, "decode": 128}
 

@@ -2,13 +2,13 @@
 
 ::
 
-    mvlm          the command: ./mvlm chat artifact --image pictures/demo.png
+    mvlm          the command: ./mvlm chat artifact --image images/demo.png
     python        the Python that runs it: the device's own, or the one in `root`
     README.txt    step by step
     artifact/     the model, compiled for the device
     code/         our packages
     packages/     what they need: `any`, and one folder for each version of Python
-    pictures/     one to try
+    images/     one to try
     root/         where the device has no Python: Debian's, with its C library
 
 :func:`make_bundle` writes it, whole or not at all.

@@ -20,7 +20,7 @@ from mvlm.runtime.package_folder import package_folder
 MARK = "mvlm-bundle.txt"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 _LAUNCHERS = Path(__file__).parent / "launchers"
-_PICTURE = "demo.png"
+_IMAGE = "demo.png"
 # What Debian's Python wants of the system; the C library comes along.
 DEBIAN_PYTHON = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 
@@ -99,8 +99,8 @@ def write_launchers(folder: Path, form: Form) -> None:
 
 
 def _write_pages(folder: Path, form: Form) -> None:
-    """Write the guide, and a picture to try it with."""
+    """Write the guide, and an image to try it with."""
     shutil.copyfile(_LAUNCHERS / f"{form.name}.txt", folder / "README.txt")
-    (folder / "pictures").mkdir()
-    pictures = package_folder("mvlm.models") / "bundled" / "pictures"
-    shutil.copyfile(pictures / _PICTURE, folder / "pictures" / _PICTURE)
+    (folder / "images").mkdir()
+    images = package_folder("mvlm.models") / "bundled" / "images"
+    shutil.copyfile(images / _IMAGE, folder / "images" / _IMAGE)

@@ -83,12 +83,12 @@ class ClipVisionConfig:
 
     @property
     def grid(self) -> int:
-        """Patches along one side of the picture."""
+        """Patches along one side of the image."""
         return self.image_size // self.patch_size
 
     @property
     def num_patches(self) -> int:
-        """Patch tokens of a picture, without the class token."""
+        """Patch tokens of an image, without the class token."""
         return self.grid**2
 
 

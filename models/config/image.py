@@ -8,7 +8,7 @@ from typing import Any
 from mvlm.models.config.json_config import JsonConfig
 from mvlm.runtime.image import ImageSpec
 
-# Mean and standard deviation of red, green and blue over CLIP's training pictures.
+# Mean and standard deviation of red, green and blue over CLIP's training images.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -47,7 +47,7 @@ def _check_size(document: JsonConfig, image_size: int, *, squared: bool) -> None
     """Ask that resizing and cropping both give the tower's size, as in every published CLIP."""
     resize = document.get("size", 224)
     if isinstance(resize, dict):
-        # A fixed height and width distorts, unless the picture is a square already.
+        # A fixed height and width distorts, unless the image is a square already.
         same = resize == {"height": image_size, "width": image_size} and squared
         resize = image_size if same else resize.get("shortest_edge")
     crop = document.get("crop_size", 224)

@@ -78,7 +78,7 @@ class MobileVLMConfig:
         for problem, expected, found in (
             ("`mm_hidden_size` is not the tower's", vision.hidden_size, projector.in_features),
             ("the projector's width", self.language.hidden_size, projector.out_features),
-            ("the picture's size is not the tower's", vision.image_size, image.size),
+            ("the image's size is not the tower's", vision.image_size, image.size),
         ):
             if expected != found:
                 raise ConfigError(problem, expected=expected, found=found)
@@ -93,12 +93,12 @@ class MobileVLMConfig:
 
     @property
     def num_vision_tokens(self) -> int:
-        """Tokens that the tower hands to the projector for one picture; 0 without a tower."""
+        """Tokens that the tower hands to the projector for one image; 0 without a tower."""
         if self.vision is None:
             return 0
         return self.vision.num_patches + (self.select_feature == "cls_patch")
 
     @property
     def image_tokens(self) -> int:
-        """Positions that one picture takes in the decoder's context; 0 without a tower."""
+        """Positions that one image takes in the decoder's context; 0 without a tower."""
         return self.projector.num_tokens(self.num_vision_tokens) if self.projector else 0

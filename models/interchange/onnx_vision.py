@@ -96,7 +96,7 @@ _EMBEDDINGS = f"{TOWER_PREFIX}embeddings."
 
 
 def _class_token(graph: OnnxGraph, vision: ClipVisionConfig, patches: str, read: Read) -> str:
-    """Repeat the class token for every picture of the batch."""
+    """Repeat the class token for every image of the batch."""
     token = read(f"{_EMBEDDINGS}class_embedding").reshape(1, 1, vision.hidden_size)
     batch = graph.node("Slice", graph.node("Shape", patches), *(map(graph.constant, ([0], [1]))))
     shape = graph.node("Concat", batch, graph.constant([1, vision.hidden_size]), axis=0)

@@ -3,7 +3,7 @@
 ::
 
     manifest.json             what this is, what it was made from, and every file's digest
-    chat.json                 template, special tokens, picture preprocessing, limits
+    chat.json                 template, special tokens, image preprocessing, limits
     tokenizer.model           the SentencePiece model
     lib/model.so              the compiled functions
     lib/libtvm_runtime.so     the runtime that they were compiled for

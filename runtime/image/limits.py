@@ -37,13 +37,13 @@ def check_length(length: int, name: str, limits: ImageLimits) -> None:
         ImageError: It is.
     """
     if length == 0:
-        raise ImageError(f"{name} is empty", expected="a picture", found="0 bytes")
+        raise ImageError(f"{name} is empty", expected="an image", found="0 bytes")
     if length > limits.max_bytes:
         raise ImageError(
             f"{name} is too large",
             expected=f"at most {limits.max_bytes:,} bytes",
             found=f"{length:,}",
-            fix="Save the picture smaller.",
+            fix="Save the image smaller.",
         )
 
 
@@ -59,5 +59,5 @@ def check_pixels(size: tuple[int, int], name: str, limits: ImageLimits) -> None:
             f"{name} has too many pixels to be decoded",
             expected=f"at most {limits.max_pixels:,} pixels and {limits.max_side:,} a side",
             found=f"{width}x{height}",
-            fix="Scale the picture down first.",
+            fix="Scale the image down first.",
         )

@@ -63,7 +63,7 @@ def load_image(
         ImageError: The image cannot be read, or is over a limit.
     """
     if isinstance(source, bytes):
-        name = "the picture"
+        name = "the image"
         check_length(len(source), name, limits)
         return _decode(source, name, limits, background)
     name = str(source)
@@ -77,7 +77,7 @@ def _read_file(source: str | Path, name: str, limits: ImageLimits) -> bytes:
         # Asked before opening, because opening a pipe would wait for its other end.
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
-            raise ImageError(f"cannot read {name}", expected="a picture file", found=kind)
+            raise ImageError(f"cannot read {name}", expected="an image file", found=kind)
         check_length(status.st_size, name, limits)
         with Path(source).open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -85,7 +85,7 @@ def _read_file(source: str | Path, name: str, limits: ImageLimits) -> bytes:
                 return head  # The rest need not be read to say so.
             return head + file.read(status.st_size - len(head))
     except FileNotFoundError:
-        raise ImageError(f"there is no file {name}", fix="Check the picture's path.") from None
+        raise ImageError(f"there is no file {name}", fix="Check the image's path.") from None
     except (OSError, ValueError, MemoryError) as error:
         found = str(error) or "too little memory"
         raise ImageError(f"cannot read {name}", found=found) from error
@@ -95,7 +95,7 @@ def _decode(data: bytes, name: str, limits: ImageLimits, background: Colour | No
     kind = identify(data[:HEAD_BYTES])
     if kind is None:
         raise ImageError(
-            f"{name} is not a picture that can be read",
+            f"{name} is not an image that can be read",
             expected=", ".join(FORMATS),
             found=describe(data[:HEAD_BYTES]),
             fix="Save it as PNG or JPEG.",
@@ -130,7 +130,7 @@ def _explained(fault: UnreadableError, name: str, kind: str) -> ImageError:
         f"{name} is " + ("cut short" if isinstance(fault, CutShortError) else "damaged"),
         expected=f"a whole {kind} file",
         found=fault,
-        fix="Save or download the picture again.",
+        fix="Save or download the image again.",
     )
 
 

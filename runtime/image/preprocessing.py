@@ -19,23 +19,23 @@ _MAX_CROP_ASPECT = 100
 
 
 def preprocess(image: Image.Image, spec: ImageSpec) -> npt.NDArray[np.float32]:
-    """Compute the vision tower's input from a picture.
+    """Compute the vision tower's input from an image.
 
     The same numbers as the official ``process_images`` with ``CLIPImageProcessor``, but a long
-    picture needs no square canvas of its longer edge: memory grows with ``longer edge x size``.
+    image needs no square canvas of its longer edge: memory grows with ``longer edge x size``.
 
     Args:
-        image: A picture; modes other than ``RGB`` are converted as Pillow does.
+        image: An image; modes other than ``RGB`` are converted as Pillow does.
         spec: What the tower expects.
 
     Returns:
         ``pixel_values`` (1, 3, size, size), float32.
 
     Raises:
-        ImageError: The picture is empty, or too long to be cropped (over 100:1).
+        ImageError: The image is empty, or too long to be cropped (over 100:1).
     """
     if 0 in image.size:
-        raise ImageError("the picture is empty", found=f"{image.width}x{image.height} pixels")
+        raise ImageError("the image is empty", found=f"{image.width}x{image.height} pixels")
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     square = _pad(rgb, spec) if spec.aspect == "pad" else _crop(rgb, spec)
     # The processor multiplies in float64 and rounds once; dividing would differ in the last bit.
@@ -76,7 +76,7 @@ def _crop(image: Image.Image, spec: ImageSpec) -> Image.Image:
     shorter, longer = sorted(image.size)
     if longer > shorter * _MAX_CROP_ASPECT:
         raise ImageError(
-            "the picture is too long to be cropped to a square",
+            "the image is too long to be cropped to a square",
             expected=f"an aspect ratio of at most {_MAX_CROP_ASPECT}:1",
             found=f"{image.width}x{image.height}",
         )

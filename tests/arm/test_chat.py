@@ -20,7 +20,7 @@ from tests.arm.emulator import KRYO_CPU, run_mvlm
 from tests.reference import IMAGE_TOKEN, Reference
 from tests.reference.integer_decoder import IntegerDecoder
 
-PICTURE = BUNDLED.parent / "pictures" / "demo.png"
+IMAGE = BUNDLED.parent / "images" / "demo.png"
 QUESTION = "What is in the picture?"
 TOKENS = 16
 # The oracle's logits for the first positions, whose activations round the same way in both.
@@ -32,7 +32,7 @@ ROUNDING = 0.3
 
 
 def asked(artifact: Path, *options: str | Path) -> list[str | Path]:
-    request = ["--image", PICTURE, "--prompt", QUESTION, "--max-tokens", str(TOKENS)]
+    request = ["--image", IMAGE, "--prompt", QUESTION, "--max-tokens", str(TOKENS)]
     return ["chat", artifact, *request, "--temperature", "0", "--json", *options]
 
 
@@ -60,15 +60,15 @@ def test_integers_answer_as_the_oracle(compiled: Compile, tmp_path: Path) -> Non
     with np.load(dump) as stages:
         pixels, ids = stages["pixel_values"], stages["prompt_ids"].tolist()
         prompt, steps = stages["prefill_logits"], stages["step_logits"]
-    decoder, picture = IntegerDecoder(BUNDLED), Reference(BUNDLED).projector_output(pixels)[0]
-    parts = [picture if token == IMAGE_TOKEN else decoder.embed([token]) for token in ids]
+    decoder, image = IntegerDecoder(BUNDLED), Reference(BUNDLED).projector_output(pixels)[0]
+    parts = [image if token == IMAGE_TOKEN else decoder.embed([token]) for token in ids]
     expected = decoder.read(np.concatenate(parts))
     np.testing.assert_allclose(prompt[:2], expected[:2], rtol=0, atol=EXACT)
     np.testing.assert_allclose(prompt[-1], expected[-1], rtol=0, atol=ROUNDING)
     found = expected[-1]
     for number, token in enumerate(answer["token_ids"]):
         best, second = np.sort(found)[::-1][:2]
-        assert best - second > 2 * ROUNDING, "take another picture: this one has a tie"
+        assert best - second > 2 * ROUNDING, "take another image: this one has a tie"
         assert found.argmax() == token
         np.testing.assert_allclose(steps[number], found, rtol=0, atol=ROUNDING)
         found = decoder.read(decoder.embed([token]))[-1]

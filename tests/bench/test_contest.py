@@ -167,7 +167,7 @@ def test_what_a_model_cannot_do_is_left_out_or_refused() -> None:
     every = find_scenarios((), sees=True, context=2048)
     assert [scenario.name for scenario in every] == list(SCENARIOS)
     blind = find_scenarios((), sees=False, context=1100)
-    assert {"vision", "memory-picture", "decode-at-1900"}.isdisjoint(s.name for s in blind)
+    assert {"vision", "memory-image", "decode-at-1900"}.isdisjoint(s.name for s in blind)
     assert "prefill-1024" in {scenario.name for scenario in blind}
     with pytest.raises(UsageError, match="--scenario vision: found a model of text only"):
         find_scenarios(("vision",), sees=False, context=2048)

@@ -24,7 +24,7 @@ def document() -> dict[str, Any]:
         ],
     }
     return {
-        "schema": 1,
+        "schema": 2,
         "device": {"cpu": "SM8350", "targets": [{"name": "snapdragon-888-cpu", "by": "cores"}]},
         "chat": {"text": "A red\n| circle."},
         "before": state,
@@ -73,7 +73,7 @@ def set_to(*keys: str, value: Any) -> Change:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (set_to("schema", value=2), "another format: expected schema 1, found 2"),
+        (set_to("schema", value=1), "another format: expected schema 2, found 1"),
         (set_to("device", value=None), "key 'device' is wrong"),
         (set_to("device", "cpu", value=7), "device: key 'cpu' is wrong: expected str"),
         (set_to("device", "targets", value=["x"]), "key 'targets'"),

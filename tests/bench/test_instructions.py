@@ -137,8 +137,8 @@ def test_the_tower_on_the_page() -> None:
     assert loops[0].seconds < loops[1].seconds
 
 
-def test_products_of_a_picture() -> None:
-    assert picture.picture_products() == pytest.approx(170.6e9, rel=1e-2)
+def test_products_of_an_image() -> None:
+    assert picture.image_products() == pytest.approx(170.6e9, rel=1e-2)
 
 
 # --- reckoning ----------------------------------------------------------------------------------

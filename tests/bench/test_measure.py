@@ -28,7 +28,7 @@ def test_runs_what_was_planned(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) ->
     pixels = np.zeros((1, 3, 56, 56), np.float32)
     runs = measure_speeds(model, Plan(runs=3, prompt_tokens=17, tokens=5), pixels, done.append)
     assert len(runs) == 3 and done == [0, 1, 2, 3]
-    # One run more than is counted; all positions are computed each time, the picture's too.
+    # One run more than is counted; all positions are computed each time, the image's too.
     assert [(reading.positions, reading.computed) for reading in read] == [(17, 17)] * 4
     assert len(steps) == 4 * 5
     for run in runs:
@@ -36,10 +36,10 @@ def test_runs_what_was_planned(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) ->
         assert run.prefill_tok_s > 0 and run.decode_tok_s > 0 and run.peak_rss_bytes > 1e6
 
 
-def test_the_picture_takes_its_part_of_the_prompt(shelf: Shelf) -> None:
+def test_the_image_takes_its_part_of_the_prompt(shelf: Shelf) -> None:
     model = Model(shelf.artifact("ldpnet"), threads=1)
     pixels = np.zeros((1, 3, 56, 56), np.float32)
-    with pytest.raises(UsageError, match="the picture takes 4"):
+    with pytest.raises(UsageError, match="the image takes 4"):
         measure_speeds(model, Plan(prompt_tokens=5), pixels)
     context = model.settings.context
     with pytest.raises(UsageError, match="context"):

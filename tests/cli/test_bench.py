@@ -64,13 +64,13 @@ def test_profile_names_every_kernel(shelf: Shelf) -> None:
     assert "decode, " in shown and "cached_attention" in shown
 
 
-def test_takes_a_picture(shelf: Shelf, tmp_path: Path) -> None:
+def test_takes_an_image(shelf: Shelf, tmp_path: Path) -> None:
     result = mvlm("bench", shelf.artifact("ldpnet"), *QUICK, "--image", tmp_path / "no.png")
     assert result.exit_code == 1 and "no file" in result.stderr
 
 
 def test_refuses_a_plan_that_does_not_fit(shelf: Shelf) -> None:
     result = mvlm("bench", shelf.artifact("ldpnet"), "--prompt-tokens", "5")
-    assert result.exit_code == 2 and "the picture takes 4" in result.stderr
+    assert result.exit_code == 2 and "the image takes 4" in result.stderr
     result = mvlm("bench", shelf.artifact("ldpnet"), "--tokens", "100000")
     assert result.exit_code == 2 and "context" in result.stderr

@@ -200,7 +200,7 @@ def test_an_artifact_cannot_be_compared(shelf: Shelf) -> None:
     assert result.exit_code == 2 and "expected a checkpoint's folder" in result.stderr
 
 
-def test_a_model_of_text_has_no_pictures_to_compare(shelf: Shelf) -> None:
+def test_a_model_of_text_has_no_images_to_compare(shelf: Shelf) -> None:
     result = bench(shelf.checkpoint("text"), "--peer", "torch", "--scenario", "vision")
     assert result.exit_code == 2 and "a model of text only" in result.stderr
 
@@ -256,7 +256,7 @@ def test_text_beside_llama_cpp(shelf: Shelf, empty_cache: Path) -> None:
 
 
 @pytest.mark.llama_cpp
-def test_pictures_beside_llama_cpp(
+def test_images_beside_llama_cpp(
     empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "ldpnetv2"

@@ -30,19 +30,19 @@ def artifact(shelf: Shelf) -> Path:
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pictures") / "a picture.png"
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "an image.png"
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 
 
-def test_answers_as_the_library_does(artifact: Path, picture: Path) -> None:
+def test_answers_as_the_library_does(artifact: Path, image: Path) -> None:
     model = Model(artifact)
     assert model.settings.image is not None
-    pixels = preprocess(load_image(picture), model.settings.image)
+    pixels = preprocess(load_image(image), model.settings.image)
     completion = Chat(model).generate(QUESTION, [pixels], SamplingParams(max_tokens=12)).completion
-    asked = ("chat", artifact, "--image", picture, "--prompt", QUESTION, "--max-tokens", "12")
+    asked = ("chat", artifact, "--image", image, "--prompt", QUESTION, "--max-tokens", "12")
     plain = mvlm(*asked)
     assert (plain.exit_code, plain.stdout, plain.stderr) == (0, completion.text + "\n", "")
     result = mvlm(*asked, "--json")
@@ -109,9 +109,9 @@ def test_a_stop_string_ends_the_answer(artifact: Path) -> None:
     assert stopped["text"] == text[: text.index(middle)].rstrip()
 
 
-def test_dump_holds_every_stage(artifact: Path, picture: Path, tmp_path: Path) -> None:
+def test_dump_holds_every_stage(artifact: Path, image: Path, tmp_path: Path) -> None:
     dump = tmp_path / "stages.npz"
-    asked = ("chat", artifact, "--image", picture, "--prompt", QUESTION, "--max-tokens", "4")
+    asked = ("chat", artifact, "--image", image, "--prompt", QUESTION, "--max-tokens", "4")
     result = mvlm(*asked, "--dump", dump, "--json")
     assert result.exit_code == 0
     with np.load(dump, allow_pickle=False) as stages:
@@ -157,7 +157,7 @@ def _bomb(path: Path) -> None:
 
 
 def _text(path: Path) -> None:
-    path.write_text("This is no picture.")
+    path.write_text("This is no image.")
 
 
 def _nothing(path: Path) -> None:
@@ -167,15 +167,15 @@ def _nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (_text, "not a picture"),
+        (_text, "not an image"),
         (_nothing, "0 bytes"),
         (_bomb, "too many pixels"),
         (lambda path: None, "no file"),
         (Path.mkdir, "a folder"),
     ],
 )
-def test_refuses_a_bad_picture(artifact: Path, tmp_path: Path, write, words: str) -> None:  # type: ignore[no-untyped-def]
-    path = tmp_path / "picture.png"
+def test_refuses_a_bad_image(artifact: Path, tmp_path: Path, write, words: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "image.png"
     write(path)
     result = mvlm("chat", artifact, "--image", path, "--prompt", QUESTION)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -218,9 +218,9 @@ def test_refuses_to_quantize_an_artifact(artifact: Path) -> None:
     assert result.exit_code == 2 and "--quant" in result.stderr
 
 
-def test_refuses_a_picture_for_a_model_of_text(shelf: Shelf, picture: Path) -> None:
+def test_refuses_an_image_for_a_model_of_text(shelf: Shelf, image: Path) -> None:
     text_only = shelf.artifact("text")
-    result = mvlm("chat", text_only, "--image", picture, "--prompt", QUESTION)
+    result = mvlm("chat", text_only, "--image", image, "--prompt", QUESTION)
     assert result.exit_code == 1 and "text only" in result.stderr
 
 
@@ -254,9 +254,7 @@ def test_refuses_an_artifact_of_elsewhere(
     assert words in result.stderr and "compile it" in result.stderr.lower()
 
 
-def test_imports_neither_compiler_nor_torch_and_starts_quickly(
-    artifact: Path, picture: Path
-) -> None:
+def test_imports_neither_compiler_nor_torch_and_starts_quickly(artifact: Path, image: Path) -> None:
     """In CPU seconds, because the machine may be busy, and the memory of this program alone.
 
     The kernel's own counter of a process's peak begins with what its parent, pytest, had.
@@ -267,7 +265,7 @@ def test_imports_neither_compiler_nor_torch_and_starts_quickly(
         "time.process_time(), file=sys.stderr);"
         "print(open('/proc/self/status').read(), file=sys.stderr)"
     )
-    asked = ("chat", artifact, "--image", picture, "--prompt", QUESTION, "--max-tokens", "1")
+    asked = ("chat", artifact, "--image", image, "--prompt", QUESTION, "--max-tokens", "1")
     result = finish(start(*asked, "--json", code=code))
     first, *status = result.stderr.splitlines()
     modules, seconds = first.rsplit(" ", 1)

@@ -23,8 +23,8 @@ def artifact(shelf: Shelf) -> Path:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "a picture.png"
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "an image.png"
     Image.effect_noise((50, 40), 90).convert("RGB").save(path)
     return path
 
@@ -46,11 +46,11 @@ def test_a_conversation_has_a_memory_until_it_is_reset(artifact: Path) -> None:
     assert first == fourth != third
 
 
-def test_a_picture_is_shown_with_the_next_question(artifact: Path, picture: Path) -> None:
+def test_an_image_is_shown_with_the_next_question(artifact: Path, image: Path) -> None:
     asked = ("chat", artifact, *SHORT)
-    commanded = mvlm(*asked, stdin=f"/image {picture}\nWhat is this?\nAnd now?\n")
-    optioned = mvlm(*asked, "--image", picture, stdin="What is this?\nAnd now?\n")
-    quoted = mvlm(*asked, stdin=f"/image '{picture}'\nWhat is this?\nAnd now?\n")
+    commanded = mvlm(*asked, stdin=f"/image {image}\nWhat is this?\nAnd now?\n")
+    optioned = mvlm(*asked, "--image", image, stdin="What is this?\nAnd now?\n")
+    quoted = mvlm(*asked, stdin=f"/image '{image}'\nWhat is this?\nAnd now?\n")
     blind = mvlm(*asked, stdin="What is this?\nAnd now?\n")
     assert commanded.stdout == optioned.stdout == quoted.stdout != blind.stdout
 
@@ -68,7 +68,7 @@ def test_an_error_does_not_end_it(artifact: Path) -> None:
         assert words in error
 
 
-def test_a_bad_picture_at_the_start_ends_it(artifact: Path) -> None:
+def test_a_bad_image_at_the_start_ends_it(artifact: Path) -> None:
     assert mvlm("chat", artifact, "--image", "no.png", stdin="Hello?\n").exit_code == 1
 
 
@@ -127,10 +127,10 @@ def test_only_a_first_character_makes_a_command(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("blank", ["\t", "  ", "\u3000"])
-def test_any_blank_ends_a_command_s_name(artifact: Path, picture: Path, blank: str) -> None:
+def test_any_blank_ends_a_command_s_name(artifact: Path, image: Path, blank: str) -> None:
     asked = ("chat", artifact, *SHORT)
-    shown = mvlm(*asked, stdin=f"/image{blank}{picture}\nWhat is this?\n")
-    assert shown == mvlm(*asked, "--image", picture, stdin="What is this?\n")
+    shown = mvlm(*asked, stdin=f"/image{blank}{image}\nWhat is this?\n")
+    assert shown == mvlm(*asked, "--image", image, stdin="What is this?\n")
 
 
 def test_a_person_has_a_prompt_speeds_and_a_history(artifact: Path) -> None:

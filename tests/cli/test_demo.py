@@ -24,23 +24,23 @@ def test_says_what_it_looks_at_what_it_asks_and_how_fast_it_was() -> None:
     result = mvlm("demo")
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    picture = Path(lines[0].removeprefix("picture").strip())
-    assert picture.name == "demo.png" and picture.is_file()
+    image = Path(lines[0].removeprefix("image").strip())
+    assert image.name == "demo.png" and image.is_file()
     assert lines[1] == "question  Describe the picture."
     assert lines[2].startswith("answer    ")
     assert all(any(line.startswith(name) for line in lines) for name in SPEEDS)
     assert "\u2580" not in result.stdout
 
 
-def test_looks_at_another_picture_and_asks_something_else(tmp_path: Path) -> None:
-    picture = tmp_path / "mine.jpg"
-    Image.new("RGB", (90, 30), "green").save(picture)
-    result = mvlm("demo", "--image", picture, "--prompt", "What colour?", "--json")
+def test_looks_at_another_image_and_asks_something_else(tmp_path: Path) -> None:
+    image = tmp_path / "mine.jpg"
+    Image.new("RGB", (90, 30), "green").save(image)
+    result = mvlm("demo", "--image", image, "--prompt", "What colour?", "--json")
     assert result.exit_code == 0
-    assert (result.json["picture"], result.json["prompt"]) == (str(picture), "What colour?")
+    assert (result.json["image"], result.json["prompt"]) == (str(image), "What colour?")
     assert {"text", "token_ids", "finish_reason", "usage", "stats"} <= result.json.keys()
 
 
-def test_refuses_what_is_no_picture(tmp_path: Path) -> None:
+def test_refuses_what_is_no_image(tmp_path: Path) -> None:
     result = mvlm("demo", "--image", tmp_path / "none.png")
     assert (result.exit_code, result.stdout) == (1, "")

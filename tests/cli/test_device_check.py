@@ -14,7 +14,7 @@ from mvlm.runtime.artifact.layout import MODEL_LIBRARY
 from tests.artifacts import Shelf
 from tests.cli.command_line import mvlm
 
-BUNDLED_PICTURE = BUNDLED.parent / "pictures" / "demo.png"
+BUNDLED_IMAGE = BUNDLED.parent / "images" / "demo.png"
 QUICK = ("--runs", "1", "--prompt-tokens", "12", "--tokens", "3", "--threads", "1")
 
 
@@ -26,11 +26,11 @@ def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_report_and_its_table(shelf: Shelf, tmp_path: Path) -> None:
     path, artifact = tmp_path / "report.json", shelf.artifact("ldpnet")
-    options = ("--image", BUNDLED_PICTURE, "-o", path, *QUICK)
+    options = ("--image", BUNDLED_IMAGE, "-o", path, *QUICK)
     shown = mvlm("device-check", artifact, *options)
     assert shown.exit_code == 0, shown.stderr
     report = json.loads(path.read_text())
-    assert report["chat"]["usage"]["image_tokens"] > 0 and report["chat"]["picture"]
+    assert report["chat"]["usage"]["image_tokens"] > 0 and report["chat"]["image"]
     assert report["speeds"]["threads"] == 1
     assert report["speeds"]["read_bandwidth_bytes_s"] == 2e9
     assert report["verified_s"] > 0 and report["opened_s"] > 0
@@ -57,19 +57,19 @@ def test_a_table_goes_into_the_documentation(shelf: Shelf, tmp_path: Path) -> No
     assert text.startswith("Before\n") and text.endswith("After\n")
 
 
-def test_in_a_bundle_its_picture_is_shown(shelf: Shelf, tmp_path: Path) -> None:
+def test_in_a_bundle_its_image_is_shown(shelf: Shelf, tmp_path: Path) -> None:
     artifact = shutil.copytree(shelf.artifact("ldpnet"), tmp_path / "artifact")
-    (tmp_path / "pictures").mkdir()
-    shutil.copy(BUNDLED_PICTURE, tmp_path / "pictures" / "demo.png")
+    (tmp_path / "images").mkdir()
+    shutil.copy(BUNDLED_IMAGE, tmp_path / "images" / "demo.png")
     result = mvlm("device-check", artifact, "-o", tmp_path / "r.json", "--json", *QUICK)
-    assert result.json["chat"]["picture"] == "demo.png"
+    assert result.json["chat"]["image"] == "demo.png"
     assert result.json["report"] == str(tmp_path / "r.json")
 
 
 def test_a_model_of_text_is_shown_nothing(shelf: Shelf, tmp_path: Path) -> None:
-    options = ("--image", BUNDLED_PICTURE, "-o", tmp_path / "r.json", "--json", *QUICK)
+    options = ("--image", BUNDLED_IMAGE, "-o", tmp_path / "r.json", "--json", *QUICK)
     chat = mvlm("device-check", shelf.artifact("text"), *options).json["chat"]
-    assert chat["picture"] is None and chat["usage"]["image_tokens"] == 0
+    assert chat["image"] is None and chat["usage"]["image_tokens"] == 0
 
 
 def test_a_damaged_artifact_leaves_no_report(shelf: Shelf, tmp_path: Path) -> None:

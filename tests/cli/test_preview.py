@@ -1,4 +1,4 @@
-"""The preview of a picture on a terminal, and where there is none."""
+"""The preview of an image on a terminal, and where there is none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HALF_BLOCK = "\u2580"
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image_file(tmp_path: Path) -> Path:
     """Red above blue, twice as wide as high."""
     path = tmp_path / "two.png"
     image = Image.new("RGB", (80, 40), (255, 0, 0))
@@ -25,18 +25,18 @@ def picture(tmp_path: Path) -> Path:
 
 
 def _shown(
-    picture: Path, capsys: pytest.CaptureFixture[str], terminal: bool, **environment: str
+    image_file: Path, capsys: pytest.CaptureFixture[str], terminal: bool, **environment: str
 ) -> str:
     with (
         mock.patch.dict("os.environ", environment | {"COLUMNS": "80"}, clear=True),
         mock.patch.object(sys.stdout, "isatty", lambda: terminal),
     ):
-        show_preview(picture)
+        show_preview(image_file)
     return capsys.readouterr().out
 
 
-def test_draws_two_pixels_a_cell(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    drawn = _shown(picture, capsys, True, TERM="xterm", COLORTERM="truecolor")
+def test_draws_two_pixels_a_cell(image_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = _shown(image_file, capsys, True, TERM="xterm", COLORTERM="truecolor")
     rows = drawn.splitlines()
     assert len(rows) == 11
     assert all(row.count(HALF_BLOCK) == 44 for row in rows)
@@ -60,12 +60,12 @@ def test_draws_with_256_colours(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_draws_nothing_elsewhere(
-    picture: Path,
+    image_file: Path,
     capsys: pytest.CaptureFixture[str],
     terminal: bool,
     environment: dict[str, str],
 ) -> None:
-    assert _shown(picture, capsys, terminal, **environment) == ""
+    assert _shown(image_file, capsys, terminal, **environment) == ""
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (7, 5)])

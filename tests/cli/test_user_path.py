@@ -18,15 +18,15 @@ from mvlm.runtime.errors import UsageError
 from tests.artifacts import Shelf
 from tests.cli.command_line import mvlm
 
-PICTURE = "a picture #1 50%.png"
+IMAGE = "an image #1 50%.png"
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home with a picture in it, and another folder to work in."""
+    """A home with an image in it, and another folder to work in."""
     folder = tmp_path / "home"
     folder.mkdir()
-    Image.effect_noise((50, 40), 90).convert("RGB").save(folder / PICTURE)
+    Image.effect_noise((50, 40), 90).convert("RGB").save(folder / IMAGE)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HOME", str(folder))
@@ -187,12 +187,12 @@ def test_a_home_is_expanded_for_every_verb(home: Path, arguments: tuple[str, ...
     assert "~" not in result.stderr
 
 
-def test_pictures_are_found_in_every_spelling(shelf: Shelf, home: Path) -> None:
+def test_images_are_found_in_every_spelling(shelf: Shelf, home: Path) -> None:
     asked = ("chat", shelf.artifact("ldpnet"), "--max-tokens=4")
-    expected = mvlm(*asked, "--prompt=What?", f"--image={home / PICTURE}")
+    expected = mvlm(*asked, "--prompt=What?", f"--image={home / IMAGE}")
     assert (expected.exit_code, expected.stderr) == (0, "")
-    url = (home / PICTURE).as_uri()
-    for spelling in (f"~/{PICTURE}", url):
+    url = (home / IMAGE).as_uri()
+    for spelling in (f"~/{IMAGE}", url):
         assert mvlm(*asked, "--prompt=What?", f"--image={spelling}") == expected
         conversed = mvlm(*asked, stdin=f"/image {spelling}\nWhat?\n")
         assert (conversed.exit_code, conversed.stdout) == (0, expected.stdout)

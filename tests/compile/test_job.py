@@ -131,7 +131,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
             "layer_norm_eps": 1e-6,
         },
     ),
-    "the picture's mean": lambda folder: edit(
+    "the image's mean": lambda folder: edit(
         folder.with_name("model-clip") / "preprocessor_config.json", image_mean=[0.5, 0.5, 0.5]
     ),
     "the end of sequence": lambda folder: edit(

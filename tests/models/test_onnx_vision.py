@@ -160,7 +160,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[MvlmError], str]] = {
         CheckpointError,
         "number of inputs: expected one, found 2",
     ),
-    "pictures of another size": (
+    "images of another size": (
         lambda p: write_graph(p, [("x", (1, 3, 48, 48))], [("y", (1, 3, 48, 48))], [relu()]),
         CheckpointError,
         r"fits nowhere: expected \(1, 3, 56, 56\) or \(1, 16, 64\), found \(1, 3, 48, 48\)",

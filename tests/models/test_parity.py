@@ -28,7 +28,7 @@ from tests.reference import (
     IMAGE_TOKEN,
     LOGIT_TOLERANCE,
     Reference,
-    draw_picture,
+    draw_image,
     preprocess,
     write_random_checkpoint,
 )
@@ -57,8 +57,8 @@ class Pair:
         """Prefill the prompt, recording every stage."""
         session, trace = Session(self.model), Trace()
         pixels = [] if self.pixels is None else np.split(self.pixels, len(self.pixels))
-        pictures = [session.encode_image(picture, trace) for picture in pixels]
-        return session, session.prefill(self.ids, pictures, trace), trace
+        images = [session.encode_image(image, trace) for image in pixels]
+        return session, session.prefill(self.ids, images, trace), trace
 
     def check_stages(self) -> None:
         """Compare features, projected embeddings and the logits of every position."""
@@ -93,14 +93,14 @@ def largest_difference(left: npt.NDArray[np.generic], right: Floats) -> float:
     return float(np.abs(left - right).max())
 
 
-def make_pair(artifact: Path, checkpoint: Path, *, pictures: int = 1, seed: int = 0) -> Pair:
-    """A prompt of 20 random tokens with pictures among them, seven tokens apart."""
+def make_pair(artifact: Path, checkpoint: Path, *, images: int = 1, seed: int = 0) -> Pair:
+    """A prompt of 20 random tokens with images among them, seven tokens apart."""
     model = Model(artifact)
     ids = [1, *np.random.default_rng(seed).integers(3, model.settings.vocabulary, 20).tolist()]
     if model.settings.image is None:
         return Pair(model, Reference(checkpoint), ids, None)
-    drawn = [draw_picture(90 - 20 * number, 61, seed=seed + number) for number in range(pictures)]
-    for number in range(pictures):
+    drawn = [draw_image(90 - 20 * number, 61, seed=seed + number) for number in range(images)]
+    for number in range(images):
         ids.insert(5 + 7 * number, IMAGE_TOKEN)
     return Pair(model, Reference(checkpoint), ids, preprocess(checkpoint, drawn))
 
@@ -128,22 +128,22 @@ def test_greedy_tokens_in_float32(pair: Callable[[str], Pair], family: str) -> N
     pair(family).check_greedy()
 
 
-def test_three_pictures_in_one_prompt(shelf: Shelf) -> None:
+def test_three_images_in_one_prompt(shelf: Shelf) -> None:
     family = "ldpnet_odd"
-    pair = make_pair(shelf.artifact(family), shelf.checkpoint(family), pictures=3, seed=1)
+    pair = make_pair(shelf.artifact(family), shelf.checkpoint(family), images=3, seed=1)
     assert pair.ids.count(IMAGE_TOKEN) == 3
     pair.check_stages()
     pair.check_greedy()
 
 
-def test_pictures_at_both_ends_and_side_by_side(shelf: Shelf) -> None:
+def test_images_at_both_ends_and_side_by_side(shelf: Shelf) -> None:
     family = "ldpnet"
-    pair = make_pair(shelf.artifact(family), shelf.checkpoint(family), pictures=3, seed=2)
+    pair = make_pair(shelf.artifact(family), shelf.checkpoint(family), images=3, seed=2)
     ids = [IMAGE_TOKEN, 1, 40, 50, IMAGE_TOKEN, IMAGE_TOKEN]
     Pair(pair.model, pair.reference, ids, pair.pixels).check_stages()
 
 
-def test_a_prompt_of_a_picture_alone(shelf: Shelf) -> None:
+def test_a_prompt_of_an_image_alone(shelf: Shelf) -> None:
     family = "ldpnet"
     pair = make_pair(shelf.artifact(family), shelf.checkpoint(family))
     Pair(pair.model, pair.reference, [IMAGE_TOKEN], pair.pixels).check_stages()

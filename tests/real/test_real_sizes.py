@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     "name", [n for n, published in PUBLISHED_MODELS.items() if published.projector]
 )
 def test_the_family(folder: Path, name: str) -> None:
-    """From bfloat16 `.bin` files to an answer about a picture, within the promised memory."""
+    """From bfloat16 `.bin` files to an answer about an image, within the promised memory."""
     checkpoint, artifact = folder / "checkpoint", folder / "artifact"
     mvlm("synth", name, "-o", checkpoint)
     if not PUBLISHED_MODELS[name].tower_inside:
@@ -57,8 +57,8 @@ def test_the_family(folder: Path, name: str) -> None:
     assert document["published_as"] == name
     assert peak < PEAKS[name.rpartition("-")[2]]
     shutil.rmtree(checkpoint)
-    picture = Path(__file__).parents[2] / "models" / "bundled" / "pictures" / "demo.png"
-    asked = ("--image", picture, "--prompt", "What is this?", "--max-tokens", "4")
+    image = Path(__file__).parents[2] / "models" / "bundled" / "images" / "demo.png"
+    asked = ("--image", image, "--prompt", "What is this?", "--max-tokens", "4")
     answer, _ = mvlm("chat", artifact, *asked)
     assert answer["usage"]["image_tokens"] == 144
     assert len(answer["token_ids"]) == 4 or answer["finish_reason"] == "stop"

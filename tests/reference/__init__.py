@@ -6,7 +6,7 @@ written out in torch, and the checkpoint is read by a few lines of its own.
 
 from tests.reference.checkpoints import write_random_checkpoint
 from tests.reference.families import FAMILIES, Family
-from tests.reference.images import draw_picture, preprocess
+from tests.reference.images import draw_image, preprocess
 from tests.reference.model import FEATURE_TOLERANCE, IMAGE_TOKEN, LOGIT_TOLERANCE, Reference
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "LOGIT_TOLERANCE",
     "Family",
     "Reference",
-    "draw_picture",
+    "draw_image",
     "preprocess",
     "write_random_checkpoint",
 ]

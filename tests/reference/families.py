@@ -91,7 +91,7 @@ FAMILIES: dict[str, Family] = {
         vision=_vision(64, heads=1, image=56, patch=8),
         projector="ldpnetv2",
     ),
-    # Grouped key and value heads; the smallest picture.
+    # Grouped key and value heads; the smallest image.
     "linear": Family(
         language=_language(256, 288, heads=4, num_key_value_heads=2),
         vision=_vision(64, heads=2, image=28, patch=14),

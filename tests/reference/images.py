@@ -1,4 +1,4 @@
-"""Pictures, and their preprocessing by transformers."""
+"""Images, and their preprocessing by transformers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import transformers
 from PIL import Image
 
 
-def draw_picture(width: int, height: int, seed: int) -> Image.Image:
-    """A picture with smooth gradients, hard edges and noise."""
+def draw_image(width: int, height: int, seed: int) -> Image.Image:
+    """An image with smooth gradients, hard edges and noise."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width]
     waves = random.uniform(0.02, 0.3, (3, 2))
@@ -23,8 +23,8 @@ def draw_picture(width: int, height: int, seed: int) -> Image.Image:
     return Image.fromarray(np.clip(canvas * 50 + 128, 0, 255).astype(np.uint8), "RGB")
 
 
-def preprocess(folder: Path, pictures: list[Image.Image]) -> npt.NDArray[np.float32]:
-    """Pixels of shape (pictures, 3, size, size) for the checkpoint in `folder`.
+def preprocess(folder: Path, images: list[Image.Image]) -> npt.NDArray[np.float32]:
+    """Pixels of shape (images, 3, size, size) for the checkpoint in `folder`.
 
     Padding is written out here, as MobileVLM does it; the rest is CLIPImageProcessor.
     """
@@ -32,8 +32,8 @@ def preprocess(folder: Path, pictures: list[Image.Image]) -> npt.NDArray[np.floa
     processor = _processor(folder, config)
     if config.get("image_aspect_ratio") == "pad":
         colour = tuple(int(mean * 255) for mean in processor.image_mean)
-        pictures = [_squared(picture, colour) for picture in pictures]
-    pixels: npt.NDArray[np.float32] = processor(pictures, return_tensors="np")["pixel_values"]
+        images = [_squared(image, colour) for image in images]
+    pixels: npt.NDArray[np.float32] = processor(images, return_tensors="np")["pixel_values"]
     return pixels
 
 
@@ -41,7 +41,7 @@ def _processor(folder: Path, config: dict[str, Any]) -> transformers.CLIPImagePr
     tower = folder / config["mm_vision_tower"]
     if tower.is_dir():
         return transformers.CLIPImageProcessor.from_pretrained(tower)
-    # A V2 checkpoint alone: the picture's size is in its tensors.
+    # A V2 checkpoint alone: the image's size is in its tensors.
     from tests.reference.model import load_tensors, vision_config_of
 
     size = vision_config_of(folder, config, load_tensors(folder)).image_size
@@ -50,9 +50,9 @@ def _processor(folder: Path, config: dict[str, Any]) -> transformers.CLIPImagePr
     )
 
 
-def _squared(picture: Image.Image, colour: tuple[int, ...]) -> Image.Image:
-    width, height = picture.size
+def _squared(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
+    width, height = image.size
     side = max(width, height)
-    square = Image.new(picture.mode, (side, side), colour)
-    square.paste(picture, ((side - width) // 2, (side - height) // 2))
+    square = Image.new(image.mode, (side, side), colour)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
     return square

@@ -19,7 +19,7 @@ from tests.reference.projectors import project
 
 Floats = npt.NDArray[np.float32]
 
-# Stands for a picture among token ids, as in the official code.
+# Stands for an image among token ids, as in the official code.
 IMAGE_TOKEN = -200
 
 # Largest absolute difference that two float32 implementations may have on unit-scale checkpoints:
@@ -32,7 +32,7 @@ _V2_TOWER = "model.vision_tower.vision_tower."
 
 
 class Reference:
-    """A checkpoint's model in torch, float32, on one picture or text at a time.
+    """A checkpoint's model in torch, float32, on one image or text at a time.
 
     Args:
         folder: The checkpoint.
@@ -55,17 +55,17 @@ class Reference:
 
     @torch.inference_mode()
     def vision_features(self, pixels: Floats) -> Floats:
-        """The tower's tokens, (pictures, patches, channels), of pixels (pictures, 3, H, W)."""
+        """The tower's tokens, (images, patches, channels), of pixels (images, 3, H, W)."""
         return self._features(pixels).numpy()
 
     @torch.inference_mode()
     def projector_output(self, pixels: Floats) -> Floats:
-        """The pictures' embeddings for the decoder, (pictures, tokens, hidden)."""
+        """The images' embeddings for the decoder, (images, tokens, hidden)."""
         return self._projected(pixels).numpy()
 
     @torch.inference_mode()
     def embeds(self, ids: Sequence[int], pixels: Floats | None = None) -> Floats:
-        """The decoder's input, (positions, hidden): each IMAGE_TOKEN replaced by a picture."""
+        """The decoder's input, (positions, hidden): each IMAGE_TOKEN replaced by an image."""
         return self._embeds(ids, pixels).numpy()
 
     @torch.inference_mode()
@@ -114,8 +114,8 @@ class Reference:
 
     def _embeds(self, ids: Sequence[int], pixels: Floats | None) -> Tensor:
         table = self.language.get_input_embeddings().weight
-        pictures = iter(() if pixels is None else self._projected(pixels))
-        parts = [next(pictures) if token == IMAGE_TOKEN else table[token][None] for token in ids]
+        images = iter(() if pixels is None else self._projected(pixels))
+        parts = [next(images) if token == IMAGE_TOKEN else table[token][None] for token in ids]
         return torch.cat(parts)
 
 

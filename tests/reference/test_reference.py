@@ -19,7 +19,7 @@ from tests.reference import (
     IMAGE_TOKEN,
     LOGIT_TOLERANCE,
     Reference,
-    draw_picture,
+    draw_image,
     preprocess,
     projectors,
     write_random_checkpoint,
@@ -74,7 +74,7 @@ def case(folders: dict[str, Path], family: str) -> Case:
     if FAMILIES[family].vision is None:
         return Case(Reference(folder), ids, None)
     ids[6] = IMAGE_TOKEN
-    return Case(Reference(folder), ids, preprocess(folder, [draw_picture(90, 61, seed=2)]))
+    return Case(Reference(folder), ids, preprocess(folder, [draw_image(90, 61, seed=2)]))
 
 
 def moved(compute: Callable[[], Floats], before: Floats) -> float:
@@ -226,13 +226,13 @@ def test_ldpv2_pools_a_grid_of_24_by_means_of_four() -> None:
 
 
 @pytest.mark.parametrize("family", ["ldpnet"])
-def test_embeds_put_the_picture_where_its_token_is(case: Case) -> None:
-    embeds, picture = case.model.embeds(case.ids, case.pixels), case.projected()[0]
+def test_embeds_put_the_image_where_its_token_is(case: Case) -> None:
+    embeds, image = case.model.embeds(case.ids, case.pixels), case.projected()[0]
     table = case.model.language.get_input_embeddings().weight.detach().numpy()
-    assert len(embeds) == len(case.ids) - 1 + len(picture)
+    assert len(embeds) == len(case.ids) - 1 + len(image)
     np.testing.assert_array_equal(embeds[:6], table[case.ids[:6]])
-    np.testing.assert_array_equal(embeds[6 : 6 + len(picture)], picture)
-    np.testing.assert_array_equal(embeds[6 + len(picture) :], table[case.ids[7:]])
+    np.testing.assert_array_equal(embeds[6 : 6 + len(image)], image)
+    np.testing.assert_array_equal(embeds[6 + len(image) :], table[case.ids[7:]])
 
 
 @pytest.mark.parametrize("family", ["ldpnet", "text"])
@@ -245,12 +245,12 @@ def test_greedy_is_the_argmax_of_prefill(case: Case) -> None:
 
 
 def test_preprocess_pads_with_the_mean_colour(folders: dict[str, Path]) -> None:
-    pixels = preprocess(folders["ldpnet"], [draw_picture(112, 56, seed=3)])
+    pixels = preprocess(folders["ldpnet"], [draw_image(112, 56, seed=3)])
     processor = transformers.CLIPImageProcessor()
     colour = (np.array([122, 116, 104]) / 255 - processor.image_mean) / processor.image_std
     assert pixels.shape == (1, 3, 56, 56)
     assert pixels.dtype == np.float32
-    # The picture is twice as wide as high: the upper and lower quarters are padding.
+    # The image is twice as wide as high: the upper and lower quarters are padding.
     np.testing.assert_allclose(pixels[0, :, :12].reshape(3, -1).T, [colour] * 672, atol=1e-6)
     assert pixels[0, :, 16:40].std() > 0.1
 

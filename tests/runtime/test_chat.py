@@ -32,7 +32,7 @@ SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
-FAMILIES = ["ldpnet", "linear"]  # with and without `legacy: false`; 4 positions a picture in both
+FAMILIES = ["ldpnet", "linear"]  # with and without `legacy: false`; 4 positions an image in both
 SHORT = SamplingParams(max_tokens=12)
 
 
@@ -99,11 +99,11 @@ def test_generated_tokens_are_those_of_the_reference(shelf: Shelf, family: str) 
     """From the question to the last token, through two turns."""
     model = Model(shelf.artifact(family))
     chat, reference = Chat(model), Reference(shelf.checkpoint(family))
-    picture = pixels(model)
-    for question, shown in (("What is this?", [picture]), ("Are you sure?", [])):
+    image = pixels(model)
+    for question, shown in (("What is this?", [image]), ("Are you sure?", [])):
         trace = Trace()
         completion = chat.generate(question, shown, SamplingParams(max_tokens=20), trace).completion
-        tokens = reference.greedy(list(trace.prompt_ids), picture, 20)
+        tokens = reference.greedy(list(trace.prompt_ids), image, 20)
         assert list(completion.token_ids) == tokens[: len(completion.token_ids)]
         assert len(completion.token_ids) == 20 or completion.token_ids[-1] in model.settings.eos
 
@@ -371,9 +371,9 @@ def test_completion_as_json_has_the_documented_keys(chat: Chat) -> None:
 # --- the end of the context ---------------------------------------------------------------------
 
 
-def prompt_length(model: Model, question: str, pictures: int = 0) -> int:
+def prompt_length(model: Model, question: str, images: int = 0) -> int:
     chat = Chat(model)
-    shown = [pixels(model, seed) for seed in range(pictures)]
+    shown = [pixels(model, seed) for seed in range(images)]
     return chat.generate(
         question, shown, SamplingParams(max_tokens=1)
     ).completion.usage.prompt_tokens
@@ -442,7 +442,7 @@ def test_images_of_dropped_turns_are_kept(model: Model) -> None:
 
 
 def test_the_oldest_kept_images_are_dropped_when_they_fill_the_context(model: Model) -> None:
-    """When the kept pictures alone fill the context, the oldest of them go."""
+    """When the kept images alone fill the context, the oldest of them go."""
     chat = Chat(model, capacity=prompt_length(model, "And this?", 1) + 40)
     for seed in range(20):
         generation = chat.generate("And this?", [pixels(model, seed)], SHORT)

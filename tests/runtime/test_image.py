@@ -1,4 +1,4 @@
-"""Pictures: parity with CLIPImageProcessor, every kind of picture, every kind of bad file."""
+"""Images: parity with CLIPImageProcessor, every kind of image, every kind of bad file."""
 
 import io
 import os
@@ -104,7 +104,7 @@ def test_preprocess_equals_the_official_one_at_any_size(
     np.testing.assert_array_equal(ours, official(image, size, pad=pad))
 
 
-def test_tall_pictures_are_padded_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tall_images_are_padded_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mvlm.runtime.image.preprocessing._BAND_PIXELS", 1000)
     image = noise(40, 333)
     ours = preprocess(image, ImageSpec(48, MEAN, STD))
@@ -112,7 +112,7 @@ def test_tall_pictures_are_padded_in_bands(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
-def test_long_pictures_need_little_memory() -> None:
+def test_long_images_need_little_memory() -> None:
     script = (
         "from pathlib import Path\n"
         "from PIL import Image\n"
@@ -128,7 +128,7 @@ def test_long_pictures_need_little_memory() -> None:
     assert int(run.stdout) < 200_000
 
 
-def test_long_pictures_are_not_cropped() -> None:
+def test_long_images_are_not_cropped() -> None:
     with pytest.raises(ImageError, match="aspect ratio of at most 100:1, found 1010x10"):
         preprocess(Image.new("RGB", (1010, 10)), ImageSpec(32, MEAN, STD, "crop"))
 
@@ -202,7 +202,7 @@ def test_damaged_exif_costs_only_the_orientation() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "LA", "PA", "RGBA"])
-def test_opaque_pictures_equal_the_official_conversion(mode: str) -> None:
+def test_opaque_images_equal_the_official_conversion(mode: str) -> None:
     image = noise(9, 7).convert("L" if mode in ("1", "LA") else "RGB").convert(mode)
     data = encoded(image, "TIFF")
     with Image.open(io.BytesIO(data)) as reopened:
@@ -213,7 +213,7 @@ def test_opaque_pictures_equal_the_official_conversion(mode: str) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
 def test_formats_are_read_from_bytes_and_from_files(kind: str, tmp_path: Path) -> None:
     data = encoded(Image.new("RGB", (8, 6), RED), kind)
-    path = tmp_path / "picture.any"
+    path = tmp_path / "image.any"
     path.write_bytes(data)
     from_bytes = pixels_of(data)
     assert from_bytes.shape == (6, 8, 3)
@@ -222,7 +222,7 @@ def test_formats_are_read_from_bytes_and_from_files(kind: str, tmp_path: Path) -
         np.testing.assert_array_equal(np.asarray(load_image(source)), from_bytes)
 
 
-def test_phone_pictures_of_several_images_show_the_first() -> None:
+def test_phone_files_of_several_images_show_the_first() -> None:
     first, second = Image.new("RGB", (8, 8), RED), Image.new("RGB", (8, 8), GREEN)
     data = encoded(first, "MPO", save_all=True, append_images=[second])
     assert np.abs(pixels_of(data).astype(int) - RED).max() <= 4
@@ -328,14 +328,14 @@ def test_float_grey_without_a_number_is_refused() -> None:
         load_image(data)
 
 
-def test_one_pixel_is_a_picture() -> None:
+def test_one_pixel_is_an_image() -> None:
     image = load_image(encoded(Image.new("RGB", (1, 1), RED)))
     pixel_values = preprocess(image, ImageSpec(8, MEAN, STD))
     expected = (np.array([1, 0, 0]) - MEAN) / STD
     np.testing.assert_allclose(pixel_values, np.tile(expected[None, :, None, None], (8, 8)), 1e-5)
 
 
-def test_empty_picture_is_refused() -> None:
+def test_empty_image_is_refused() -> None:
     with pytest.raises(ImageError, match="0x5"):
         preprocess(Image.new("RGB", (0, 5)), ImageSpec(8, MEAN, STD))
 
@@ -362,7 +362,7 @@ def test_decompression_bombs_are_refused_before_decoding(width: int, height: int
 
 
 def test_limits_are_the_callers(tmp_path: Path) -> None:
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(encoded(noise(20, 10)))
     assert load_image(path, limits=ImageLimits(max_pixels=200)).size == (20, 10)
     with pytest.raises(ImageError, match=r"at most 199 pixels.*found 20x10"):
@@ -399,10 +399,10 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
         (b"\x80\x81\x82\x83", "found an unknown format"),
     ],
 )
-def test_what_is_no_picture_is_named(data: bytes, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "picture.png"
+def test_what_is_no_image_is_named(data: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
     path.write_bytes(data)
-    with pytest.raises(ImageError, match=f"picture.png .*{message}"):
+    with pytest.raises(ImageError, match=f"image.png .*{message}"):
         load_image(path)
     with pytest.raises(ImageError, match=message):
         load_image(data)
@@ -410,7 +410,7 @@ def test_what_is_no_picture_is_named(data: bytes, message: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_truncated_pictures_are_refused(kind: str, share: float) -> None:
+def test_truncated_images_are_refused(kind: str, share: float) -> None:
     data = encoded(noise(64, 64), kind)
     with pytest.raises(ImageError, match="is cut short"):
         load_image(data[: int(len(data) * share)])
@@ -428,7 +428,7 @@ SAMPLES = {
     changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),
     cut=st.integers(0, 2000),
 )
-def test_damaged_bytes_give_a_picture_or_an_image_error(
+def test_damaged_bytes_give_an_image_or_an_image_error(
     kind: str, changes: list[tuple[int, int]], cut: int
 ) -> None:
     data = bytearray(SAMPLES[kind])
@@ -461,7 +461,7 @@ def test_pipes_and_devices_do_not_hang(tmp_path: Path) -> None:
             load_image(path)
 
 
-def test_threads_load_pictures_together() -> None:
+def test_threads_load_images_together() -> None:
     data = encoded(noise(64, 64))
     results: list[tuple[int, int]] = []
     threads = [

@@ -102,7 +102,7 @@ def test_greedy_ignores_top_k_and_top_p_but_not_the_penalty() -> None:
     assert Sampler(params).sample(-logits, [2]) == 2
 
 
-def test_penalty_passes_over_pictures_and_unknown_ids() -> None:
+def test_penalty_passes_over_images_and_unknown_ids() -> None:
     logits = random_logits(10, 0)
     params = SamplingParams(repetition_penalty=1.5)
     np.testing.assert_array_equal(

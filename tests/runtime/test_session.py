@@ -19,7 +19,7 @@ from tests.artifacts import Shelf
 
 Floats = npt.NDArray[np.float32]
 
-# Grouped KV heads, and 4 positions a picture.
+# Grouped KV heads, and 4 positions an image.
 FAMILY = "linear"
 CHUNK = 7
 # The same float32 sums, cut differently: 1 row takes another kernel than many.
@@ -226,10 +226,10 @@ def test_images_are_part_of_the_cached_prefix(model: Model) -> None:
     assert session.length(ids) == 5 + 2 * 4
     before = session.prefill(ids, [first, second])
     assert (before.positions, before.computed) == (13, 13)
-    # The same pictures in the same places: only the end is new.
+    # The same images in the same places: only the end is new.
     after = session.prefill([*ids, 80], [first, second])
     assert after.computed == 1
-    # Another second picture: everything from its first position on.
+    # Another second image: everything from its first position on.
     other = session.prefill(ids, [first, session.encode_image(pixels(3))])
     assert other.computed == 1 + 4
     # The two exchanged.
@@ -263,7 +263,7 @@ def test_the_cache_of_image_embeddings_is_bounded(model: Model) -> None:
     again = session.encode_image(pixels(0))
     assert again is not first
     np.testing.assert_array_equal(again.embeddings, first.embeddings)
-    assert len(session._pictures) < 12
+    assert len(session._images) < 12
 
 
 def test_a_trace_computes_all_positions_again(model: Model) -> None:
@@ -392,7 +392,7 @@ def test_decoding_a_token_outside_the_vocabulary_is_refused(model: Model, token:
 def test_number_of_images_must_match_the_placeholders(model: Model, places: int) -> None:
     session = Session(model)
     ids = [1, *[IMAGE_TOKEN_ID] * places, 5]
-    with pytest.raises(PromptError, match="1 pictures"):
+    with pytest.raises(PromptError, match="1 images"):
         session.prefill(ids, [session.encode_image(pixels())])
 
 

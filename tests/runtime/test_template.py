@@ -1,4 +1,4 @@
-"""Chat templates: the official prompt text, pictures, and incremental rendering."""
+"""Chat templates: the official prompt text, images, and incremental rendering."""
 
 import itertools
 from collections.abc import Sequence
@@ -32,12 +32,12 @@ def official_vicuna(turns: Sequence[Turn]) -> str:
     return text
 
 
-def test_one_picture_and_a_question() -> None:
+def test_one_image_and_a_question() -> None:
     segments = VICUNA_V1.render([Turn("What is this?", images=1)])
     assert segments == (f"{SYSTEM} USER: ", Marker.IMAGE, "\nWhat is this? ASSISTANT:")
 
 
-def test_text_alone_has_no_picture_and_no_line_break() -> None:
+def test_text_alone_has_no_image_and_no_line_break() -> None:
     assert VICUNA_V1.render([Turn("Hello")]) == (f"{SYSTEM} USER: Hello ASSISTANT:",)
 
 
@@ -91,14 +91,14 @@ def test_texts_do_not_follow_one_another_and_are_not_empty(conversation: list[Tu
     assert not any(isinstance(a, str) and isinstance(b, str) for a, b in pairs)
 
 
-def test_placeholders_mark_where_pictures_go() -> None:
+def test_placeholders_mark_where_images_go() -> None:
     segments = PLAIN.render([Turn("Is <image> like <image>?", images=2)])
     assert segments == ("Is ", Marker.IMAGE, " like ", Marker.IMAGE, "?")
     written_out = VICUNA_V1.render([Turn("<image>\nWhat is this?", images=1)])
     assert written_out == VICUNA_V1.render([Turn("What is this?", images=1)])
 
 
-def test_placeholder_without_a_picture_is_text() -> None:
+def test_placeholder_without_an_image_is_text() -> None:
     assert PLAIN.render([Turn("What does <image> mean?")]) == ("What does <image> mean?",)
 
 
@@ -113,7 +113,7 @@ def test_markers_cannot_be_typed() -> None:
     ("question", "images"), [("<image> and <image>", 1), ("<image>?", 2), ("<image>" * 4 + "?", 3)]
 )
 def test_wrong_number_of_placeholders_is_refused(question: str, images: int) -> None:
-    with pytest.raises(PromptError, match=rf"found {images} picture"):
+    with pytest.raises(PromptError, match=rf"found {images} image"):
         Turn(question, images=images)
 
 
@@ -150,12 +150,12 @@ def test_empty_prompts_are_refused(question: str, images: int) -> None:
         Turn(question, images=images)
 
 
-def test_a_picture_alone_is_no_question() -> None:
+def test_an_image_alone_is_no_question() -> None:
     with pytest.raises(PromptError, match="the prompt is empty"):
         Turn(" <image>\n", images=1)
 
 
-def test_negative_number_of_pictures_is_refused() -> None:
+def test_negative_number_of_images_is_refused() -> None:
     with pytest.raises(PromptError, match="found -1"):
         Turn("Hi", images=-1)
 

@@ -72,7 +72,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 def official_ids(tokenizer: LlamaTokenizer, segments: Sequence[Segment]) -> list[int]:
     """What the official code makes of a prompt.
 
-    The text on each side of a picture gets a BOS of its own; only the first is kept.
+    The text on each side of an image gets a BOS of its own; only the first is kept.
     """
     names = {Marker.IMAGE: "<image>", Marker.EOS: "</s>"}
     text = "".join(names[s] if isinstance(s, Marker) else s for s in segments)
@@ -188,7 +188,7 @@ def test_an_answer_continues_its_prompt(legacy: bool) -> None:
     assert tokenizer.decode(answered[len(open_ids) :]) == "The circle."
 
 
-def test_pieces_around_a_picture_are_those_of_the_official_code() -> None:
+def test_pieces_around_an_image_are_those_of_the_official_code() -> None:
     tokenizer = TOKENIZERS[True]
     ids = tokenizer.encode_prompt(VICUNA_V1.render([Turn("What?", images=1)]))
     at = ids.index(IMAGE_TOKEN_ID)

@@ -164,16 +164,14 @@ def test_export_has_the_official_layout_and_loads_back(parts, prompter, tmp_path
 def test_batched_answers_are_those_of_one_at_a_time(parts, prompter):
     tower, model = parts
     rng = np.random.default_rng(0)
-    pictures = [
-        Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)) for _ in range(3)
-    ]
+    images = [Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)) for _ in range(3)]
     prompts = [
         prompter.prompt([], "What is this?"),
         prompter.prompt([("Is there a red circle?", "Yes.")], "Where is the red circle?"),
         prompter.prompt([], "How many?"),
     ]
-    together = answers(tower, model, prompter, pictures, prompts, batch=3)
-    alone = answers(tower, model, prompter, pictures, prompts, batch=1)
+    together = answers(tower, model, prompter, images, prompts, batch=3)
+    alone = answers(tower, model, prompter, images, prompts, batch=1)
     assert together == alone
     assert len(set(together)) > 1 or together[0]
 

@@ -1,10 +1,10 @@
-"""Pictures: size, place, colour and labels agree with the scene; same seed, same picture."""
+"""Images: size, place, colour and labels agree with the scene; same seed, same image."""
 
 import numpy as np
 import pytest
 
-from mvlm.training.pictures import turn_scene
-from mvlm.training.samples import PICTURES, write
+from mvlm.training.image_store import turn_scene
+from mvlm.training.samples import IMAGES, write
 from mvlm.training.world.render import (
     CLEAR_PIXELS,
     PAD_COLOUR,
@@ -36,12 +36,12 @@ def test_random_sizes_leave_every_shape_clear():
 @pytest.mark.parametrize("longest", [60, 333, 2000])
 def test_the_longer_side_is_as_asked(longest):
     scene = a_scene(0)
-    picture = render(scene, np.random.default_rng(0), longest)
-    assert max(picture.size) == longest
-    assert picture.mode == "RGB"
+    image = render(scene, np.random.default_rng(0), longest)
+    assert max(image.size) == longest
+    assert image.mode == "RGB"
 
 
-def test_same_seed_same_picture():
+def test_same_seed_same_image():
     scene = a_scene(1, shapes=3)
     one, other = (render(scene, np.random.default_rng(9)) for _ in range(2))
     assert one.tobytes() == other.tobytes()
@@ -49,9 +49,9 @@ def test_same_seed_same_picture():
 
 def test_fit_pads_with_the_clip_mean_colour():
     scene = a_scene(2)
-    picture = fit(render(scene, np.random.default_rng(1), 200).resize((200, 100)), 144)
-    assert picture.size == (144, 144)
-    assert picture.getpixel((72, 4)) == PAD_COLOUR
+    image = fit(render(scene, np.random.default_rng(1), 200).resize((200, 100)), 144)
+    assert image.size == (144, 144)
+    assert image.getpixel((72, 4)) == PAD_COLOUR
 
 
 def test_labels_cover_the_shapes_where_they_are():
@@ -105,9 +105,9 @@ def test_turning_a_scene_turns_its_places():
         assert after.name == before.name
 
 
-def test_sample_pictures_are_small_png(tmp_path):
+def test_sample_images_are_small_png(tmp_path):
     write(tmp_path)
-    for name in PICTURES:
+    for name in IMAGES:
         data = (tmp_path / name).read_bytes()
         assert data.startswith(b"\x89PNG")
         assert len(data) < 60_000

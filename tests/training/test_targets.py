@@ -1,10 +1,10 @@
-"""What the tower and the projector are asked to say about a picture, worked out by hand."""
+"""What the tower and the projector are asked to say about an image, worked out by hand."""
 
 import pytest
 import torch
 
 from mvlm.training.alignment import CONCEPTS, TokenReader, alignment_loss, facts
-from mvlm.training.pictures import CELLS, GRID, PictureBatch, shares
+from mvlm.training.image_store import CELLS, GRID, ImageBatch, shares
 from mvlm.training.tower_pretraining import (
     PatchHead,
     patch_targets,
@@ -16,7 +16,7 @@ from mvlm.training.world.scene import MAX_SHAPES, Scene, Shape
 TOKENS = GRID // 2
 
 
-def two_shapes() -> PictureBatch:
+def two_shapes() -> ImageBatch:
     """A big red circle at the top left and a small blue star at the bottom right, on 2 : 1."""
     circle = Shape("circle", "red", 0.25, 0.375, span=0.3, area=0.07)
     star = Shape("star", "blue", 0.875, 0.625, span=0.1, area=0.004)
@@ -24,7 +24,7 @@ def two_shapes() -> PictureBatch:
     labels[0, 10:16, 6:12] = 1
     labels[0, 21:24, 30:33] = 2
     side = 144
-    return PictureBatch(
+    return ImageBatch(
         torch.zeros(1, 3, side, side),
         labels,
         torch.zeros(1, GRID, GRID, 3),
@@ -41,7 +41,7 @@ def test_patches_say_what_lies_under_them():
     assert wanted["rank"][0, circle].tolist() == [1, 0, 1, 0, 1, 0]
     assert wanted["rank"][0, star].tolist() == [0, 1, 0, 1, 0, 1]
     assert wanted["order"][0, [circle, star]].tolist() == [0, 1]
-    # The square's x and y, then the picture's own, which is half as high: all times four.
+    # The square's x and y, then the image's own, which is half as high: all times four.
     assert wanted["geometry"][0, circle, :4].tolist() == [-1.0, -0.5, -1.0, -1.0]
     assert wanted["count"].tolist() == [2]
 

@@ -21,7 +21,7 @@ def test_special_ids_are_llamas(prompter):
     assert processor.is_byte(3)
 
 
-def test_the_pieces_around_the_picture(prompter):
+def test_the_pieces_around_the_image(prompter):
     assert pieces(prompter, prompter.before_image())[-3:] == ["▁USER", ":", "▁"]
     after = pieces(prompter, prompter.first_turn("What colour is the circle?"))
     assert after[:3] == ["▁", "<0x0A>", "What"]

@@ -46,7 +46,7 @@ def test_unknown_names_are_refused():
         Scene(0.0, 1.0, ())
 
 
-def test_shapes_lie_inside_the_picture_and_keep_apart():
+def test_shapes_lie_inside_the_image_and_keep_apart():
     for scene in scenes(300):
         for index, one in enumerate(scene.shapes):
             *corners, (mx, my) = one.outline
@@ -206,7 +206,7 @@ def test_scorer(kind, expected, answer, right):
 def test_stranger_draws_what_the_scene_says():
     words = Random(0)
     for _ in range(20):
-        scene, picture = stranger_scene(words)
+        scene, image = stranger_scene(words)
         assert 1 <= len(scene.shapes) <= 4
         assert max(scene.width, scene.height) == 1.0
-        assert abs(picture.width / picture.height - scene.width / scene.height) < 0.01
+        assert abs(image.width / image.height - scene.width / scene.height) < 0.01

@@ -26,7 +26,7 @@ class ModelConfig:
 
     @property
     def image_tokens(self) -> int:
-        """Tokens that a picture takes in the prompt."""
+        """Tokens that an image takes in the prompt."""
         return self.clip.grid**2 // 4
 
 

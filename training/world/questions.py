@@ -1,7 +1,8 @@
 """What can be asked about a scene, in many wordings, and the one canonical answer to each.
 
 Every kind of question is one function in `KINDS` that looks at a scene and returns a question the
-scene decides beyond doubt, or None. Places and sizes are only asked about with a margin.
+scene decides beyond doubt, or None. Places and sizes are only asked about with a margin. The texts
+are what the bundled model was trained on: it knows an image by the word "picture" above all.
 """
 
 from __future__ import annotations
@@ -83,15 +84,15 @@ def side_of(one: Shape, other: Shape, direction: str) -> bool | None:
 
 
 def place_name(scene: Scene, shape: Shape, certain: bool = False) -> str | None:
-    """Where in the picture a shape is, by thirds, as in "at the top left" or "in the center".
+    """Where in the image a shape is, by thirds, as in "at the top left" or "in the center".
 
     With `certain` None is returned if the shape is close to the border of two thirds, or if the
-    picture is so narrow that thirds are hard to see.
+    image is so narrow that thirds are hard to see.
     """
     parts = []
     for value, extent, low, high in (
-        (scene.in_picture(shape)[1], scene.height, "top", "bottom"),
-        (scene.in_picture(shape)[0], scene.width, "left", "right"),
+        (scene.in_image(shape)[1], scene.height, "top", "bottom"),
+        (scene.in_image(shape)[0], scene.width, "left", "right"),
     ):
         doubt = min(abs(value - 0.36), abs(value - 0.64))
         if certain and (doubt < 0.05 or doubt * extent < 0.03):

@@ -1,6 +1,6 @@
-"""How a scene is drawn: a picture of any size in one of many styles, as strangers might draw it.
+"""How a scene is drawn: an image of any size in one of many styles, as strangers might draw it.
 
-Everything that a stranger could do otherwise is random here: the picture's size, the background,
+Everything that a stranger could do otherwise is random here: the image's size, the background,
 the exact RGB of a named colour, filled or outlined, line width, anti-aliasing, JPEG or not.
 """
 
@@ -152,11 +152,11 @@ def render(scene: Scene, rng: np.random.Generator, longest: int | None = None) -
         longest = random_longest(scene, rng, 460)
     size = (max(1, round(scene.width * longest)), max(1, round(scene.height * longest)))
     inks = [random_colour(shape.colour, rng) for shape in scene.shapes]
-    picture, behind = _background(size, inks, rng)
+    image, behind = _background(size, inks, rng)
     style = _SceneStyle(rng)
     for shape, ink in zip(scene.shapes, inks, strict=True):
-        _draw_shape(picture, scene, shape, ink, behind, longest, style, rng)
-    return _degrade(picture, rng)
+        _draw_shape(image, scene, shape, ink, behind, longest, style, rng)
+    return _degrade(image, rng)
 
 
 def label_map(scene: Scene, cells: int) -> Array:
@@ -209,7 +209,7 @@ def edge_map(scene: Scene, grid: int) -> Array:
 
 
 class _SceneStyle:
-    """What the shapes of one picture usually have in common."""
+    """What the shapes of one image usually have in common."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.mixed = rng.random() < 0.25
@@ -239,20 +239,20 @@ def _corners(
 
 
 def _draw_shape(
-    picture: Image.Image, scene: Scene, shape: Shape, ink: RGB, behind: Array, longest: int,
+    image: Image.Image, scene: Scene, shape: Shape, ink: RGB, behind: Array, longest: int,
     style: _SceneStyle, rng: np.random.Generator,
 ) -> None:  # fmt: skip
     form = style.draw_form(rng) if style.mixed else style.form
     if form == "both":
         edge = _edge_colour(shape, ink, style, rng)
         line = _line_width(shape, longest, 0.5 * style.line, 0.35)
-        _paste(picture, scene, shape, edge, 0.0, 0.0, longest, style.smooth)
-        _paste(picture, scene, shape, ink, line, 0.0, longest, style.smooth)
+        _paste(image, scene, shape, edge, 0.0, 0.0, longest, style.smooth)
+        _paste(image, scene, shape, ink, line, 0.0, longest, style.smooth)
     elif form == "outlined":
         line = _line_width(shape, longest, style.line, 0.6)
-        _paste(picture, scene, shape, ink, 0.0, line, longest, style.smooth)
+        _paste(image, scene, shape, ink, 0.0, line, longest, style.smooth)
     else:
-        _paste(picture, scene, shape, ink, 0.0, 0.0, longest, style.smooth)
+        _paste(image, scene, shape, ink, 0.0, 0.0, longest, style.smooth)
 
 
 def _line_width(shape: Shape, longest: int, fraction: float, most: float) -> float:
@@ -275,11 +275,11 @@ def _edge_colour(shape: Shape, ink: RGB, style: _SceneStyle, rng: np.random.Gene
 
 
 def _paste(
-    picture: Image.Image, scene: Scene, shape: Shape, ink: RGB, inset: float, ring: float,
+    image: Image.Image, scene: Scene, shape: Shape, ink: RGB, inset: float, ring: float,
     longest: int, smooth: int,
 ) -> None:  # fmt: skip
     """Fills the outline moved in by `inset`; with `ring` only a rim of that many pixels."""
-    origin = ((longest - picture.width) / 2, (longest - picture.height) / 2)
+    origin = ((longest - image.width) / 2, (longest - image.height) / 2)
     points = _corners(shape, longest, inset, origin)
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     left, top = math.floor(min(xs)) - 1, math.floor(min(ys)) - 1
@@ -292,7 +292,7 @@ def _paste(
         draw.polygon(_corners(shape, longest, inset + ring, corner, smooth), fill=0)
     if smooth > 1:
         mask = mask.resize(size, Image.Resampling.BOX)
-    picture.paste(ink, (left, top, left + size[0], top + size[1]), mask)
+    image.paste(ink, (left, top, left + size[0], top + size[1]), mask)
 
 
 def _background(
@@ -359,32 +359,32 @@ def _paint(
     return Image.fromarray(field3.astype(np.uint8))
 
 
-def _degrade(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Sensor noise, a slight blur and JPEG compression, each in some of the pictures."""
+def _degrade(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Sensor noise, a slight blur and JPEG compression, each in some of the images."""
     if rng.random() < 0.14:
-        grain = rng.normal(0, rng.uniform(2, 24), (picture.height, picture.width, 3))
-        noisy = np.asarray(picture) + grain
-        picture = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+        grain = rng.normal(0, rng.uniform(2, 24), (image.height, image.width, 3))
+        noisy = np.asarray(image) + grain
+        image = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
     if rng.random() < 0.06:
-        radius = rng.uniform(0.2, 0.008 * max(picture.size) + 0.2)
-        picture = picture.filter(ImageFilter.GaussianBlur(radius))
+        radius = rng.uniform(0.2, 0.008 * max(image.size) + 0.2)
+        image = image.filter(ImageFilter.GaussianBlur(radius))
     if rng.random() < 0.3:
         buffer = io.BytesIO()
         quality = int(rng.choice((20, 35, 50, 75, 85, 95)))
-        picture.save(buffer, "JPEG", quality=quality)
-        picture = Image.open(buffer).convert("RGB")
-    return picture
+        image.save(buffer, "JPEG", quality=quality)
+        image = Image.open(buffer).convert("RGB")
+    return image
 
 
-#: The CLIP mean colour, truncated to whole numbers, with which pictures are padded to a square.
+#: The CLIP mean colour, truncated to whole numbers, with which images are padded to a square.
 PAD_COLOUR: RGB = (122, 116, 104)
 
 
-def fit(picture: Image.Image, side: int) -> Image.Image:
-    """Pads an RGB picture to a square and resizes it, as the model's preprocessing does."""
-    longest = max(picture.size)
-    square = picture
-    if picture.width != picture.height:
+def fit(image: Image.Image, side: int) -> Image.Image:
+    """Pads an RGB image to a square and resizes it, as the model's preprocessing does."""
+    longest = max(image.size)
+    square = image
+    if image.width != image.height:
         square = Image.new("RGB", (longest, longest), PAD_COLOUR)
-        square.paste(picture, ((longest - picture.width) // 2, (longest - picture.height) // 2))
+        square.paste(image, ((longest - image.width) // 2, (longest - image.height) // 2))
     return square.resize((side, side), Image.Resampling.BICUBIC)

@@ -1,7 +1,7 @@
-"""What a picture shows: the vocabulary of shapes and colours, and how a random scene is arranged.
+"""What an image shows: the vocabulary of shapes and colours, and how a random scene is arranged.
 
-A scene lives in the *padded square*, the picture after the model's preprocessing has padded it to
-a square: x runs from 0 (left) to 1 (right) and y from 0 (top) to 1 (bottom). The picture itself
+A scene lives in the *padded square*, the image after the model's preprocessing has padded it to
+a square: x runs from 0 (left) to 1 (right) and y from 0 (top) to 1 (bottom). The image itself
 is the centred rectangle `width` x `height` in it; its longer side is 1.
 """
 
@@ -65,7 +65,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """The shapes of one picture and the picture's extent in the padded square."""
+    """The shapes of one image and the image's extent in the padded square."""
 
     width: float
     height: float
@@ -77,8 +77,8 @@ class Scene:
         if len(self.shapes) > MAX_SHAPES:
             raise ValueError(f"at most {MAX_SHAPES} shapes fit a scene, got {len(self.shapes)}")
 
-    def in_picture(self, shape: Shape) -> tuple[float, float]:
-        """The shape's place as fractions of the picture's own width and height."""
+    def in_image(self, shape: Shape) -> tuple[float, float]:
+        """The shape's place as fractions of the image's own width and height."""
         return (
             (shape.x - 0.5) / self.width + 0.5,
             (shape.y - 0.5) / self.height + 0.5,
@@ -108,7 +108,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 
 def _random_extent(rng: np.random.Generator) -> tuple[float, float]:
-    """The picture's sides: often a usual format, else anything up to 1 : 3.3."""
+    """The image's sides: often a usual format, else anything up to 1 : 3.3."""
     if rng.random() < 0.6:
         short = float(rng.choice((1.0, 1.0, 3 / 4, 2 / 3, 9 / 16, 0.8, 0.5)))
     else:
@@ -131,7 +131,7 @@ Place = tuple[float, float, float]  # x, y and the radius of the circle that hol
 def _scattered(
     count: int, width: float, height: float, rng: np.random.Generator
 ) -> list[Place] | None:
-    """Places anywhere in the picture that keep clear of each other, or None if they do not fit."""
+    """Places anywhere in the image that keep clear of each other, or None if they do not fit."""
     short = min(width, height)
     biggest = min(0.46 * short, {1: 0.42, 2: 0.30, 3: 0.25}.get(count, 0.22))
     common = rng.uniform(0.045, biggest) if rng.random() < 0.25 else None

@@ -1,7 +1,7 @@
-"""Pictures as somebody who never saw the training generator would draw them: plain Pillow calls.
+"""Images as somebody who never saw the training generator would draw them: plain Pillow calls.
 
 Nothing here shares code with `render`: CSS colour names, integer coordinates, whole line widths,
-Pillow's own outlines, common picture sizes. It measures how the model does on other hands.
+Pillow's own outlines, common image sizes. It measures how the model does on other hands.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _MIDDLE = ("gray", "darkgray", "pink", "skyblue", "tan", "lightgreen", "khaki", 
 
 
 def stranger_scene(rng: Random) -> tuple[Scene, Image.Image]:
-    """A scene and its picture."""
+    """A scene and its image."""
     width, height = rng.choice(_SIZES)
     while True:
         ground: tuple[Colour, ...] = rng.choice((_LIGHT, _LIGHT, _DARK, _MIDDLE))
-        picture = Image.new("RGB", (width, height), rng.choice(ground))
-        placed = _draw_all(picture, rng)
+        image = Image.new("RGB", (width, height), rng.choice(ground))
+        placed = _draw_all(image, rng)
         if placed is not None:
             break
     if rng.random() < 0.4:
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=rng.choice((30, 60, 75, 90)))
-        picture = Image.open(buffer).convert("RGB")
+        image.save(buffer, "JPEG", quality=rng.choice((30, 60, 75, 90)))
+        image = Image.open(buffer).convert("RGB")
     longest = max(width, height)
     shapes = tuple(
         Shape(
@@ -56,18 +56,18 @@ def stranger_scene(rng: Random) -> tuple[Scene, Image.Image]:
         )
         for kind, colour, x, y, _, span, area in placed
     )  # fmt: skip
-    return Scene(width / longest, height / longest, shapes), picture
+    return Scene(width / longest, height / longest, shapes), image
 
 
 #: Kind, colour, centre, "radius", span and area in pixels.
 _Placed = tuple[str, str, int, int, int, float, float]
 
 
-def _draw_all(picture: Image.Image, rng: Random) -> list[_Placed] | None:
-    width, height = picture.size
+def _draw_all(image: Image.Image, rng: Random) -> list[_Placed] | None:
+    width, height = image.size
     count = rng.randint(1, 4)
-    smallest = max(5, round(0.05 * max(picture.size)))
-    biggest = int(min(picture.size) * (0.32 if count < 3 else 0.22))
+    smallest = max(5, round(0.05 * max(image.size)))
+    biggest = int(min(image.size) * (0.32 if count < 3 else 0.22))
     if biggest < smallest:
         biggest = smallest
     style, line = rng.choice(("fill", "fill", "outline", "both")), rng.uniform(0.08, 0.3)
@@ -87,13 +87,13 @@ def _draw_all(picture: Image.Image, rng: Random) -> list[_Placed] | None:
             return None
         kind, colour = rng.choice(SHAPES), rng.choice(COLOURS)
         ink = Image.new("RGB", (1, 1), rng.choice(_NAMES[colour])).getpixel((0, 0))
-        behind = picture.getpixel((0, 0))
+        behind = image.getpixel((0, 0))
         assert isinstance(ink, tuple) and isinstance(behind, tuple)
         if math.dist(ink, behind) < 100:
             return None
-        pen = max(1, round(max(line * r, max(picture.size) / 120)))
+        pen = max(1, round(max(line * r, max(image.size) / 120)))
         turn = rng.uniform(0, 360) if rotate else 0.0
-        _draw_one(ImageDraw.Draw(picture), kind, ink, (x, y, r), style, pen, turn, rng)
+        _draw_one(ImageDraw.Draw(image), kind, ink, (x, y, r), style, pen, turn, rng)
         placed.append((kind, colour, x, y, r, *_measure(kind, r, turn)))
     return placed
 

@@ -32,14 +32,14 @@ def sparkline(curve: Sequence[float]) -> str:
 
 
 def draw_curves(curves: Mapping[str, Sequence[float]], place: Path, title: str) -> None:
-    """Draw curves into one picture, each as a share of its first measurement, the default's.
+    """Draw curves into one image, each as a share of its first measurement, the default's.
 
     Those that fell furthest are drawn, no more than can be told apart.
 
     Args:
         curves: By the name of the task.
         place: An .svg or .png file.
-        title: Above the picture.
+        title: Above the image.
 
     Raises:
         UsageError: There is nothing to draw, or the file is of another kind.

@@ -1,6 +1,6 @@
 """GGUF files in llama.cpp itself: `make test-llama-cpp`, which builds it.
 
-Text must be the same. Pictures cannot be, because llama.cpp's graph orders the class token and the
+Text must be the same. Images cannot be, because llama.cpp's graph orders the class token and the
 patches otherwise than MobileVLM (docs/interchange.md); they are held against torch models that make
 the same mistakes, and the size of the mistakes is shown.
 """
@@ -71,7 +71,7 @@ def test_the_same_tokens_for_a_text(decoder: Path, tmp_path: Path) -> None:
         assert model.tokenize(text.encode(), add_bos=False) == processor.encode(text)
 
 
-# --- pictures -----------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=["ldpnet", "ldpnetv2"])
@@ -82,8 +82,8 @@ def seeing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     )
 
 
-def encode(folder: Path, picture: np.ndarray) -> np.ndarray:
-    """Let llama.cpp encode an RGB picture ``(S, S, 3)`` uint8: ``(tokens, hidden)``."""
+def encode(folder: Path, image: np.ndarray) -> np.ndarray:
+    """Let llama.cpp encode an RGB image ``(S, S, 3)`` uint8: ``(tokens, hidden)``."""
     import llama_cpp
     from llama_cpp import mtmd_cpp as mtmd
 
@@ -93,8 +93,8 @@ def encode(folder: Path, picture: np.ndarray) -> np.ndarray:
     context = mtmd.mtmd_init_from_file(
         str(next(folder.glob("mmproj-*.gguf"))).encode(), model.model, parameters
     )
-    height, width, _ = picture.shape
-    data = (ctypes.c_uint8 * picture.size).from_buffer_copy(picture.tobytes())
+    height, width, _ = image.shape
+    data = (ctypes.c_uint8 * image.size).from_buffer_copy(image.tobytes())
     bitmap = mtmd.mtmd_bitmap_init(width, height, data)
     chunks = mtmd.mtmd_input_chunks_init()
     marker = mtmd.mtmd_default_marker()
@@ -109,14 +109,14 @@ def encode(folder: Path, picture: np.ndarray) -> np.ndarray:
             hidden = model.n_embd()
             values = mtmd.mtmd_get_output_embd(context)
             return np.ctypeslib.as_array(values, (tokens * hidden,)).reshape(tokens, hidden).copy()
-    raise AssertionError("no picture among the chunks")
+    raise AssertionError("no image among the chunks")
 
 
-def expected_embeddings(checkpoint: Path, picture: np.ndarray, order: str) -> np.ndarray:
+def expected_embeddings(checkpoint: Path, image: np.ndarray, order: str) -> np.ndarray:
     """The official computation, or one with the class token where llama.cpp has it."""
     reference, config = Reference(checkpoint), read_config(checkpoint)
     assert config.image is not None and reference.tower is not None
-    scaled = picture.astype(np.float32) / 255
+    scaled = image.astype(np.float32) / 255
     mean, std = (np.array(values, np.float32) for values in (config.image.mean, config.image.std))
     pixels = ((scaled - mean) / std).transpose(2, 0, 1)[None]
     if order == "official":
@@ -140,14 +140,12 @@ def cosine(left: np.ndarray, right: np.ndarray) -> float:
     return float((left * right).sum() / np.linalg.norm(left) / np.linalg.norm(right))
 
 
-def test_picture_embeddings(
-    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_image_embeddings(seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert(seeing, tmp_path, Conversion("gguf", "f32"))
-    picture = np.random.default_rng(3).integers(0, 256, (96, 96, 3), np.uint8)
-    found = encode(tmp_path, picture)
-    same = cosine(found, expected_embeddings(seeing, picture, "class token last"))
-    official = cosine(found, expected_embeddings(seeing, picture, "official"))
+    image = np.random.default_rng(3).integers(0, 256, (96, 96, 3), np.uint8)
+    found = encode(tmp_path, image)
+    same = cosine(found, expected_embeddings(seeing, image, "class token last"))
+    official = cosine(found, expected_embeddings(seeing, image, "official"))
     with capsys.disabled():
         print(f"\n{seeing.name}: cosine {same:.5f} to torch with the class token last, "
               f"{official:.3f} to the official computation")  # fmt: skip

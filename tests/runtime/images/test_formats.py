@@ -43,7 +43,7 @@ OTHERS = [
 
 @pytest.mark.parametrize(("data", "name"), OTHERS)
 def test_other_formats_are_named(data: bytes, name: str) -> None:
-    with pytest.raises(ImageError, match=f"is not a picture that can be read: .*found {name}"):
+    with pytest.raises(ImageError, match=f"is not an image that can be read: .*found {name}"):
         load_image(data)
 
 

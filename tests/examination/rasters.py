@@ -1,7 +1,7 @@
 """Three ways from an outline to pixels, each as some drawing program does it.
 
-A raster gives masks of 8-bit coverage (mode ``L``) for a window of the picture, so that a large
-picture costs no more than its figures.
+A raster gives masks of 8-bit coverage (mode ``L``) for a window of the image, so that a large
+image costs no more than its figures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from tests.pictures.outlines import Disc, Outline, Points
+from tests.examination.outlines import Disc, Outline, Points
 
 Window = tuple[int, int, int, int]  # left, top, right, bottom
 _FINER = 4

@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageColor
 
-from tests.pictures.palettes import RGB
+from tests.examination.palettes import RGB
 
 BACKGROUNDS = ("white", "grey", "black", "coloured", "gradient", "paper")
 
@@ -44,7 +44,7 @@ def tones(kind: str, rng: Random) -> tuple[RGB, ...]:
 def background(
     kind: str, colours: tuple[RGB, ...], size: tuple[int, int], rng: Random
 ) -> Image.Image:
-    """A picture of that size in those tones, with nothing on it."""
+    """An image of that size in those tones, with nothing on it."""
     if kind == "gradient":
         return _gradient(colours[0], colours[1], size, rng)
     canvas = Image.new("RGB", size, colours[0])

@@ -1,4 +1,4 @@
-"""The independent pictures: as varied as promised, true to their truth, and the same each time."""
+"""The independent images: as varied as promised, true to their truth, and the same each time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pictures.backgrounds import BACKGROUNDS
-from tests.pictures.drawer import STYLES, Drawing, drawings
-from tests.pictures.outlines import Disc, Polygon, outline
-from tests.pictures.palettes import PALETTES, difference
-from tests.pictures.rasters import COVERAGE, CRISP, FINER, Raster
-from tests.pictures.truth import COLOURS, SHAPES
+from tests.examination.backgrounds import BACKGROUNDS
+from tests.examination.drawer import STYLES, Drawing, drawings
+from tests.examination.outlines import Disc, Polygon, outline
+from tests.examination.palettes import PALETTES, difference
+from tests.examination.rasters import COVERAGE, CRISP, FINER, Raster
+from tests.examination.truth import COLOURS, SHAPES
 
 
 @pytest.fixture(scope="module")

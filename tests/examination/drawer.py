@@ -1,4 +1,4 @@
-"""Draws pictures as strangers would, each in one of six styles, with the truth about it."""
+"""Draws images as strangers would, each in one of six styles, with the truth about it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from random import Random
 
 from PIL import Image
 
-from tests.pictures.backgrounds import BACKGROUNDS, background, tones
-from tests.pictures.outlines import Box, Outline, outline, wobbly
-from tests.pictures.palettes import PALETTES, RGB, difference
-from tests.pictures.rasters import COVERAGE, CRISP, FINER, Raster, window_of
-from tests.pictures.truth import COLOURS, SHAPES, Figure, Truth
+from tests.examination.backgrounds import BACKGROUNDS, background, tones
+from tests.examination.outlines import Box, Outline, outline, wobbly
+from tests.examination.palettes import PALETTES, RGB, difference
+from tests.examination.rasters import COVERAGE, CRISP, FINER, Raster, window_of
+from tests.examination.truth import COLOURS, SHAPES, Figure, Truth
 
 STYLES = ("crisp", "smooth", "vector", "bordered", "hollow", "sketched")
 
 _LEAST_SIDE, _MOST_SIDE = 60, 2000
 _USUAL_ASPECTS = (1, 1, 5 / 4, 4 / 3, 3 / 2, 16 / 9)
-#: A figure's size: at least these shares of the picture's shorter and longer side, and pixels.
+#: A figure's size: at least these shares of the image's shorter and longer side, and pixels.
 _LEAST_SIZE = (0.10, 0.07, 14)
 #: At most this share of the shorter side, by the number of figures.
 _MOST_SIZE = {1: 0.45, 2: 0.45, 3: 0.40, 4: 0.35}
-#: A line is at least so wide, as a share of the picture's longer side, and in pixels.
+#: A line is at least so wide, as a share of the image's longer side, and in pixels.
 _LEAST_LINE = (0.004, 1.5)
 #: How different from its background a filled figure, or a line, must look.
 _CLEAR_AREA, _CLEAR_LINE = 35, 55
@@ -32,7 +32,7 @@ _CLEAR_AREA, _CLEAR_LINE = 35, 55
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture as a file, and what it shows.
+    """An image as a file, and what it shows.
 
     Attributes:
         data: The bytes of a PNG or JPEG file.
@@ -47,7 +47,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class _Look:
-    """How all figures of one picture are drawn.
+    """How all figures of one image are drawn.
 
     Attributes:
         raster: From outlines to pixels.
@@ -65,7 +65,7 @@ class _Look:
 
 
 def drawings(count: int, seed: int = 0) -> Iterator[Drawing]:
-    """Draws `count` pictures, styles and backgrounds in turn; the same ones for the same seed."""
+    """Draws `count` images, styles and backgrounds in turn; the same ones for the same seed."""
     for index in range(count):
         style = STYLES[index % len(STYLES)]
         ground = BACKGROUNDS[index // len(STYLES) % len(BACKGROUNDS)]
@@ -74,7 +74,7 @@ def drawings(count: int, seed: int = 0) -> Iterator[Drawing]:
 
 def _draw(style: str, ground: str, rng: Random) -> Drawing:
     look = _look(style, rng)
-    size = _picture_size(rng)
+    size = _image_size(rng)
     names = _names(rng)
     spots = _spots(len(names), size, rng)
     palette, colours, back = _colours(ground, names, look, rng)
@@ -109,7 +109,7 @@ def _look(style: str, rng: Random) -> _Look:
     return _Look(FINER, filled, max(0.03, line / 2), wobble=rng.uniform(0.008, 0.025))
 
 
-def _picture_size(rng: Random) -> tuple[int, int]:
+def _image_size(rng: Random) -> tuple[int, int]:
     """Sides from 60 to 2,000 pixels, from 1 : 3 to 3 : 1."""
     usual = rng.random() < 0.5
     aspect = rng.choice(_USUAL_ASPECTS) if usual else math.exp(rng.uniform(0, math.log(3)))
@@ -119,7 +119,7 @@ def _picture_size(rng: Random) -> tuple[int, int]:
 
 
 def _names(rng: Random) -> list[tuple[str, str]]:
-    """Colours and kinds of one to four figures; no two quite equal in most pictures."""
+    """Colours and kinds of one to four figures; no two quite equal in most images."""
     count = rng.choices((1, 2, 3, 4), (2, 3, 3, 2))[0]
     if rng.random() < 0.3:
         few = rng.sample(COLOURS, 2), rng.sample(SHAPES, 2)
@@ -187,7 +187,7 @@ def _paint(
 
 
 def _encode(canvas: Image.Image, rng: Random) -> tuple[bytes, str]:
-    """The picture as a PNG file, or as a JPEG file of some quality."""
+    """The image as a PNG file, or as a JPEG file of some quality."""
     file = io.BytesIO()
     if rng.random() < 0.5:
         canvas.save(file, "PNG", compress_level=1)

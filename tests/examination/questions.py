@@ -1,6 +1,6 @@
-"""Asks questions in plain English about a picture's truth, each with its one right answer.
+"""Asks questions in plain English about an image's truth, each with its one right answer.
 
-Of a picture only what is clear is asked. Each way to ask is either ``usual`` or ``varied``: usual
+Of an image only what is clear is asked. Each way to ask is either ``usual`` or ``varied``: usual
 wordings are among those that the model's training uses, varied ones are mild changes of them.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
-from tests.pictures.scoring import Expected, Figures, Number, OneOf, Place, Sides, Word, YesNo
-from tests.pictures.truth import COLOURS, DIRECTIONS, SHAPES, Direction, Figure, Truth
+from tests.examination.scoring import Expected, Figures, Number, OneOf, Place, Sides, Word, YesNo
+from tests.examination.truth import COLOURS, DIRECTIONS, SHAPES, Direction, Figure, Truth
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def questions(truth: Truth, count: int, asked: Counter[str], rng: Random) -> lis
     """Asks up to `count` questions of different kinds, those kinds first that were asked least.
 
     Args:
-        truth: What the picture shows.
+        truth: What the image shows.
         count: How many.
         asked: How often each kind was asked so far; is brought up to date.
         rng: Decides on the rest.

@@ -1,4 +1,4 @@
-"""What a picture shows: its figures with their boxes, and what can be said of them beyond doubt.
+"""What an image shows: its figures with their boxes, and what can be said of them beyond doubt.
 
 Every comparison is true, false or None, and None means that two people could disagree.
 """
@@ -17,7 +17,7 @@ DIRECTIONS: tuple[Direction, ...] = ("left", "right", "above", "below")
 #: Two figures lie beside each other if their middles are apart by this share of the distance at
 #: which their boxes would just touch ...
 _CLEAR_SHARE = 0.6
-#: ... and by this share of the picture's longer side.
+#: ... and by this share of the image's longer side.
 _CLEAR_GAP = 0.06
 #: One figure is bigger if its box's longer side and the root of its area both are, by this factor.
 _CLEAR_RATIO = 1.3
@@ -59,7 +59,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Truth:
-    """The figures of a picture of `width` x `height` pixels."""
+    """The figures of an image of `width` x `height` pixels."""
 
     width: int
     height: int
@@ -100,6 +100,6 @@ class Truth:
         return [phrase for phrase in phrases if self.called(phrase) == [figure]]
 
     def place(self, figure: Figure) -> tuple[float, float]:
-        """The middle as shares of the picture's width and height."""
+        """The middle as shares of the image's width and height."""
         x, y = figure.middle
         return x / self.width, y / self.height

@@ -1,4 +1,4 @@
-"""The picture store: training scenes drawn ahead of time, kept as raw bytes, mapped from disk."""
+"""The image store: training scenes drawn ahead of time, kept as raw bytes, mapped from disk."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
-class PictureStore:
-    """Training pictures with all that is known about them.
+class ImageStore:
+    """Training images with all that is known about them.
 
     `pixels` (count, side, side, 3), `labels` (count, CELLS, CELLS) from `render.label_map`,
     `edges` (count, GRID, GRID, 3) from `render.edge_map`, and the scenes.
@@ -42,20 +42,20 @@ class PictureStore:
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> PictureBatch:
-        """Those pictures, each turned and mirrored at random together with its labels."""
-        pictures, labels, edges, scenes = [], [], [], []
+    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> ImageBatch:
+        """Those images, each turned and mirrored at random together with its labels."""
+        images, labels, edges, scenes = [], [], [], []
         for index in indices:
             mirror, flip, swap = (bool(b) for b in rng.random(3) < 0.5)
-            pictures.append(_turn(self.pixels[index], mirror, flip, swap))
+            images.append(_turn(self.pixels[index], mirror, flip, swap))
             labels.append(_turn(self.labels[index], mirror, flip, swap))
             # Mirroring negates an edge's angle; swapping x and y takes it from a right angle.
             signs = np.array([-1 if swap else 1, -1 if mirror != flip else 1, 1], np.int8)
             edges.append(_turn(self.edges[index], mirror, flip, swap) * signs)
             scenes.append(turn_scene(self.scenes[index], mirror, flip, swap))
-        stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
         stacked *= torch.from_numpy(rng.uniform(0.92, 1.04, (len(scenes), 3, 1, 1))).float()
-        return PictureBatch(
+        return ImageBatch(
             normalize(stacked.clamp_(0, 255)),
             torch.from_numpy(np.stack(labels)).long(),
             torch.from_numpy(np.stack(edges)).float(),
@@ -64,8 +64,8 @@ class PictureStore:
 
 
 @dataclass(frozen=True)
-class PictureBatch:
-    """Normalised pixels (n, 3, side, side), labels, edges (see `PictureStore`) and scenes."""
+class ImageBatch:
+    """Normalised pixels (n, 3, side, side), labels, edges (see `ImageStore`) and scenes."""
 
     pixels: torch.Tensor
     labels: torch.Tensor
@@ -86,7 +86,7 @@ class PictureBatch:
 
 
 def shares(owners: torch.Tensor) -> torch.Tensor:
-    """What each square of `PictureBatch.owners` weighs, so that a shape's weigh 1; 0 for none.
+    """What each square of `ImageBatch.owners` weighs, so that a shape's weigh 1; 0 for none.
 
     A question may be about any shape; counted by area, the small ones would hardly be learned.
     """
@@ -112,7 +112,7 @@ def _turn(array: NDArray[T], mirror: bool, flip: bool, swap: bool) -> NDArray[T]
 
 
 def turn_scene(scene: Scene, mirror: bool, flip: bool, swap: bool) -> Scene:
-    """The scene of a picture mirrored left-right, then upside down, then along the diagonal."""
+    """The scene of an image mirrored left-right, then upside down, then along the diagonal."""
     shapes = []
     for shape in scene.shapes:
         x = 1 - shape.x if mirror else shape.x
@@ -145,10 +145,10 @@ def _draw_chunk(job: tuple[int, int, int, int]) -> _Chunk:
 def draw_store(
     folder: Path, count: int, side: int, seed: int, processes: int,
     progress: Callable[[int], None],
-) -> PictureStore:  # fmt: skip
+) -> ImageStore:  # fmt: skip
     """Opens the store in `folder`, drawing it first if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / f"pictures-{count}-{side}-{seed}"
+    stem = folder / f"images-{count}-{side}-{seed}"
     done = stem.with_suffix(".scenes")
     mode: Literal["r", "w+"] = "r" if done.exists() else "w+"
     pixels = np.memmap(stem.with_suffix(".pixels"), np.uint8, mode, shape=(count, side, side, 3))
@@ -168,4 +168,4 @@ def draw_store(
             array.flush()
         ordered = [scene for start in sorted(scenes) for scene in scenes[start]]
         done.write_bytes(pickle.dumps(ordered))
-    return PictureStore(pixels, labels, edges, pickle.loads(done.read_bytes()))
+    return ImageStore(pixels, labels, edges, pickle.loads(done.read_bytes()))

@@ -1,4 +1,4 @@
-"""Prints how often the bundled model is right: ``python -m tests.pictures``."""
+"""Prints how often the bundled model is right: ``python -m tests.examination``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.pictures.artifacts import BUNDLED, compile_bundled
-from tests.pictures.examination import Candidate, examine_held_out, examine_independent
-from tests.pictures.report import summary
+from tests.examination.artifacts import BUNDLED, compile_bundled
+from tests.examination.examine import Candidate, examine_held_out, examine_independent
+from tests.examination.report import summary
 
 
 def main() -> None:
     """Compiles the bundled model, examines it and prints Markdown tables."""
-    parser = argparse.ArgumentParser(prog="python -m tests.pictures", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.examination", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=BUNDLED)
     parser.add_argument("--quantization", nargs="+", default=["q0f32", "q0f16", "q4f16_1"])
     parser.add_argument("--held-out", type=int, default=1000, help="scenes of the training world")
-    parser.add_argument("--independent", type=int, default=300, help="pictures by other hands")
+    parser.add_argument("--independent", type=int, default=300, help="images by other hands")
     parser.add_argument("--seed", type=int, default=0, help="another independent set")
     parser.add_argument("--wrong", type=int, default=0, help="show so many wrong answers")
     parser.add_argument("--threads", type=int, help="all cores if left out")
@@ -35,7 +35,7 @@ def main() -> None:
         if options.independent:
             outcomes = examine_independent(candidates, options.independent, options.seed)
             traits = [trait for trait in outcomes[0].traits if trait != "palette"]
-            print(f"Pictures by other hands\n\n{summary(outcomes, traits, options.wrong)}")
+            print(f"Images by other hands\n\n{summary(outcomes, traits, options.wrong)}")
 
 
 if __name__ == "__main__":

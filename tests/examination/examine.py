@@ -1,4 +1,4 @@
-"""Examines compiled models: shows them pictures, asks, and keeps what they said."""
+"""Examines compiled models: shows them images, asks, and keeps what they said."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mvlm.runtime.image import load_image, preprocess
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.training.evaluate import held_out_scenes
-from tests.pictures.drawer import Drawing, drawings
-from tests.pictures.questions import questions
-from tests.pictures.scoring import Expected, expected_of
+from tests.examination.drawer import Drawing, drawings
+from tests.examination.questions import questions
+from tests.examination.scoring import Expected, expected_of
 
-QUESTIONS_A_PICTURE = 3
+QUESTIONS_PER_IMAGE = 3
 
 # The longest right answer, a description of four figures, has fewer than 60 tokens.
 _PARAMS = SamplingParams(max_tokens=80)
-# So many held-out pictures, of up to 2,000 pixels a side, are in memory at a time.
+# So many held-out images, of up to 2,000 pixels a side, are in memory at a time.
 _BATCH = 100
 
 
@@ -36,7 +36,7 @@ class Outcome:
 
     Attributes:
         model: The name of the candidate that answered.
-        picture: The picture's number in its set.
+        image: The image's number in its set.
         traits: What tables group by: the question's ``kind``, the drawing's ``style``, and so on.
         question: As it was asked.
         expected: What a right answer says.
@@ -44,7 +44,7 @@ class Outcome:
     """
 
     model: str
-    picture: int
+    image: int
     traits: dict[str, str]
     question: str
     expected: Expected
@@ -70,15 +70,15 @@ class Candidate:
         self._model = Model(artifact, threads)
         self._chat = Chat(self._model)
 
-    def answers(self, picture: Image.Image, texts: Sequence[str]) -> list[str]:
-        """Answers each question as the first about the picture, which is encoded once."""
+    def answers(self, image: Image.Image, texts: Sequence[str]) -> list[str]:
+        """Answers each question as the first about the image, which is encoded once."""
         spec = self._model.settings.image
-        assert spec is not None, "the model reads no pictures"
-        pixels = preprocess(picture, spec)
+        assert spec is not None, "the model reads no images"
+        pixels = preprocess(image, spec)
         return [self._answer(text, pixels) for text in texts]
 
     def _answer(self, text: str, pixels: npt.NDArray[np.float32]) -> str:
-        # Forgets the conversation, but not the encoded picture.
+        # Forgets the conversation, but not the encoded image.
         self._chat.reset()
         return self._chat.generate(text, [pixels], _PARAMS).completion.text
 
@@ -90,7 +90,7 @@ def examine_held_out(candidates: Sequence[Candidate], count: int = 1000) -> list
         for index, example in enumerate(held_out_scenes(number, seed)):
             expected = expected_of(example.question, example.answer)
             for candidate in candidates:
-                [answer] = candidate.answers(example.picture, [example.question])
+                [answer] = candidate.answers(example.image, [example.question])
                 outcomes.append(
                     Outcome(
                         candidate.name,
@@ -107,16 +107,16 @@ def examine_held_out(candidates: Sequence[Candidate], count: int = 1000) -> list
 def examine_independent(
     candidates: Sequence[Candidate], count: int = 300, seed: int = 0
 ) -> list[Outcome]:
-    """Asks three questions about each of `count` pictures drawn by this package."""
+    """Asks three questions about each of `count` images drawn by this package."""
     asked: Counter[str] = Counter()
     outcomes = []
     for index, drawing in enumerate(drawings(count, seed)):
         rng = Random(f"{seed}/{index}/questions")
-        exam = questions(drawing.truth, QUESTIONS_A_PICTURE, asked, rng)
+        exam = questions(drawing.truth, QUESTIONS_PER_IMAGE, asked, rng)
         # As a user's file would be read.
-        picture = load_image(drawing.data)
+        image = load_image(drawing.data)
         for candidate in candidates:
-            answers = candidate.answers(picture, [question.text for question in exam])
+            answers = candidate.answers(image, [question.text for question in exam])
             for question, answer in zip(exam, answers, strict=True):
                 traits = {"kind": question.kind, "wording": question.wording, **_traits(drawing)}
                 outcomes.append(

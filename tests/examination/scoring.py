@@ -13,10 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from itertools import permutations
 
-from tests.pictures.truth import COLOURS, SHAPES
+from tests.examination.truth import COLOURS, SHAPES
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-#: What no picture holds, so that naming it is wrong.
+#: What no image holds, so that naming it is wrong.
 _OTHER_COLOURS = ("black", "white", "gray", "pink", "brown", "cyan", "violet", "magenta", "gold")
 _OTHER_SHAPES = ("rectangle", "oval", "ellipse", "diamond", "pentagon", "hexagon", "cross", "heart")
 _HUES = frozenset((*COLOURS, *_OTHER_COLOURS))
@@ -40,7 +40,7 @@ _PLAIN = frozenset((
     "highest", "far", "same", "different", "s", "t", "corner", "empty", "nothing", "anything",
     "shows", "kind", "located", "one",
 ))  # fmt: skip
-#: Characters that no sentence about a picture holds.
+#: Characters that no sentence about an image holds.
 _STRANGE = re.compile(r"[^\w\s.,:;!?'\"()-]")
 
 

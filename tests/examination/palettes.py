@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from tests.pictures.truth import COLOURS
+from tests.examination.truth import COLOURS
 
 RGB = tuple[int, int, int]
 

@@ -1,4 +1,4 @@
-"""How often the compiled bundled model is right, on held-out scenes and on others' pictures."""
+"""How often the compiled bundled model is right, on held-out scenes and on others' images."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures.artifacts import compile_bundled
-from tests.pictures.examination import (
+from tests.examination.artifacts import compile_bundled
+from tests.examination.examine import (
     Candidate,
     Outcome,
     examine_held_out,
     examine_independent,
 )
-from tests.pictures.report import accuracy, summary
+from tests.examination.report import accuracy, summary
 
 SCHEMES = ("q0f32", "q4a8", "q4f16_1")
 
@@ -50,7 +50,7 @@ def test_no_answer_fits_all(independent: list[Outcome], answer: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_pictures_by_other_hands(independent: list[Outcome], scheme: str) -> None:
+def test_images_by_other_hands(independent: list[Outcome], scheme: str) -> None:
     outcomes = [outcome for outcome in independent if outcome.model == scheme]
     assert len(outcomes) == 900
     assert accuracy(outcomes) >= 85, summary(outcomes, ["kind", "wording", "style", "background"])

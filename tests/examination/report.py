@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tests.pictures.examination import Outcome
+from tests.examination.examine import Outcome
 
 
 def accuracy(outcomes: Iterable[Outcome]) -> float:
@@ -47,7 +47,7 @@ def summary(outcomes: Sequence[Outcome], traits: Sequence[str], wrong: int = 15)
     parts = [table(outcomes, trait) for trait in traits]
     failures = [outcome for outcome in outcomes if not outcome.is_right]
     lines = [
-        f"{o.model}, picture {o.picture} ({', '.join(o.traits.values())}): {o.question}"
+        f"{o.model}, image {o.image} ({', '.join(o.traits.values())}): {o.question}"
         f" -> {o.answer} ({o.expected})"
         for o in failures[:wrong]
     ]

@@ -1,4 +1,4 @@
-"""Pictures from the command line to a model."""
+"""Images from the command line to a model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def load_pixels(path: Path, model: Model) -> FloatArray:
-    """Read a picture as a model sees it: ``(1, 3, S, S)`` float32.
+    """Read an image as a model sees it: ``(1, 3, S, S)`` float32.
 
     Raises:
         PromptError: The model reads text only.
-        ImageError: The picture cannot be read.
+        ImageError: The image cannot be read.
     """
     from mvlm.runtime.image import load_image, preprocess
 
@@ -24,6 +24,6 @@ def load_pixels(path: Path, model: Model) -> FloatArray:
     if spec is None:
         raise PromptError(
             f"the model reads text only and cannot look at {path}",
-            fix="Leave the picture out, or use a MobileVLM.",
+            fix="Leave the image out, or use a MobileVLM.",
         )
     return preprocess(load_image(path), spec)

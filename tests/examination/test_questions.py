@@ -1,4 +1,4 @@
-"""The questions' answers, checked on a picture whose truth is plain."""
+"""The questions' answers, checked on an image whose truth is plain."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from tests.pictures.questions import KINDS, Question, questions
-from tests.pictures.truth import DIRECTIONS, Direction, Figure, Truth
+from tests.examination.questions import KINDS, Question, questions
+from tests.examination.truth import DIRECTIONS, Direction, Figure, Truth
 
 BIG = Figure("circle", "red", 20, 40, 80, 100, 2827)
 SMALL = Figure("square", "blue", 150, 20, 180, 50, 900)

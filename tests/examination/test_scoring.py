@@ -9,7 +9,7 @@ import pytest
 
 from mvlm.training.world.questions import KINDS, ask_kind
 from mvlm.training.world.scene import random_scene
-from tests.pictures.scoring import (
+from tests.examination.scoring import (
     Absent,
     Expected,
     Figures,
