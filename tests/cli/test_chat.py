@@ -37,7 +37,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_answers_as_the_library_does(artifact: Path, image: Path) -> None:
+def test_chat_prints_the_librarys_completion(artifact: Path, image: Path) -> None:
     model = Model(artifact)
     assert model.settings.image is not None
     pixels = preprocess(load_image(image), model.settings.image)
@@ -61,7 +61,7 @@ def test_answers_as_the_library_does(artifact: Path, image: Path) -> None:
         ("ldpnet", "q4a8", ["int8", "int8", "float32"]),
     ],
 )
-def test_each_storage_of_the_kv_cache_answers(
+def test_chat_with_each_kv_cache_storage(
     shelf: Shelf, family: str, scheme: str, storage: list[str]
 ) -> None:
     """NumPy 2.4 hands over arrays without elements in a way that compiled code refuses."""
@@ -73,7 +73,7 @@ def test_each_storage_of_the_kv_cache_answers(
     assert len(result.json["token_ids"]) == result.json["usage"]["completion_tokens"] > 0
 
 
-def test_reads_the_prompt_from_standard_input(artifact: Path) -> None:
+def test_prompt_is_read_from_standard_input(artifact: Path) -> None:
     options = ("--max-tokens", "5", "--json")
     piped = mvlm("chat", artifact, "--prompt", "-", *options, stdin=QUESTION)
     assert (
@@ -82,7 +82,7 @@ def test_reads_the_prompt_from_standard_input(artifact: Path) -> None:
     )
 
 
-def test_options_reach_the_sampler(artifact: Path) -> None:
+def test_sampling_options_reach_the_sampler(artifact: Path) -> None:
     def ids(*options: str) -> list[int]:
         asked = ("chat", artifact, "--prompt", QUESTION, "--max-tokens", "16", "--json")
         found: list[int] = mvlm(*asked, *options).json["token_ids"]
@@ -100,7 +100,7 @@ def test_options_reach_the_sampler(artifact: Path) -> None:
     assert len(ids("--max-tokens", "3")) == 3
 
 
-def test_a_stop_string_ends_the_answer(artifact: Path) -> None:
+def test_stop_option_ends_the_answer(artifact: Path) -> None:
     asked = ("chat", artifact, "--prompt", QUESTION, "--max-tokens", "40", "--json")
     text = mvlm(*asked).json["text"]
     middle = text[len(text) // 2]
@@ -109,7 +109,7 @@ def test_a_stop_string_ends_the_answer(artifact: Path) -> None:
     assert stopped["text"] == text[: text.index(middle)].rstrip()
 
 
-def test_dump_holds_every_stage(artifact: Path, image: Path, tmp_path: Path) -> None:
+def test_dump_holds_the_arrays_of_every_stage(artifact: Path, image: Path, tmp_path: Path) -> None:
     dump = tmp_path / "stages.npz"
     asked = ("chat", artifact, "--image", image, "--prompt", QUESTION, "--max-tokens", "4")
     result = mvlm(*asked, "--dump", dump, "--json")
@@ -139,7 +139,7 @@ def _umask() -> int:
     return mask
 
 
-def test_a_dump_that_cannot_be_written_leaves_nothing(
+def test_a_failed_dump_leaves_no_file(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(file: object, **arrays: object) -> None:
@@ -174,7 +174,7 @@ def _nothing(path: Path) -> None:
         (Path.mkdir, "a folder"),
     ],
 )
-def test_refuses_a_bad_image(artifact: Path, tmp_path: Path, write, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_bad_image_is_refused(artifact: Path, tmp_path: Path, write, words: str) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "image.png"
     write(path)
     result = mvlm("chat", artifact, "--image", path, "--prompt", QUESTION)
@@ -183,7 +183,7 @@ def test_refuses_a_bad_image(artifact: Path, tmp_path: Path, write, words: str) 
     assert result.stderr.count("\n") == 1
 
 
-def test_looks_at_a_single_pixel(artifact: Path, tmp_path: Path) -> None:
+def test_an_image_of_one_pixel(artifact: Path, tmp_path: Path) -> None:
     path = tmp_path / "pixel.png"
     Image.new("RGB", (1, 1), "red").save(path)
     asked = ("chat", artifact, "--image", path, "--prompt", QUESTION, "--max-tokens", "2")
@@ -191,41 +191,41 @@ def test_looks_at_a_single_pixel(artifact: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])
-def test_refuses_an_empty_prompt(artifact: Path, prompt: str) -> None:
+def test_an_empty_prompt_is_refused(artifact: Path, prompt: str) -> None:
     result = mvlm("chat", artifact, "--prompt", prompt)
     assert result.exit_code == 1 and "the prompt is empty" in result.stderr
 
 
-def test_refuses_a_prompt_over_the_context(artifact: Path) -> None:
+def test_a_prompt_over_the_context_is_refused(artifact: Path) -> None:
     result = mvlm("chat", artifact, "--prompt", "word " * 5000)
     assert result.exit_code == 1 and "does not fit into the context" in result.stderr
     shorter = mvlm("chat", artifact, "--prompt", QUESTION, "--context", "16")
     assert shorter.exit_code == 1 and "fewer than 16" in shorter.stderr
 
 
-def test_refuses_a_context_that_the_model_does_not_have(artifact: Path) -> None:
+def test_a_context_over_the_models_is_refused(artifact: Path) -> None:
     result = mvlm("chat", artifact, "--prompt", QUESTION, "--context", "1000000")
     assert result.exit_code == 2 and "context" in result.stderr
 
 
-def test_refuses_an_unknown_template(artifact: Path) -> None:
+def test_an_unknown_template_is_refused(artifact: Path) -> None:
     result = mvlm("chat", artifact, "--prompt", QUESTION, "--template", "chatml")
     assert result.exit_code == 2 and "vicuna_v1 or plain" in result.stderr
 
 
-def test_refuses_to_quantize_an_artifact(artifact: Path) -> None:
+def test_quantization_of_an_artifact_is_refused(artifact: Path) -> None:
     result = mvlm("chat", artifact, "--prompt", QUESTION, "--quant", "q0f16")
     assert result.exit_code == 2 and "--quant" in result.stderr
 
 
-def test_refuses_an_image_for_a_model_of_text(shelf: Shelf, image: Path) -> None:
+def test_an_image_for_a_text_only_model_is_refused(shelf: Shelf, image: Path) -> None:
     text_only = shelf.artifact("text")
     result = mvlm("chat", text_only, "--image", image, "--prompt", QUESTION)
     assert result.exit_code == 1 and "text only" in result.stderr
 
 
 @pytest.mark.parametrize("path", REQUIRED_FILES)
-def test_refuses_an_artifact_with_a_flipped_byte(artifact: Path, tmp_path: Path, path: str) -> None:
+def test_a_corrupt_artifact_is_refused(artifact: Path, tmp_path: Path, path: str) -> None:
     copy = shutil.copytree(artifact, tmp_path / "artifact")
     content = bytearray((copy / path).read_bytes())
     content[len(content) // 2] ^= 1
@@ -244,7 +244,7 @@ def test_refuses_an_artifact_with_a_flipped_byte(artifact: Path, tmp_path: Path,
         ("abi", "tvm_ffi", "0.0.1", "apache-tvm-ffi"),
     ],
 )
-def test_refuses_an_artifact_of_elsewhere(
+def test_an_artifact_for_another_machine_is_refused(
     artifact: Path, tmp_path: Path, section: str, key: str, value: object, words: str
 ) -> None:
     copy = shutil.copytree(artifact, tmp_path / "artifact")
@@ -275,7 +275,7 @@ def test_imports_neither_compiler_nor_torch_and_starts_quickly(artifact: Path, i
     assert peak * 1024 < 250e6
 
 
-def test_interrupted_it_leaves_with_a_word(artifact: Path) -> None:
+def test_an_interrupt_exits_with_a_message(artifact: Path) -> None:
     asked = ("chat", artifact, "--prompt", QUESTION, "--temperature", "3", "--max-tokens", "1900")
     process = start(*asked)
     assert process.stdout is not None

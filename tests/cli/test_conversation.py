@@ -33,14 +33,14 @@ def _answers(stdout: str) -> list[str]:
     return stdout.splitlines()
 
 
-def test_answers_alone_go_to_standard_output(artifact: Path) -> None:
+def test_only_answers_go_to_standard_output(artifact: Path) -> None:
     result = mvlm("chat", artifact, *SHORT, stdin="One?\n\n  \nTwo?\n")
     assert result.exit_code == 0
     assert len(_answers(result.stdout)) == 2
     assert ">" not in result.stdout
 
 
-def test_a_conversation_has_a_memory_until_it_is_reset(artifact: Path) -> None:
+def test_reset_clears_the_conversation(artifact: Path) -> None:
     again = mvlm("chat", artifact, *SHORT, stdin="One?\nTwo?\nOne?\n/reset\nOne?\n")
     first, _, third, fourth = _answers(again.stdout)
     assert first == fourth != third
@@ -55,7 +55,7 @@ def test_an_image_is_shown_with_the_next_question(artifact: Path, image: Path) -
     assert commanded.stdout == optioned.stdout == quoted.stdout != blind.stdout
 
 
-def test_an_error_does_not_end_it(artifact: Path) -> None:
+def test_an_error_does_not_end_the_conversation(artifact: Path) -> None:
     said = (
         "/image no.png\n/nope\n/image\n" + "word " * 5000 + "\nStill there?\n/quit\nNever asked\n"
     )
@@ -68,7 +68,7 @@ def test_an_error_does_not_end_it(artifact: Path) -> None:
         assert words in error
 
 
-def test_a_bad_image_at_the_start_ends_it(artifact: Path) -> None:
+def test_a_bad_image_at_the_start_ends_the_conversation(artifact: Path) -> None:
     assert mvlm("chat", artifact, "--image", "no.png", stdin="Hello?\n").exit_code == 1
 
 
@@ -99,7 +99,7 @@ def test_says_when_turns_are_dropped(artifact: Path) -> None:
         (3, "3 turns did not fit into the context any more: the oldest were dropped"),
     ],
 )
-def test_one_dropped_turn_and_several(
+def test_message_about_one_or_several_dropped_turns(
     turns: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Generation:
@@ -114,7 +114,7 @@ def test_one_dropped_turn_and_several(
     assert capsys.readouterr() == ("Yes.\n", f"{line}\n")
 
 
-def test_only_a_first_character_makes_a_command(artifact: Path) -> None:
+def test_commands_begin_with_a_slash_in_the_first_column(artifact: Path) -> None:
     asked = ("chat", artifact, *SHORT)
     question = mvlm(*asked, stdin=" /etc/hosts: what is in it?\n")
     assert (question.exit_code, len(_answers(question.stdout))) == (0, 1)
@@ -127,13 +127,13 @@ def test_only_a_first_character_makes_a_command(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("blank", ["\t", "  ", "\u3000"])
-def test_any_blank_ends_a_command_s_name(artifact: Path, image: Path, blank: str) -> None:
+def test_any_blank_ends_a_commands_name(artifact: Path, image: Path, blank: str) -> None:
     asked = ("chat", artifact, *SHORT)
     shown = mvlm(*asked, stdin=f"/image{blank}{image}\nWhat is this?\n")
     assert shown == mvlm(*asked, "--image", image, stdin="What is this?\n")
 
 
-def test_a_person_has_a_prompt_speeds_and_a_history(artifact: Path) -> None:
+def test_a_terminal_shows_a_prompt_speeds_and_history(artifact: Path) -> None:
     terminal = Terminal("chat", artifact, *SHORT)
     banner = terminal.wait_for("> ")
     assert "ldpnet q0f32" in banner and "/help" in banner
@@ -165,7 +165,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(artifact: Path) -> None:
     assert "Traceback" not in terminal.seen
 
 
-def test_what_a_model_says_cannot_reprogram_the_terminal(artifact: Path) -> None:
+def test_control_characters_of_an_answer_do_not_reach_the_terminal(artifact: Path) -> None:
     terminal = Terminal(
         "chat", artifact, "--temperature", "90", "--seed", "3", "--max-tokens", "300"
     )

@@ -20,7 +20,7 @@ def random_model(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "find_artifact", lambda *_, **__: artifact)
 
 
-def test_says_what_it_looks_at_what_it_asks_and_how_fast_it_was() -> None:
+def test_demo_prints_image_question_answer_and_speeds() -> None:
     result = mvlm("demo")
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
@@ -32,7 +32,7 @@ def test_says_what_it_looks_at_what_it_asks_and_how_fast_it_was() -> None:
     assert "\u2580" not in result.stdout
 
 
-def test_looks_at_another_image_and_asks_something_else(tmp_path: Path) -> None:
+def test_demo_with_another_image_and_prompt(tmp_path: Path) -> None:
     image = tmp_path / "mine.jpg"
     Image.new("RGB", (90, 30), "green").save(image)
     result = mvlm("demo", "--image", image, "--prompt", "What colour?", "--json")
@@ -41,6 +41,6 @@ def test_looks_at_another_image_and_asks_something_else(tmp_path: Path) -> None:
     assert {"text", "token_ids", "finish_reason", "usage", "stats"} <= result.json.keys()
 
 
-def test_refuses_what_is_no_image(tmp_path: Path) -> None:
+def test_demo_refuses_a_file_that_is_no_image(tmp_path: Path) -> None:
     result = mvlm("demo", "--image", tmp_path / "none.png")
     assert (result.exit_code, result.stdout) == (1, "")

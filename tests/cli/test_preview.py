@@ -35,7 +35,9 @@ def _shown(
     return capsys.readouterr().out
 
 
-def test_draws_two_pixels_a_cell(image_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preview_draws_two_pixels_a_cell(
+    image_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     drawn = _shown(image_file, capsys, True, TERM="xterm", COLORTERM="truecolor")
     rows = drawn.splitlines()
     assert len(rows) == 11
@@ -44,7 +46,7 @@ def test_draws_two_pixels_a_cell(image_file: Path, capsys: pytest.CaptureFixture
     assert "38;2;0;0;255;48;2;0;0;255" in rows[-1]
 
 
-def test_draws_with_256_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preview_with_256_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "green.png"  # rich remembers how it wrote a style, in whatever colours
     Image.new("RGB", (8, 8), (10, 200, 30)).save(path)
     drawn = _shown(path, capsys, True, TERM="xterm-256color")
@@ -59,7 +61,7 @@ def test_draws_with_256_colours(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (True, {"TERM": "xterm", "COLORTERM": "truecolor", "NO_COLOR": "1"}),
     ],
 )
-def test_draws_nothing_elsewhere(
+def test_no_preview_without_a_colour_terminal(
     image_file: Path,
     capsys: pytest.CaptureFixture[str],
     terminal: bool,
@@ -69,7 +71,7 @@ def test_draws_nothing_elsewhere(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (7, 5)])
-def test_draws_any_shape(
+def test_preview_of_any_aspect_ratio(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], size: tuple[int, int]
 ) -> None:
     path = tmp_path / "odd.png"

@@ -71,7 +71,7 @@ class Streamed:
 
 
 @pytest.mark.parametrize("name", SENTENCES)
-def test_sentences_are_shown_as_they_are(name: str) -> None:
+def test_text_without_control_characters_is_printed_unchanged(name: str) -> None:
     sentence = SENTENCES[name]
     generation: Any = Streamed(sentence)
     with on_terminal() as screen:
@@ -84,7 +84,7 @@ def test_sentences_are_shown_as_they_are(name: str) -> None:
     assert literal(sentence).plain == sentence
 
 
-def test_commands_are_replaced_on_every_road() -> None:
+def test_control_sequences_are_replaced_in_every_output() -> None:
     with on_terminal() as screen:
         show(COMMANDS)
         show_dim(COMMANDS)
@@ -96,7 +96,7 @@ def test_commands_are_replaced_on_every_road() -> None:
     assert screen.getvalue().count("\ufffd[2J\ufffd1m\ufffd") == 11
 
 
-def test_what_is_piped_is_not_changed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_piped_output_is_not_changed(capsys: pytest.CaptureFixture[str]) -> None:
     show(COMMANDS)
     assert capsys.readouterr().out == COMMANDS + "\n"
 
@@ -160,7 +160,7 @@ def test_a_cell_cannot_pass_for_a_row(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.splitlines() == ["model    x verified  yes", "  files  1"]
 
 
-def test_pages_and_reports_use_the_same_rule() -> None:
+def test_html_and_reports_escape_control_characters() -> None:
     for sentence in SENTENCES.values():
         assert _escape(sentence) == sentence
     assert _escape(f"<b>{COMMANDS}") == "&lt;b&gt;\ufffd[2J\ufffd1m\ufffd"
@@ -168,7 +168,7 @@ def test_pages_and_reports_use_the_same_rule() -> None:
     assert _word(document, "name") == "नि\u200cक   \ufffd[1m"
 
 
-def test_help_is_not_slowed_by_rich() -> None:
+def test_help_does_not_import_rich() -> None:
     heavy = {name for name in sys.modules if name.startswith("rich")}
     assert run(["--help"]) == 0
     assert {name for name in sys.modules if name.startswith("rich")} == heavy

@@ -44,7 +44,7 @@ def nothing_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("nothing_fetched")
 @pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
-def test_what_is_in_it(shelf: Shelf, tmp_path: Path, form: Form) -> None:
+def test_contents_of_a_bundle(shelf: Shelf, tmp_path: Path, form: Form) -> None:
     artifact, output = shelf.artifact("text"), tmp_path / "bundle"
     for _ in range(2):  # the second replaces the first
         make_bundle(artifact, form, output)
@@ -62,7 +62,7 @@ def test_what_is_in_it(shelf: Shelf, tmp_path: Path, form: Form) -> None:
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_it_chats_with_the_devices_own_python(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_bundle_chats_with_the_devices_python(shelf: Shelf, tmp_path: Path) -> None:
     """This machine as the board: its packages are where the tests' are."""
     output = tmp_path / "bundle"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -85,7 +85,7 @@ def test_it_chats_with_the_devices_own_python(shelf: Shelf, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_a_python_that_there_are_no_packages_for(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_python_version_without_wheels_is_named(shelf: Shelf, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
     make_bundle(shelf.artifact("text"), find_form("linux-aarch64"), output, ["3.1"])
     done = subprocess.run([output / "mvlm", "chat"], capture_output=True, text=True, check=False)
@@ -94,7 +94,7 @@ def test_a_python_that_there_are_no_packages_for(shelf: Shelf, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_no_proot(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_termux_device_without_proot(shelf: Shelf, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
     make_bundle(shelf.artifact("text"), find_form("android-termux"), output)
     tools = tmp_path / "tools"
@@ -108,7 +108,7 @@ def test_no_proot(shelf: Shelf, tmp_path: Path) -> None:
     assert done.returncode == 1 and b"pkg install proot" in done.stderr
 
 
-def test_an_artifact_for_something_else(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_artifact_for_another_target_is_refused(shelf: Shelf, tmp_path: Path) -> None:
     if HERE == "aarch64":
         pytest.skip("this machine's artifacts are for it")
     words = r"does not run on a phone.*expected an artifact for aarch64, linux, found one for x86"
@@ -118,7 +118,7 @@ def test_an_artifact_for_something_else(shelf: Shelf, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_a_damaged_artifact(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_refused(shelf: Shelf, tmp_path: Path) -> None:
     artifact = Path(shutil.copytree(shelf.artifact("text"), tmp_path / "artifact"))
     with (artifact / layout.MODEL_LIBRARY).open("ab") as file:
         file.write(b"x")
@@ -128,7 +128,7 @@ def test_a_damaged_artifact(shelf: Shelf, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_something_in_the_way(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_occupied_output_folder_is_refused(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="in the way"):
@@ -136,26 +136,28 @@ def test_something_in_the_way(shelf: Shelf, tmp_path: Path) -> None:
     assert (tmp_path / "bundle" / "thesis.txt").read_text() == "mine"
 
 
-def test_an_unknown_kind() -> None:
+def test_an_unknown_bundle_form_is_refused() -> None:
     with pytest.raises(UsageError, match=r"expected linux-aarch64 or .*found 'ios'"):
         find_form("ios")
 
 
-def test_what_the_runtime_needs_is_what_is_declared() -> None:
+def test_runtime_imports_match_the_declared_dependencies() -> None:
     names = {re.split("[<>=]", line)[0] for line in runtime_requirements("3.11")}
     assert {"numpy", "apache-tvm-ffi", "pillow", "sentencepiece", "typer", "rich"} <= names
     assert not names & {"apache-tvm", "torch", "tomli"}
     assert any(line.startswith("tomli") for line in runtime_requirements("3.10"))
 
 
-def test_packages_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wheels_that_cannot_be_fetched_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(MvlmError, match=r"packages for aarch64 and Python 3\.11 cannot be fetched"):
         fetch_wheels(["numpy"], tmp_path, "3.11", "aarch64")
 
 
-def test_no_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_apt_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MvlmError, match="no apt-get here: expected Debian or Ubuntu"):
         unpack_debian(tmp_path / "root", ["python3-minimal"], "aarch64")

@@ -35,7 +35,7 @@ def independent(candidates: list[Candidate]) -> list[Outcome]:
 
 
 @pytest.mark.parametrize(("scheme", "least"), [("q0f32", 95), ("q4a8", 93), ("q4f16_1", 93)])
-def test_held_out_scenes(held_out: list[Outcome], scheme: str, least: float) -> None:
+def test_accuracy_on_held_out_scenes(held_out: list[Outcome], scheme: str, least: float) -> None:
     outcomes = [outcome for outcome in held_out if outcome.model == scheme]
     assert len(outcomes) == 1000
     assert accuracy(outcomes) >= least, summary(outcomes, ["kind"])
@@ -44,13 +44,13 @@ def test_held_out_scenes(held_out: list[Outcome], scheme: str, least: float) -> 
 @pytest.mark.parametrize(
     "answer", ["Yes.", "No.", "Red.", "A star.", "Two.", "The red star.", "To the left."]
 )
-def test_no_answer_fits_all(independent: list[Outcome], answer: str) -> None:
+def test_no_constant_answer_scores_high(independent: list[Outcome], answer: str) -> None:
     # Else the accuracy would say little about what the model sees.
     assert sum(o.expected.allows(answer) for o in independent) < 0.25 * len(independent)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_images_by_other_hands(independent: list[Outcome], scheme: str) -> None:
+def test_accuracy_on_independently_drawn_images(independent: list[Outcome], scheme: str) -> None:
     outcomes = [outcome for outcome in independent if outcome.model == scheme]
     assert len(outcomes) == 900
     assert accuracy(outcomes) >= 85, summary(outcomes, ["kind", "wording", "style", "background"])

@@ -208,14 +208,14 @@ BAD: dict[str, tuple[Callable[[Path], object], type[MvlmError], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_adapters(checkpoint: Path, adapter: Path, name: str) -> None:
+def test_bad_adapters_are_refused(checkpoint: Path, adapter: Path, name: str) -> None:
     change, error, message = BAD[name]
     change(adapter)
     with pytest.raises(error, match=message):
         opened(checkpoint, adapter)
 
 
-def test_an_adapter_that_is_nowhere(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_missing_adapter_folder_is_named(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not the folder of an adapter"):
         open_checkpoint(checkpoint, adapter=tmp_path / "nowhere")
 

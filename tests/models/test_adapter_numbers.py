@@ -13,7 +13,7 @@ from mvlm.models.checkpoint.adapter.delta import LoraDelta
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("size", [0.0, 1e300])
-def test_what_is_not_finite_makes_numpy_not_warn(size: float) -> None:
+def test_nonfinite_deltas_cause_no_numpy_warning(size: float) -> None:
     """Packing the result refuses it, with the tensor's name.
 
     A row of zeros has no direction that DoRA's magnitude could scale; 1e300 becomes infinite.

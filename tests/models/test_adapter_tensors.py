@@ -121,7 +121,9 @@ def test_tower_and_projector_as_peft_merges_them(shelf: Shelf, tmp_path: Path, p
 
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
 @pytest.mark.parametrize("prefix", ["base_model.model.", "", "model."])
-def test_what_was_trained_besides(shelf: Shelf, tmp_path: Path, family: str, prefix: str) -> None:
+def test_tensors_trained_outside_the_pairs_are_taken(
+    shelf: Shelf, tmp_path: Path, family: str, prefix: str
+) -> None:
     """Tower, projector and head in `non_lora_trainables.bin`, by the names that trainings write."""
     checkpoint = shelf.checkpoint(family)
     write_mobilevlm_adapter(checkpoint, tmp_path, target_modules=["self_attn.o_proj"])
@@ -444,7 +446,7 @@ def test_tensors_that_are_refused(checkpoint: Path, adapter: Path, name: str) ->
         opened(checkpoint, adapter)
 
 
-def test_the_adapter_itself_is_good(checkpoint: Path, adapter: Path) -> None:
+def test_the_unchanged_adapter_is_accepted(checkpoint: Path, adapter: Path) -> None:
     assert (adapter / WEIGHTS).is_file() and opened(checkpoint, adapter).files()
 
 
@@ -472,7 +474,7 @@ def test_onnx_takes_the_place_of_the_projector(shelf: Shelf, tmp_path: Path) -> 
     assert not (tmp_path / "artifact").exists()
 
 
-def test_a_part_that_nobody_read(checkpoint: Path, adapter: Path) -> None:
+def test_an_unread_part_of_an_adapter_is_reported(checkpoint: Path, adapter: Path) -> None:
     found = opened(checkpoint, adapter)
     for layer in range(2):
         found.read(f"model.layers.{layer}.self_attn.q_proj.weight")

@@ -267,7 +267,7 @@ def test_spellings_of_the_preprocessor(write: Edit, sizes: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("ratio", "aspect"), [("pad", "pad"), (ABSENT, "crop"), ("anyres", "crop")]
 )
-def test_only_pad_pads(write: Edit, ratio: object, aspect: str) -> None:
+def test_image_aspect_ratio_pad_pads(write: Edit, ratio: object, aspect: str) -> None:
     image = read_config(write(image_aspect_ratio=ratio)).image
     assert image is not None and image.aspect == aspect
 
@@ -317,7 +317,7 @@ def test_unknown_projectors(write: Edit, name: object) -> None:
         read_config(write(mm_projector_type=name))
 
 
-def test_absurd_depth(write: Edit) -> None:
+def test_absurd_projector_depth_is_refused(write: Edit) -> None:
     for name in ("mlp65x_gelu", "mlp9999x_gelu", "mlp99999x_gelu"):
         with pytest.raises(ConfigError, match=r"depth|unknown projector"):
             read_config(write(mm_projector_type=name))
@@ -335,7 +335,7 @@ def test_absurd_depth(write: Edit) -> None:
         ("mlp", 3, 576, 576),
     ],
 )
-def test_tokens(kind: str, depth: int, patches: int, tokens: int) -> None:
+def test_special_token_ids(kind: str, depth: int, patches: int, tokens: int) -> None:
     assert ProjectorConfig(kind, depth, 8, 16).num_tokens(patches) == tokens
 
 
@@ -395,7 +395,7 @@ def test_tower_from_paths(write: Edit, tmp_path: Path, name: str) -> None:
     assert read_config(folder).image_tokens == 144
 
 
-def test_tower_beside_a_checkpoint_given_as_a_dot(
+def test_tower_next_to_a_checkpoint_given_as_a_dot(
     write: Edit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(write())
@@ -412,7 +412,7 @@ def test_no_tower_names_the_places_and_the_option(write: Edit, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["", "a" * 5000, 3, "\0", "..", "/", "a/../../../etc"])
-def test_hostile_tower_names(write: Edit, name: object) -> None:
+def test_untrusted_tower_names_are_refused(write: Edit, name: object) -> None:
     with pytest.raises(ConfigError):
         read_config(write(mm_vision_tower=name))
 
@@ -524,7 +524,9 @@ def test_numbers_of_the_tower(write: Edit, key: str, value: object) -> None:
     ],
     ids=str,
 )
-def test_refused(write: Edit, changes: dict[str, Any], message: str) -> None:
+def test_invalid_configurations_are_refused(
+    write: Edit, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         read_config(write(**changes))
 
@@ -556,14 +558,14 @@ def test_select_layer_counts_hidden_states(write: Edit, layer: int, used: int) -
     ],
     ids=["empty", "cut", "array", "null", "not UTF-8", "deep", "digits"],
 )
-def test_files_that_are_no_object(write: Edit, text: bytes) -> None:
+def test_json_files_that_are_no_object_are_refused(write: Edit, text: bytes) -> None:
     folder = write()
     (folder / "config.json").write_bytes(text)
     with pytest.raises(ConfigError, match=r"config\.json"):
         read_config(folder)
 
 
-def test_a_file_that_is_too_large(write: Edit) -> None:
+def test_a_json_file_that_is_too_large_is_refused(write: Edit) -> None:
     folder = write()
     with (folder / "config.json").open("wb") as file:
         file.truncate(17 * 2**20)

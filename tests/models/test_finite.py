@@ -51,7 +51,7 @@ def spoiled(checkpoint: Path, copies: Path, name: str, value: float) -> Path:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("value", VALUES)
-def test_the_check(dtype: str, value: float) -> None:
+def test_check_finite_refuses_nan_and_infinity(dtype: str, value: float) -> None:
     tensor = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     assert check_finite("w", tensor) is tensor
     tensor[1, 1] = value
@@ -82,7 +82,9 @@ ROADS = {
 
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("value", VALUES[:2])
-def test_converting(shelf: Shelf, tmp_path: Path, road: str, value: float) -> None:
+def test_converting_refuses_nonfinite_weights(
+    shelf: Shelf, tmp_path: Path, road: str, value: float
+) -> None:
     family, name, conversion = ROADS[road]
     checkpoint = spoiled(shelf.checkpoint(family), tmp_path / "copy", name, value)
     (tmp_path / "out").mkdir()
@@ -107,7 +109,9 @@ def test_converting_to_gguf_replaces_if_asked_to(shelf: Shelf, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("value", VALUES[:2])
-def test_packing_for_jobs(shelf: Shelf, tmp_path: Path, value: float) -> None:
+def test_packing_for_jobs_refuses_nonfinite_weights(
+    shelf: Shelf, tmp_path: Path, value: float
+) -> None:
     checkpoint = spoiled(shelf.checkpoint("text"), tmp_path / "copy", DOWN, value)
     job = plan_job(checkpoint, quantization="q0f32", logs=())
     with pytest.raises(CheckpointError, match=rf"{DOWN} holds NaN"):
@@ -116,7 +120,9 @@ def test_packing_for_jobs(shelf: Shelf, tmp_path: Path, value: float) -> None:
 
 
 @pytest.mark.parametrize("value", VALUES[:2])
-def test_an_adapter(shelf: Shelf, tmp_path: Path, value: float) -> None:
+def test_an_adapter_with_nonfinite_weights_is_refused(
+    shelf: Shelf, tmp_path: Path, value: float
+) -> None:
     """The base is finite, what the adapter makes of it is not."""
     checkpoint, rank = shelf.checkpoint("text"), 2
     rows, columns = open_checkpoint(checkpoint).shape(DOWN)
@@ -148,7 +154,7 @@ OVERFLOWS = {
 
 
 @pytest.mark.parametrize("road", OVERFLOWS)
-def test_weights_that_overflow(shelf: Shelf, tmp_path: Path, road: str) -> None:
+def test_merged_weights_that_overflow_are_refused(shelf: Shelf, tmp_path: Path, road: str) -> None:
     family, name, conversion, value = OVERFLOWS[road]
     checkpoint = spoiled(shelf.checkpoint(family), tmp_path / "copy", name, value)
     (tmp_path / "out").mkdir()
@@ -195,7 +201,9 @@ def projector_graph(checkpoint: Path, path: Path, *, spoil: str, value: float) -
 
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("name", ["weight", "bias"])
-def test_constants_of_a_graph(shelf: Shelf, tmp_path: Path, name: str, value: float) -> None:
+def test_nonfinite_constants_of_an_onnx_graph(
+    shelf: Shelf, tmp_path: Path, name: str, value: float
+) -> None:
     checkpoint = shelf.checkpoint("linear")
     graph = projector_graph(checkpoint, tmp_path / "p.onnx", spoil=name, value=value)
     config = read_config(checkpoint)
@@ -208,7 +216,7 @@ def test_constants_of_a_graph(shelf: Shelf, tmp_path: Path, name: str, value: fl
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_numbers_in_attributes_and_in_inner_graphs(value: float) -> None:
+def test_nonfinite_attributes_and_inner_graphs_of_onnx(value: float) -> None:
     """The importer knows no lists of numbers yet; the check does not wait for it."""
     constant = helper.make_node("Constant", [], ["numbers"], value_floats=[1.0, value])
     inner = helper.make_graph([constant], "inner", [], [])
@@ -221,14 +229,14 @@ def test_numbers_in_attributes_and_in_inner_graphs(value: float) -> None:
     assert list(found) == [1.0, {"nan": 0, "inf": 65504, "-inf": -65504}[str(value)]]
 
 
-def test_a_constant_that_claims_another_size() -> None:
+def test_an_onnx_constant_that_claims_another_size() -> None:
     tensor = TensorProto(name="w", dims=[1 << 40], data_type=TensorProto.FLOAT, raw_data=b"1234")
     graph = helper.make_graph([], "g", [], [], [tensor])
     with pytest.raises(CheckpointError, match="the constant w is damaged"):
         check_constants(Path("f.onnx"), graph, allow_nonfinite=False)
 
 
-def test_a_single_infinite_bound_is_no_weight(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_infinite_onnx_clip_bound_is_accepted(shelf: Shelf, tmp_path: Path) -> None:
     checkpoint = shelf.checkpoint("linear")
     path, config = tmp_path / "p.onnx", read_config(checkpoint)
     graph = projector_graph(checkpoint, path, spoil="bound", value=float("inf"))
@@ -238,7 +246,7 @@ def test_a_single_infinite_bound_is_no_weight(shelf: Shelf, tmp_path: Path) -> N
         import_vision(graph, config)
 
 
-def test_a_jobs_graph_is_checked(shelf: Shelf, tmp_path: Path) -> None:
+def test_the_onnx_graph_of_a_job_is_checked(shelf: Shelf, tmp_path: Path) -> None:
     checkpoint = shelf.checkpoint("linear")
     graph = projector_graph(checkpoint, tmp_path / "p.onnx", spoil="weight", value=float("nan"))
     with pytest.raises(CheckpointError, match="tensor weight of"):

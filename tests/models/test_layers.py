@@ -155,7 +155,7 @@ def test_pooling_is_adaptive_average_pooling(grid: int, out: int) -> None:
     np.testing.assert_allclose(found[0], expected, atol=1e-6)
 
 
-def test_packing_needs_little_more_than_one_layer(shelf: Shelf, tmp_path: Path) -> None:
+def test_packing_takes_the_memory_of_about_one_layer(shelf: Shelf, tmp_path: Path) -> None:
     """Parameters come one at a time: a model larger than the memory can be packed."""
     config = read_config(shelf.checkpoint("text"))
     model = MobileVLM(config, plan_quantization("q0f32"))

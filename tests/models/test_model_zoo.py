@@ -52,7 +52,7 @@ def write_config(folder: Path, published: PublishedModel, **changes: object) -> 
 
 
 @pytest.mark.parametrize("name", PUBLISHED_MODELS)
-def test_a_model_is_recognised_by_its_configuration(folder: Path, name: str) -> None:
+def test_a_model_is_identified_by_its_configuration(folder: Path, name: str) -> None:
     assert (
         identify(read_config(write_config(folder, PUBLISHED_MODELS[name])))
         is PUBLISHED_MODELS[name]
@@ -80,12 +80,12 @@ def test_shapes_add_up_to_what_the_names_say(folder: Path, name: str) -> None:
     "change",
     [{"num_hidden_layers": 23}, {"hidden_size": 1024}, {"rms_norm_eps": 1e-5}],
 )
-def test_another_shape_is_nobody(folder: Path, change: dict[str, object]) -> None:
+def test_another_shape_is_not_identified(folder: Path, change: dict[str, object]) -> None:
     published = PUBLISHED_MODELS["MobileLLaMA-1.4B"]
     assert identify(read_config(write_config(folder, published, **change))) is None
 
 
-def test_small_models_are_nobody(shelf: Shelf) -> None:
+def test_small_models_are_not_identified(shelf: Shelf) -> None:
     assert identify(read_config(shelf.checkpoint("ldpnet"))) is None
     assert identify(read_config(shelf.checkpoint("text"))) is None
 
@@ -106,7 +106,7 @@ def test_stale_keys_of_the_3b_change_nothing(folder: Path) -> None:
         ("mtgv/MobileLLaMA-2.7B-Base", "MobileLLaMA-2.7B"),
     ],
 )
-def test_names_however_written(written: str, name: str) -> None:
+def test_names_in_any_spelling(written: str, name: str) -> None:
     assert find_published_model(written).name == name
 
 

@@ -71,7 +71,7 @@ def check(model: Model, checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
-def test_our_own_export_all_the_way(shelf: Shelf, tmp_path: Path, family: str) -> None:
+def test_our_own_onnx_export_end_to_end(shelf: Shelf, tmp_path: Path, family: str) -> None:
     checkpoint = shelf.checkpoint(family)
     (tmp_path / "onnx").mkdir()
     convert(checkpoint, tmp_path / "onnx", Conversion("onnx"))
@@ -184,7 +184,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[MvlmError], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_graphs(shelf: Shelf, tmp_path: Path, name: str) -> None:
+def test_bad_onnx_graphs_are_refused(shelf: Shelf, tmp_path: Path, name: str) -> None:
     write, error, message = BAD[name]
     path = tmp_path / "graph.onnx"
     write(path)
@@ -208,7 +208,7 @@ def test_weights_outside_the_folder_are_not_read(shelf: Shelf, tmp_path: Path) -
         import_vision(path, read_config(checkpoint))
 
 
-def test_a_model_of_text_only_has_no_place_for_it(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_text_only_model_refuses_an_onnx_vision_graph(shelf: Shelf, tmp_path: Path) -> None:
     convert(shelf.checkpoint("ldpnet"), tmp_path, Conversion("onnx"))
     with pytest.raises(UsageError, match="text only"):
         import_vision(tmp_path / "vision.onnx", read_config(shelf.checkpoint("text")))

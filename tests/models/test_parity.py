@@ -151,7 +151,7 @@ def test_a_prompt_of_an_image_alone(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("family", ["ldpnet_odd", "linear", "mlp2x_gelu"])
 @pytest.mark.parametrize("seed", [3, 4])
-def test_other_prompts(shelf: Shelf, family: str, seed: int) -> None:
+def test_parity_of_random_prompts(shelf: Shelf, family: str, seed: int) -> None:
     make_pair(shelf.artifact(family), shelf.checkpoint(family), seed=seed).check_stages()
 
 
@@ -238,7 +238,7 @@ def test_rounded_keys_and_values(
     assert least < largest_difference(prefill.logits, logits) < most
 
 
-def test_rounding_shows(shelf: Shelf) -> None:
+def test_rounded_weights_differ_from_exact_ones(shelf: Shelf) -> None:
     """The quantized models are not float32 ones by another name."""
     exact = make_pair(shelf.artifact("ldpnet"), shelf.checkpoint("ldpnet"))
     for rounded, least in ((HALF, 1e-4), (ALL_FOUR_BITS, 1e-2)):
@@ -250,7 +250,7 @@ def test_rounding_shows(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("family", [SHARDED, pytest.param("ldpnet_odd", marks=pytest.mark.slow)])
-def test_bfloat16_shards_the_whole_way(tmp_path: Path, family: str) -> None:
+def test_bfloat16_shards_end_to_end(tmp_path: Path, family: str) -> None:
     """As the official releases are: several `pytorch_model-*.bin` in bfloat16."""
     checkpoint = write_random_checkpoint(
         tmp_path / "model", family, seed=6, file_format="bin", shards=3, dtype="bfloat16"

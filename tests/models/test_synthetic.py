@@ -65,7 +65,9 @@ def value(name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("file_format", ["bin", "safetensors"])
 @pytest.mark.parametrize("shard_bytes", [1, 500, 10**9])
-def test_files_hold_what_they_should(tmp_path: Path, file_format: str, shard_bytes: int) -> None:
+def test_weight_files_hold_the_given_values(
+    tmp_path: Path, file_format: str, shard_bytes: int
+) -> None:
     """Against torch's and safetensors' own readers, in one file and in several."""
     counts: list[int] = []
     write_weights(
@@ -98,7 +100,7 @@ def test_files_hold_what_they_should(tmp_path: Path, file_format: str, shard_byt
 
 
 @pytest.mark.parametrize("file_format", ["bin", "safetensors"])
-def test_our_readers_read_them(tmp_path: Path, file_format: str) -> None:
+def test_weight_files_are_read_by_our_readers(tmp_path: Path, file_format: str) -> None:
     write_weights(tmp_path, TENSORS, value, file_format=file_format, shard_bytes=700)
     weights = open_weights(tmp_path)
     assert weights.names() == tuple(sorted(TENSORS))
@@ -107,7 +109,7 @@ def test_our_readers_read_them(tmp_path: Path, file_format: str) -> None:
     np.testing.assert_array_equal(found, value("a").astype(ml_dtypes.bfloat16))
 
 
-def test_an_unknown_format(tmp_path: Path) -> None:
+def test_an_unknown_file_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown format.*'gguf'"):
         write_weights(tmp_path, TENSORS, value, file_format="gguf")
 
@@ -173,7 +175,7 @@ def test_the_tokenizer_has_llamas_pieces(small: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED_MODELS)
-def test_layouts_of_the_family(name: str) -> None:
+def test_layouts_of_the_published_models(name: str) -> None:
     """Names and sizes, without writing gigabytes: V2's tower is inside with all its layers."""
     published = PUBLISHED_MODELS[name]
     tower = CLIP if published.tower_inside else None

@@ -118,7 +118,7 @@ def test_progress_counts_every_byte(artifact: Path, manifest: Manifest) -> None:
     assert sum(seen) == sum(entry.size for entry in manifest.files)
 
 
-def test_another_place_and_a_link_to_the_folder_are_fine(artifact: Path, tmp_path: Path) -> None:
+def test_a_moved_or_linked_artifact_is_accepted(artifact: Path, tmp_path: Path) -> None:
     moved = artifact.rename(tmp_path / "b c")
     (tmp_path / "link").symlink_to(moved)
     assert verify_artifact(tmp_path / "link") == verify_artifact(moved)
@@ -128,7 +128,7 @@ def test_another_place_and_a_link_to_the_folder_are_fine(artifact: Path, tmp_pat
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_flipped_bit_anywhere(artifact: Path, name: str) -> None:
+def test_a_flipped_bit_is_detected_in_every_file(artifact: Path, name: str) -> None:
     path = artifact / name
     whole = path.read_bytes()
     random = np.random.default_rng(0)
@@ -141,7 +141,7 @@ def test_a_flipped_bit_anywhere(artifact: Path, name: str) -> None:
     verify_artifact(artifact)
 
 
-def test_every_bit_of_the_manifest_matters(artifact: Path) -> None:
+def test_a_flipped_bit_of_the_manifest_is_detected(artifact: Path) -> None:
     """Its damage may leave valid JSON: a digit in a size, a letter in a name."""
     path = artifact / layout.MANIFEST
     whole = path.read_bytes()
@@ -238,7 +238,7 @@ def write_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
     path.write_bytes(canonical())
 
 
-def test_signing_anew_works(artifact: Path) -> None:
+def test_a_rewritten_digest_is_accepted(artifact: Path) -> None:
     write_manifest(artifact, lambda values: values["model"].update(name="another"))
     assert verify_artifact(artifact).model["name"] == "another"
 
@@ -263,7 +263,9 @@ PATHS = [
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: repr(path)[:20])
-def test_paths_that_lead_elsewhere(artifact: Path, tmp_path: Path, path: str) -> None:
+def test_paths_that_leave_the_artifact_are_refused(
+    artifact: Path, tmp_path: Path, path: str
+) -> None:
     (tmp_path / "outside").write_text("")
     entry = {"path": path, "size": 0, "sha256": hashlib.sha256(b"").hexdigest()}
     write_manifest(artifact, lambda values: values["files"].append(entry))
@@ -330,7 +332,7 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_hostile_manifests(artifact: Path, name: str) -> None:
+def test_malformed_manifests_are_refused(artifact: Path, name: str) -> None:
     write_manifest(artifact, MALFORMED[name])
     refuse(artifact)
 
@@ -357,7 +359,7 @@ RAW: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", RAW)
-def test_bytes_that_are_no_manifest(artifact: Path, name: str) -> None:
+def test_bytes_that_are_no_manifest_are_refused(artifact: Path, name: str) -> None:
     (artifact / layout.MANIFEST).write_bytes(RAW[name])
     refuse(artifact)
 
@@ -371,7 +373,7 @@ def test_an_artifact_of_schema_5_is_refused_with_the_way_out(artifact: Path) -> 
     refuse(artifact, "expected schema 6, found schema 5. Compile the model again with this mvlm")
 
 
-def test_a_key_that_occurs_twice(artifact: Path) -> None:
+def test_a_duplicate_key_is_refused(artifact: Path) -> None:
     """Readers differ in which one counts."""
     path = artifact / layout.MANIFEST
     path.write_bytes(path.read_bytes().replace(b'{"abi"', b'{"schema":2,"abi"', 1))
@@ -379,7 +381,7 @@ def test_a_key_that_occurs_twice(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("indent", [None, 1])
-def test_a_form_that_is_not_canonical(artifact: Path, indent: int | None) -> None:
+def test_a_manifest_that_is_not_canonical_is_refused(artifact: Path, indent: int | None) -> None:
     path = artifact / layout.MANIFEST
     path.write_text(json.dumps(json.loads(path.read_bytes()), indent=indent))
     refuse(artifact, "is damaged.*canonical")
@@ -513,14 +515,14 @@ def machine(architecture: str, *features: str, **others: Any) -> Machine:
     return Machine(architecture, "A CPU", frozenset(features), 1, 1 << 30, **system)
 
 
-def test_another_architecture(manifest: Manifest) -> None:
+def test_another_architecture_is_refused(manifest: Manifest) -> None:
     with pytest.raises(ArtifactError) as caught:
         check_machine(manifest, machine("riscv64"))
     words = ("another architecture", "riscv64", manifest.target.architecture, "mvlm compile")
     assert all(word in str(caught.value) for word in words)
 
 
-def test_absent_features(manifest: Manifest) -> None:
+def test_absent_cpu_features_are_refused(manifest: Manifest) -> None:
     target = replace(manifest.target, features=("avx2", "fma", "ssse3"))
     lacking = machine(target.architecture, "ssse3", "avx2")
     with pytest.raises(ArtifactError, match=r"lacks: expected fma, found A CPU without it\."):
@@ -553,7 +555,7 @@ def test_a_feature_that_is_not_known_here(manifest: Manifest) -> None:
         ),
     ],
 )
-def test_another_system(
+def test_requirements_of_another_system_are_refused(
     manifest: Manifest, requirements: dict[str, Any], here: dict[str, Any], words: str
 ) -> None:
     target = manifest.target
@@ -583,7 +585,7 @@ def test_requirements_of_the_libraries_are_in_the_manifest(manifest: Manifest) -
     assert weights < requirements.memory_bytes < weights + (1 << 30)
 
 
-def test_too_little_memory(manifest: Manifest) -> None:
+def test_too_little_memory_is_refused(manifest: Manifest) -> None:
     needed = manifest.target.requirements.memory_bytes
     check_memory(manifest, needed)
     check_memory(manifest, None)
@@ -591,13 +593,13 @@ def test_too_little_memory(manifest: Manifest) -> None:
         check_memory(manifest, 1000)
 
 
-def test_another_tvm(manifest: Manifest) -> None:
+def test_another_tvm_version_is_refused(manifest: Manifest) -> None:
     old = replace(manifest, abi=replace(manifest.abi, tvm="0.26.0"))
     with pytest.raises(ArtifactError, match=rf"another TVM.*{TVM_VERSION}.*found 0\.26\.0"):
         check_abi(old)
 
 
-def test_another_tvm_ffi(manifest: Manifest) -> None:
+def test_another_tvm_ffi_version_is_refused(manifest: Manifest) -> None:
     installed = metadata.version("apache-tvm-ffi")
     old = replace(manifest, abi=replace(manifest.abi, tvm_ffi="0.1.13"))
     with pytest.raises(ArtifactError) as caught:
@@ -616,7 +618,7 @@ def test_another_tvm_ffi(manifest: Manifest) -> None:
     ],
     ids=["architecture", "features", "tvm", "tvm-ffi"],
 )
-def test_strangers_are_refused_before_their_files_are_read(
+def test_an_artifact_for_another_machine_is_refused_before_its_files_are_read(
     artifact: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
     write_manifest(artifact, change)

@@ -29,7 +29,7 @@ POINTER = (
 # --- one file -----------------------------------------------------------------------------------
 
 
-def test_what_is_there_and_what_is_not(tmp_path: Path) -> None:
+def test_is_present_of_files_links_and_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to("file")
     assert is_present(tmp_path / "file", ConfigError)
@@ -39,20 +39,20 @@ def test_what_is_there_and_what_is_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["link", "folder/file"])
-def test_a_broken_link(tmp_path: Path, place: str) -> None:
+def test_a_broken_link_is_refused(tmp_path: Path, place: str) -> None:
     """The link may be the file itself or a folder on the way to it."""
     (tmp_path / place.partition("/")[0]).symlink_to("../blobs/0123")
     with pytest.raises(CheckpointError, match=r"leads nowhere.*found a link to \.\./blobs/0123"):
         is_present(tmp_path / place, CheckpointError)
 
 
-def test_a_link_to_itself(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("link")
     with pytest.raises(ConfigError, match="leads nowhere"):
         is_present(tmp_path / "link", ConfigError)
 
 
-def test_only_a_pointer_is_a_pointer(tmp_path: Path) -> None:
+def test_only_git_lfs_pointers_are_taken_for_pointers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"f is a Git LFS pointer.*git lfs pull"):
         refuse_lfs_pointer(tmp_path / "f", POINTER.encode(), ConfigError)
     for text in (b"", b"version 2", b"{}"):
@@ -93,7 +93,9 @@ def read(folder: Path) -> None:
         "../model-clip/model.safetensors",
     ],
 )
-def test_files_of_a_checkpoint(whole: Path, tmp_path: Path, name: str, damage: str) -> None:
+def test_broken_links_and_pointers_of_a_checkpoint(
+    whole: Path, tmp_path: Path, name: str, damage: str
+) -> None:
     shutil.copytree(whole.parent, tmp_path / "copy")
     path = (tmp_path / "copy/model" / name).resolve()
     spoil(path, damage)
@@ -133,7 +135,9 @@ def test_a_v2_does_not_need_a_cache_on_an_absent_disk(
 @pytest.mark.parametrize(
     "name", ["mlc-chat-config.json", "tensor-cache.json", "params_shard_0.bin"]
 )
-def test_files_of_mlc(shelf: Shelf, tmp_path: Path, name: str, damage: str) -> None:
+def test_broken_links_and_pointers_of_mlc_files(
+    shelf: Shelf, tmp_path: Path, name: str, damage: str
+) -> None:
     folder = tmp_path / "mlc"
     folder.mkdir()
     convert(shelf.checkpoint("text"), folder, Conversion("mlc", "q0f32"))
@@ -145,7 +149,9 @@ def test_files_of_mlc(shelf: Shelf, tmp_path: Path, name: str, damage: str) -> N
 
 @pytest.mark.parametrize("damage", MESSAGES)
 @pytest.mark.parametrize("to", ["mlc", "gguf"])
-def test_the_tokenizer_in_a_conversion(shelf: Shelf, tmp_path: Path, to: str, damage: str) -> None:
+def test_a_broken_tokenizer_link_in_a_conversion(
+    shelf: Shelf, tmp_path: Path, to: str, damage: str
+) -> None:
     source, folder = tmp_path / "text", tmp_path / "out"
     shutil.copytree(shelf.checkpoint("text"), source)
     folder.mkdir()
@@ -155,14 +161,14 @@ def test_the_tokenizer_in_a_conversion(shelf: Shelf, tmp_path: Path, to: str, da
 
 
 @pytest.mark.parametrize("damage", MESSAGES)
-def test_the_vision_graph(shelf: Shelf, tmp_path: Path, damage: str) -> None:
+def test_a_broken_link_to_an_onnx_graph(shelf: Shelf, tmp_path: Path, damage: str) -> None:
     (tmp_path / "vision.onnx").touch()
     spoil(tmp_path / "vision.onnx", damage)
     with pytest.raises(CheckpointError, match=MESSAGES[damage]):
         import_vision(tmp_path / "vision.onnx", read_config(shelf.checkpoint("linear")))
 
 
-def test_the_verb_that_chats(tmp_path: Path) -> None:
+def test_chat_with_a_broken_link(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to("nowhere")
     with pytest.raises(UsageError, match="leads nowhere"):
         find_artifact(tmp_path, Invocation(json=False, debug=False))

@@ -25,7 +25,7 @@ def write(folder: Path, content: bytes) -> Path:
     return folder
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_kernels_json_round_trip(tmp_path: Path) -> None:
     functions: dict[str, dict[str, KernelUse]] = {
         "decode": {"attention": ATTENTION, "linear_8x8": LINEAR},
         "projector": {},

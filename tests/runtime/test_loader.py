@@ -47,7 +47,7 @@ def run_fresh(code: str, **environment: str) -> object:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_the_artifacts_own_runtime_is_opened(shelf: Shelf) -> None:
+def test_the_artifacts_own_runtime_is_loaded(shelf: Shelf) -> None:
     artifact = shelf.artifact("text")
     found = run_fresh(f"""
 answer({str(artifact)!r}, 1)
@@ -106,7 +106,7 @@ print(json.dumps([global_function("runtime.NumThreads")(), len(os.sched_getaffin
 
 
 @pytest.mark.parametrize("threads", [0, -1])
-def test_no_threads(shelf: Shelf, threads: int) -> None:
+def test_zero_threads_are_refused(shelf: Shelf, threads: int) -> None:
     with pytest.raises(UsageError, match="threads: expected 1 to 1024"):
         load_functions(shelf.artifact("text"), threads)
 
@@ -115,14 +115,14 @@ def test_all_cores_by_default(shelf: Shelf) -> None:
     assert Model(shelf.artifact("text")).threads == len(os.sched_getaffinity(0))
 
 
-def test_a_library_that_the_loader_refuses(tmp_path: Path) -> None:
+def test_an_unloadable_model_library_is_named(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / MODEL_LIBRARY).write_bytes(b"\x7fELF and no more")
     with pytest.raises(ArtifactError, match=r"model\.so cannot be loaded: found .*Compile"):
         load_functions(tmp_path, 1)
 
 
-def test_a_runtime_that_the_loader_refuses(tmp_path: Path) -> None:
+def test_an_unloadable_runtime_library_is_named(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / RUNTIME_LIBRARY).write_bytes(b"\x7fELF and no more")
     found = run_fresh(f"""
@@ -136,7 +136,7 @@ except ArtifactError as error:
     assert "libtvm_runtime.so cannot be loaded" in str(found)
 
 
-def test_models_come_and_go(shelf: Shelf) -> None:
+def test_models_are_loaded_and_freed_repeatedly(shelf: Shelf) -> None:
     """A process that changes models neither crashes nor mixes them up."""
     artifacts = [str(shelf.artifact(family)) for family in ("text", "ldpnet", "linear")]
     found = run_fresh(f"""

@@ -40,7 +40,7 @@ def write(folder: Path, values: Any) -> Path:
 
 
 @pytest.mark.parametrize("value", [SETTINGS, replace(SETTINGS, image=None, image_tokens=0)])
-def test_what_is_written_is_read(tmp_path: Path, value: ChatSettings) -> None:
+def test_chat_json_round_trip(tmp_path: Path, value: ChatSettings) -> None:
     assert read_settings(write(tmp_path, value.to_json())) == value
 
 
@@ -106,7 +106,7 @@ def test_the_compiler_writes_what_the_checkpoint_says(shelf: Shelf) -> None:
         ("cache", CACHE | {"tensors": [{"dtype": "int8", "shape": [1 << 40]}]}),
     ],
 )
-def test_values_that_cannot_be(tmp_path: Path, key: str, value: object) -> None:
+def test_invalid_values_are_refused(tmp_path: Path, key: str, value: object) -> None:
     write(tmp_path, SETTINGS.to_json() | {key: value})
     with pytest.raises(ArtifactError, match=r"chat\.json"):
         read_settings(tmp_path)
@@ -120,7 +120,7 @@ def test_a_cache_with_a_tensor_without_elements_is_of_an_older_mvlm(tmp_path: Pa
 
 
 @pytest.mark.parametrize("key", sorted(SETTINGS.to_json()))
-def test_missing_keys(tmp_path: Path, key: str) -> None:
+def test_missing_keys_are_named(tmp_path: Path, key: str) -> None:
     values = SETTINGS.to_json()
     del values[key]
     write(tmp_path, values)
@@ -128,7 +128,7 @@ def test_missing_keys(tmp_path: Path, key: str) -> None:
         read_settings(tmp_path)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"cannot read .*chat\.json"):
         read_settings(tmp_path)
 

@@ -46,7 +46,7 @@ def leftovers(destination: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["a", "a b", "model[1]*", ".hidden", "ä\N{SNOWMAN}"])
-def test_folder_appears_whole(tmp_path: Path, name: str) -> None:
+def test_a_folder_appears_atomically(tmp_path: Path, name: str) -> None:
     destination = tmp_path / "deep" / "er" / name
     with atomic_directory(destination) as folder:
         assert not list(folder.iterdir())
@@ -133,7 +133,9 @@ def a_dangling_link(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [a_file, a_folder, a_link_to_an_artifact, a_dangling_link])
-def test_anything_else_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_destination_with_other_files_is_refused(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     destination = tmp_path / "a"
     make(destination)
     before = sorted(path.name for path in tmp_path.rglob("*"))
@@ -248,7 +250,9 @@ MOMENTS = ["claimed", "empty", "half", "_flush", "_publish", "done"]
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_process(tmp_path: Path, moment: str, number: signal.Signals) -> None:
+def test_a_killed_process_leaves_the_old_folder(
+    tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
     destination = existing(tmp_path / "a")
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, moment, destination],
@@ -271,7 +275,7 @@ def test_a_killed_process(tmp_path: Path, moment: str, number: signal.Signals) -
     assert not leftovers(destination)
 
 
-def test_a_living_process_is_not_swept_up(tmp_path: Path) -> None:
+def test_staging_folders_of_living_processes_are_kept(tmp_path: Path) -> None:
     destination = tmp_path / "a"
     with atomic_directory(destination) as first:
         write(first, "first")
@@ -284,7 +288,7 @@ def test_a_living_process_is_not_swept_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("another_sweeps", [False, True])
-def test_a_folder_swept_up_while_its_lock_is_waited_for(
+def test_a_staging_folder_removed_while_its_lock_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_sweeps: bool
 ) -> None:
     """The lock that comes then is a dead file's; a second sweeper may hold the one in its place."""
@@ -329,7 +333,7 @@ def test_a_sweeper_that_waited_removes_nothing(
     assert stale.is_dir()
 
 
-def test_other_folders_are_not_swept_up(tmp_path: Path) -> None:
+def test_other_folders_are_not_removed(tmp_path: Path) -> None:
     (tmp_path / ".ab.staging-x").mkdir()
     (tmp_path / "a.staging-x").mkdir()
     with atomic_directory(tmp_path / "a*") as folder:
@@ -339,7 +343,7 @@ def test_other_folders_are_not_swept_up(tmp_path: Path) -> None:
     assert sorted(leftovers(tmp_path / "a")) == [".ab.staging-x", "a*", "a.staging-x"]
 
 
-def test_many_at_once_leave_one_whole_folder(tmp_path: Path) -> None:
+def test_concurrent_writers_leave_one_whole_folder(tmp_path: Path) -> None:
     """And a concurrent reader sees one whole folder after the other, never a mixture."""
     destination, failures, running = existing(tmp_path / "a", "0"), [], True
 

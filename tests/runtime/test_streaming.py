@@ -107,9 +107,7 @@ def test_stop_strings_that_repeat_themselves_are_found(
 
 @settings(deadline=None)
 @given(ids=answers, stop=stops, more=answers)
-def test_what_is_shown_is_never_taken_back(
-    ids: list[int], stop: list[str], more: list[int]
-) -> None:
+def test_shown_text_is_never_taken_back(ids: list[int], stop: list[str], more: list[int]) -> None:
     stream = TextStream(TOKENIZER, stop)
     shown = ""
     for token_id in ids:

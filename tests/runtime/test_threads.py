@@ -35,13 +35,17 @@ def test_equal_cores_are_all_used(tmp_path: Path, told: dict[int, str]) -> None:
     assert fast_cores(sysfs(tmp_path, told)) == tuple(range(8))
 
 
-def test_only_where_this_process_may_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_cores_are_within_the_affinity_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5})
     told = sysfs(tmp_path, {2: "250", 5: "250", 7: "1024"})
     assert fast_cores(told) == (2, 5)
 
 
-def test_idle_threads_sleep_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spinning_is_disabled_unless_the_environment_sets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("TVM_THREAD_POOL_SPIN_COUNT", raising=False)
     disable_spinning()
     assert os.environ.pop("TVM_THREAD_POOL_SPIN_COUNT") == "0"

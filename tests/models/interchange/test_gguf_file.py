@@ -31,7 +31,7 @@ KINDS = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 127, "q4_0": 1 / 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_decoder(shelf: Shelf, tmp_path: Path, kind: str) -> None:
+def test_decoder_tensors(shelf: Shelf, tmp_path: Path, kind: str) -> None:
     checkpoint = shelf.checkpoint("linear")
     convert(shelf.checkpoint("text"), tmp_path, Conversion("gguf", kind))
     checkpoint = shelf.checkpoint("text")
@@ -56,7 +56,7 @@ def test_the_decoder(shelf: Shelf, tmp_path: Path, kind: str) -> None:
         )
 
 
-def test_the_tokenizer(shelf: Shelf, tmp_path: Path) -> None:
+def test_tokenizer_metadata(shelf: Shelf, tmp_path: Path) -> None:
     convert(shelf.checkpoint("text"), tmp_path, Conversion("gguf"))
     fields, _ = read(tmp_path / "model-f16.gguf")
     config = read_config(shelf.checkpoint("text"))
@@ -76,7 +76,7 @@ def seeing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     )
 
 
-def test_tower_and_projector(seeing: Path, tmp_path: Path) -> None:
+def test_tower_and_projector_tensors(seeing: Path, tmp_path: Path) -> None:
     convert(seeing, tmp_path, Conversion("gguf", "f32"))
     fields, tensors = read(tmp_path / "mmproj-f32.gguf")
     config, plain = read_config(seeing), open_checkpoint(seeing)
@@ -99,17 +99,19 @@ def test_tower_and_projector(seeing: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["linear", "mlp3x_gelu", "ldpnet"])
-def test_what_llama_cpp_cannot_run_is_refused(shelf: Shelf, tmp_path: Path, family: str) -> None:
+def test_models_that_llama_cpp_cannot_run_are_refused(
+    shelf: Shelf, tmp_path: Path, family: str
+) -> None:
     with pytest.raises(ConfigError, match=r"llama\.cpp"):
         convert(shelf.checkpoint(family), tmp_path, Conversion("gguf"))
 
 
-def test_an_unknown_type(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_unknown_gguf_type_is_refused(shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown type.*q4_0.*'q5'"):
         convert(shelf.checkpoint("text"), tmp_path, Conversion("gguf", "q5"))
 
 
-def test_weights_beyond_half_precision(tmp_path: Path) -> None:
+def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     checkpoint = write_random_checkpoint(tmp_path / "model", "text", seed=0)

@@ -51,7 +51,7 @@ def greedy(path: Path, ids: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["f16", "f32"])
-def test_the_same_greedy_tokens(decoder: Path, tmp_path: Path, kind: str) -> None:
+def test_greedy_tokens_equal_llama_cpps(decoder: Path, tmp_path: Path, kind: str) -> None:
     convert(decoder, tmp_path, Conversion("gguf", kind))
     ids = [1, *np.random.default_rng(2).integers(300, 32_000, 20).tolist()]
     expected, margin = Reference(decoder).greedy_with_margin(ids, n=TOKENS)
@@ -60,7 +60,7 @@ def test_the_same_greedy_tokens(decoder: Path, tmp_path: Path, kind: str) -> Non
     assert same == TOKENS, f"{same} equal tokens, smallest lead {margin}"
 
 
-def test_the_same_tokens_for_a_text(decoder: Path, tmp_path: Path) -> None:
+def test_tokenization_equals_llama_cpps(decoder: Path, tmp_path: Path) -> None:
     import llama_cpp
     import sentencepiece
 
@@ -152,7 +152,7 @@ def test_image_embeddings(seeing: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert same > LEAST_COSINE
 
 
-def test_every_weight_is_there(seeing: Path, tmp_path: Path) -> None:
+def test_every_weight_is_in_the_gguf_file(seeing: Path, tmp_path: Path) -> None:
     """What llama.cpp does not ask for would go unnoticed."""
     import gguf
 

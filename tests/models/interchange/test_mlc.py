@@ -262,7 +262,7 @@ def written(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_caches(written: Path, tmp_path: Path, name: str) -> None:
+def test_bad_tensor_caches_are_refused(written: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "mlc"
     shutil.copytree(written, folder)
     change, message = BAD[name]
@@ -291,7 +291,7 @@ PLACES = [
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(place=st.sampled_from(PLACES), value=JSON_VALUES, which=st.integers(0, 40))
-def test_any_value_of_any_key(
+def test_any_value_of_any_key_is_read_or_refused(
     written: Path, place: tuple[str, str], value: object, which: int
 ) -> None:
     """Read or refused; never another error."""
@@ -318,7 +318,7 @@ def test_any_value_of_any_key(
         path.write_bytes(before)
 
 
-def test_checksums_are_those_of_the_shards(written: Path) -> None:
+def test_checksums_match_the_shards(written: Path) -> None:
     for shard in json.loads((written / "tensor-cache.json").read_text())["records"]:
         data = (written / shard["dataPath"]).read_bytes()
         assert hashlib.md5(data).hexdigest() == shard["md5sum"]
@@ -332,7 +332,7 @@ def test_checksums_are_those_of_the_shards(written: Path) -> None:
         (lambda: Conversion("mlc", "q3f16"), UsageError),
     ],
 )
-def test_unknown_conversions(
+def test_unknown_conversions_are_refused(
     shelf: Shelf, tmp_path: Path, conversion: Callable[[], Conversion], error: type[MvlmError]
 ) -> None:
     with pytest.raises(error):

@@ -28,7 +28,7 @@ def pixels_for(checkpoint: Path, batch: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", SEEING)
-def test_stages_are_the_references(shelf: Shelf, tmp_path: Path, family: str) -> None:
+def test_stages_equal_the_reference(shelf: Shelf, tmp_path: Path, family: str) -> None:
     checkpoint = shelf.checkpoint(family)
     convert(checkpoint, tmp_path, Conversion("onnx"))
     session = onnxruntime.InferenceSession(tmp_path / "vision.onnx")
@@ -74,7 +74,7 @@ def test_half_precision(shelf: Shelf, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=HALF_TOLERANCE)
 
 
-def test_the_file_says_what_it_is(shelf: Shelf, tmp_path: Path) -> None:
+def test_onnx_metadata_and_names(shelf: Shelf, tmp_path: Path) -> None:
     convert(shelf.checkpoint("ldpnet"), tmp_path, Conversion("onnx"))
     model = onnx.load(tmp_path / "vision.onnx", load_external_data=False)
     assert model.producer_name == "mvlm"
@@ -84,7 +84,7 @@ def test_the_file_says_what_it_is(shelf: Shelf, tmp_path: Path) -> None:
     assert (tmp_path / "vision.onnx").stat().st_size < 100_000
 
 
-def test_a_model_of_text_only_has_nothing_to_export(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_text_only_model_has_no_onnx_export(shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no vision tower"):
         convert(shelf.checkpoint("text"), tmp_path, Conversion("onnx"))
     with pytest.raises(UsageError, match=r"unknown type.*'f64'"):
