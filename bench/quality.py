@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.bench.document import write_table
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.model_zoo import find_published_model
 from mvlm.models.quantization import SCHEMES, plan_quantization

@@ -19,7 +19,7 @@ import numpy as np
 from mvlm.bench.document import write_table
 from mvlm.bench.measure import Plan, measure_speeds
 from mvlm.bench.report import machine_facts
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.tuning.log import find_logs, read_log
 from mvlm.runtime.artifact import read_manifest

@@ -217,7 +217,7 @@ def _compile(
             draw(step, done, total)
 
         progress("compile: starting", 0, 1)
-        from mvlm.compile.builder import compile_job
+        from mvlm.compile.driver import compile_job
 
         manifest = compile_job(
             job, artifact, dump=dump, share=share, progress=progress, warn=warnings.append

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.jobs.errors import DamagedError
 from mvlm.compile.jobs.process import this_process
 from mvlm.compile.jobs.step import WEIGHTS, Request

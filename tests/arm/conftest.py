@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.bench.quality import BUNDLED
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from tests.arm.emulator import fetched_toolchain
 

@@ -14,7 +14,7 @@ import pytest
 from tvm.rpc.tracker import Tracker
 
 from mvlm.bench.quality import BUNDLED
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.tuning.devices import TrackerSource
 from mvlm.compile.tuning.log import read_log

@@ -18,7 +18,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.runtime.errors import MvlmError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.targets import known_targets
 from mvlm.compile.targets.platforms import PLATFORMS

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvlm.compile.builder import compile_job
 from mvlm.compile.cache import is_artifact
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.runtime.artifact import staging, verify_artifact
 from mvlm.runtime.artifact.layout import MANIFEST
@@ -144,7 +144,7 @@ def test_a_disk_that_is_full(checkpoint: Path, small_disk: Path) -> None:
 def test_two_compilations_to_one_place(checkpoint: Path, tmp_path: Path) -> None:
     """Each is whole; the last one stays."""
     program = (
-        "import sys; from pathlib import Path; from mvlm.compile.builder import compile_job; "
+        "import sys; from pathlib import Path; from mvlm.compile.driver import compile_job; "
         "from mvlm.compile.job import plan_job; "
         "compile_job(plan_job(Path(sys.argv[1]), quantization=sys.argv[3]), Path(sys.argv[2]))"
     )

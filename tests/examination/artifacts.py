@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 
 BUNDLED = Path(__file__).parents[2] / "models" / "bundled" / "mobilevlm-shapes"

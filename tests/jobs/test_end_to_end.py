@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.jobs.store import Store, open_store
 from mvlm.compile.packing import PackedWeights, pack_job

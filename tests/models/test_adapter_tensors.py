@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
 from mvlm.models.config import read_config

@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.config import read_config
 from mvlm.models.interchange import Conversion, convert

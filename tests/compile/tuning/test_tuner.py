@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from tvm.s_tir import meta_schedule as ms
 
-from mvlm.compile.builder import compile_job
 from mvlm.compile.compile_target import prepare_target
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.jobs.matrix import read_matrix
 from mvlm.compile.jobs.plan import plan_matrix

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tvm.contrib import tvmjs
 
-from mvlm.compile.builder import compile_job
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.config import read_config

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from mvlm.compile import builder, memory
-from mvlm.compile.builder import compile_job
+from mvlm.compile import driver, memory
 from mvlm.compile.compile_target import CompileTarget
+from mvlm.compile.driver import compile_job
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.toolchain import find
 from mvlm.models.mobilevlm import MobileVLM
@@ -55,14 +55,14 @@ def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
         choices: object,
         folder: Path,
         *_: object,
-    ) -> builder.Library:
+    ) -> driver.Library:
         for path in (layout.MODEL_LIBRARY, layout.RUNTIME_LIBRARY, layout.KERNELS):
             (folder / path).write_text("{}")
-        return builder.Library(model.export(target.tvm)[1], working_bytes=0, kernels=0)
+        return driver.Library(model.export(target.tvm)[1], working_bytes=0, kernels=0)
 
-    monkeypatch.setattr(builder, "_write_library", instead)
+    monkeypatch.setattr(driver, "_write_library", instead)
     requirements = Requirements(platform="linux", libc="2.17", page_bytes=4096, memory_bytes=0)
-    monkeypatch.setattr(builder, "_requirements", lambda *_: requirements)
+    monkeypatch.setattr(driver, "_requirements", lambda *_: requirements)
 
 
 def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
@@ -257,7 +257,7 @@ def test_no_linker(checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_another_tvm(checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "package_versions", lambda: {"apache-tvm": "0.26.0"})
+    monkeypatch.setattr(driver, "package_versions", lambda: {"apache-tvm": "0.26.0"})
     refuse(checkpoint, output, TargetError, r"expected 0\.27.*found 0\.26\.0.*pip install")
 
 
