@@ -32,7 +32,7 @@ from mvlm.compile.packing import (
 from mvlm.compile.pipeline import dump_into, lower
 from mvlm.compile.provenance import package_versions, source_digest
 from mvlm.compile.toolchain.elf import library_needs
-from mvlm.compile.tuning.applied import TunedChoices, find_tuning
+from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
 from mvlm.compile.tuning.log import Subject
 from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.mobilevlm import MobileVLM
@@ -97,11 +97,11 @@ def compile_job(
     target = prepare_target(job.target, job.platform)
     model = build_model(job)
     checkpoint = open_weights(job, model) if weights is None else None
-    choices = _tuned_choices(job, target)
+    tuned = _tuned_configs(job, target)
     with atomic_directory(output, advice=writing_advice(output)) as folder:
         for path in layout.REQUIRED_FILES:
             (folder / path).parent.mkdir(exist_ok=True)
-        library = _write_library(model, job, target, choices, folder, dump, progress)
+        library = _write_library(model, job, target, tuned, folder, dump, progress)
         if checkpoint is not None:
             pack_into(folder, job, model, library.parameters, checkpoint, progress)
         elif weights is not None:
@@ -110,21 +110,21 @@ def compile_job(
         progress("manifest", 0, 1)
         requirements = _requirements(job, folder, library.working_bytes)
         made_of = job.checkpoint_digest() if weights is None else weights.checkpoint
-        tuning = choices.report(library.kernels)
+        tuning = tuned.report(library.kernels)
         manifest = _manifest(job, target, made_of, requirements, _file_entries(folder), tuning)
         link_equal_files(folder, manifest.files, link_sources)
         (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
         progress("manifest", 1, 1)
-    for text in (*job.config.warnings, *choices.tuning.warnings, *choices.warnings):
+    for text in (*job.config.warnings, *tuned.found.warnings, *tuned.warnings):
         warn(text)
     return manifest
 
 
-def _tuned_choices(job: CompileJob, target: CompileTarget) -> TunedChoices:
-    """Look for what was tuned for the target, on a machine that runs as many threads."""
+def _tuned_configs(job: CompileJob, target: CompileTarget) -> TunedConfigs:
+    """Find the tuning logs for the target and, if it is this machine, its number of threads."""
     threads = default_threads() if job.target.cpu.is_native else None
     subject = Subject.of(target.name, target.options, threads)
-    return TunedChoices(find_tuning(subject, job.logs))
+    return TunedConfigs(find_applicable_logs(subject, job.logs))
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _write_library(
     model: MobileVLM,
     job: CompileJob,
     target: CompileTarget,
-    choices: TunedChoices,
+    tuned: TunedConfigs,
     folder: Path,
     dump: Path | None,
     progress: Progress,
@@ -159,7 +159,7 @@ def _write_library(
 
     module, parameters = model.export(target.tvm)
     bounds = {"n": job.prefill_chunk}
-    lowered = lower(module, target.tvm, target.kernels, bounds, entered, dump_into(dump), choices)
+    lowered = lower(module, target.tvm, target.kernels, bounds, entered, dump_into(dump), tuned)
     write_json(folder / layout.KERNELS, uses_to_json(lowered.kernel_uses))
     entered("code")
     with tvm.transform.PassContext(opt_level=3):

@@ -53,30 +53,30 @@ class Lowered:
     kernel_uses: dict[str, dict[str, KernelUse]]
 
 
-class Choices(Protocol):
-    """What was tuned, by the functions that it was tuned for."""
+class TuningLookup(Protocol):
+    """Looks up the tuned schedule of a function."""
 
     def kernel(self, definition: tvm.tirx.PrimFunc, kernels: KernelSet) -> Choose:
-        """Return what chooses for a definition's kernel."""
+        """Return the tuned knobs of a definition's kernel; the defaults where it was not tuned."""
 
     def schedule(self, function: tvm.tirx.PrimFunc, kernels: KernelSet) -> tvm.tirx.PrimFunc | None:
-        """Return a function without a kernel as it was tuned, or None if it was not."""
+        """Return a function that no kernel serves with its tuned schedule, or None without one."""
 
 
 def phases(
-    kernels: KernelSet, upper_bounds: dict[str, int], choices: Choices | None = None
+    kernels: KernelSet, upper_bounds: dict[str, int], tuning: TuningLookup | None = None
 ) -> tuple[Phase, ...]:
     """Return the phases for a set of kernels.
 
     Args:
         kernels: The target's kernels and schedule rules.
         upper_bounds: The largest value of each symbolic extent, for planning memory.
-        choices: What was tuned.
+        tuning: Looks up tuned schedules; every function gets its default if None.
     """
     transform = relax.transform
     return (
         Phase("graph", ()),
-        Phase("kernels", (_replace_definitions(kernels, choices),)),
+        Phase("kernels", (_replace_definitions(kernels, tuning),)),
         Phase(
             "fuse",
             (
@@ -96,7 +96,7 @@ def phases(
                 # What would reshape by copying is not called any more: its code need not be made.
                 transform.RewriteDataflowReshape(),
                 transform.DeadCodeElimination(),
-                _schedule(kernels, choices),
+                _schedule(kernels, tuning),
             ),
         ),
         Phase(
@@ -125,7 +125,7 @@ def lower(
     upper_bounds: dict[str, int],
     entered: Callable[[str], None] = lambda name: None,
     after: Callable[[str, tvm.IRModule], None] = lambda name, module: None,
-    choices: Choices | None = None,
+    tuning: TuningLookup | None = None,
 ) -> Lowered:
     """Take a module through all phases.
 
@@ -136,11 +136,11 @@ def lower(
         upper_bounds: The largest value of each symbolic extent.
         entered: Called with each phase's name as it begins.
         after: Called with each phase's name and the module that it has made.
-        choices: What was tuned; everything is as by default if None.
+        tuning: Looks up tuned schedules; every function gets its default if None.
     """
     uses: dict[str, dict[str, KernelUse]] = {}
     with target, tvm.transform.PassContext(opt_level=3):
-        for phase in phases(find_kernels(kernels), upper_bounds, choices):
+        for phase in phases(find_kernels(kernels), upper_bounds, tuning):
             entered(phase.name)
             module = tvm.transform.Sequential(phase.passes)(module)
             if phase.name == "schedule":
@@ -171,11 +171,11 @@ def tensor_functions(
             yield variable, function
 
 
-def _replace_definitions(kernels: KernelSet, choices: Choices | None) -> Pass:
+def _replace_definitions(kernels: KernelSet, tuning: TuningLookup | None) -> Pass:
     @tvm.transform.module_pass(opt_level=0, name="ReplaceDefinitions")
     def replace(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         for variable, function in list(tensor_functions(module)):
-            choose = by_default if choices is None else choices.kernel(function, kernels)
+            choose = by_default if tuning is None else tuning.kernel(function, kernels)
             kernel = kernels.replace(function, choose)
             if kernel is not None:
                 module[variable] = kernel
@@ -184,12 +184,12 @@ def _replace_definitions(kernels: KernelSet, choices: Choices | None) -> Pass:
     return replace
 
 
-def _schedule(kernels: KernelSet, choices: Choices | None) -> Pass:
+def _schedule(kernels: KernelSet, tuning: TuningLookup | None) -> Pass:
     @tvm.transform.module_pass(opt_level=0, name="ScheduleRest")
     def schedule(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         for variable, function in list(tensor_functions(module)):
             if not function.attrs.get("tirx.is_scheduled", False):
-                tuned = None if choices is None else choices.schedule(function, kernels)
+                tuned = None if tuning is None else tuning.schedule(function, kernels)
                 module[variable] = kernels.schedule(function) if tuned is None else tuned
         return module
 

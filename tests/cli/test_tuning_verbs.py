@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.bench.quality import BUNDLED
-from mvlm.compile.tuning.applied import Tuning, find_tuning
+from mvlm.compile.tuning.apply import ApplicableLogs, find_applicable_logs
 from mvlm.compile.tuning.log import Subject
 from mvlm.compile.tuning.log.files import FILE, RECORDS
 from tests.cli.command_line import mvlm
@@ -103,9 +103,9 @@ def test_merging_and_pruning(log: Path, tmp_path: Path) -> None:
 
 def test_shipped_logs_of_other_devices_are_passed_over_silently(tmp_path: Path) -> None:
     subject = Subject.of("host", {"kind": "llvm", "mcpu": "another"}, 2)
-    assert find_tuning(subject, [SHIPPED.parent]) == Tuning()
+    assert find_applicable_logs(subject, [SHIPPED.parent]) == ApplicableLogs()
     copy = shutil.copytree(SHIPPED, tmp_path / "mine")
-    assert "another CPU" in find_tuning(subject, [copy]).warnings[0]
+    assert "another CPU" in find_applicable_logs(subject, [copy]).warnings[0]
 
 
 def test_the_shipped_logs_are_of_devices_that_were_measured() -> None:

@@ -52,7 +52,7 @@ def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
         model: MobileVLM,
         job: CompileJob,
         target: CompileTarget,
-        choices: object,
+        tuned: object,
         folder: Path,
         *_: object,
     ) -> driver.Library:

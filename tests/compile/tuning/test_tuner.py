@@ -25,7 +25,7 @@ from mvlm.compile.jobs.step import Request
 from mvlm.compile.jobs.store import open_store
 from mvlm.compile.jobs.work import do_step
 from mvlm.compile.tuning import last_word, tuner
-from mvlm.compile.tuning.applied import TunedChoices, find_tuning
+from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
 from mvlm.compile.tuning.building import Builder, Built
 from mvlm.compile.tuning.contest import Verdict
 from mvlm.compile.tuning.log import Subject, read_log
@@ -192,12 +192,12 @@ def test_logs_that_do_not_match_are_not_applied(
 ) -> None:
     log = copied(tuned, tmp_path)
     subject = Subject.of("host", tuned.provenance.options, tuned.provenance.threads)
-    assert find_tuning(subject, [log]).logs
+    assert find_applicable_logs(subject, [log]).logs
     document = json.loads((log / FILE).read_text())
     change(document)  # type: ignore[operator]
     (log / FILE).write_text(json.dumps(document))
     before = {path.name: path.read_bytes() for path in log.iterdir()}
-    found = find_tuning(subject, [log])
+    found = find_applicable_logs(subject, [log])
     assert not found.logs and words in found.warnings[0]
     assert {path.name: path.read_bytes() for path in log.iterdir()} == before
 
@@ -220,7 +220,7 @@ def test_a_damaged_line_and_a_record_that_fits_no_kernel(
     manifest = compile_job(job(checkpoint, log), tmp_path / "artifact", warn=warnings.append)
     assert manifest.provenance["tuning"]["tuned"] == len(winners) - 2
     assert any(f"line {first + 1}" in warning for warning in warnings)
-    assert any("cannot do what the record chooses" in warning for warning in warnings)
+    assert any("does not support the record's knobs" in warning for warning in warnings)
 
 
 def test_ctrl_c_keeps_everything_and_a_second_run_goes_on(checkpoint: Path, tmp_path: Path) -> None:
@@ -278,10 +278,10 @@ def test_functions_without_a_kernel(
         loops = next(step for step in trace[0] if step[0] == "GetLoops")
         trace[0].append(["Annotate", [loops[3][0], '"code.ll"'], ["pragma_import_llvm"], []])
     subject = Subject.of("host", result.provenance.options, result.provenance.threads)
-    choices = TunedChoices(find_tuning(subject, [result.log]))
+    configs = TunedConfigs(find_applicable_logs(subject, [result.log]))
     (task,) = (task for task in tasks if task.key in result.keys)
-    assert choices.schedule(task.function, KERNELS) is None
-    assert "the annotation 'pragma_import_llvm' is none of MetaSchedule's" in choices.warnings[-1]
+    assert configs.schedule(task.function, KERNELS) is None
+    assert "the annotation 'pragma_import_llvm' is none of MetaSchedule's" in configs.warnings[-1]
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
-"""What a log has tuned, put into what is compiled.
+"""Applies tuning logs while a model is compiled.
 
-A log is used only if it is about this very target, thread count and TVM; of its tasks those whose
-digest is a kernel's own, that have won, and whose choices the kernel can make. All else is as by
-default, and said.
+A log is applied only if its target, thread count and TVM version match. A record is applied only if
+its task's digest is that of the function being compiled, its task has a winner, and the kernel
+supports the winner's knobs. Every other function keeps its default. A warning names each
+log and record that is not applied, and why.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """The logs that are about a target.
+class ApplicableLogs:
+    """The logs whose key matches a target.
 
     Attributes:
-        logs: Those, the first one asked first.
-        warnings: What is not used, and why.
+        logs: In order of precedence.
+        warnings: Which other logs and lines are not used, and why.
     """
 
     logs: tuple[Log, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def won(self, key: str) -> tuple[Log, Outcome] | None:
-        """Return the log and the outcome of a task that won."""
+    def winner(self, key: str) -> tuple[Log, Outcome] | None:
+        """Return the log and the outcome of a task whose tuned schedule beat the default."""
         for log in self.logs:
             outcome = log.tables.outcomes.get(key)
             if outcome is not None:
@@ -46,8 +47,8 @@ class Tuning:
         return None
 
 
-def find_tuning(subject: Subject, places: Sequence[Path]) -> Tuning:
-    """Look for the logs that are about something.
+def find_applicable_logs(subject: Subject, places: Sequence[Path]) -> ApplicableLogs:
+    """Find the logs that match a target.
 
     Args:
         subject: What is to be compiled.
@@ -65,101 +66,101 @@ def find_tuning(subject: Subject, places: Sequence[Path]) -> Tuning:
         difference = subject.difference(log.provenance)
         if difference is not None:
             if folder.parent == shipped:
-                continue  # mvlm brings logs of many devices
+                continue  # mvlm ships logs of many devices
             warnings.append(f"the tuning log {folder} is not used: {difference}")
             continue
         for where, what in log.damaged.items():
             warnings.append(f"{folder}: {where} is not used: {what}")
         logs.append(log)
-    return Tuning(tuple(logs), tuple(warnings))
+    return ApplicableLogs(tuple(logs), tuple(warnings))
 
 
 @dataclass
-class TunedChoices:
-    """Chooses what was tuned; see `mvlm.compile.pipeline.Choices`.
+class TunedConfigs:
+    """The tuned schedules of logs, as a `mvlm.compile.pipeline.TuningLookup`.
 
     Attributes:
-        tuning: The logs.
-        tuned: By log, the functions that came from it; filled while something is compiled.
-        warnings: What was not used, and why.
+        found: The logs.
+        tuned: By log, the functions that it was applied to; filled while a model is compiled.
+        warnings: Which records were not used, and why.
     """
 
-    tuning: Tuning
+    found: ApplicableLogs
     tuned: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def kernel(self, definition: tirx.PrimFunc, kernels: KernelSet) -> Choose:
-        """Return what chooses for a definition's kernel."""
+        """Return the tuned knobs of a definition's kernel; the defaults where it was not tuned."""
         from mvlm.compile.tuning.task import workload_key
         from mvlm.compile.tuning.workload import module_of, workload_of
         from mvlm.schedules.choice import Chosen, by_default
         from mvlm.schedules.kernel_set import OP_ATTRIBUTE
 
-        if not self.tuning.logs or OP_ATTRIBUTE not in definition.attrs:
+        if not self.found.logs or OP_ATTRIBUTE not in definition.attrs:
             return by_default
-        found = self.tuning.won(workload_key(module_of(workload_of(definition))))
-        if found is None:
+        winner = self.found.winner(workload_key(module_of(workload_of(definition))))
+        if winner is None:
             return by_default
-        log, outcome = found
+        log, outcome = winner
         assert outcome.record is not None
-        choices = try_choices(log.tables.records[outcome.record].trace)
+        config = try_choices(log.tables.records[outcome.record].trace)
         knobs = {knob.name: knob.values for knob in kernels.space(definition) or ()}
-        if choices is None or any(v not in knobs.get(name, ()) for name, v in choices.items()):
-            self._refuse(log, outcome, "its kernel cannot do what the record chooses")
+        if config is None or any(v not in knobs.get(name, ()) for name, v in config.items()):
+            self._warn_unused(log, outcome, "its kernel does not support the record's knobs")
             return by_default
-        self._count(log, outcome)
-        return Chosen(choices)
+        self._count_applied(log, outcome)
+        return Chosen(config)
 
     def schedule(self, function: tirx.PrimFunc, kernels: KernelSet) -> tirx.PrimFunc | None:
-        """Return a function without a kernel as it was tuned, or None if it was not."""
+        """Return a function that no kernel serves with its tuned schedule, or None without one."""
         from mvlm.compile.tuning.candidate import replayed
         from mvlm.compile.tuning.task import is_static, workload_key
         from mvlm.compile.tuning.workload import module_of
         from mvlm.schedules.choice import by_default
 
-        if not self.tuning.logs or not is_static(function):
+        if not self.found.logs or not is_static(function):
             return None
         named = function.with_attr("global_symbol", "main")
         workload = module_of(named)
-        found = self.tuning.won(workload_key(workload))
-        if found is None:
+        winner = self.found.winner(workload_key(workload))
+        if winner is None:
             return None
-        log, outcome = found
+        log, outcome = winner
         assert outcome.record is not None
         try:
             scheduled = replayed(workload, log.tables.records[outcome.record].trace).function
         except Exception as error:  # whatever TVM makes of a trace that does not fit
-            self._refuse(log, outcome, str(error).strip().splitlines()[-1][:120])
+            self._warn_unused(log, outcome, str(error).strip().splitlines()[-1][:120])
             return None
-        self._count(log, outcome)
+        self._count_applied(log, outcome)
         finished = kernels.finish(scheduled, function, by_default)
         return finished.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
 
     def report(self, total: int) -> dict[str, Any]:
-        """Return what the artifact's manifest says of it.
+        """Return the entry ``tuning`` of the artifact's manifest.
 
         Args:
-            total: Functions that were compiled.
+            total: The number of kernels in the artifact.
         """
         count = sum(map(len, self.tuned.values()))
         return {
             "tuned": count,
             "default": total - count,
             "logs": [
-                _about(log, self.tuned[str(log.folder)])
-                for log in self.tuning.logs
+                _log_entry(log, self.tuned[str(log.folder)])
+                for log in self.found.logs
                 if str(log.folder) in self.tuned
             ],
         }
 
-    def _count(self, log: Log, outcome: Outcome) -> None:
+    def _count_applied(self, log: Log, outcome: Outcome) -> None:
         self.tuned.setdefault(str(log.folder), []).append(outcome.name)
 
-    def _refuse(self, log: Log, outcome: Outcome, why: str) -> None:
+    def _warn_unused(self, log: Log, outcome: Outcome, why: str) -> None:
         self.warnings.append(f"{log.folder}: the record of {outcome.name} is not used: {why}")
 
 
-def _about(log: Log, functions: list[str]) -> dict[str, Any]:
+def _log_entry(log: Log, functions: list[str]) -> dict[str, Any]:
     provenance = log.provenance
     return {
         "name": log.folder.name,
