@@ -22,8 +22,8 @@ from mvlm.bench.document import write_table
 from mvlm.bench.report import machine_facts
 from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
-from mvlm.compile.tuning.log import Tables
-from mvlm.compile.tuning.log.folder import read_log
+from mvlm.compile.tuning.log import Database
+from mvlm.compile.tuning.log.tuning_database import read_log
 from mvlm.compile.tuning.plan import TuningPlan
 from mvlm.compile.tuning.task import extract_tasks
 from mvlm.compile.tuning.tuner import tune
@@ -53,19 +53,19 @@ def search(
     with tempfile.TemporaryDirectory(prefix="mvlm-searching-") as folder:
         plan = TuningPlan(trials, Path(folder), seed, has_model, functions=FUNCTIONS)
         result = tune(job, plan)
-        tables = read_log(result.log).tables
-    curve = turn_seconds(tables, calls)
+        database = read_log(result.log).contents
+    curve = turn_seconds(database, calls)
     return [seconds / curve[0] for seconds in curve]
 
 
-def turn_seconds(tables: Tables, calls: dict[str, int]) -> list[float]:
+def turn_seconds(database: Database, calls: dict[str, int]) -> list[float]:
     """Return a turn's time by the best so far, once every task's default is measured."""
     of_workload = {
-        outcome.workload: calls[key] for key, outcome in tables.outcomes.items() if key in calls
+        result.workload: calls[key] for key, result in database.results.items() if key in calls
     }
     best: dict[int, float] = {}
     curve = []
-    for record in tables.records:
+    for record in database.records:
         if record.workload not in of_workload:
             continue
         best[record.workload] = min(record.median, best.get(record.workload, record.median))

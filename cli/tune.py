@@ -22,7 +22,7 @@ from mvlm.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from mvlm.compile.tuning.devices import Source
-    from mvlm.compile.tuning.log import Outcome
+    from mvlm.compile.tuning.log import TaskResult
     from mvlm.compile.tuning.tuner import TuningResult
 
 EXAMPLES = (
@@ -94,13 +94,13 @@ def command(
     goes on from there. Quiet the machine first.
     """
     from mvlm.compile.job import plan_job
-    from mvlm.compile.tuning.log import user_logs
+    from mvlm.compile.tuning.log import user_logs_folder
     from mvlm.compile.tuning.plan import TuningPlan
     from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
     plan = TuningPlan(
         trials=trials,
-        logs=user_logs() if logs is None else logs,
+        logs=user_logs_folder() if logs is None else logs,
         seed=seed,
         has_cost_model=cost_model,
         timeout=timeout,
@@ -147,31 +147,31 @@ def _source(rpc: str | None, key: str | None, target: str, is_native: bool) -> S
     return TrackerSource(Address.parse(rpc, "--rpc"), key)
 
 
-def _outcomes(result: TuningResult) -> list[Outcome]:
-    found = result.provenance.outcomes
+def _outcomes(result: TuningResult) -> list[TaskResult]:
+    found = result.provenance.results
     return [found[key] for key in result.keys if key in found]
 
 
 def _document(result: TuningResult) -> dict[str, Any]:
     from dataclasses import asdict
 
-    outcomes = _outcomes(result)
+    results = _outcomes(result)
     return {
         "log": str(result.log),
         "trials": result.trials,
-        "tuned": sum(outcome.record is not None for outcome in outcomes),
-        "default": sum(outcome.record is None for outcome in outcomes),
+        "tuned": sum(task_result.record is not None for task_result in results),
+        "default": sum(task_result.record is None for task_result in results),
         "run": asdict(result.provenance.runs[-1]),
-        "kernels": [asdict(outcome) for outcome in outcomes],
+        "kernels": [asdict(task_result) for task_result in results],
     }
 
 
 def _show(result: TuningResult) -> None:
-    outcomes = _outcomes(result)
+    results = _outcomes(result)
     winners = sorted(
-        (each for each in outcomes if each.record is not None), key=lambda each: -each.gain
+        (each for each in results if each.record is not None), key=lambda each: -each.gain
     )
-    show(f"{len(winners)} of {len(outcomes)} kernels are faster than by default")
+    show(f"{len(winners)} of {len(results)} kernels are faster than by default")
     if winners:
         rows = [("kernel", "default", "tuned", "gain", "noise", "trials")]
         rows += [

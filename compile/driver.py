@@ -33,7 +33,7 @@ from mvlm.compile.pipeline import dump_into, lower
 from mvlm.compile.provenance import package_versions, source_digest
 from mvlm.compile.toolchain.elf import library_needs
 from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
-from mvlm.compile.tuning.log import Subject
+from mvlm.compile.tuning.log import LogKey
 from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.model_zoo import identify
@@ -123,8 +123,8 @@ def compile_job(
 def _tuned_configs(job: CompileJob, target: CompileTarget) -> TunedConfigs:
     """Find the tuning logs for the target and, if it is this machine, its number of threads."""
     threads = default_threads() if job.target.cpu.is_native else None
-    subject = Subject.of(target.name, target.options, threads)
-    return TunedConfigs(find_applicable_logs(subject, job.logs))
+    key = LogKey.for_target(target.name, target.options, threads)
+    return TunedConfigs(find_applicable_logs(key, job.logs))
 
 
 @dataclass(frozen=True)

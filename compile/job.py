@@ -14,7 +14,7 @@ from mvlm.compile.distinct_names import distinct_names
 from mvlm.compile.provenance import files_digest, package_versions, source_digest
 from mvlm.compile.targets import TargetDescription, choose_platform, find_description
 from mvlm.compile.toolchain import linker_identity
-from mvlm.compile.tuning.log import log_places, logs_digest
+from mvlm.compile.tuning.log import log_folders, logs_digest
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.config import MobileVLMConfig, read_config
 from mvlm.models.interchange.onnx_graph import onnx_files
@@ -210,7 +210,7 @@ def plan_job(
         context=positions,
         prefill_chunk=min(prefill_chunk, positions),
         allow_nonfinite=allow_nonfinite,
-        logs=log_places(logs),
+        logs=log_folders(logs),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvlm.cli.logs.places import Logs
+from mvlm.cli.logs.options import Logs
 from mvlm.cli.shared.options import Debug, Json
 from mvlm.cli.shared.terminal import note, show, show_columns, show_json
 
@@ -17,11 +17,11 @@ EXAMPLES = ("mvlm logs list", "mvlm logs list --logs tuning_logs --json")
 
 def command(logs: Logs = None, json: Json = False, debug: Debug = False) -> None:
     """List the tuning logs: target, device, date, trials, and how many kernels won."""
-    from mvlm.compile.tuning.log import find_logs, log_places, read_log
+    from mvlm.compile.tuning.log import find_logs, log_folders, read_log
     from mvlm.runtime.errors import ArtifactError
 
     entries, problems = [], []
-    for folder in find_logs(logs or log_places()):
+    for folder in find_logs(logs or log_folders()):
         try:
             entries.append(_entry(read_log(folder)))
         except ArtifactError as error:
@@ -53,7 +53,7 @@ def command(logs: Logs = None, json: Json = False, debug: Debug = False) -> None
 
 def _entry(log: Log) -> dict[str, Any]:
     provenance = log.provenance
-    outcomes = provenance.outcomes.values()
+    results = provenance.results.values()
     return {
         "log": str(Path(log.folder)),
         "target": provenance.target,
@@ -63,7 +63,7 @@ def _entry(log: Log) -> dict[str, Any]:
         "tvm": provenance.versions.get("apache-tvm", ""),
         "date": provenance.runs[-1].date if provenance.runs else "",
         "trials": sum(run.trials for run in provenance.runs),
-        "kernels": len(outcomes),
-        "tuned": sum(outcome.record is not None for outcome in outcomes),
+        "kernels": len(results),
+        "tuned": sum(result.record is not None for result in results),
         "damaged_lines": len(log.damaged),
     }

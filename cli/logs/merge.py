@@ -23,7 +23,7 @@ def command(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Merge logs of one target, of equal devices: all measurements, and of outcomes the latest.
+    """Merge logs of one target, of equal devices: all measurements, and of results the latest.
 
     Logs of other targets, CPUs, thread counts or TVM versions are refused. The output may be one of
     the logs; those that are read stay as they are.
@@ -33,8 +33,8 @@ def command(
     merged = merge_logs(logs, output)
     document = {
         "log": str(output),
-        "measurements": len(merged.tables.records),
-        "kernels": len(merged.provenance.outcomes),
+        "measurements": len(merged.contents.records),
+        "kernels": len(merged.provenance.results),
     }
     if json:
         show_json(document)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mvlm.cli.logs.places import Log
+from mvlm.cli.logs.options import Log
 from mvlm.cli.shared.options import Debug, Json
 from mvlm.cli.shared.terminal import show, show_json
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvlm.cli.logs.places import Log
+from mvlm.cli.logs.options import Log
 from mvlm.cli.shared.options import Debug, Json
 from mvlm.cli.shared.terminal import note, show, show_columns, show_json, show_table
 
 if TYPE_CHECKING:
     from mvlm.compile.tuning.log import Log as TuningLog
-    from mvlm.compile.tuning.log import Outcome
+    from mvlm.compile.tuning.log import TaskResult
 
 EXAMPLES = (
     "mvlm logs show tuning_logs/host-znver4",
@@ -30,7 +30,8 @@ def command(
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Draw the best so far of each kernel by its trials, as SVG or PNG."
+            metavar="FILE",
+            help="Draw the best so far of each kernel by its trials, as SVG or PNG.",
         ),
     ] = None,
     json: Json = False,
@@ -42,14 +43,14 @@ def command(
 
     found = read_log(log)
     chosen = {
-        key: outcome
-        for key, outcome in found.provenance.outcomes.items()
-        if not task or any(part in outcome.name for part in task)
+        key: result
+        for key, result in found.provenance.results.items()
+        if not task or any(part in result.name for part in task)
     }
-    curves = {key: best_so_far(found.tables, key) for key in chosen}
+    curves = {key: best_so_far(found.contents, key) for key in chosen}
     if plot is not None:
         draw_curves(
-            {outcome.name: curves[key] for key, outcome in chosen.items() if len(curves[key]) > 1},
+            {result.name: curves[key] for key, result in chosen.items() if len(curves[key]) > 1},
             plot,
             f"{found.provenance.target}, {found.provenance.device['machine'].get('cpu', '')}",
         )
@@ -63,22 +64,21 @@ def command(
         ("kernel", "trials", "default", "tuned", "gain", "noise", "best so far")
     ]
     rows += [
-        _row(outcome, sparkline(curves[key]))
-        for key, outcome in sorted(chosen.items(), key=lambda item: item[1].name)
+        _row(result, sparkline(curves[key]))
+        for key, result in sorted(chosen.items(), key=lambda item: item[1].name)
     ]
     show("")
     show_columns(rows)
 
 
 def _document(
-    log: TuningLog, chosen: dict[str, Outcome], curves: dict[str, list[float]]
+    log: TuningLog, chosen: dict[str, TaskResult], curves: dict[str, list[float]]
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
     document = log.provenance.to_json()
     kernels = [
-        {"key": key, **asdict(outcome), "best_so_far": curves[key]}
-        for key, outcome in chosen.items()
+        {"key": key, **asdict(result), "best_so_far": curves[key]} for key, result in chosen.items()
     ]
     return {**document, "kernels": kernels, "damaged_lines": dict(log.damaged)}
 
@@ -100,7 +100,7 @@ def _show_provenance(log: TuningLog) -> None:
             ("governor", ", ".join(governors)),
             ("clocks", ", ".join(f"{clock} MHz" for clock in clocks) or "not told"),
             ("TVM", provenance.versions.get("apache-tvm", "")),
-            ("measurements", str(len(log.tables.records))),
+            ("measurements", str(len(log.contents.records))),
         ]
     )
     for run in provenance.runs:
@@ -112,15 +112,15 @@ def _show_provenance(log: TuningLog) -> None:
             show(f"     {where} was retired: {why}")
 
 
-def _row(outcome: Outcome, curve: str) -> tuple[str, ...]:
-    tuned = "" if outcome.tuned_seconds is None else f"{1e6 * outcome.tuned_seconds:,.1f} us"
-    kept = outcome.record is not None
+def _row(result: TaskResult, curve: str) -> tuple[str, ...]:
+    tuned = "" if result.tuned_seconds is None else f"{1e6 * result.tuned_seconds:,.1f} us"
+    kept = result.record is not None
     return (
-        outcome.name,
-        str(outcome.trials),
-        f"{1e6 * outcome.default_seconds:,.1f} us",
+        result.name,
+        str(result.trials),
+        f"{1e6 * result.default_seconds:,.1f} us",
         tuned,
-        f"{outcome.gain:.1%}" if kept else "default stays",
-        f"{outcome.noise:.1%}" if outcome.noise else "",
+        f"{result.gain:.1%}" if kept else "default stays",
+        f"{result.noise:.1%}" if result.noise else "",
         curve,
     )

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mvlm.compile.tuning.log import logs_about, read_files
+from mvlm.compile.tuning.log import logs_for_target, read_log_files
 from mvlm.runtime.artifact.manifest import FileEntry
 
 
@@ -28,9 +28,10 @@ def carry_logs(target: str, places: Iterable[Path], folder: Path) -> tuple[FileE
         is asked first comes first.
     """
     entries = []
-    for log in logs_about(target, places):
+    for log in logs_for_target(target, places):
         files = {
-            name: (data, hashlib.sha256(data).hexdigest()) for name, data in read_files(log).items()
+            name: (data, hashlib.sha256(data).hexdigest())
+            for name, data in read_log_files(log).items()
         }
         whole = hashlib.sha256("".join(digest for _, digest in files.values()).encode()).hexdigest()
         place = Path(whole[:16], log.resolve().name)

@@ -16,7 +16,7 @@ from mvlm.compile.jobs.matrix import Cell, Matrix, MatrixError
 from mvlm.compile.jobs.reckoning import PROGRAM_BYTES, weights_bytes
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Step
 from mvlm.compile.targets import TargetDescription, find_description
-from mvlm.compile.tuning.log import log_places
+from mvlm.compile.tuning.log import log_folders
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact.manifest import FileEntry
 from mvlm.runtime.errors import MvlmError
@@ -88,7 +88,7 @@ class _Planner:
             cell, "schemes", lambda: plan_quantization(**_arguments(cell)), "quantization"
         )
         model = self._ask(cell, "model", lambda: plan_job(**_checkpoint(cell)), "model")
-        places = self._ask(cell, "logs", lambda: log_places(cell.logs))
+        places = self._ask(cell, "logs", lambda: log_folders(cell.logs))
         if target is None or schemes is None or model is None or places is None:
             return []
         logs = self._ask(

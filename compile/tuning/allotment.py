@@ -20,7 +20,7 @@ class Claim:
 
     Attributes:
         seconds: What a turn spends on it, by the best that is known.
-        trials: Measured so far, in all runs.
+        trials: TuningRecord so far, in all runs.
         misses: Batches since the last that found something better.
         is_over: Whether nothing is left to measure.
     """

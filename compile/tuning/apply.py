@@ -2,8 +2,8 @@
 
 A log is applied only if its target, thread count and TVM version match. A record is applied only if
 its task's digest is that of the function being compiled, its task has a winner, and the kernel
-supports the winner's knobs. Every other function keeps its default. A warning names each
-log and record that is not applied, and why.
+supports the winner's knobs. Every other function keeps its default. A warning names each log and
+record that is not applied, and why.
 """
 
 from __future__ import annotations
@@ -14,9 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvlm.compile.provenance import files_digest
-from mvlm.compile.tuning.log import Log, Outcome, Subject, find_logs, read_log, shipped_logs
-from mvlm.compile.tuning.log.files import FILES
-from mvlm.compile.tuning.log.lines import try_choices
+from mvlm.compile.tuning.log import (
+    Log,
+    LogKey,
+    TaskResult,
+    find_logs,
+    read_log,
+    shipped_logs_folder,
+)
+from mvlm.compile.tuning.log.files import LOG_FILES
+from mvlm.compile.tuning.log.lines import try_read_config
 from mvlm.runtime.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -38,36 +45,36 @@ class ApplicableLogs:
     logs: tuple[Log, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def winner(self, key: str) -> tuple[Log, Outcome] | None:
-        """Return the log and the outcome of a task whose tuned schedule beat the default."""
+    def winner(self, key: str) -> tuple[Log, TaskResult] | None:
+        """Return the log and the result of a task whose tuned schedule beat the default."""
         for log in self.logs:
-            outcome = log.tables.outcomes.get(key)
-            if outcome is not None:
-                return (log, outcome) if outcome.record is not None else None
+            result = log.contents.results.get(key)
+            if result is not None:
+                return (log, result) if result.record is not None else None
         return None
 
 
-def find_applicable_logs(subject: Subject, places: Sequence[Path]) -> ApplicableLogs:
+def find_applicable_logs(key: LogKey, folders: Sequence[Path]) -> ApplicableLogs:
     """Find the logs that match a target.
 
     Args:
-        subject: What is to be compiled.
-        places: Folders of logs.
+        key: The target, options, threads and versions that a log has to match.
+        folders: Folders of logs.
     """
-    logs, warnings, shipped = [], [], shipped_logs()
-    for folder in find_logs(places):
+    logs, warnings, shipped = [], [], shipped_logs_folder()
+    for folder in find_logs(folders):
         try:
             log = read_log(folder)
         except ArtifactError as error:
             warnings.append(f"the tuning log {folder} is not used: {error}")
             continue
-        if log.provenance.target != subject.target:
+        if log.provenance.target != key.target:
             continue
-        difference = subject.difference(log.provenance)
-        if difference is not None:
+        mismatch = key.mismatch(log.provenance)
+        if mismatch is not None:
             if folder.parent == shipped:
                 continue  # mvlm ships logs of many devices
-            warnings.append(f"the tuning log {folder} is not used: {difference}")
+            warnings.append(f"the tuning log {folder} is not used: {mismatch}")
             continue
         for where, what in log.damaged.items():
             warnings.append(f"{folder}: {where} is not used: {what}")
@@ -101,14 +108,14 @@ class TunedConfigs:
         winner = self.found.winner(workload_key(module_of(workload_of(definition))))
         if winner is None:
             return by_default
-        log, outcome = winner
-        assert outcome.record is not None
-        config = try_choices(log.tables.records[outcome.record].trace)
+        log, result = winner
+        assert result.record is not None
+        config = try_read_config(log.contents.records[result.record].trace)
         knobs = {knob.name: knob.values for knob in kernels.space(definition) or ()}
         if config is None or any(v not in knobs.get(name, ()) for name, v in config.items()):
-            self._warn_unused(log, outcome, "its kernel does not support the record's knobs")
+            self._warn_unused(log, result, "its kernel does not support the record's knobs")
             return by_default
-        self._count_applied(log, outcome)
+        self._count_applied(log, result)
         return Chosen(config)
 
     def schedule(self, function: tirx.PrimFunc, kernels: KernelSet) -> tirx.PrimFunc | None:
@@ -125,14 +132,14 @@ class TunedConfigs:
         winner = self.found.winner(workload_key(workload))
         if winner is None:
             return None
-        log, outcome = winner
-        assert outcome.record is not None
+        log, result = winner
+        assert result.record is not None
         try:
-            scheduled = replayed(workload, log.tables.records[outcome.record].trace).function
+            scheduled = replayed(workload, log.contents.records[result.record].trace).function
         except Exception as error:  # whatever TVM makes of a trace that does not fit
-            self._warn_unused(log, outcome, str(error).strip().splitlines()[-1][:120])
+            self._warn_unused(log, result, str(error).strip().splitlines()[-1][:120])
             return None
-        self._count_applied(log, outcome)
+        self._count_applied(log, result)
         finished = kernels.finish(scheduled, function, by_default)
         return finished.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
 
@@ -153,18 +160,18 @@ class TunedConfigs:
             ],
         }
 
-    def _count_applied(self, log: Log, outcome: Outcome) -> None:
-        self.tuned.setdefault(str(log.folder), []).append(outcome.name)
+    def _count_applied(self, log: Log, result: TaskResult) -> None:
+        self.tuned.setdefault(str(log.folder), []).append(result.name)
 
-    def _warn_unused(self, log: Log, outcome: Outcome, why: str) -> None:
-        self.warnings.append(f"{log.folder}: the record of {outcome.name} is not used: {why}")
+    def _warn_unused(self, log: Log, result: TaskResult, why: str) -> None:
+        self.warnings.append(f"{log.folder}: the record of {result.name} is not used: {why}")
 
 
 def _log_entry(log: Log, functions: list[str]) -> dict[str, Any]:
     provenance = log.provenance
     return {
         "name": log.folder.name,
-        "sha256": files_digest(log.folder / name for name in FILES),
+        "sha256": files_digest(log.folder / name for name in LOG_FILES),
         "functions": len(functions),
         "device": provenance.device["machine"].get("cpu", ""),
         "threads": provenance.threads,

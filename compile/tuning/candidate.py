@@ -9,7 +9,7 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
-from mvlm.compile.tuning.log.lines import PREFIX, check_steps
+from mvlm.compile.tuning.log.lines import KNOB_PREFIX, check_trace
 from mvlm.schedules.choice import Knob
 
 _BLOCK = "root"
@@ -62,7 +62,7 @@ def replayed(module: tvm.IRModule, trace: list[Any]) -> Candidate:
         ValueError: It does what no trace of ours does.
         Exception: Whatever TVM makes of a trace that does not fit.
     """
-    check_steps(trace)
+    check_trace(trace)
     schedule = s_tir.Schedule(module)
     s_tir.Trace.apply_json_to_schedule(trace, schedule)
     return Candidate(schedule, None)
@@ -78,7 +78,7 @@ def candidate_of(
         values = list(knob.values)
         even = [1 / len(values)] * len(values)
         chosen = schedule.sample_categorical(values, even, decision=values.index(point[knob.name]))
-        schedule.annotate(block, PREFIX + knob.name, chosen)
+        schedule.annotate(block, KNOB_PREFIX + knob.name, chosen)
     return Candidate(schedule, dict(point))
 
 
@@ -86,7 +86,7 @@ def point_of(module: tvm.IRModule) -> dict[str, int]:
     """Return what the annotations of a signature choose."""
     annotations = module["main"].body.block.annotations
     return {
-        str(name).removeprefix(PREFIX): int(value)
+        str(name).removeprefix(KNOB_PREFIX): int(value)
         for name, value in annotations.items()
-        if str(name).startswith(PREFIX)
+        if str(name).startswith(KNOB_PREFIX)
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mvlm.compile.tuning.building import Builder
 from mvlm.compile.tuning.contest import ROUNDS, Verdict, judge
-from mvlm.compile.tuning.log import Outcome, WritableLog
+from mvlm.compile.tuning.log import TaskResult, TuningDatabase
 from mvlm.compile.tuning.stand import BenchStand
 from mvlm.compile.tuning.standing import Standing
 
@@ -23,12 +23,12 @@ class LastWord:
     Args:
         builder: Builds candidates of earlier runs.
         stand: Measures.
-        log: Where outcomes go.
+        log: Where results go.
         note: Is told what people should know.
     """
 
     def __init__(
-        self, builder: Builder, stand: BenchStand, log: WritableLog, note: Callable[[str], None]
+        self, builder: Builder, stand: BenchStand, log: TuningDatabase, note: Callable[[str], None]
     ) -> None:
         self._builder, self._stand, self._log, self._note = builder, stand, log, note
 
@@ -94,12 +94,12 @@ class LastWord:
 
     def _champion(self, state: Standing) -> int | None:
         """Return the line of who won before, if it can still be made."""
-        known = self._log.tables.outcomes.get(state.task.key)
+        known = self._log.contents.results.get(state.task.key)
         return known.record if known is not None and known.record in state.found else None
 
     def _conclude_again(self, state: Standing) -> None:
         """Leave a task as it was: what made it win may not show on a machine that is busy now."""
-        known = self._log.tables.outcomes[state.task.key]
+        known = self._log.contents.results[state.task.key]
         self._write_outcome(state, dataclasses.replace(known, trials=known.trials + state.trials))
 
     def _conclude(
@@ -110,8 +110,8 @@ class LastWord:
         error: float | None = None,
     ) -> None:
         assert state.default_seconds is not None
-        known = self._log.tables.outcomes.get(state.task.key)
-        outcome = Outcome(
+        known = self._log.contents.results.get(state.task.key)
+        result = TaskResult(
             name=state.task.name,
             operation=state.task.operation,
             workload=state.workload,
@@ -124,13 +124,13 @@ class LastWord:
             error=error,
             date=now(),
         )
-        self._write_outcome(state, outcome)
+        self._write_outcome(state, result)
 
-    def _write_outcome(self, state: Standing, outcome: Outcome) -> None:
-        state.outcome = outcome
-        outcomes = {**self._log.tables.outcomes, state.task.key: outcome}
+    def _write_outcome(self, state: Standing, result: TaskResult) -> None:
+        state.result = result
+        results = {**self._log.contents.results, state.task.key: result}
         assert self._log.provenance is not None
-        self._log.write_provenance(dataclasses.replace(self._log.provenance, outcomes=outcomes))
+        self._log.write_provenance(dataclasses.replace(self._log.provenance, results=results))
 
 
 def now() -> str:

@@ -23,8 +23,8 @@ from mvlm.compile.tuning.candidate import Candidate, candidate_of, replayed
 from mvlm.compile.tuning.devices import DevicePool, JobFailedError
 from mvlm.compile.tuning.guide import Guide
 from mvlm.compile.tuning.last_word import HOPE, LastWord, now
-from mvlm.compile.tuning.log import Measured, Provenance, Run, WritableLog
-from mvlm.compile.tuning.log.lines import try_choices
+from mvlm.compile.tuning.log import Provenance, Run, TuningDatabase, TuningRecord
+from mvlm.compile.tuning.log.lines import try_read_config
 from mvlm.compile.tuning.plan import TuningPlan
 from mvlm.compile.tuning.progress import Observer, Progress, TaskProgress
 from mvlm.compile.tuning.search import FunctionSearch, PointSearch
@@ -70,7 +70,7 @@ class TuningRun:
         builder: Builder,
         pool: DevicePool,
         stand: BenchStand,
-        log: WritableLog,
+        log: TuningDatabase,
         watcher: Observer,
     ) -> None:
         self._model, self._plan, self._target = model, plan, target
@@ -97,10 +97,10 @@ class TuningRun:
     def _open(self, task: Task, seed: int) -> Standing:
         """Begin with what the log knows of a task."""
         workload = ms.database.Workload(task.module).as_json()
-        line = self._log.add_workload(json.dumps(workload, separators=(",", ":")))
+        line = self._log.commit_workload(json.dumps(workload, separators=(",", ":")))
         known = [
             (place, record)
-            for place, record in enumerate(self._log.tables.records)
+            for place, record in enumerate(self._log.contents.records)
             if record.workload == line
         ]
         target, drawn = self._target.tvm, self._plan.seed + seed
@@ -112,7 +112,7 @@ class TuningRun:
             measured = [(candidate, median) for median, candidate, _ in found.values()]
             search = FunctionSearch(task, wide, self._guide, drawn, measured)
             return Standing(task, search, line, Claim(0.0, trials=len(found)), found=found)
-        points = [(try_choices(record.trace), place, record) for place, record in known]
+        points = [(try_read_config(record.trace), place, record) for place, record in known]
         usable = [
             (point, place, record)
             for point, place, record in points
@@ -129,7 +129,7 @@ class TuningRun:
         return state
 
     def _replay(
-        self, task: Task, known: Sequence[tuple[int, Measured]]
+        self, task: Task, known: Sequence[tuple[int, TuningRecord]]
     ) -> dict[int, tuple[float, Candidate, Path | None]]:
         """Return what the log's traces make of a function without a kernel."""
         found: dict[int, tuple[float, Candidate, Path | None]] = {}
@@ -266,8 +266,12 @@ class TuningRun:
     ) -> float:
         options = dict(self._target.options)
         payload = [candidate.trace_json, list(samples), options, None]
-        measured = Measured(state.workload, payload)
-        state.found[self._log.add_record(measured)] = (measured.median, candidate, library)
+        measured = TuningRecord(state.workload, payload)
+        state.found[self._log.commit_tuning_record(measured)] = (
+            measured.median,
+            candidate,
+            library,
+        )
         return measured.median
 
     def _compare(self) -> None:
@@ -337,8 +341,8 @@ def beside(default: Sequence[float], samples: Sequence[float], reference: float)
 
 def _progress(state: Standing) -> TaskProgress:
     verdict = None
-    if state.outcome is not None:
-        verdict = state.outcome.gain if state.outcome.record is not None else 0.0
+    if state.result is not None:
+        verdict = state.result.gain if state.result.record is not None else 0.0
     return TaskProgress(
         name=state.task.name,
         calls=state.task.calls,

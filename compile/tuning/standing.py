@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mvlm.compile.tuning.allotment import Claim
 from mvlm.compile.tuning.candidate import Candidate
-from mvlm.compile.tuning.log import Outcome
+from mvlm.compile.tuning.log import TaskResult
 from mvlm.compile.tuning.search import Search
 from mvlm.compile.tuning.task import Task
 
@@ -21,14 +21,14 @@ class Standing:
         search: Of its candidates.
         workload: Its line in the log.
         claim: To the next batch.
-        trials: Measured in this run.
+        trials: TuningRecord in this run.
         default_library: Of the default; None before it is built, and if it cannot be.
         plain_library: Of a function without an oracle, its loops in plain order.
         default_seconds: The default's median; None if it is left out.
         best: The best median so far.
         found: Of what was measured, by its line in the log: the median, the candidate, and its
             library if it was built in this run.
-        outcome: What came of it, once that is decided.
+        result: What came of it, once that is decided.
     """
 
     task: Task
@@ -41,4 +41,4 @@ class Standing:
     default_seconds: float | None = None
     best: float | None = None
     found: dict[int, tuple[float, Candidate, Path | None]] = field(default_factory=dict)
-    outcome: Outcome | None = None
+    result: TaskResult | None = None

@@ -17,8 +17,8 @@ from mvlm.compile.tuning.building import Builder
 from mvlm.compile.tuning.candidate import candidate_of
 from mvlm.compile.tuning.devices import DevicePool, LocalSource, Probe, Source
 from mvlm.compile.tuning.fitness import native_cpu, refusal
-from mvlm.compile.tuning.log import Provenance, Subject, WritableLog, log_name, read_log
-from mvlm.compile.tuning.log.files import FILE
+from mvlm.compile.tuning.log import LogKey, Provenance, TuningDatabase, log_name, read_log
+from mvlm.compile.tuning.log.files import PROVENANCE_FILE
 from mvlm.compile.tuning.plan import TuningPlan
 from mvlm.compile.tuning.progress import Observer, Silent
 from mvlm.compile.tuning.run import TuningRun
@@ -133,39 +133,37 @@ def _open_log(
     target: CompileTarget,
     device: Mapping[str, Any],
     watcher: Observer,
-) -> WritableLog:
-    """Open the target's log, and set aside what does not belong into it."""
+) -> TuningDatabase:
+    """Open the target's log, and quarantine what does not match the target."""
     emulated = bool(device["machine"].get("is_emulated"))
     cpu = native_cpu(target) if job.target.cpu.is_native else None
-    log = WritableLog(logs / log_name(job.target.name, cpu, emulated))
+    log = TuningDatabase(logs / log_name(job.target.name, cpu, emulated))
     try:
-        subject = Subject.of(job.target.name, target.options, device["threads"])
-        _prepare(log, subject, watcher)
+        key = LogKey.for_target(job.target.name, target.options, device["threads"])
+        _prepare(log, key, watcher)
         if log.provenance is None:
-            log.write_provenance(
-                Provenance(subject.target, subject.options, subject.versions, device)
-            )
+            log.write_provenance(Provenance(key.target, key.options, key.versions, device))
     except BaseException:
         log.close()
         raise
     return log
 
 
-def _prepare(log: WritableLog, subject: Subject, watcher: Observer) -> None:
-    """Go on with what is there, if it is about the subject."""
-    if not (log.folder / FILE).exists():
-        aside = log.set_aside()  # databases that nobody knows anything of
-        if aside is not None:
-            watcher.note(f"a log without {FILE} is set aside in {aside}")
+def _prepare(log: TuningDatabase, key: LogKey, watcher: Observer) -> None:
+    """Append to an existing log if it matches the key; quarantine it if it does not."""
+    if not (log.folder / PROVENANCE_FILE).exists():
+        quarantined = log.quarantine()  # databases without provenance
+        if quarantined is not None:
+            watcher.note(f"a log without {PROVENANCE_FILE} is quarantined in {quarantined}")
         return
     try:
         known = read_log(log.folder)
-        reason = subject.difference_of_kernels(known.provenance)
+        reason = key.kernel_mismatch(known.provenance)
     except ArtifactError as error:
         known, reason = None, str(error)
     if known is None or reason is not None:
-        watcher.note(f"the log {log.folder.name} is set aside in {log.set_aside()}: {reason}")
+        watcher.note(f"the log {log.folder.name} is quarantined in {log.quarantine()}: {reason}")
         return
-    aside = log.take_over(known)
-    if aside is not None:
-        watcher.note(f"{len(known.damaged)} damaged lines are left out; {aside} has all")
+    copy = log.resume(known)
+    if copy is not None:
+        watcher.note(f"{len(known.damaged)} damaged lines are removed; {copy} has the log before")

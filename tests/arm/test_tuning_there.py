@@ -99,7 +99,7 @@ def test_emulated_devices_over_rpc(compiled: Compile, tmp_path: Path) -> None:
     assert run.is_complete and result.trials >= 16
     assert log.provenance.is_emulated
     assert log.provenance.device["machine"]["architecture"] == "aarch64"
-    errors = [each.error for each in log.provenance.outcomes.values() if each.record is not None]
+    errors = [each.error for each in log.provenance.results.values() if each.record is not None]
     assert all(error is not None and error <= 1 for error in errors)
     assert watcher.notes, "nothing was said of two devices that went away"
     warnings: list[str] = []

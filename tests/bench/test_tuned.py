@@ -8,7 +8,7 @@ import math
 from mvlm.bench.searching import table as table_of_searches
 from mvlm.bench.searching import trials_to_reach, turn_seconds
 from mvlm.bench.tuned import Turn, table
-from mvlm.compile.tuning.log import Measured, Outcome, Tables
+from mvlm.compile.tuning.log import Database, TaskResult, TuningRecord
 from mvlm.runtime.chat import Stats
 
 STATS = Stats(
@@ -30,15 +30,17 @@ def test_gains_are_medians_of_ratios_of_neighbouring_runs() -> None:
     assert "| prefill, tok/s | 200.0 | 200.0 | +0.0% | 0 of 3 |" in text
 
 
-def outcome(workload: int) -> Outcome:
-    return Outcome("k", "linear", workload, 1, 1.0, None, 0.0, 0.0, None, None, "")
+def task_result(workload: int) -> TaskResult:
+    return TaskResult("k", "linear", workload, 1, 1.0, None, 0.0, 0.0, None, None, "")
 
 
 def test_a_turn_begins_when_all_defaults_are_known() -> None:
     times = [(0, 1.0), (1, 2.0), (0, 3.0), (1, 1.5), (2, 0.1), (0, 0.5)]
-    records = tuple(Measured(place, [[[], []], [seconds], {}, None]) for place, seconds in times)
-    tables = Tables(("a", "b", "c"), records, {"a": outcome(0), "b": outcome(1)})
-    curve = turn_seconds(tables, {"a": 1, "b": 10})
+    records = tuple(
+        TuningRecord(place, [[[], []], [seconds], {}, None]) for place, seconds in times
+    )
+    database = Database(("a", "b", "c"), records, {"a": task_result(0), "b": task_result(1)})
+    curve = turn_seconds(database, {"a": 1, "b": 10})
     assert curve == [21.0, 21.0, 16.0, 15.5]
     assert trials_to_reach(curve, 16.0) == 2
     assert math.isinf(trials_to_reach(curve, 1.0))

@@ -11,8 +11,8 @@ import pytest
 
 from mvlm.bench.quality import BUNDLED
 from mvlm.compile.tuning.apply import ApplicableLogs, find_applicable_logs
-from mvlm.compile.tuning.log import Subject
-from mvlm.compile.tuning.log.files import FILE, RECORDS
+from mvlm.compile.tuning.log import LogKey
+from mvlm.compile.tuning.log.files import PROVENANCE_FILE, RECORDS_FILE
 from tests.cli.command_line import mvlm
 
 SHIPPED = Path(__file__).parents[2] / "tuning_logs" / "host-znver4"
@@ -62,7 +62,7 @@ def test_listing(log: Path) -> None:
     assert shown.exit_code == 0 and "host-znver4" in shown.stdout
     (entry,) = mvlm("logs", "list", "--logs", log.parent, "--json").json["logs"]
     assert entry["target"] == "host" and entry["trials"] >= 1000 and entry["tuned"] > 0
-    (log / FILE).write_text("{")
+    (log / PROVENANCE_FILE).write_text("{")
     broken = mvlm("logs", "list", "--logs", log.parent, "--json").json
     assert not broken["logs"] and "not valid JSON" in broken["unreadable"][0]["problem"]
     assert mvlm("logs", "list", "--logs", log / "nowhere").stdout.startswith("no logs")
@@ -79,11 +79,11 @@ def test_showing(log: Path, tmp_path: Path) -> None:
     for kernel in winners:
         assert kernel["best_so_far"] == sorted(kernel["best_so_far"], reverse=True)
     missing = mvlm("logs", "show", tmp_path / "nowhere")
-    assert missing.exit_code == 1 and "is no tuning log" in missing.stderr
+    assert missing.exit_code == 1 and "is not a tuning log" in missing.stderr
 
 
 def test_merging_and_pruning(log: Path, tmp_path: Path) -> None:
-    before = len((log / RECORDS).read_text().splitlines())
+    before = len((log / RECORDS_FILE).read_text().splitlines())
     merged = mvlm("logs", "merge", log, SHIPPED, "-o", tmp_path / "merged", "--json")
     assert merged.json["measurements"] == before
     pruned = mvlm("logs", "prune", tmp_path / "merged", "--keep", "2", "--json").json
@@ -94,18 +94,18 @@ def test_merging_and_pruning(log: Path, tmp_path: Path) -> None:
     assert [k["gain"] for k in left["kernels"]] == [k["gain"] for k in whole["kernels"]]
     refused = mvlm("logs", "merge", log, "-o", tmp_path)
     assert refused.exit_code == 2 and "in the way" in refused.stderr
-    document = json.loads((log / FILE).read_text())
+    document = json.loads((log / PROVENANCE_FILE).read_text())
     document["target"]["tvm"]["mcpu"] = "haswell"
-    (log / FILE).write_text(json.dumps(document))
+    (log / PROVENANCE_FILE).write_text(json.dumps(document))
     refused = mvlm("logs", "merge", log, SHIPPED, "-o", tmp_path / "other")
     assert refused.exit_code == 2 and "they differ in CPU" in refused.stderr
 
 
 def test_shipped_logs_of_other_devices_are_passed_over_silently(tmp_path: Path) -> None:
-    subject = Subject.of("host", {"kind": "llvm", "mcpu": "another"}, 2)
-    assert find_applicable_logs(subject, [SHIPPED.parent]) == ApplicableLogs()
+    key = LogKey.for_target("host", {"kind": "llvm", "mcpu": "another"}, 2)
+    assert find_applicable_logs(key, [SHIPPED.parent]) == ApplicableLogs()
     copy = shutil.copytree(SHIPPED, tmp_path / "mine")
-    assert "another CPU" in find_applicable_logs(subject, [copy]).warnings[0]
+    assert "another CPU" in find_applicable_logs(key, [copy]).warnings[0]
 
 
 def test_the_shipped_logs_are_of_devices_that_were_measured() -> None:

@@ -12,9 +12,9 @@ from mvlm.compile.jobs.carried_logs import carry_logs, places_of
 from mvlm.compile.jobs.matrix import MatrixError, read_matrix
 from mvlm.compile.jobs.plan import Plan, plan_matrix
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Request, read_request
-from mvlm.compile.tuning.log import read_files
-from mvlm.compile.tuning.log.files import FILE, RECORDS, WORKLOADS
-from mvlm.compile.tuning.log.places import VARIABLE
+from mvlm.compile.tuning.log import read_log_files
+from mvlm.compile.tuning.log.files import PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE
+from mvlm.compile.tuning.log.paths import LOGS_VARIABLE
 from mvlm.runtime.errors import ArtifactError
 from tests.reference import write_random_checkpoint
 
@@ -22,16 +22,16 @@ from tests.reference import write_random_checkpoint
 def write_log(folder: Path, text: str, target: str = "host") -> Path:
     """Write what looks like a log: only its target's name is ever read here."""
     folder.mkdir(parents=True)
-    (folder / FILE).write_text(json.dumps({"target": {"name": target}}))
-    (folder / WORKLOADS).write_text("")
-    (folder / RECORDS).write_text(text)
+    (folder / PROVENANCE_FILE).write_text(json.dumps({"target": {"name": target}}))
+    (folder / WORKLOADS_FILE).write_text("")
+    (folder / RECORDS_FILE).write_text(text)
     return folder
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model, and a user's folder of logs."""
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "user"))
+    monkeypatch.setenv(LOGS_VARIABLE, str(tmp_path / "user"))
     write_log(tmp_path / "user" / "mine", "the user's")
     write_random_checkpoint(tmp_path / "text", "text", seed=0, num_hidden_layers=1)
     return tmp_path
@@ -48,12 +48,12 @@ def test_copies_are_what_was_there(tmp_path: Path) -> None:
     second = write_log(tmp_path / "b" / "host-x", "second")
     again = write_log(tmp_path / "c" / "host-x", "first")
     write_log(tmp_path / "a" / "phone", "other", target="phone")
-    (write_log(tmp_path / "a" / "bad", "") / FILE).write_text("{")
+    (write_log(tmp_path / "a" / "bad", "") / PROVENANCE_FILE).write_text("{")
     places = [tmp_path / "b", first, again, tmp_path / "a"]
     entries = carry_logs("host", places, tmp_path / "copies")
     found = places_of(entries, tmp_path / "copies")
     assert [place.name for place in found] == ["host-x", "host-x"]
-    assert list(map(read_files, found)) == [read_files(second), read_files(first)]
+    assert list(map(read_log_files, found)) == [read_log_files(second), read_log_files(first)]
     assert carry_logs("board", places, tmp_path / "copies") == ()
 
 
@@ -62,7 +62,7 @@ def test_a_plan_keeps_the_logs_as_they_were(folder: Path) -> None:
     weights, artifact = made.steps
     assert weights.job.logs == () and artifact.job.logs
     # Somebody tunes on, and another machine has other logs.
-    (folder / "user" / "mine" / RECORDS).write_text("more")
+    (folder / "user" / "mine" / RECORDS_FILE).write_text("more")
     asked = Request(ARTIFACT, artifact.key, "", "", artifact.job, "store", "run")
     again = read_request(asked.to_json())
     assert again == asked
@@ -75,7 +75,7 @@ def test_a_matrix_that_names_logs(folder: Path) -> None:
     write_log(folder / "ours" / "board", "ours")
     (step,) = plan(folder, 'logs = ["ours"]').artifacts
     assert [Path(entry.path).parts[1:] for entry in step.job.logs] == [
-        ("board", name) for name in (FILE, WORKLOADS, RECORDS)
+        ("board", name) for name in (PROVENANCE_FILE, WORKLOADS_FILE, RECORDS_FILE)
     ]
     key = plan_job(folder / "text", logs=[folder / "ours"]).key()
     assert step.key == key  # as of `mvlm compile --logs ours`

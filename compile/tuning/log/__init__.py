@@ -1,50 +1,49 @@
-"""Logs of tuning: a folder for each target, as MetaSchedule's databases with where they come from.
+"""Tuning logs: for each target a folder with a MetaSchedule database and its provenance.
 
 ==============================  ==================================================================
 file                            holds
 ==============================  ==================================================================
 ``database_workload.json``      a line for each task: TVM's hash, and the workload (MetaSchedule)
 ``database_tuning_record.json`` a line for each measurement: the task's line, trace, times, target
-``provenance.json``             the device as it was found, versions, runs; for each task what came
-                                of it, and which line won
-``set-aside/``                  lines and whole logs that do not belong here, kept as they were
+``provenance.json``             the device, versions, runs; each task's result and winning line
+``quarantine/``                 damaged lines and logs that do not match, as they were
 ==============================  ==================================================================
 
-None of this imports tvm: compiling looks a log up to name what it makes.
+None of this imports tvm: the logs' digest is part of an artifact's key, which takes milliseconds.
 """
 
-from mvlm.compile.tuning.log.folder import Log, WritableLog, read_log
-from mvlm.compile.tuning.log.match import Subject
-from mvlm.compile.tuning.log.places import (
+from mvlm.compile.tuning.log.database import Database, TuningRecord
+from mvlm.compile.tuning.log.log_key import LogKey
+from mvlm.compile.tuning.log.paths import (
     find_logs,
+    log_folders,
     log_name,
-    log_places,
-    logs_about,
     logs_digest,
-    read_files,
-    shipped_logs,
-    user_logs,
+    logs_for_target,
+    read_log_files,
+    shipped_logs_folder,
+    user_logs_folder,
 )
-from mvlm.compile.tuning.log.provenance import Outcome, Provenance, Run, read_provenance
-from mvlm.compile.tuning.log.tables import Measured, Tables
+from mvlm.compile.tuning.log.provenance import Provenance, Run, TaskResult, read_provenance
+from mvlm.compile.tuning.log.tuning_database import Log, TuningDatabase, read_log
 
 __all__ = [
+    "Database",
     "Log",
-    "Measured",
-    "Outcome",
+    "LogKey",
     "Provenance",
     "Run",
-    "Subject",
-    "Tables",
-    "WritableLog",
+    "TaskResult",
+    "TuningDatabase",
+    "TuningRecord",
     "find_logs",
+    "log_folders",
     "log_name",
-    "log_places",
-    "logs_about",
     "logs_digest",
-    "read_files",
+    "logs_for_target",
     "read_log",
+    "read_log_files",
     "read_provenance",
-    "shipped_logs",
-    "user_logs",
+    "shipped_logs_folder",
+    "user_logs_folder",
 ]

@@ -6,80 +6,82 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from mvlm.compile.tuning.log.files import FILE
-from mvlm.compile.tuning.log.folder import Log, WritableLog, read_log
+from mvlm.compile.tuning.log.files import PROVENANCE_FILE
 from mvlm.compile.tuning.log.provenance import Provenance
+from mvlm.compile.tuning.log.tuning_database import Log, TuningDatabase, read_log
 from mvlm.runtime.errors import UsageError
 
 
 def merge_logs(folders: Sequence[Path], output: Path) -> Log:
-    """Put logs of one target together.
+    """Merge logs of one target.
 
     Args:
         folders: The logs.
-        output: The log that gets them all; it may be one of them, or not be there yet.
+        output: The merged log; it may be one of them, or not exist yet.
 
     Raises:
-        UsageError: They are not about the same kernels and device, or something else is at output.
+        UsageError: Target, CPU, threads or TVM version differ, or `output` is another folder.
         ArtifactError: One cannot be read.
     """
     places = list(dict.fromkeys(path.resolve() for path in folders))
-    is_there = (output / FILE).exists()
-    if not is_there and output.is_dir() and any(output.iterdir()):
+    exists = (output / PROVENANCE_FILE).exists()
+    if not exists and output.is_dir() and any(output.iterdir()):
         raise UsageError(f"{output} is in the way", expected="a log, or nothing", found="a folder")
-    if is_there and output.resolve() not in places:
+    if exists and output.resolve() not in places:
         places.insert(0, output.resolve())
     logs = [read_log(place) for place in places]
     first = logs[0]
     for other in logs[1:]:
-        _check_alike(first, other)
-    tables = first.tables
+        _check_same_key(first, other)
+    database = first.contents
     for other in logs[1:]:
-        tables = tables.join(other.tables)
+        database = database.merge(other.contents)
     runs = {
         (run.date, run.model, run.seed, run.trials): run
         for log in logs
         for run in log.provenance.runs
     }
     provenance = dataclasses.replace(
-        first.provenance, runs=tuple(runs[key] for key in sorted(runs)), outcomes=tables.outcomes
+        first.provenance,
+        runs=tuple(runs[key] for key in sorted(runs)),
+        results=database.results,
     )
-    with WritableLog(output) as log:
-        if is_there:
-            log.take_over(read_log(output))
-        log.replace(provenance, tables)
+    with TuningDatabase(output) as log:
+        if exists:
+            log.resume(read_log(output))
+        log.rewrite(provenance, database)
     return read_log(output)
 
 
 def prune_log(folder: Path, keep: int) -> tuple[int, int]:
-    """Keep the fastest records of each task, and what its outcome rests on.
+    """Keep the fastest records of each task, its default's and its winner's.
 
     Returns:
-        How many records there were, and how many are left.
+        The number of records before and after.
 
     Raises:
-        ArtifactError: The folder is no log, or cannot be read.
+        ArtifactError: The folder is not a log, or cannot be read.
     """
     read_log(folder)  # before the lock, which would make a folder where there is no log
-    with WritableLog(folder) as log:
-        log.take_over(read_log(folder))
+    with TuningDatabase(folder) as log:
+        log.resume(read_log(folder))
         by_task: dict[int, list[int]] = {}
-        for place, record in enumerate(log.tables.records):
+        for place, record in enumerate(log.contents.records):
             by_task.setdefault(record.workload, []).append(place)
         kept = {
-            outcome.record for outcome in log.tables.outcomes.values() if outcome.record is not None
+            result.record for result in log.contents.results.values() if result.record is not None
         }
         for places in by_task.values():
             kept.add(places[0])  # the default, which is measured first
-            kept.update(sorted(places, key=lambda place: log.tables.records[place].median)[:keep])
-        before = len(log.tables.records)
-        tables = log.tables.choose(lambda _: True, kept.__contains__)
+            kept.update(sorted(places, key=lambda place: log.contents.records[place].median)[:keep])
+        before = len(log.contents.records)
+        database = log.contents.select(lambda _: True, kept.__contains__)
         assert log.provenance is not None
-        log.replace(log.provenance, tables)
-        return before, len(tables.records)
+        log.rewrite(log.provenance, database)
+        return before, len(database.records)
 
 
-def _check_alike(one: Log, other: Log) -> None:
+def _check_same_key(one: Log, other: Log) -> None:
     for what, mine, theirs in (
         ("target", one.provenance.target, other.provenance.target),
         ("CPU", _options(one.provenance), _options(other.provenance)),

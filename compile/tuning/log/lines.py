@@ -11,12 +11,12 @@ import json
 import math
 from typing import Any
 
-# What a kernel leaves open is chosen by a sampling instruction and kept as an annotation.
-PREFIX = "mvlm."
-_MOST_INSTRUCTIONS = 10_000
-# What MetaSchedule's rules for CPUs make of a function: loops are cut, moved and marked. What could
-# change the meaning of a function, or what it is compiled with, is not among it.
-_STEPS = frozenset(
+# A knob's value is sampled by one instruction and kept as an annotation with this prefix.
+KNOB_PREFIX = "mvlm."
+_MAX_INSTRUCTIONS = 10_000
+# The instructions of MetaSchedule's rules for CPUs: they split, move and annotate loops. None of
+# them can change what a function computes, or what it is linked with.
+_ALLOWED_INSTRUCTIONS = frozenset(
     {
         "GetSBlock",
         "GetLoops",
@@ -47,12 +47,12 @@ _STEPS = frozenset(
         "EnterPostproc",
     }
 )
-_MARKS = frozenset({"pragma_auto_unroll_max_step", "pragma_unroll_explicit"})
-_MARKS_OF_METASCHEDULE = "meta_schedule."
+_ALLOWED_ANNOTATIONS = frozenset({"pragma_auto_unroll_max_step", "pragma_unroll_explicit"})
+_METASCHEDULE_PREFIX = "meta_schedule."
 
 
 def check_workload(line: str) -> None:
-    """Raise ValueError unless a line is a workload."""
+    """Check a line of the workloads; raise ValueError if it is none."""
     values = _parse(line)
     if not (_is_list(values, 2) and all(isinstance(value, str) for value in values)):
         raise ValueError("no workload")
@@ -76,18 +76,18 @@ def check_record(line: str, workloads: int) -> tuple[int, list[Any]]:
         raise ValueError(f"workload {index!r} of {workloads}")
     if not (_is_list(trace, 2) and all(isinstance(part, list) for part in trace)):
         raise ValueError("no trace")
-    if len(trace[0]) > _MOST_INSTRUCTIONS or not all(_is_list(step, 4) for step in trace[0]):
+    if len(trace[0]) > _MAX_INSTRUCTIONS or not all(_is_list(step, 4) for step in trace[0]):
         raise ValueError("no trace")
     if not (isinstance(seconds, list) and seconds and all(map(is_time, seconds))):
         raise ValueError("no times")
     return index, values[1]
 
 
-def choices_of(trace: list[Any]) -> dict[str, int]:
-    """Return what a trace chooses for a kernel, by name.
+def read_config(trace: list[Any]) -> dict[str, int]:
+    """Return a kernel's knobs, by name, as a trace samples them.
 
     Raises:
-        ValueError: The trace does something else than choosing.
+        ValueError: The trace has other instructions than those of knobs.
     """
     instructions, decisions = trace
     chosen = dict(decisions)
@@ -97,36 +97,38 @@ def choices_of(trace: list[Any]) -> dict[str, int]:
         if name == "SampleCategorical":
             sampled[outputs[0]] = int(attributes[0][int(chosen[place])])
         elif name == "Annotate":
-            found[str(attributes[0]).removeprefix(PREFIX)] = sampled[inputs[1]]
+            found[str(attributes[0]).removeprefix(KNOB_PREFIX)] = sampled[inputs[1]]
         elif name != "GetSBlock":
-            raise ValueError(f"{name} chooses nothing")
+            raise ValueError(f"{name} samples no knob")
     return found
 
 
-def try_choices(trace: list[Any]) -> dict[str, int] | None:
-    """Return what a trace chooses, or None if it does something else, or is damaged."""
+def try_read_config(trace: list[Any]) -> dict[str, int] | None:
+    """Return a kernel's knobs, or None if a trace is damaged or has other instructions."""
     try:
-        return choices_of(trace)
+        return read_config(trace)
     except (ValueError, TypeError, KeyError, IndexError):
         return None
 
 
-def check_steps(trace: list[Any]) -> None:
-    """Raise ValueError unless a trace only schedules loops, as MetaSchedule's rules for CPUs do.
+def check_trace(trace: list[Any]) -> None:
+    """Raise ValueError unless a trace has only instructions that schedule loops.
 
-    A log may come from anybody, and a trace can do more than that: annotations reach the compiler,
-    which links code that one of them names.
+    Logs are untrusted, and a trace can do more than schedule loops: annotations reach the compiler,
+    and ``pragma_import_llvm`` links code.
     """
     for name, _, attributes, _ in trace[0]:
-        if not (isinstance(name, str) and name in _STEPS):
-            raise ValueError(f"{str(name)[:40]!r} does more than to schedule loops")
+        if not (isinstance(name, str) and name in _ALLOWED_INSTRUCTIONS):
+            raise ValueError(f"{str(name)[:40]!r} is not an instruction that schedules loops")
         if name == "Annotate":
-            mark = attributes[0] if isinstance(attributes, list) and attributes else None
-            is_known = isinstance(mark, str) and (
-                mark in _MARKS or mark.startswith(_MARKS_OF_METASCHEDULE)
+            annotation = attributes[0] if isinstance(attributes, list) and attributes else None
+            is_known = isinstance(annotation, str) and (
+                annotation in _ALLOWED_ANNOTATIONS or annotation.startswith(_METASCHEDULE_PREFIX)
             )
             if not is_known:
-                raise ValueError(f"the annotation {str(mark)[:40]!r} is none of MetaSchedule's")
+                raise ValueError(
+                    f"the annotation {str(annotation)[:40]!r} is not one of MetaSchedule's"
+                )
 
 
 def _parse(line: str) -> Any:

@@ -1,4 +1,4 @@
-"""Where a log comes from, and what came of each task: ``provenance.json``."""
+"""A log's provenance and the result of each task: ``provenance.json``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mvlm.compile.tuning.log.files import FILE
+from mvlm.compile.tuning.log.files import PROVENANCE_FILE
 from mvlm.runtime.artifact.json_object import JsonObject, read_json_object
 from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.errors import ArtifactError
@@ -17,21 +17,21 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one task.
+class TaskResult:
+    """The result of tuning one task.
 
     Attributes:
         name: The function's name in the model that it was tuned for.
-        operation: What it computes; empty for a function without a kernel of ours.
+        operation: The kernel's operation; empty for an extracted task.
         workload: The task's line among the workloads.
-        trials: Measurements of it, over all runs.
-        default_seconds: Of the default schedule, in the last comparison.
-        tuned_seconds: Of the best other one in that comparison; None if there was none.
-        gain: By how much that one was faster, as a share of the default's time.
-        noise: What the comparison could not tell from nothing, as such a share.
-        record: The winner's line among the records; None if the default stays.
-        error: The winner's largest error, in units of what its oracle allows.
-        date: Of the comparison.
+        trials: Candidates measured, over all runs.
+        default_seconds: The default's time in the last comparison.
+        tuned_seconds: The best candidate's time in that comparison; None if there was none.
+        gain: The best candidate's gain, relative to the default's time.
+        noise: Smallest resolvable relative difference of that comparison.
+        record: The winner's line among the records; None if the default is kept.
+        error: The winner's largest error, in units of its tolerance.
+        date: The comparison's date, in UTC.
     """
 
     name: str
@@ -53,14 +53,14 @@ class Run:
 
     Attributes:
         date: When it ended, in UTC.
-        model: What was tuned.
-        trials: Measurements that it made.
-        seed: Of what was drawn.
-        cost_model: What ranked the candidates.
-        seconds: How long it took.
-        devices: Those that measured, with their state at the time.
-        retired: Those that were retired, and why.
-        is_complete: Whether it was neither stopped nor failed.
+        model: The model's name.
+        trials: Candidates measured.
+        seed: The seed of the search.
+        cost_model: The cost model: ``xgboost``, or ``none``.
+        seconds: Its duration.
+        devices: The descriptions of the devices that measured, by address.
+        retired: Why devices were retired, by address.
+        is_complete: Whether the run was neither interrupted nor failed.
     """
 
     date: str
@@ -76,15 +76,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Provenance:
-    """The whole of it.
+    """The content of ``provenance.json``.
 
     Attributes:
         target: The target's name.
         options: The whole TVM target.
-        versions: Of what made the kernels.
-        device: The device as it was found.
-        runs: In their order.
-        outcomes: By the task's digest.
+        versions: Versions of the packages that made the kernels.
+        device: The description of the device when the log was begun.
+        runs: The tuner's runs, in order.
+        results: By the task's digest.
     """
 
     target: str
@@ -92,11 +92,11 @@ class Provenance:
     versions: Mapping[str, str]
     device: Mapping[str, Any]
     runs: tuple[Run, ...] = ()
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    results: Mapping[str, TaskResult] = field(default_factory=dict)
 
     @property
     def is_emulated(self) -> bool:
-        """Whether its times are an emulator's."""
+        """Whether the times were measured on an emulator."""
         return bool(self.device["machine"].get("is_emulated", False))
 
     @property
@@ -112,17 +112,17 @@ class Provenance:
             "versions": dict(self.versions),
             "device": dict(self.device),
             "runs": [asdict(run) for run in self.runs],
-            "kernels": {key: asdict(self.outcomes[key]) for key in sorted(self.outcomes)},
+            "kernels": {key: asdict(self.results[key]) for key in sorted(self.results)},
         }
 
     def write(self, folder: Path) -> None:
-        """Write the file, whole or not at all.
+        """Write the file atomically.
 
         Raises:
             OSError: The disk is full, or the folder cannot be written.
         """
         text = json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n"
-        with atomic_write(folder / FILE) as file:
+        with atomic_write(folder / PROVENANCE_FILE) as file:
             file.write(text.encode())
 
 
@@ -130,16 +130,16 @@ def read_provenance(folder: Path) -> Provenance:
     """Read a log's provenance.
 
     Raises:
-        ArtifactError: It is absent or damaged; says which key.
+        ArtifactError: The file is absent or damaged; names the key.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / PROVENANCE_FILE).is_file():
         raise ArtifactError(
-            f"{folder} is no tuning log",
-            expected=f"a folder with {FILE}",
+            f"{folder} is not a tuning log",
+            expected=f"a folder with {PROVENANCE_FILE}",
             found="none in it" if folder.is_dir() else "no such folder",
-            fix="`mvlm logs list` shows those that there are.",
+            fix="`mvlm logs list` lists the logs.",
         )
-    document = read_json_object(folder / FILE)
+    document = read_json_object(folder / PROVENANCE_FILE)
     if document.get("schema", int) != SCHEMA:
         raise ArtifactError(
             f"{document.where} is of another schema",
@@ -155,12 +155,12 @@ def read_provenance(folder: Path) -> Provenance:
         versions=document.get("versions", dict),
         device=device.values,
         runs=tuple(map(_run, document.children("runs"))),
-        outcomes={key: _outcome(kernels.child(key)) for key in kernels.values},
+        results={key: _outcome(kernels.child(key)) for key in kernels.values},
     )
 
 
 def check_device(device: JsonObject) -> None:
-    """Check what a device says of itself, as far as anybody here reads it.
+    """Check the keys of a device's description that this program reads.
 
     Raises:
         ArtifactError: A key is missing, or of another type.
@@ -187,8 +187,8 @@ def _run(document: JsonObject) -> Run:
     )
 
 
-def _outcome(document: JsonObject) -> Outcome:
-    return Outcome(
+def _outcome(document: JsonObject) -> TaskResult:
+    return TaskResult(
         name=document.get("name", str),
         operation=document.get("operation", str),
         workload=document.get("workload", int),

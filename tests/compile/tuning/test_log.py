@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvlm.compile.tuning.log import (
-    Measured,
-    Outcome,
+    Database,
+    LogKey,
     Provenance,
     Run,
-    Subject,
-    Tables,
-    WritableLog,
+    TaskResult,
+    TuningDatabase,
+    TuningRecord,
     find_logs,
     log_name,
     logs_digest,
@@ -27,8 +27,13 @@ from mvlm.compile.tuning.log import (
 )
 from mvlm.compile.tuning.log.curve import best_so_far, draw_curves, sparkline
 from mvlm.compile.tuning.log.edit import merge_logs, prune_log
-from mvlm.compile.tuning.log.files import FILE, RECORDS, SET_ASIDE, WORKLOADS
-from mvlm.compile.tuning.log.lines import PREFIX, choices_of, try_choices
+from mvlm.compile.tuning.log.files import (
+    PROVENANCE_FILE,
+    QUARANTINE,
+    RECORDS_FILE,
+    WORKLOADS_FILE,
+)
+from mvlm.compile.tuning.log.lines import KNOB_PREFIX, read_config, try_read_config
 from mvlm.runtime.errors import ArtifactError, UsageError
 
 OPTIONS = {"kind": "llvm", "mcpu": "znver4", "mattr": ["+avx2"]}
@@ -41,7 +46,7 @@ def provenance(**changes: object) -> Provenance:
 
 
 def trace_of(knobs: dict[str, tuple[tuple[int, ...], int]]) -> list[object]:
-    """Return the trace that makes choices; :func:`choices_of` reads it.
+    """Return the trace that makes choices; :func:`read_config` reads it.
 
     Args:
         knobs: By name, what can be chosen, and what is.
@@ -52,17 +57,17 @@ def trace_of(knobs: dict[str, tuple[tuple[int, ...], int]]) -> list[object]:
         even = [1 / len(values)] * len(values)
         decisions.append([len(instructions), values.index(value)])
         instructions.append(["SampleCategorical", [], [list(values), even], [f"v{number}"]])
-        instructions.append(["Annotate", ["b0", f"v{number}"], [PREFIX + name], []])
+        instructions.append(["Annotate", ["b0", f"v{number}"], [KNOB_PREFIX + name], []])
     return [instructions, decisions]
 
 
-def measured(workload: int, *seconds: float, rows: int = 4) -> Measured:
+def measured(workload: int, *seconds: float, rows: int = 4) -> TuningRecord:
     trace = trace_of({"rows": ((1, 2, 4, 8), rows)})
-    return Measured(workload, [trace, list(seconds), OPTIONS, None])
+    return TuningRecord(workload, [trace, list(seconds), OPTIONS, None])
 
 
-def outcome(workload: int, record: int | None = None, **changes: object) -> Outcome:
-    base = Outcome(
+def task_result(workload: int, record: int | None = None, **changes: object) -> TaskResult:
+    base = TaskResult(
         name=f"kernel{workload}",
         operation="linear",
         workload=workload,
@@ -86,23 +91,23 @@ def a_run(date: str = "2026-01-01T00:00:00+00:00") -> Run:
 def log(tmp_path: Path) -> Path:
     """A log of two tasks with three measurements."""
     folder = tmp_path / "logs" / "host"
-    with WritableLog(folder) as writable:
+    with TuningDatabase(folder) as writable:
         for name in ("first", "second"):
-            writable.add_workload(json.dumps([name, "e30="]))
+            writable.commit_workload(json.dumps([name, "e30="]))
         for record in (measured(0, 2.0), measured(0, 1.0, rows=8), measured(1, 3.0)):
-            writable.add_record(record)
-        outcomes = {"a": outcome(0, record=1), "b": outcome(1)}
-        writable.write_provenance(provenance(runs=(a_run(),), outcomes=outcomes))
+            writable.commit_tuning_record(record)
+        results = {"a": task_result(0, record=1), "b": task_result(1)}
+        writable.write_provenance(provenance(runs=(a_run(),), results=results))
     return folder
 
 
 def test_what_was_written_is_read(log: Path) -> None:
     found = read_log(log)
     assert found.provenance == provenance(
-        runs=(a_run(),), outcomes={"a": outcome(0, record=1), "b": outcome(1)}
+        runs=(a_run(),), results={"a": task_result(0, record=1), "b": task_result(1)}
     )
-    assert [record.median for record in found.tables.records] == [2.0, 1.0, 3.0]
-    assert choices_of(found.tables.records[1].trace) == {"rows": 8}
+    assert [record.median for record in found.contents.records] == [2.0, 1.0, 3.0]
+    assert read_config(found.contents.records[1].trace) == {"rows": 8}
     assert not found.damaged
 
 
@@ -117,7 +122,7 @@ def test_what_was_written_is_read(log: Path) -> None:
 def test_choices_are_read_from_their_trace(knobs: dict[str, list[int]], random: object) -> None:
     chosen = {name: random.choice(values) for name, values in knobs.items()}  # type: ignore[attr-defined]
     trace = trace_of({name: (tuple(values), chosen[name]) for name, values in knobs.items()})
-    assert choices_of(json.loads(json.dumps(trace))) == chosen
+    assert read_config(json.loads(json.dumps(trace))) == chosen
 
 
 @pytest.mark.parametrize(
@@ -133,22 +138,22 @@ def test_choices_are_read_from_their_trace(knobs: dict[str, list[int]], random: 
     ],
 )
 def test_a_trace_that_chooses_nothing(trace: list[object]) -> None:
-    assert try_choices(trace) is None
+    assert try_read_config(trace) is None
 
 
 @pytest.mark.parametrize(
     ("file", "number", "line"),
     [
-        (RECORDS, 2, "not JSON"),
-        (RECORDS, 2, "[0, [[[], []], [1.0], {}"),
-        (RECORDS, 2, "[9, [[[], []], [1.0], {}, null]]"),
-        (RECORDS, 2, "[0, [[[], []], [], {}, null]]"),
-        (RECORDS, 2, "[0, [[[], []], [-1.0], {}, null]]"),
-        (RECORDS, 2, "[0, [[[], []], [NaN], {}, null]]"),
-        (RECORDS, 2, "[true, [[[], []], [1.0], {}, null]]"),
-        (RECORDS, 2, "[" * 100_000),
-        (WORKLOADS, 2, '["second"]'),
-        (WORKLOADS, 2, "\x00\xff"),
+        (RECORDS_FILE, 2, "not JSON"),
+        (RECORDS_FILE, 2, "[0, [[[], []], [1.0], {}"),
+        (RECORDS_FILE, 2, "[9, [[[], []], [1.0], {}, null]]"),
+        (RECORDS_FILE, 2, "[0, [[[], []], [], {}, null]]"),
+        (RECORDS_FILE, 2, "[0, [[[], []], [-1.0], {}, null]]"),
+        (RECORDS_FILE, 2, "[0, [[[], []], [NaN], {}, null]]"),
+        (RECORDS_FILE, 2, "[true, [[[], []], [1.0], {}, null]]"),
+        (RECORDS_FILE, 2, "[" * 100_000),
+        (WORKLOADS_FILE, 2, '["second"]'),
+        (WORKLOADS_FILE, 2, "\x00\xff"),
     ],
 )
 def test_damaged_lines(log: Path, file: str, number: int, line: str) -> None:
@@ -156,49 +161,51 @@ def test_damaged_lines(log: Path, file: str, number: int, line: str) -> None:
     lines = (log / file).read_text().splitlines()
     lines[number - 1] = line
     (log / file).write_text("".join(f"{each}\n" for each in lines), encoding="latin-1")
-    before = {name: (log / name).read_bytes() for name in (FILE, WORKLOADS, RECORDS)}
+    before = {
+        name: (log / name).read_bytes() for name in (PROVENANCE_FILE, WORKLOADS_FILE, RECORDS_FILE)
+    }
     found = read_log(log)
     assert f"{file}, line {number}" in found.damaged
     # The winner of `a` was on line 2 of the records; `b` rests on line 2 of the workloads.
-    lost = {RECORDS: "a", WORKLOADS: "b"}[file]
-    assert set(found.tables.outcomes) == {"a", "b"} - {lost}
-    with WritableLog(log) as writable:
-        aside = writable.take_over(found)
-        assert aside is not None and aside.parent == log / SET_ASIDE
-        assert {name: (aside / name).read_bytes() for name in before} == before
-        assert f"{file}, line {number}" in (aside / "damage.txt").read_text()
-        writable.add_record(measured(0, 0.5))
+    lost = {RECORDS_FILE: "a", WORKLOADS_FILE: "b"}[file]
+    assert set(found.contents.results) == {"a", "b"} - {lost}
+    with TuningDatabase(log) as writable:
+        quarantined = writable.resume(found)
+        assert quarantined is not None and quarantined.parent == log / QUARANTINE
+        assert {name: (quarantined / name).read_bytes() for name in before} == before
+        assert f"{file}, line {number}" in (quarantined / "damage.txt").read_text()
+        writable.commit_tuning_record(measured(0, 0.5))
     again = read_log(log)
     assert not again.damaged
-    assert again.tables.records[-1].median == 0.5
-    assert again.tables.outcomes == found.tables.outcomes
+    assert again.contents.records[-1].median == 0.5
+    assert again.contents.results == found.contents.results
 
 
 def test_a_line_that_a_crash_has_cut(log: Path) -> None:
-    whole = (log / RECORDS).read_bytes()
-    (log / RECORDS).write_bytes(whole[:-20])
+    whole = (log / RECORDS_FILE).read_bytes()
+    (log / RECORDS_FILE).write_bytes(whole[:-20])
     found = read_log(log)
-    assert len(found.tables.records) == 2 and len(found.damaged) == 1
-    with WritableLog(log) as writable:
-        writable.take_over(found)
-        writable.add_record(measured(1, 4.0))
-    assert [record.median for record in read_log(log).tables.records] == [2.0, 1.0, 4.0]
+    assert len(found.contents.records) == 2 and len(found.damaged) == 1
+    with TuningDatabase(log) as writable:
+        writable.resume(found)
+        writable.commit_tuning_record(measured(1, 4.0))
+    assert [record.median for record in read_log(log).contents.records] == [2.0, 1.0, 4.0]
 
 
 @pytest.mark.parametrize("room", [0, 1, 40, 200])
 def test_a_full_disk_loses_only_what_is_written(log: Path, room: int) -> None:
-    before = (log / RECORDS).read_bytes()
+    before = (log / RECORDS_FILE).read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with WritableLog(log) as writable:
-        writable.take_over(read_log(log))
+    with TuningDatabase(log) as writable:
+        writable.resume(read_log(log))
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, limits[1]))
         try:
-            with pytest.raises(ArtifactError, match="What was in it still is"):
+            with pytest.raises(ArtifactError, match="No earlier line is lost"):
                 for _ in range(10):
-                    writable.add_record(measured(0, 0.25))
+                    writable.commit_tuning_record(measured(0, 0.25))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (log / RECORDS).read_bytes().startswith(before)
+    assert (log / RECORDS_FILE).read_bytes().startswith(before)
     assert not read_log(log).damaged
 
 
@@ -207,7 +214,7 @@ def test_a_folder_that_cannot_be_written(log: Path) -> None:
     log.chmod(0o500)
     try:
         with pytest.raises(ArtifactError, match="cannot write the log"):
-            WritableLog(log)
+            TuningDatabase(log)
     finally:
         log.chmod(0o700)
 
@@ -215,13 +222,13 @@ def test_a_folder_that_cannot_be_written(log: Path) -> None:
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match="cannot write the log"):
-        WritableLog(tmp_path / "file" / "host")
+        TuningDatabase(tmp_path / "file" / "host")
 
 
 def test_one_writer_at_a_time(log: Path) -> None:
-    with WritableLog(log), pytest.raises(UsageError, match="another process writes"):
-        WritableLog(log)
-    WritableLog(log).close()
+    with TuningDatabase(log), pytest.raises(UsageError, match="another process writes"):
+        TuningDatabase(log)
+    TuningDatabase(log).close()
 
 
 @pytest.mark.parametrize(
@@ -236,13 +243,13 @@ def test_one_writer_at_a_time(log: Path) -> None:
     ],
 )
 def test_logs_of_something_else(changes: dict[str, object], reason: str) -> None:
-    subject = Subject("host", OPTIONS, 2, VERSIONS)
-    assert subject.difference(provenance()) is None
-    assert reason in (subject.difference(provenance(**changes)) or "")
+    key = LogKey("host", OPTIONS, 2, VERSIONS)
+    assert key.mismatch(provenance()) is None
+    assert reason in (key.mismatch(provenance(**changes)) or "")
 
 
 def test_provenance_that_is_damaged(log: Path) -> None:
-    document = json.loads((log / FILE).read_text())
+    document = json.loads((log / PROVENANCE_FILE).read_text())
     device = document["device"]
     for key, value in (
         ("kernels", []),
@@ -252,31 +259,31 @@ def test_provenance_that_is_damaged(log: Path) -> None:
         ("device", {**device, "machine": {"cpu": 3}}),
         ("device", {**device, "state": {"cores": [1]}}),
     ):
-        (log / FILE).write_text(json.dumps({**document, key: value}))
+        (log / PROVENANCE_FILE).write_text(json.dumps({**document, key: value}))
         with pytest.raises(ArtifactError):
             read_log(log)
-    (log / FILE).write_text("{")
+    (log / PROVENANCE_FILE).write_text("{")
     with pytest.raises(ArtifactError, match="not valid JSON"):
         read_log(log)
-    (log / FILE).unlink()
-    with pytest.raises(ArtifactError, match=r"is no tuning log: expected .*, found none in it"):
+    (log / PROVENANCE_FILE).unlink()
+    with pytest.raises(ArtifactError, match=r"is not a tuning log: expected .*, found none in it"):
         read_log(log)
 
 
 def test_outcomes_whose_lines_are_not_there(log: Path) -> None:
-    document = json.loads((log / FILE).read_text())
+    document = json.loads((log / PROVENANCE_FILE).read_text())
     document["kernels"]["a"]["record"] = 77
     document["kernels"]["b"]["workload"] = -1
-    (log / FILE).write_text(json.dumps(document))
-    assert set(read_log(log).tables.outcomes) == set()
+    (log / PROVENANCE_FILE).write_text(json.dumps(document))
+    assert set(read_log(log).contents.results) == set()
 
 
-tables = st.builds(
-    lambda names, picks: Tables(
+databases = st.builds(
+    lambda names, picks: Database(
         tuple(json.dumps([name, "e30="]) for name in names),
         tuple(measured(pick % len(names), 1.0 + pick) for pick in picks),
         {
-            name: outcome(
+            name: task_result(
                 place,
                 record=next(
                     (number for number, pick in enumerate(picks) if pick % len(names) == place),
@@ -293,13 +300,13 @@ tables = st.builds(
 
 
 @settings(max_examples=200)
-@given(tables, st.sets(st.integers(0, 8)), st.sets(st.integers(0, 4)))
+@given(databases, st.sets(st.integers(0, 8)), st.sets(st.integers(0, 4)))
 def test_lines_keep_their_meaning_when_others_go(
-    whole: Tables, records: set[int], workloads: set[int]
+    whole: Database, records: set[int], workloads: set[int]
 ) -> None:
-    left = whole.choose(lambda place: place not in workloads, lambda place: place not in records)
-    for key, found in left.outcomes.items():
-        was = whole.outcomes[key]
+    left = whole.select(lambda place: place not in workloads, lambda place: place not in records)
+    for key, found in left.results.items():
+        was = whole.results[key]
         assert left.workloads[found.workload] == whole.workloads[was.workload]
         if found.record is not None and was.record is not None:
             assert left.records[found.record].payload == whole.records[was.record].payload
@@ -307,34 +314,34 @@ def test_lines_keep_their_meaning_when_others_go(
 
 
 @settings(max_examples=200)
-@given(tables, tables)
-def test_joining(one: Tables, other: Tables) -> None:
-    both = one.join(other)
-    assert one.join(one) == one
-    assert both.join(other) == both
-    for key in {*one.outcomes, *other.outcomes}:
-        dates = [each.outcomes[key].date for each in (one, other) if key in each.outcomes]
-        assert both.outcomes[key].date == max(dates)
-        record = both.outcomes[key].record
+@given(databases, databases)
+def test_joining(one: Database, other: Database) -> None:
+    both = one.merge(other)
+    assert one.merge(one) == one
+    assert both.merge(other) == both
+    for key in {*one.results, *other.results}:
+        dates = [each.results[key].date for each in (one, other) if key in each.results]
+        assert both.results[key].date == max(dates)
+        record = both.results[key].record
         if record is not None:
-            assert both.records[record].workload == both.outcomes[key].workload
+            assert both.records[record].workload == both.results[key].workload
 
 
 def test_merging_on_the_disk(log: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    with WritableLog(other) as writable:
-        writable.add_workload(json.dumps(["second", "e30="]))
-        writable.add_record(measured(0, 0.5))
+    with TuningDatabase(other) as writable:
+        writable.commit_workload(json.dumps(["second", "e30="]))
+        writable.commit_tuning_record(measured(0, 0.5))
         later = "2026-02-02T00:00:00+00:00"
-        outcomes = {"b": outcome(0, record=0, date=later)}
-        writable.write_provenance(provenance(runs=(a_run(later),), outcomes=outcomes))
+        results = {"b": task_result(0, record=0, date=later)}
+        writable.write_provenance(provenance(runs=(a_run(later),), results=results))
     output = tmp_path / "both"
     merged = merge_logs([log, other], output)
-    assert len(merged.tables.records) == 4 and len(merged.provenance.runs) == 2
-    assert merged.tables.records[merged.tables.outcomes["b"].record or 0].median == 0.5
+    assert len(merged.contents.records) == 4 and len(merged.provenance.runs) == 2
+    assert merged.contents.records[merged.contents.results["b"].record or 0].median == 0.5
     # Again, and into one of them: nothing is there twice.
-    assert merge_logs([log, other, output], log).tables == merged.tables
-    with WritableLog(other) as writable:
+    assert merge_logs([log, other, output], log).contents == merged.contents
+    with TuningDatabase(other) as writable:
         writable.write_provenance(provenance(target="phone"))
     with pytest.raises(UsageError, match="they differ in target"):
         merge_logs([log, other], output)
@@ -343,19 +350,19 @@ def test_merging_on_the_disk(log: Path, tmp_path: Path) -> None:
 
 
 def test_pruning(log: Path) -> None:
-    with WritableLog(log) as writable:
-        writable.take_over(read_log(log))
+    with TuningDatabase(log) as writable:
+        writable.resume(read_log(log))
         for place in range(10):
-            writable.add_record(measured(0, 1.5 + place))
+            writable.commit_tuning_record(measured(0, 1.5 + place))
     assert prune_log(log, keep=2) == (13, 4)  # the default, the two best, and the other task's
     left = read_log(log)
-    assert left.tables.records[left.tables.outcomes["a"].record or 0].median == 1.0
-    assert left.tables.records[0].median == 2.0
+    assert left.contents.records[left.contents.results["a"].record or 0].median == 1.0
+    assert left.contents.records[0].median == 2.0
 
 
 def test_curves(log: Path, tmp_path: Path) -> None:
     found = read_log(log)
-    curve = best_so_far(found.tables, "a")
+    curve = best_so_far(found.contents, "a")
     assert curve == [2.0, 1.0]
     assert sparkline(curve)[0] == "█" and sparkline(curve)[-1] == "▁"
     assert sparkline([1.0]) == "" and set(sparkline([1.0, 1.0])) == {"█"}
@@ -372,7 +379,7 @@ def test_where_logs_are(log: Path) -> None:
     assert find_logs([log / "nowhere"]) == []
     digest = logs_digest("host", [log])
     assert digest != logs_digest("phone", [log]) == logs_digest("host", [])
-    with (log / RECORDS).open("a") as file:
+    with (log / RECORDS_FILE).open("a") as file:
         file.write("\n")
     assert logs_digest("host", [log]) != digest
     assert log_name("my board/2", "cortex-a76", True) == "my-board-2-cortex-a76-emulated"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tvm import tirx
 
-from mvlm.compile.tuning.log import read_log, shipped_logs
+from mvlm.compile.tuning.log import read_log, shipped_logs_folder
 from mvlm.compile.tuning.task import workload_key
 from mvlm.compile.tuning.workload import module_of, workload_of
 from mvlm.models.cache_layout import CacheLayout
@@ -24,8 +24,8 @@ def test_operations_on_an_int8_cache(heads: int, head_dim: int) -> None:
         attention_definition("rows", heads, layout),
         attention_definition(1, heads, layout),
     ]
-    folder = shipped_logs()
+    folder = shipped_logs_folder()
     assert folder is not None
     log = read_log(folder / "host-znver4")
     for definition in definitions:
-        assert workload_key(module_of(workload_of(definition))) in log.tables.outcomes
+        assert workload_key(module_of(workload_of(definition))) in log.contents.results

@@ -28,8 +28,8 @@ from mvlm.compile.tuning import last_word, tuner
 from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
 from mvlm.compile.tuning.building import Builder, Built
 from mvlm.compile.tuning.contest import Verdict
-from mvlm.compile.tuning.log import Subject, read_log
-from mvlm.compile.tuning.log.files import FILE, RECORDS, WORKLOADS
+from mvlm.compile.tuning.log import LogKey, read_log
+from mvlm.compile.tuning.log.files import PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE
 from mvlm.compile.tuning.plan import TuningPlan
 from mvlm.compile.tuning.progress import Progress
 from mvlm.compile.tuning.run import beside
@@ -99,7 +99,7 @@ def test_a_log_of_everything_that_was_measured(tuned: TuningResult) -> None:
     (run,) = log.provenance.runs
     assert run.is_complete and run.trials == tuned.trials and run.cost_model == "xgboost"
     assert log.provenance.device["machine"]["features"]
-    winners = [each for each in log.provenance.outcomes.values() if each.record is not None]
+    winners = [each for each in log.provenance.results.values() if each.record is not None]
     assert winners and all(0 <= (winner.error or 0) <= 1 for winner in winners)
 
 
@@ -107,7 +107,7 @@ def test_metaschedule_reads_the_log(tuned: TuningResult) -> None:
     """The files are its own database's; applying a record's trace makes what was measured."""
     database = ms.database.JSONDatabase(work_dir=str(tuned.log), allow_missing=False)
     records = database.get_all_tuning_records()
-    assert len(records) == len(read_log(tuned.log).tables.records)
+    assert len(records) == len(read_log(tuned.log).contents.records)
     candidate = next(r for r in records if "mvlm" in str(r.trace)).as_measure_candidate()
     assert any(
         str(key).startswith("mvlm.") for key in candidate.sch.mod["main"].body.block.annotations
@@ -121,7 +121,7 @@ def test_compiling_applies_it_and_computes_the_same(
     manifest = compile_job(job(checkpoint, tuned.log.parent), tmp_path / "tuned")
     assert default.provenance["tuning"]["tuned"] == 0
     tuning = manifest.provenance["tuning"]
-    winners = sum(each.record is not None for each in tuned.provenance.outcomes.values())
+    winners = sum(each.record is not None for each in tuned.provenance.results.values())
     assert tuning["tuned"] == winners > 0
     assert tuning["tuned"] + tuning["default"] == default.provenance["tuning"]["default"]
     assert tuning["logs"][0]["name"] == tuned.log.name and tuning["logs"][0]["trials"] > 0
@@ -152,7 +152,7 @@ def test_workers_of_a_matrix_apply_the_logs_that_it_was_planned_with(
     made = store.artifact(plan.artifacts[0].key)
     assert made is not None
     (used,) = made.manifest.provenance["tuning"]["logs"]
-    winners = sum(each.record is not None for each in tuned.provenance.outcomes.values())
+    winners = sum(each.record is not None for each in tuned.provenance.results.values())
     assert used["name"] == tuned.log.name and used["functions"] == winners
 
 
@@ -170,11 +170,11 @@ def copied(tuned: TuningResult, tmp_path: Path) -> Path:
 @contextmanager
 def changed_record(log: Path, line: int) -> Iterator[list[Any]]:
     """Yield trace, times, target and arguments of a record; what becomes of them is written."""
-    lines = (log / RECORDS).read_text().splitlines()
+    lines = (log / RECORDS_FILE).read_text().splitlines()
     workload, payload = json.loads(lines[line])
     yield payload
     lines[line] = json.dumps([workload, payload])
-    (log / RECORDS).write_text("\n".join(lines) + "\n")
+    (log / RECORDS_FILE).write_text("\n".join(lines) + "\n")
 
 
 @pytest.mark.parametrize(
@@ -191,13 +191,13 @@ def test_logs_that_do_not_match_are_not_applied(
     tuned: TuningResult, tmp_path: Path, change: object, words: str
 ) -> None:
     log = copied(tuned, tmp_path)
-    subject = Subject.of("host", tuned.provenance.options, tuned.provenance.threads)
-    assert find_applicable_logs(subject, [log]).logs
-    document = json.loads((log / FILE).read_text())
+    key = LogKey.for_target("host", tuned.provenance.options, tuned.provenance.threads)
+    assert find_applicable_logs(key, [log]).logs
+    document = json.loads((log / PROVENANCE_FILE).read_text())
     change(document)  # type: ignore[operator]
-    (log / FILE).write_text(json.dumps(document))
+    (log / PROVENANCE_FILE).write_text(json.dumps(document))
     before = {path.name: path.read_bytes() for path in log.iterdir()}
-    found = find_applicable_logs(subject, [log])
+    found = find_applicable_logs(key, [log])
     assert not found.logs and words in found.warnings[0]
     assert {path.name: path.read_bytes() for path in log.iterdir()} == before
 
@@ -206,9 +206,9 @@ def test_a_damaged_line_and_a_record_that_fits_no_kernel(
     tuned: TuningResult, checkpoint: Path, tmp_path: Path
 ) -> None:
     log, warnings = copied(tuned, tmp_path), []
-    lines = (log / RECORDS).read_text().splitlines()
+    lines = (log / RECORDS_FILE).read_text().splitlines()
     found = read_log(log)
-    winners = [each for each in found.tables.outcomes.values() if each.record is not None]
+    winners = [each for each in found.contents.results.values() if each.record is not None]
     first, second = winners[0].record or 0, winners[1].record or 0
     lines[first] = lines[first][:50]
     record = json.loads(lines[second])
@@ -216,7 +216,7 @@ def test_a_damaged_line_and_a_record_that_fits_no_kernel(
         if instruction[0] == "SampleCategorical":
             instruction[2][0] = [77] * len(instruction[2][0])
     lines[second] = json.dumps(record)
-    (log / RECORDS).write_text("\n".join(lines) + "\n")
+    (log / RECORDS_FILE).write_text("\n".join(lines) + "\n")
     manifest = compile_job(job(checkpoint, log), tmp_path / "artifact", warn=warnings.append)
     assert manifest.provenance["tuning"]["tuned"] == len(winners) - 2
     assert any(f"line {first + 1}" in warning for warning in warnings)
@@ -230,14 +230,14 @@ def test_ctrl_c_keeps_everything_and_a_second_run_goes_on(checkpoint: Path, tmp_
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     stopped = read_log(folder)
     assert not stopped.provenance.runs[-1].is_complete
-    measured = len(stopped.tables.records)
+    measured = len(stopped.contents.records)
     assert measured >= 4
     result = tune(job(checkpoint), plan, observer=Watcher())
     again = read_log(result.log)
-    assert again.tables.records[:measured] == stopped.tables.records
+    assert again.contents.records[:measured] == stopped.contents.records
     assert [run.is_complete for run in again.provenance.runs] == [False, True]
     # Nothing was measured twice, the defaults neither.
-    lines = [(r.workload, json.dumps(r.trace)) for r in again.tables.records]
+    lines = [(r.workload, json.dumps(r.trace)) for r in again.contents.records]
     assert len(lines) == len(set(lines))
 
 
@@ -262,8 +262,8 @@ def test_functions_without_a_kernel(
     watcher = Watcher()
     plan = TuningPlan(4, tmp_path / "logs", functions=("depthwise_convolution",))
     result = tune(planned, plan, observer=watcher)
-    (outcome,) = result.provenance.outcomes.values()
-    assert outcome.record is not None and outcome.error is not None, watcher.notes
+    (task_result,) = result.provenance.results.values()
+    assert task_result.record is not None and task_result.error is not None, watcher.notes
     applied = plan_job(checkpoint, quantization="q4a8", logs=[result.log])
     warnings: list[str] = []
     manifest = compile_job(applied, tmp_path / "artifact", warn=warnings.append)
@@ -271,17 +271,17 @@ def test_functions_without_a_kernel(
     # What a second run goes on with is the log, not its own luck: of it, the default loses to all.
     monkeypatch.setattr(FunctionSearch, "propose", lambda *_: [])
     again = tune(planned, plan, observer=watcher)
-    (kept,) = again.provenance.outcomes.values()
-    assert kept.record == outcome.record and kept.trials == outcome.trials, watcher.notes
+    (kept,) = again.provenance.results.values()
+    assert kept.record == task_result.record and kept.trials == task_result.trials, watcher.notes
     # A trace may only schedule: what an annotation names reaches the compiler.
-    with changed_record(result.log, outcome.record) as (trace, *_):
+    with changed_record(result.log, task_result.record) as (trace, *_):
         loops = next(step for step in trace[0] if step[0] == "GetLoops")
         trace[0].append(["Annotate", [loops[3][0], '"code.ll"'], ["pragma_import_llvm"], []])
-    subject = Subject.of("host", result.provenance.options, result.provenance.threads)
-    configs = TunedConfigs(find_applicable_logs(subject, [result.log]))
+    key = LogKey.for_target("host", result.provenance.options, result.provenance.threads)
+    configs = TunedConfigs(find_applicable_logs(key, [result.log]))
     (task,) = (task for task in tasks if task.key in result.keys)
     assert configs.schedule(task.function, KERNELS) is None
-    assert "the annotation 'pragma_import_llvm' is none of MetaSchedule's" in configs.warnings[-1]
+    assert "the annotation 'pragma_import_llvm' is not one of" in configs.warnings[-1]
 
 
 @pytest.mark.slow
@@ -292,7 +292,7 @@ def test_a_faster_kernel_that_is_wrong_is_not_kept(
     monkeypatch.setattr(BenchStand, "error", lambda *_: 1.5)
     watcher = Watcher()
     result = tune(job(checkpoint), TuningPlan(8, tmp_path, functions=ONLY), observer=watcher)
-    assert all(each.record is None for each in result.provenance.outcomes.values())
+    assert all(each.record is None for each in result.provenance.results.values())
     assert any("computes something else" in note for note in watcher.notes)
 
 
@@ -337,7 +337,7 @@ def test_a_known_default_that_cannot_be_built_any_more(
     watcher = Watcher()
     again = tune(job(checkpoint), plan, observer=watcher)
     assert any("is left out: its default cannot be built" in note for note in watcher.notes)
-    assert again.provenance.outcomes == first.provenance.outcomes
+    assert again.provenance.results == first.provenance.results
     assert again.trials == 0
 
 
@@ -350,14 +350,16 @@ def test_who_won_before_is_judged_again(
     with monkeypatch.context() as context:
         everything_wins(context)
         first = tune(job(checkpoint), plan)
-    (key, outcome), *_ = (o for o in first.provenance.outcomes.items() if o[1].record is not None)
-    with changed_record(first.log, outcome.record or 0) as payload:
+    (key, task_result), *_ = (
+        o for o in first.provenance.results.items() if o[1].record is not None
+    )
+    with changed_record(first.log, task_result.record or 0) as payload:
         payload[1] = [9.0]  # it looks slow
     # Of those in the last word the one that comes last has the largest gain.
     monkeypatch.setattr(last_word, "HOPE", 1.0)
     judged_as(monkeypatch, (Verdict(2.0, 1.0, float(gain), 0.1) for gain in count(1)))
     again = tune(job(checkpoint), plan)
-    assert again.provenance.outcomes[key].record == outcome.record
+    assert again.provenance.results[key].record == task_result.record
 
 
 @pytest.mark.slow
@@ -373,28 +375,30 @@ def test_who_won_before_stays_unless_it_is_refuted(
     """On a busy machine nothing shows that it is faster; that is no reason to lose it."""
     log = copied(tuned, tmp_path)
     judged_as(monkeypatch, repeat(Verdict(2.0, 2.0, gain, 0.1)))
-    before = tuned.provenance.outcomes
-    key = next(key for key, outcome in before.items() if outcome.record is not None)
+    before = tuned.provenance.results
+    key = next(key for key, task_result in before.items() if task_result.record is not None)
     plan = TuningPlan(1, log.parent, functions=(before[key].name,))
-    after = tune(job(checkpoint), plan).provenance.outcomes[key]
+    after = tune(job(checkpoint), plan).provenance.results[key]
     assert after.record == (before[key].record if stays else None)
     assert after.date == before[key].date or not stays
 
 
 @pytest.mark.slow
-def test_another_tvm_s_log_is_set_aside_and_not_lost(
+def test_another_tvm_s_log_is_quarantined_and_not_lost(
     tuned: TuningResult, checkpoint: Path, tmp_path: Path
 ) -> None:
     log, watcher = copied(tuned, tmp_path), Watcher()
-    document = json.loads((log / FILE).read_text())
+    document = json.loads((log / PROVENANCE_FILE).read_text())
     document["versions"]["apache-tvm"] = "0.1"
-    (log / FILE).write_text(json.dumps(document))
-    before = {name: (log / name).read_bytes() for name in (FILE, RECORDS, WORKLOADS)}
+    (log / PROVENANCE_FILE).write_text(json.dumps(document))
+    before = {
+        name: (log / name).read_bytes() for name in (PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE)
+    }
     plan = TuningPlan(1, log.parent, functions=("quantize_rms",))
     result = tune(job(checkpoint), plan, observer=watcher)
-    assert result.log == log and "is set aside in" in watcher.notes[0]
-    aside = log / "set-aside" / "1"
-    assert {name: (aside / name).read_bytes() for name in before} == before
+    assert result.log == log and "is quarantined in" in watcher.notes[0]
+    quarantined = log / "quarantine" / "1"
+    assert {name: (quarantined / name).read_bytes() for name in before} == before
     assert len(result.provenance.runs) == 1
 
 
@@ -418,7 +422,7 @@ def test_ctrl_c_on_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     assert terminal.seen.rstrip().endswith("interrupted") and "Traceback" not in terminal.seen
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     log = read_log(folder)
-    assert log.tables.records and not log.damaged and not log.provenance.runs[-1].is_complete
+    assert log.contents.records and not log.damaged and not log.provenance.runs[-1].is_complete
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Whether a log is about what is to be compiled."""
+"""What a tuning log is keyed by: target, threads and the compiler's version."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _COMPILER = "apache-tvm"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a log has to be about.
+class LogKey:
+    """What a log has to match to be applied.
 
     Attributes:
         target: The target's name.
         options: The whole TVM target.
-        threads: Threads that kernels run on; None where the device is another one, so that nobody
-            knows here.
-        versions: Of what makes the kernels.
+        threads: Threads that kernels run on; None when compiling for another device, whose number
+            of threads is not known here.
+        versions: Versions of the packages that make the kernels.
     """
 
     target: str
@@ -30,18 +30,18 @@ class Subject:
     versions: Mapping[str, str]
 
     @classmethod
-    def of(cls, target: str, options: Mapping[str, Any], threads: int | None) -> Subject:
-        """Return it, with the installed versions."""
+    def for_target(cls, target: str, options: Mapping[str, Any], threads: int | None) -> LogKey:
+        """Return the key of a target, with the installed versions."""
         return cls(target, dict(options), threads, package_versions())
 
-    def difference(self, provenance: Provenance) -> str | None:
-        """Return why a log is not about this, or None if it is."""
+    def mismatch(self, provenance: Provenance) -> str | None:
+        """Return why a log does not match, or None if it does."""
         if provenance.is_emulated:
             return "its times are an emulator's"
-        return self.difference_of_kernels(provenance)
+        return self.kernel_mismatch(provenance)
 
-    def difference_of_kernels(self, provenance: Provenance) -> str | None:
-        """Return why a log's kernels are not these, whatever their times are."""
+    def kernel_mismatch(self, provenance: Provenance) -> str | None:
+        """Return why a log's kernels are others, or None; an emulator's log may match."""
         for what, mine, theirs in (
             (_COMPILER, self.versions[_COMPILER], provenance.versions.get(_COMPILER)),
             ("target", self.target, provenance.target),
