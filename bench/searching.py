@@ -4,8 +4,7 @@ Each search begins with an empty log, for the same kernels and the same number o
 compared is the time of a turn spent in those kernels, by the best that was found, after each trial;
 and after how many trials that is near the best of all searches.
 
-A machine is not as fast in one minute as in the next; what is measured beside the default is told
-as its share.
+Times are relative to the interleaved default's, which cancels the machine's drift.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.tuning.log import Database
 from mvlm.compile.tuning.log.tuning_database import read_log
-from mvlm.compile.tuning.plan import TuningPlan
+from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.task import extract_tasks
 from mvlm.compile.tuning.tuner import tune
 
@@ -38,7 +37,7 @@ _SHOWN = (0, 16, 32, 64, 96, 128, 192, 256, 384, 512)
 def search(
     job: CompileJob, calls: dict[str, int], trials: int, seed: int, has_model: bool
 ) -> list[float]:
-    """Search once; return a turn's time by the best, before the first trial and after each.
+    """SearchStrategy once; return a turn's time by the best, before the first trial and after each.
 
     Args:
         job: The model.
@@ -51,7 +50,7 @@ def search(
         Shares of the defaults' time.
     """
     with tempfile.TemporaryDirectory(prefix="mvlm-searching-") as folder:
-        plan = TuningPlan(trials, Path(folder), seed, has_model, functions=FUNCTIONS)
+        plan = TuningOptions(trials, Path(folder), seed, has_model, functions=FUNCTIONS)
         result = tune(job, plan)
         database = read_log(result.log).contents
     curve = turn_seconds(database, calls)
@@ -113,7 +112,7 @@ def table(curves: dict[bool, list[list[float]]], cpu: str) -> str:
 
 
 def main() -> None:
-    """Search in turns with and without the model, and print the table."""
+    """SearchStrategy in turns with and without the model, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m mvlm.bench.searching", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--trials", type=int, default=256)
@@ -122,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     job = plan_job(options.checkpoint, logs=())
     tasks = extract_tasks(job, prepare_target(job.target))
-    calls = {task.key: task.calls for task in tasks}
+    calls = {task.key: task.weight for task in tasks}
     curves: dict[bool, list[list[float]]] = {True: [], False: []}
     for seed in range(options.seeds):
         for has_model in (True, False):

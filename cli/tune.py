@@ -95,10 +95,10 @@ def command(
     """
     from mvlm.compile.job import plan_job
     from mvlm.compile.tuning.log import user_logs_folder
-    from mvlm.compile.tuning.plan import TuningPlan
+    from mvlm.compile.tuning.options import TuningOptions
     from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
-    plan = TuningPlan(
+    plan = TuningOptions(
         trials=trials,
         logs=user_logs_folder() if logs is None else logs,
         seed=seed,
@@ -138,7 +138,7 @@ def _source(rpc: str | None, key: str | None, target: str, is_native: bool) -> S
                 f"{target} is not this machine",
                 expected="--rpc HOST:PORT --device-key KEY",
                 found="neither",
-                fix="Run `mvlm device tracker` here and `mvlm device serve` on the device.",
+                fix="TuningRun `mvlm device tracker` here and `mvlm device serve` on the device.",
             )
         return None
     from mvlm.compile.tuning.devices import TrackerSource

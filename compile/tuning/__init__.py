@@ -1,1 +1,1 @@
-"""Tuning for a device: which of a kernel's open numbers make it fast there, found by measuring."""
+"""Tuning for a device: searches each kernel's knobs by measuring candidates on it."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # What a task's claim is multiplied with after a batch that found nothing better.
-_PATIENCE = 0.75
+_STALE_DISCOUNT = 0.75
 # Trials are counted from here: a task's first batch is worth more than its later ones, not all.
-_HEAD_START = 16
+_TRIALS_OFFSET = 16
 # Smaller shares of a turn are not worth a batch.
-LEAST_SHARE = 0.001
-BATCH = 16
+MIN_SHARE = 0.001
+TRIALS_PER_ITER = 16
 
 
 @dataclass
@@ -21,26 +21,26 @@ class Claim:
     Attributes:
         seconds: What a turn spends on it, by the best that is known.
         trials: TuningRecord so far, in all runs.
-        misses: Batches since the last that found something better.
-        is_over: Whether nothing is left to measure.
+        stale_rounds: Batches since the last that found something better.
+        is_terminated: Whether nothing is left to measure.
     """
 
     seconds: float
     trials: int = 0
-    misses: int = 0
-    is_over: bool = False
+    stale_rounds: int = 0
+    is_terminated: bool = False
 
     def weight(self, total: float) -> float:
         """Return how much the task's next batch is worth."""
-        if self.is_over:
+        if self.is_terminated:
             return 0.0
         share = self.seconds / total
-        if share < LEAST_SHARE:
+        if share < MIN_SHARE:
             return 0.0
-        return share * _PATIENCE**self.misses / (_HEAD_START + self.trials)
+        return share * _STALE_DISCOUNT**self.stale_rounds / (_TRIALS_OFFSET + self.trials)
 
 
-def next_claim(claims: Sequence[Claim], busy: Sequence[int] = ()) -> int | None:
+def next_task_id(claims: Sequence[Claim], busy: Sequence[int] = ()) -> int | None:
     """Return which claim is worth most, or None if none is worth anything.
 
     Args:

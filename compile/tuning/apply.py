@@ -120,7 +120,7 @@ class TunedConfigs:
 
     def schedule(self, function: tirx.PrimFunc, kernels: KernelSet) -> tirx.PrimFunc | None:
         """Return a function that no kernel serves with its tuned schedule, or None without one."""
-        from mvlm.compile.tuning.candidate import replayed
+        from mvlm.compile.tuning.measure_candidate import replay_trace
         from mvlm.compile.tuning.task import is_static, workload_key
         from mvlm.compile.tuning.workload import module_of
         from mvlm.schedules.choice import by_default
@@ -135,7 +135,7 @@ class TunedConfigs:
         log, result = winner
         assert result.record is not None
         try:
-            scheduled = replayed(workload, log.contents.records[result.record].trace).function
+            scheduled = replay_trace(workload, log.contents.records[result.record].trace).function
         except Exception as error:  # whatever TVM makes of a trace that does not fit
             self._warn_unused(log, result, str(error).strip().splitlines()[-1][:120])
             return None

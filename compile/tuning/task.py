@@ -1,4 +1,8 @@
-"""What there is to tune in a model: its kernels, each once, and how much of a turn each takes."""
+"""The tuning tasks of a model: its distinct kernels and functions, each with its weight.
+
+A kernel task is an operation that one of our kernels serves: its knobs are searched. An extracted
+task is any other function, which MetaSchedule searches with its own rules.
+"""
 
 from __future__ import annotations
 
@@ -20,30 +24,30 @@ from mvlm.schedules.choice import Knob
 from mvlm.schedules.kernel_set import OP_ATTRIBUTE, KernelSet
 from mvlm.schedules.signature import is_single_row, parameter_types
 
-# Calls of the model's functions in a turn as people have them: an image, a prompt of one chunk,
-# and an answer of 128 tokens. Trials go where the time of such a turn goes.
-TURN = {"vision_tower": 1, "projector": 1, "embed": 1, "prefill": 1, "decode": 128}
+# Calls of the model's functions in a typical chat turn: one image, a prompt of one chunk, and an
+# answer of 128 tokens. A task's weight is the number of its calls in such a turn.
+TASK_WEIGHTS = {"vision_tower": 1, "projector": 1, "embed": 1, "prefill": 1, "decode": 128}
 
 
 @dataclass(frozen=True)
 class Task:
-    """One kernel, or one function that no kernel serves.
+    """One kernel task or extracted task.
 
     Attributes:
-        name: Of its function in the model, of the first one if several have the same.
-        operation: What it computes; empty without a kernel.
-        module: The workload: a kernel's signature, or the function itself.
-        key: The workload's digest, by which a log is searched.
-        calls: How often a turn calls it.
-        knobs: What the kernel leaves open; empty without one.
-        is_cold: Whether it reads its arguments from memory, as one token does.
+        name: The function's name in the model; the first one's if several share the workload.
+        operation: The kernel's operation; empty for an extracted task.
+        module: The workload: a kernel's signature, or the extracted function.
+        key: The workload's digest, the task's key in a log.
+        weight: Calls in a chat turn, see `TASK_WEIGHTS`.
+        knobs: The kernel's knobs; empty for an extracted task.
+        is_cold: Whether caches are flushed between calls: decoding reads its weights from memory.
     """
 
     name: str
     operation: str
     module: tvm.IRModule
     key: str
-    calls: int
+    weight: int
     knobs: tuple[Knob, ...]
     is_cold: bool
 
@@ -53,22 +57,22 @@ class Task:
         return self.module["main"]
 
     @property
-    def default(self) -> dict[str, int]:
-        """What the kernel chooses by default."""
+    def default_config(self) -> dict[str, int]:
+        """The default values of the knobs."""
         return {knob.name: knob.default for knob in self.knobs}
 
-    def has(self, point: Mapping[str, int]) -> bool:
-        """Whether a point chooses, of everything that is open, something that the kernel can do."""
-        return all(point.get(knob.name) in knob.values for knob in self.knobs)
+    def supports(self, config: Mapping[str, int]) -> bool:
+        """Whether a config gives every knob a value that the kernel supports."""
+        return all(config.get(knob.name) in knob.values for knob in self.knobs)
 
 
 def workload_key(module: tvm.IRModule) -> str:
-    """Return a workload's digest: of its text, which does not depend on where it was made."""
+    """Return the digest of a workload's TVMScript, which is the same on every machine."""
     return hashlib.sha256(module.script(show_meta=False).encode()).hexdigest()
 
 
 def extract_tasks(job: CompileJob, target: CompileTarget) -> list[Task]:
-    """Return what can be tuned of a model, without what a turn never calls.
+    """Return a model's tuning tasks, without those of weight 0.
 
     Args:
         job: The model and how it is stored; its weights are not read.
@@ -77,43 +81,43 @@ def extract_tasks(job: CompileJob, target: CompileTarget) -> list[Task]:
     module, _ = build_model(job).export(target.tvm)
     kernels = find_kernels(target.kernels)
     with target.tvm, tvm.transform.PassContext(opt_level=3):
-        # As definitions: nothing is generated, and of functions only the calls are counted.
+        # Without kernels: the module is only lowered far enough to count the calls.
         for phase in phases(KernelSet({}, ()), {}):
             module = tvm.transform.Sequential(phase.passes)(module)
             if phase.name == "schedule":
                 break
-        calls = _calls(module)
+        weights = _weights(module)
         tasks = []
         for variable, function in tensor_functions(module):
             name = variable.name_hint
-            if calls.get(name):
-                task = _task(name, function, calls[name], kernels)
+            if weights.get(name):
+                task = _task(name, function, weights[name], kernels)
                 tasks += [task] if task else []
     return _merged(tasks)
 
 
-def _calls(module: tvm.IRModule) -> dict[str, int]:
-    """Count how often a turn calls each function."""
-    calls: dict[str, int] = {}
+def _weights(module: tvm.IRModule) -> dict[str, int]:
+    """Count each function's calls in a chat turn."""
+    weights: dict[str, int] = {}
     for function, uses in kernel_uses(module).items():
         for name, use in uses.items():
-            calls[name] = calls.get(name, 0) + use.calls * TURN.get(function, 0)
-    return calls
+            weights[name] = weights.get(name, 0) + use.calls * TASK_WEIGHTS.get(function, 0)
+    return weights
 
 
-def _task(name: str, function: tirx.PrimFunc, calls: int, kernels: KernelSet) -> Task | None:
-    """Return the task of a function, or None where nothing about it is open."""
+def _task(name: str, function: tirx.PrimFunc, weight: int, kernels: KernelSet) -> Task | None:
+    """Return the task of a function, or None if it cannot be tuned."""
     knobs = kernels.space(function)
     if knobs is not None:
         workload = module_of(workload_of(function))
         operation = str(function.attrs[OP_ATTRIBUTE])
         is_cold = is_single_row(parameter_types(function)[0])
-        task = Task(name, operation, workload, workload_key(workload), calls, knobs, is_cold)
+        task = Task(name, operation, workload, workload_key(workload), weight, knobs, is_cold)
         return task if knobs else None
     if not is_static(function):
-        return None  # MetaSchedule measures functions as they are
+        return None  # Dynamic shapes are skipped: MetaSchedule cannot measure them.
     workload = module_of(function.with_attr("global_symbol", "main"))
-    return Task(name, "", workload, workload_key(workload), calls, (), is_cold=False)
+    return Task(name, "", workload, workload_key(workload), weight, (), is_cold=False)
 
 
 def is_static(function: tirx.PrimFunc) -> bool:
@@ -126,10 +130,10 @@ def is_static(function: tirx.PrimFunc) -> bool:
 
 
 def _merged(tasks: Iterable[Task]) -> list[Task]:
-    """Return each workload once, with the calls of all that have it."""
+    """Merge tasks of equal workloads; the weights add up."""
     found: dict[str, Task] = {}
     for task in tasks:
         known = found.get(task.key)
-        calls = task.calls + (known.calls if known else 0)
-        found[task.key] = replace(known or task, calls=calls)
+        weight = task.weight + (known.weight if known else 0)
+        found[task.key] = replace(known or task, weight=weight)
     return list(found.values())

@@ -13,17 +13,17 @@ from typing import Any
 
 from mvlm.compile.compile_target import CompileTarget, prepare_target
 from mvlm.compile.job import CompileJob
-from mvlm.compile.tuning.building import Builder
-from mvlm.compile.tuning.candidate import candidate_of
+from mvlm.compile.tuning.builder import Builder
+from mvlm.compile.tuning.device_match import mismatch, native_cpu
 from mvlm.compile.tuning.devices import DevicePool, LocalSource, Probe, Source
-from mvlm.compile.tuning.fitness import native_cpu, refusal
 from mvlm.compile.tuning.log import LogKey, Provenance, TuningDatabase, log_name, read_log
 from mvlm.compile.tuning.log.files import PROVENANCE_FILE
-from mvlm.compile.tuning.plan import TuningPlan
+from mvlm.compile.tuning.measure_candidate import make_candidate
+from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Observer, Silent
-from mvlm.compile.tuning.run import TuningRun
-from mvlm.compile.tuning.stand import BenchStand, make_probe
+from mvlm.compile.tuning.runner import Runner, make_probe
 from mvlm.compile.tuning.task import Task, extract_tasks
+from mvlm.compile.tuning.task_scheduler import TaskScheduler
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.schedules.signature import extents, parameter_types
 
@@ -47,7 +47,7 @@ class TuningResult:
 
 def tune(
     job: CompileJob,
-    plan: TuningPlan,
+    plan: TuningOptions,
     source: Source | None = None,
     observer: Observer | None = None,
 ) -> TuningResult:
@@ -82,15 +82,15 @@ def tune(
             DevicePool(
                 source or LocalSource(library),
                 _probe(tasks, builder, folder),
-                lambda description: refusal(target, job.target, description),
+                lambda description: mismatch(target, job.target, description),
                 watcher.note,
                 connect_timeout=max(60.0, plan.timeout),
             )
         )
         device = pool.wait_until_ready()
         log = stack.enter_context(_open_log(plan.logs, job, target, device, watcher))
-        stand = BenchStand(pool, folder, plan.timeout)
-        run = TuningRun(job.name, plan, target, tasks, builder, pool, stand, log, watcher)
+        stand = Runner(pool, folder, plan.timeout)
+        run = TaskScheduler(job.name, plan, target, tasks, builder, pool, stand, log, watcher)
         run.run()
         assert log.provenance is not None
         keys = tuple(task.key for task in tasks)
@@ -116,7 +116,7 @@ def _probe(tasks: Sequence[Task], builder: Builder, folder: Path) -> Probe | Non
     if not kernels:
         return None
     task = min(kernels, key=_elements)
-    module = candidate_of(task.module, task.knobs, task.default).schedule.mod
+    module = make_candidate(task.module, task.knobs, task.default_config).schedule.mod
     (built,) = builder.build([module])
     if built.path is None:
         raise UsageError("the default kernels cannot be built", found=built.error)

@@ -1,9 +1,9 @@
-"""What is tuned: an operation's signature, as a module that MetaSchedule can keep in a database.
+"""A kernel task's workload: its operation's signature, as a module for MetaSchedule's database.
 
-A kernel is built from an operation's attributes and the shapes and dtypes of its parameters, and
-from nothing else. So that, with an empty body, is the workload: rewording a definition does not
-make a log worthless, and a log stays small. Extents that are known at run time only are given a
-representative value; the kernel that is measured is the one that serves all values.
+A kernel is built from an operation's attributes and its parameters' shapes and dtypes alone. So the
+workload is a function with those and an empty body: rewording a definition does not invalidate a
+log, and a log stays small. Dynamic extents get a representative value; the kernel that is measured
+serves all values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import tvm
 from tvm import s_tir, tirx
 
-# Rows of a prompt's chunk, and pages of a cache of 256 positions.
+# Rows of a prompt's chunk, and pages of a KV cache of 256 positions.
 ROWS, PAGES = 256, 4
 _SIGNATURE = "mvlm.signature"
 _EXTENTS = {"span": PAGES, "pages": PAGES}
@@ -43,12 +43,12 @@ def workload_of(
 
 
 def module_of(workload: tirx.PrimFunc) -> tvm.IRModule:
-    """Return the module by which a workload is known in a database."""
+    """Return a workload as a database's module."""
     return tvm.IRModule({"main": workload})
 
 
 def is_signature(module: tvm.IRModule) -> bool:
-    """Whether a module is the workload of one of our kernels, not a function of the rest."""
+    """Whether a module is the workload of one of our kernels, not an extracted task's."""
     return _SIGNATURE in (module["main"].attrs or {})
 
 

@@ -18,7 +18,7 @@ from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.tuning.devices import TrackerSource
 from mvlm.compile.tuning.log import read_log
-from mvlm.compile.tuning.plan import TuningPlan
+from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Progress
 from mvlm.compile.tuning.tuner import tune
 from mvlm.runtime.device.server import Address
@@ -84,7 +84,9 @@ def test_emulated_devices_over_rpc(compiled: Compile, tmp_path: Path) -> None:
     running = Tracker("127.0.0.1", port=19390, port_end=19490, silent=True)
     tracker = Address("127.0.0.1", running.port)
     job = plan_job(BUNDLED, target=KRYO, logs=())
-    plan = TuningPlan(24, tmp_path / "logs", timeout=30, functions=("quantize_rms", "linear_576"))
+    plan = TuningOptions(
+        24, tmp_path / "logs", timeout=30, functions=("quantize_rms", "linear_576")
+    )
     try:
         with devices(3, artifact, tracker) as servers, fetched_toolchain():
             source = TrackerSource(tracker, "k")

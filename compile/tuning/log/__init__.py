@@ -24,7 +24,12 @@ from mvlm.compile.tuning.log.paths import (
     shipped_logs_folder,
     user_logs_folder,
 )
-from mvlm.compile.tuning.log.provenance import Provenance, Run, TaskResult, read_provenance
+from mvlm.compile.tuning.log.provenance import (
+    Provenance,
+    TaskResult,
+    TuningRun,
+    read_provenance,
+)
 from mvlm.compile.tuning.log.tuning_database import Log, TuningDatabase, read_log
 
 __all__ = [
@@ -32,10 +37,10 @@ __all__ = [
     "Log",
     "LogKey",
     "Provenance",
-    "Run",
     "TaskResult",
     "TuningDatabase",
     "TuningRecord",
+    "TuningRun",
     "find_logs",
     "log_folders",
     "log_name",

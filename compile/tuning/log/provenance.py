@@ -48,7 +48,7 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class Run:
+class TuningRun:
     """One call of the tuner.
 
     Attributes:
@@ -91,7 +91,7 @@ class Provenance:
     options: Mapping[str, Any]
     versions: Mapping[str, str]
     device: Mapping[str, Any]
-    runs: tuple[Run, ...] = ()
+    runs: tuple[TuningRun, ...] = ()
     results: Mapping[str, TaskResult] = field(default_factory=dict)
 
     @property
@@ -173,8 +173,8 @@ def check_device(device: JsonObject) -> None:
         device.child("state").children("cores")
 
 
-def _run(document: JsonObject) -> Run:
-    return Run(
+def _run(document: JsonObject) -> TuningRun:
+    return TuningRun(
         date=document.get("date", str),
         model=document.get("model", str),
         trials=document.get("trials", int),

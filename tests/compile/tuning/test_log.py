@@ -16,10 +16,10 @@ from mvlm.compile.tuning.log import (
     Database,
     LogKey,
     Provenance,
-    Run,
     TaskResult,
     TuningDatabase,
     TuningRecord,
+    TuningRun,
     find_logs,
     log_name,
     logs_digest,
@@ -83,8 +83,8 @@ def task_result(workload: int, record: int | None = None, **changes: object) -> 
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
-def a_run(date: str = "2026-01-01T00:00:00+00:00") -> Run:
-    return Run(date, "model", 3, 0, "xgboost", 1.5, {"this machine": {}}, {}, True)
+def a_run(date: str = "2026-01-01T00:00:00+00:00") -> TuningRun:
+    return TuningRun(date, "model", 3, 0, "xgboost", 1.5, {"this machine": {}}, {}, True)
 
 
 @pytest.fixture

@@ -24,18 +24,18 @@ from mvlm.compile.jobs.plan import plan_matrix
 from mvlm.compile.jobs.step import Request
 from mvlm.compile.jobs.store import open_store
 from mvlm.compile.jobs.work import do_step
-from mvlm.compile.tuning import last_word, tuner
+from mvlm.compile.tuning import tuner, validate
 from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
-from mvlm.compile.tuning.building import Builder, Built
-from mvlm.compile.tuning.contest import Verdict
+from mvlm.compile.tuning.builder import Builder, BuilderResult
 from mvlm.compile.tuning.log import LogKey, read_log
 from mvlm.compile.tuning.log.files import PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE
-from mvlm.compile.tuning.plan import TuningPlan
+from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Progress
-from mvlm.compile.tuning.run import beside
-from mvlm.compile.tuning.search import FunctionSearch
-from mvlm.compile.tuning.stand import BenchStand
+from mvlm.compile.tuning.runner import Runner
+from mvlm.compile.tuning.search_strategy import EvolutionarySearch
+from mvlm.compile.tuning.significance import Comparison
 from mvlm.compile.tuning.task import extract_tasks
+from mvlm.compile.tuning.task_scheduler import relative_to_default
 from mvlm.compile.tuning.tuner import TuningResult, tune
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.model import Model
@@ -75,13 +75,13 @@ def job(checkpoint: Path, *logs: Path) -> CompileJob:
     return plan_job(checkpoint, quantization="q4a8", logs=logs)
 
 
-def judged_as(monkeypatch: pytest.MonkeyPatch, verdicts: Iterator[Verdict]) -> None:
-    monkeypatch.setattr(last_word, "judge", lambda default, tried, again: next(verdicts))
+def comparison_is(monkeypatch: pytest.MonkeyPatch, comparisons: Iterator[Comparison]) -> None:
+    monkeypatch.setattr(validate, "compare", lambda default, tried, again: next(comparisons))
 
 
 def everything_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(last_word, "HOPE", 100.0)
-    judged_as(monkeypatch, repeat(Verdict(2.0, 1.0, 0.5, 0.1)))
+    monkeypatch.setattr(validate, "PROMISING_RATIO", 100.0)
+    comparison_is(monkeypatch, repeat(Comparison(2.0, 1.0, 0.5, 0.1)))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def tuned(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> TuningR
     with pytest.MonkeyPatch.context() as monkeypatch:
         everything_wins(monkeypatch)
         logs = tmp_path_factory.mktemp("logs")
-        return tune(job(checkpoint), TuningPlan(24, logs))
+        return tune(job(checkpoint), TuningOptions(24, logs))
 
 
 def test_a_log_of_everything_that_was_measured(tuned: TuningResult) -> None:
@@ -224,7 +224,7 @@ def test_a_damaged_line_and_a_record_that_fits_no_kernel(
 
 
 def test_ctrl_c_keeps_everything_and_a_second_run_goes_on(checkpoint: Path, tmp_path: Path) -> None:
-    plan = TuningPlan(16, tmp_path, functions=ONLY)
+    plan = TuningOptions(16, tmp_path, functions=ONLY)
     with pytest.raises(KeyboardInterrupt):
         tune(job(checkpoint), plan, observer=Watcher(stop_after=8))
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
@@ -242,8 +242,8 @@ def test_ctrl_c_keeps_everything_and_a_second_run_goes_on(checkpoint: Path, tmp_
 
 
 def test_a_device_that_gets_slower_misleads_nobody() -> None:
-    fresh = beside([2.0, 2.0], [1.0, 1.0], reference=2.0)
-    warm = beside([3.0, 4.0], [1.5, 2.0], reference=2.0)
+    fresh = relative_to_default([2.0, 2.0], [1.0, 1.0], reference=2.0)
+    warm = relative_to_default([3.0, 4.0], [1.5, 2.0], reference=2.0)
     assert fresh == warm == [1.0, 1.0]
 
 
@@ -260,7 +260,7 @@ def test_functions_without_a_kernel(
     assert {"pool", "depthwise_convolution"} <= names
     monkeypatch.setattr(tuner, "extract_tasks", lambda *_: tasks)  # which takes its time
     watcher = Watcher()
-    plan = TuningPlan(4, tmp_path / "logs", functions=("depthwise_convolution",))
+    plan = TuningOptions(4, tmp_path / "logs", functions=("depthwise_convolution",))
     result = tune(planned, plan, observer=watcher)
     (task_result,) = result.provenance.results.values()
     assert task_result.record is not None and task_result.error is not None, watcher.notes
@@ -269,7 +269,7 @@ def test_functions_without_a_kernel(
     manifest = compile_job(applied, tmp_path / "artifact", warn=warnings.append)
     assert manifest.provenance["tuning"]["tuned"] == 1, warnings
     # What a second run goes on with is the log, not its own luck: of it, the default loses to all.
-    monkeypatch.setattr(FunctionSearch, "propose", lambda *_: [])
+    monkeypatch.setattr(EvolutionarySearch, "generate_measure_candidates", lambda *_: [])
     again = tune(planned, plan, observer=watcher)
     (kept,) = again.provenance.results.values()
     assert kept.record == task_result.record and kept.trials == task_result.trials, watcher.notes
@@ -289,9 +289,9 @@ def test_a_faster_kernel_that_is_wrong_is_not_kept(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything_wins(monkeypatch)
-    monkeypatch.setattr(BenchStand, "error", lambda *_: 1.5)
+    monkeypatch.setattr(Runner, "error", lambda *_: 1.5)
     watcher = Watcher()
-    result = tune(job(checkpoint), TuningPlan(8, tmp_path, functions=ONLY), observer=watcher)
+    result = tune(job(checkpoint), TuningOptions(8, tmp_path, functions=ONLY), observer=watcher)
     assert all(each.record is None for each in result.provenance.results.values())
     assert any("computes something else" in note for note in watcher.notes)
 
@@ -313,7 +313,7 @@ def test_candidates_that_cannot_be_built_or_run_are_passed_over(
             for place, each in enumerate(found)
         ]
 
-    plan = TuningPlan(16, tmp_path / "logs", functions=("quantize_rms", "cached_attention"))
+    plan = TuningOptions(16, tmp_path / "logs", functions=("quantize_rms", "cached_attention"))
     tune(job(checkpoint), plan)  # the defaults are in the log, and not built by `half` then
     monkeypatch.setattr(Builder, "build", half)
     result = tune(job(checkpoint), plan)
@@ -324,14 +324,16 @@ def test_candidates_that_cannot_be_built_or_run_are_passed_over(
 def test_a_known_default_that_cannot_be_built_any_more(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = TuningPlan(4, tmp_path, functions=("quantize_rms",))
+    plan = TuningOptions(4, tmp_path, functions=("quantize_rms",))
     first = tune(job(checkpoint), plan)
     build, calls = Builder.build, count()
 
-    def broken(self: Builder, modules: list[object], as_defined: bool = False) -> list[Built]:
+    def broken(
+        self: Builder, modules: list[object], as_defined: bool = False
+    ) -> list[BuilderResult]:
         if next(calls) == 0:  # what a device has to show that it can compute
             return build(self, modules, as_defined)  # type: ignore[arg-type]
-        return [Built(None, "no room") for _ in modules]
+        return [BuilderResult(None, "no room") for _ in modules]
 
     monkeypatch.setattr(Builder, "build", broken)
     watcher = Watcher()
@@ -346,7 +348,7 @@ def test_who_won_before_is_judged_again(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many others look faster: one of them lost the last word, or was never in it."""
-    plan = TuningPlan(12, tmp_path, functions=("quantize_rms",))
+    plan = TuningOptions(12, tmp_path, functions=("quantize_rms",))
     with monkeypatch.context() as context:
         everything_wins(context)
         first = tune(job(checkpoint), plan)
@@ -356,8 +358,8 @@ def test_who_won_before_is_judged_again(
     with changed_record(first.log, task_result.record or 0) as payload:
         payload[1] = [9.0]  # it looks slow
     # Of those in the last word the one that comes last has the largest gain.
-    monkeypatch.setattr(last_word, "HOPE", 1.0)
-    judged_as(monkeypatch, (Verdict(2.0, 1.0, float(gain), 0.1) for gain in count(1)))
+    monkeypatch.setattr(validate, "PROMISING_RATIO", 1.0)
+    comparison_is(monkeypatch, (Comparison(2.0, 1.0, float(gain), 0.1) for gain in count(1)))
     again = tune(job(checkpoint), plan)
     assert again.provenance.results[key].record == task_result.record
 
@@ -374,10 +376,10 @@ def test_who_won_before_stays_unless_it_is_refuted(
 ) -> None:
     """On a busy machine nothing shows that it is faster; that is no reason to lose it."""
     log = copied(tuned, tmp_path)
-    judged_as(monkeypatch, repeat(Verdict(2.0, 2.0, gain, 0.1)))
+    comparison_is(monkeypatch, repeat(Comparison(2.0, 2.0, gain, 0.1)))
     before = tuned.provenance.results
     key = next(key for key, task_result in before.items() if task_result.record is not None)
-    plan = TuningPlan(1, log.parent, functions=(before[key].name,))
+    plan = TuningOptions(1, log.parent, functions=(before[key].name,))
     after = tune(job(checkpoint), plan).provenance.results[key]
     assert after.record == (before[key].record if stays else None)
     assert after.date == before[key].date or not stays
@@ -394,7 +396,7 @@ def test_another_tvm_s_log_is_quarantined_and_not_lost(
     before = {
         name: (log / name).read_bytes() for name in (PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE)
     }
-    plan = TuningPlan(1, log.parent, functions=("quantize_rms",))
+    plan = TuningOptions(1, log.parent, functions=("quantize_rms",))
     result = tune(job(checkpoint), plan, observer=watcher)
     assert result.log == log and "is quarantined in" in watcher.notes[0]
     quarantined = log / "quarantine" / "1"
@@ -404,12 +406,12 @@ def test_another_tvm_s_log_is_quarantined_and_not_lost(
 
 def test_what_is_asked_wrongly(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--trials: expected 1 or more, found 0"):
-        TuningPlan(0, tmp_path)
+        TuningOptions(0, tmp_path)
     with pytest.raises(UsageError, match="there is nothing to tune"):
-        tune(job(checkpoint), TuningPlan(1, tmp_path, functions=("nothing",)))
+        tune(job(checkpoint), TuningOptions(1, tmp_path, functions=("nothing",)))
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match="cannot write the log"):
-        tune(job(checkpoint), TuningPlan(1, tmp_path / "file", functions=ONLY))
+        tune(job(checkpoint), TuningOptions(1, tmp_path / "file", functions=ONLY))
 
 
 def test_ctrl_c_on_a_terminal(checkpoint: Path, tmp_path: Path) -> None:

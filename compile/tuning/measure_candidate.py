@@ -1,4 +1,8 @@
-"""Points of a design space as MetaSchedule sees them: schedules that annotate a signature."""
+"""Candidates to measure: schedules with the trace that makes them.
+
+A kernel's candidate samples its knobs and annotates them on the kernel's signature, so that
+MetaSchedule's traces, database and cost model serve our kernels too.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,20 @@ _BLOCK = "root"
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One way to schedule a task.
+class MeasureCandidate:
+    """One schedule of a task.
 
     Attributes:
-        schedule: With the trace that makes it.
-        point: What it chooses for a kernel; None for a function without one.
+        schedule: The schedule with its trace.
+        config: The values of a kernel's knobs; None for an extracted task.
     """
 
     schedule: s_tir.Schedule
-    point: Mapping[str, int] | None
+    config: Mapping[str, int] | None
 
     @property
     def function(self) -> tirx.PrimFunc:
-        """The task's function, scheduled."""
+        """The scheduled function."""
         return self.schedule.mod["main"]
 
     @property
@@ -51,39 +55,39 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def replayed(module: tvm.IRModule, trace: list[Any]) -> Candidate:
-    """Return the candidate that a log's trace makes of a function without a kernel.
+def replay_trace(module: tvm.IRModule, trace: list[Any]) -> MeasureCandidate:
+    """Apply a log's trace to an extracted task's workload.
 
     Args:
         module: The workload.
-        trace: As JSON values.
+        trace: The trace as JSON values.
 
     Raises:
-        ValueError: It does what no trace of ours does.
-        Exception: Whatever TVM makes of a trace that does not fit.
+        ValueError: The trace has an instruction that is not allowed.
+        Exception: TVM's error for a trace that does not fit the workload.
     """
     check_trace(trace)
     schedule = s_tir.Schedule(module)
     s_tir.Trace.apply_json_to_schedule(trace, schedule)
-    return Candidate(schedule, None)
+    return MeasureCandidate(schedule, None)
 
 
-def candidate_of(
-    module: tvm.IRModule, knobs: Sequence[Knob], point: Mapping[str, int]
-) -> Candidate:
-    """Return the candidate of a point."""
+def make_candidate(
+    module: tvm.IRModule, knobs: Sequence[Knob], config: Mapping[str, int]
+) -> MeasureCandidate:
+    """Return a kernel's candidate with the given values of its knobs."""
     schedule = s_tir.Schedule(module)
     block = schedule.get_sblock(_BLOCK)
     for knob in knobs:
         values = list(knob.values)
         even = [1 / len(values)] * len(values)
-        chosen = schedule.sample_categorical(values, even, decision=values.index(point[knob.name]))
+        chosen = schedule.sample_categorical(values, even, decision=values.index(config[knob.name]))
         schedule.annotate(block, KNOB_PREFIX + knob.name, chosen)
-    return Candidate(schedule, dict(point))
+    return MeasureCandidate(schedule, dict(config))
 
 
-def point_of(module: tvm.IRModule) -> dict[str, int]:
-    """Return what the annotations of a signature choose."""
+def config_of(module: tvm.IRModule) -> dict[str, int]:
+    """Return the knobs' values that a signature is annotated with."""
     annotations = module["main"].body.block.annotations
     return {
         str(name).removeprefix(KNOB_PREFIX): int(value)

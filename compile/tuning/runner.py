@@ -22,7 +22,7 @@ SAMPLES = 3
 _RELATIVE, _ABSOLUTE = 1e-5, 1e-6
 
 
-class BenchStand:
+class Runner:
     """Runs the candidates of tasks that it was prepared for.
 
     Args:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from mvlm.compile.tuning.allotment import BATCH, Claim, next_claim
+from mvlm.compile.tuning.allotment import TRIALS_PER_ITER, Claim, next_task_id
 
 
 def allot(claims: list[Claim], trials: int, helps: set[int] = frozenset()) -> list[int]:  # type: ignore[assignment]
     """Play a search in which only some tasks get better."""
     counts = [0] * len(claims)
-    for _ in range(trials // BATCH):
-        place = next_claim(claims)
+    for _ in range(trials // TRIALS_PER_ITER):
+        place = next_task_id(claims)
         if place is None:
             break
-        counts[place] += BATCH
-        claims[place].trials += BATCH
-        claims[place].misses = 0 if place in helps else claims[place].misses + 1
+        counts[place] += TRIALS_PER_ITER
+        claims[place].trials += TRIALS_PER_ITER
+        claims[place].stale_rounds = 0 if place in helps else claims[place].stale_rounds + 1
     return counts
 
 
@@ -33,7 +33,7 @@ def test_what_takes_no_time_gets_nothing() -> None:
 
 
 def test_all_over_is_the_end() -> None:
-    assert next_claim([Claim(1.0, is_over=True)]) is None
-    assert next_claim([]) is None
-    assert next_claim([Claim(1.0), Claim(0.5)], busy=[0]) == 1
-    assert next_claim([Claim(1.0)], busy=[0]) is None
+    assert next_task_id([Claim(1.0, is_terminated=True)]) is None
+    assert next_task_id([]) is None
+    assert next_task_id([Claim(1.0), Claim(0.5)], busy=[0]) == 1
+    assert next_task_id([Claim(1.0)], busy=[0]) is None

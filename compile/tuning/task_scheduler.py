@@ -17,20 +17,20 @@ import tvm
 from tvm.s_tir import meta_schedule as ms
 
 from mvlm.compile.compile_target import CompileTarget
-from mvlm.compile.tuning.allotment import BATCH, Claim, next_claim
-from mvlm.compile.tuning.building import Builder
-from mvlm.compile.tuning.candidate import Candidate, candidate_of, replayed
+from mvlm.compile.tuning.allotment import TRIALS_PER_ITER, Claim, next_task_id
+from mvlm.compile.tuning.builder import Builder
+from mvlm.compile.tuning.cost_model import CostModel
 from mvlm.compile.tuning.devices import DevicePool, JobFailedError
-from mvlm.compile.tuning.guide import Guide
-from mvlm.compile.tuning.last_word import HOPE, LastWord, now
-from mvlm.compile.tuning.log import Provenance, Run, TuningDatabase, TuningRecord
+from mvlm.compile.tuning.log import Provenance, TuningDatabase, TuningRecord, TuningRun
 from mvlm.compile.tuning.log.lines import try_read_config
-from mvlm.compile.tuning.plan import TuningPlan
+from mvlm.compile.tuning.measure_candidate import MeasureCandidate, make_candidate, replay_trace
+from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Observer, Progress, TaskProgress
-from mvlm.compile.tuning.search import FunctionSearch, PointSearch
-from mvlm.compile.tuning.stand import BenchStand
-from mvlm.compile.tuning.standing import Standing
+from mvlm.compile.tuning.runner import Runner
+from mvlm.compile.tuning.search_strategy import EvolutionarySearch, KnobSearch
 from mvlm.compile.tuning.task import Task
+from mvlm.compile.tuning.task_record import TaskRecord
+from mvlm.compile.tuning.validate import PROMISING_RATIO, Validator, now
 from mvlm.schedules import find_kernels
 
 _TICK_SECONDS = 0.2
@@ -41,12 +41,12 @@ class _Batch:
     """Candidates that are being measured."""
 
     place: int
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[MeasureCandidate, ...]
     libraries: tuple[Path | None, ...]
     times: tuple[Future[list[list[float]]] | None, ...]
 
 
-class TuningRun:
+class TaskScheduler:
     """One run.
 
     Args:
@@ -64,12 +64,12 @@ class TuningRun:
     def __init__(
         self,
         model: str,
-        plan: TuningPlan,
+        plan: TuningOptions,
         target: CompileTarget,
         tasks: Sequence[Task],
         builder: Builder,
         pool: DevicePool,
-        stand: BenchStand,
+        stand: Runner,
         log: TuningDatabase,
         watcher: Observer,
     ) -> None:
@@ -79,7 +79,7 @@ class TuningRun:
         self._begin = time.monotonic()
         self._search_begin: float | None = None
         threads = len(os.sched_getaffinity(0))
-        self._guide = Guide(plan.seed, threads) if plan.has_cost_model else None
+        self._cost_model = CostModel(plan.seed, threads) if plan.has_cost_model else None
         self._states = [self._open(task, seed) for seed, task in enumerate(tasks)]
         self.trials = 0
 
@@ -94,7 +94,7 @@ class TuningRun:
         finally:
             self._sign(is_complete)
 
-    def _open(self, task: Task, seed: int) -> Standing:
+    def _open(self, task: Task, seed: int) -> TaskRecord:
         """Begin with what the log knows of a task."""
         workload = ms.database.Workload(task.module).as_json()
         line = self._log.commit_workload(json.dumps(workload, separators=(",", ":")))
@@ -110,32 +110,32 @@ class TuningRun:
             wide = tvm.target.Target({**self._target.options, **cores})
             found = self._replay(task, known)
             measured = [(candidate, median) for median, candidate, _ in found.values()]
-            search = FunctionSearch(task, wide, self._guide, drawn, measured)
-            return Standing(task, search, line, Claim(0.0, trials=len(found)), found=found)
-        points = [(try_read_config(record.trace), place, record) for place, record in known]
+            search = EvolutionarySearch(task, wide, self._cost_model, drawn, measured)
+            return TaskRecord(task, search, line, Claim(0.0, trials=len(found)), found=found)
+        configs = [(try_read_config(record.trace), place, record) for place, record in known]
         usable = [
-            (point, place, record)
-            for point, place, record in points
-            if point is not None and task.has(point)
+            (config, place, record)
+            for config, place, record in configs
+            if config is not None and task.supports(config)
         ]
-        times = [(point, record.median) for point, _, record in usable]
-        state = Standing(task, PointSearch(task, target, self._guide, drawn, times), line)
-        for point, place, record in usable:
-            candidate = candidate_of(task.module, task.knobs, point)
+        times = [(config, record.median) for config, _, record in usable]
+        state = TaskRecord(task, KnobSearch(task, target, self._cost_model, drawn, times), line)
+        for config, place, record in usable:
+            candidate = make_candidate(task.module, task.knobs, config)
             state.found[place] = (record.median, candidate, None)
-            if point == task.default and state.default_seconds is None:
+            if config == task.default_config and state.default_seconds is None:
                 state.default_seconds = record.median
         state.claim.trials = len(usable)
         return state
 
     def _replay(
         self, task: Task, known: Sequence[tuple[int, TuningRecord]]
-    ) -> dict[int, tuple[float, Candidate, Path | None]]:
+    ) -> dict[int, tuple[float, MeasureCandidate, Path | None]]:
         """Return what the log's traces make of a function without a kernel."""
-        found: dict[int, tuple[float, Candidate, Path | None]] = {}
+        found: dict[int, tuple[float, MeasureCandidate, Path | None]] = {}
         for place, record in known:
             try:
-                found[place] = (record.median, replayed(task.module, record.trace), None)
+                found[place] = (record.median, replay_trace(task.module, record.trace), None)
             except Exception:  # whatever TVM makes of a trace that does not fit
                 self._watcher.note(f"{task.name}: line {place + 1} of the log makes nothing of it")
         return found
@@ -167,28 +167,30 @@ class TuningRun:
                 continue
             state.default_seconds = median_high(samples)
             if state.task.operation:
-                default = candidate_of(state.task.module, state.task.knobs, state.task.default)
+                default = make_candidate(
+                    state.task.module, state.task.knobs, state.task.default_config
+                )
                 self._record(state, default, samples, state.default_library)
-                state.search.learn([default], [state.default_seconds])
+                state.search.notify_runner_results([default], [state.default_seconds])
             self._begin_with(state)
 
-    def _begin_with(self, state: Standing) -> None:
+    def _begin_with(self, state: TaskRecord) -> None:
         """Reckon what a task takes, by its default and what else is known."""
         assert state.default_seconds is not None
         known = [median for median, _, _ in state.found.values()]
         state.best = min([state.default_seconds, *known])
-        state.claim.seconds = state.task.calls * state.best
+        state.claim.seconds = state.task.weight * state.best
 
     def _default_module(self, task: Task) -> object:
         if task.operation:
-            return candidate_of(task.module, task.knobs, task.default).schedule.mod
+            return make_candidate(task.module, task.knobs, task.default_config).schedule.mod
         with self._target.tvm:
             scheduled = find_kernels(self._target.kernels).schedule(task.function)
         return type(task.module)({"main": scheduled})
 
-    def _give_up(self, state: Standing, why: str) -> None:
+    def _give_up(self, state: TaskRecord, why: str) -> None:
         self._watcher.note(f"{state.task.name} is left out: {why}")
-        state.claim.is_over = True
+        state.claim.is_terminated = True
         state.default_seconds = None  # which a log may know: nothing is compared with it
 
     def _search(self) -> None:
@@ -210,12 +212,12 @@ class TuningRun:
         left = self._plan.trials - self.trials
         if left <= 0:
             return None
-        while (place := next_claim([state.claim for state in self._states], busy)) is not None:
+        while (place := next_task_id([state.claim for state in self._states], busy)) is not None:
             state = self._states[place]
-            candidates = state.search.propose(min(BATCH, left))
+            candidates = state.search.generate_measure_candidates(min(TRIALS_PER_ITER, left))
             if candidates:
                 break
-            state.claim.is_over = True
+            state.claim.is_terminated = True
         else:
             return None
         self.trials += len(candidates)
@@ -246,21 +248,23 @@ class TuningRun:
                 except JobFailedError:
                     continue
                 assert state.default_seconds is not None
-                samples = beside(default, samples, state.default_seconds)
+                samples = relative_to_default(default, samples, state.default_seconds)
                 medians[-1] = self._record(state, candidate, samples, library)
-        state.search.learn(batch.candidates, medians)
+        state.search.notify_runner_results(batch.candidates, medians)
         state.trials += len(batch.candidates)
         state.claim.trials += len(batch.candidates)
         known = [each for each in medians if each is not None]
         state.best = min([before, *known])
-        state.claim.misses = 0 if state.best < before * HOPE else state.claim.misses + 1
-        state.claim.seconds = state.task.calls * state.best
+        state.claim.stale_rounds = (
+            0 if state.best < before * PROMISING_RATIO else state.claim.stale_rounds + 1
+        )
+        state.claim.seconds = state.task.weight * state.best
         self._report("search", self.trials, self._plan.trials)
 
     def _record(
         self,
-        state: Standing,
-        candidate: Candidate,
+        state: TaskRecord,
+        candidate: MeasureCandidate,
         samples: Sequence[float],
         library: Path | None,
     ) -> float:
@@ -276,12 +280,12 @@ class TuningRun:
 
     def _compare(self) -> None:
         """Let the best of each task meet its default again; keep it only if it wins."""
-        last_word = LastWord(self._builder, self._stand, self._log, self._watcher.note)
+        validator = Validator(self._builder, self._stand, self._log, self._watcher.note)
         hopeful = [state for state in self._states if state.default_seconds is not None]
         for done, state in enumerate(hopeful):
             self._report("compare", done, len(hopeful))
             try:
-                last_word.decide(state)
+                validator.decide(state)
             except JobFailedError as error:
                 self._watcher.note(f"{state.task.name} stays as it is: {error}")
         self._report("compare", len(hopeful), len(hopeful))
@@ -289,7 +293,7 @@ class TuningRun:
     def _sign(self, is_complete: bool) -> None:
         """Write down that this run was."""
         assert self._log.provenance is not None
-        run = Run(
+        run = TuningRun(
             date=now(),
             model=self._model,
             trials=self.trials,
@@ -330,22 +334,29 @@ class TuningRun:
         )
 
 
-def beside(default: Sequence[float], samples: Sequence[float], reference: float) -> list[float]:
-    """Return a candidate's times as they were when the default took `reference` seconds.
+def relative_to_default(
+    default: Sequence[float], samples: Sequence[float], reference: float
+) -> list[float]:
+    """Return a candidate's times scaled to a default of `reference` seconds.
 
-    Devices differ, and each is now slower and now faster: it gets warm, others use it. What stays
-    is how long a candidate takes beside the default, in turns with which it is measured.
+    We record the ratio to the interleaved default, scaled by the default's first measurement; this
+    cancels the drift of a device and the difference between devices.
+
+    Args:
+        default: The interleaved default's times.
+        samples: The candidate's times.
+        reference: The default's first measurement.
     """
     return [reference * mine / its for its, mine in zip(default, samples, strict=True)]
 
 
-def _progress(state: Standing) -> TaskProgress:
+def _progress(state: TaskRecord) -> TaskProgress:
     verdict = None
     if state.result is not None:
         verdict = state.result.gain if state.result.record is not None else 0.0
     return TaskProgress(
         name=state.task.name,
-        calls=state.task.calls,
+        calls=state.task.weight,
         trials=state.trials,
         default_seconds=state.default_seconds,
         best_seconds=state.best,

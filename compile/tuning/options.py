@@ -1,4 +1,4 @@
-"""What a run of the tuner is to do. Imports no tvm."""
+"""The options of a tuning run. Imports no tvm."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from mvlm.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
-class TuningPlan:
-    """What to do.
+class TuningOptions:
+    """The options of a tuning run.
 
     Attributes:
-        trials: Measurements of candidates; the defaults and the last word come on top.
-        logs: The folder of logs that is written into.
-        seed: Of what is drawn.
-        has_cost_model: Whether a model ranks the candidates; they are drawn if not.
+        trials: Candidates to measure; the defaults and the validation are not counted.
+        logs: The folder of logs.
+        seed: The search's seed.
+        has_cost_model: Whether a cost model ranks the candidates; they are drawn at random if not.
         timeout: Seconds that one measurement may take.
-        functions: Only tasks with one of these in their names; all if empty.
+        functions: Substrings of the names of the tasks to tune; all tasks if empty.
     """
 
     trials: int

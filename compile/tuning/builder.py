@@ -1,4 +1,4 @@
-"""Builds candidates into shared libraries, in processes that may crash or take too long."""
+"""Builds candidates into shared libraries, in worker processes with a timeout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.toolchain import Linker
-from mvlm.compile.tuning.candidate import point_of
+from mvlm.compile.tuning.measure_candidate import config_of
 from mvlm.compile.tuning.workload import is_signature
 from mvlm.compile.tvm_worker import Worker
 from mvlm.schedules import find_kernels
@@ -26,12 +26,12 @@ BUILD_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Built:
-    """What became of a candidate.
+class BuilderResult:
+    """The result of building one candidate.
 
     Attributes:
-        path: Its shared library, or None.
-        error: Why there is none.
+        path: The shared library, or None if the build failed.
+        error: The build's error.
     """
 
     path: Path | None
@@ -39,17 +39,17 @@ class Built:
 
 
 class _Workers(PopenPoolExecutor):
-    """TVM's pool of processes, ended in a way that nothing can keep.
+    """TVM's pool of processes, with a shutdown that cannot deadlock.
 
-    Ctrl-C in a terminal reaches the workers too. Of one that a thread has just found dead TVM's
-    `shutdown` makes an exception, with the pool's lock taken; the next one waits for it for ever.
+    TVM's `shutdown` raises with the pool's lock held where a worker is dead already, as after a
+    Ctrl-C that reached the workers too; the next caller then waits for the lock for ever.
     """
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers, BUILD_SECONDS)
 
     def _worker_run(self, function: Any, arguments: Any, keywords: Any) -> Any:
-        """Run a function in this thread's process: one of ours, not of TVM's own class."""
+        """Run a function in this thread's worker process, of our class instead of TVM's."""
         with self._lock:
             # A session of its own: Ctrl-C is for us to handle.
             worker = self._worker_map.setdefault(threading.get_ident(), Worker(os.setsid))
@@ -57,7 +57,7 @@ class _Workers(PopenPoolExecutor):
         return worker.recv()
 
     def shutdown(self, wait: bool = True) -> None:
-        """End the processes, and what waits for them."""
+        """End the processes and cancel pending builds."""
         self._shutdown = True
         self._threadpool.shutdown(wait=False, cancel_futures=True)
         for worker in list(self._worker_map.values()):
@@ -67,24 +67,26 @@ class _Workers(PopenPoolExecutor):
 
 
 class Builder:
-    """Builds for a target.
+    """Builds candidates for a target.
 
     Args:
-        target: What to build for.
-        folder: Where libraries go.
-        workers: Processes.
+        target: The target.
+        folder: The folder of the libraries.
+        workers: The number of processes.
     """
 
     def __init__(self, target: CompileTarget, folder: Path, workers: int) -> None:
-        self._target, self._folder, self._numbers = target, folder, count()
+        self._target, self._folder, self._knob_features = target, folder, count()
         self._pool = _Workers(workers)
 
-    def build(self, modules: Sequence[tvm.IRModule], as_defined: bool = False) -> list[Built]:
-        """Build each module: a signature with its choices, or a scheduled function.
+    def build(
+        self, modules: Sequence[tvm.IRModule], as_defined: bool = False
+    ) -> list[BuilderResult]:
+        """Build each module: an annotated signature, or a scheduled function.
 
         Args:
             modules: Each with the one function `main`.
-            as_defined: Whether functions are left as they are, loops in their plain order.
+            as_defined: Whether to build functions unscheduled, to compute an expected result.
         """
         target = self._target
         jobs = [
@@ -93,7 +95,7 @@ class Builder:
                 dict(target.options),
                 target.kernels,
                 target.linker,
-                os.fspath(self._folder / f"candidate-{next(self._numbers)}.so"),
+                os.fspath(self._folder / f"candidate-{next(self._knob_features)}.so"),
                 as_defined,
             )
             for module in modules
@@ -111,14 +113,14 @@ class Builder:
 
 
 def scheduled_function(module: tvm.IRModule, kernels: str, as_defined: bool) -> tvm.tirx.PrimFunc:
-    """Return the function that a candidate's module stands for, under its target.
+    """Return a candidate's function: a signature's kernel with its knobs, or a scheduled function.
 
     Raises:
-        ValueError: It chooses what the kernel cannot do.
+        ValueError: The kernel does not support the knobs' values.
     """
     function, found = module["main"], find_kernels(kernels)
     if is_signature(module):
-        kernel = found.replace(function, Chosen(point_of(module)))
+        kernel = found.replace(function, Chosen(config_of(module)))
         if kernel is None:
             raise ValueError("no kernel serves this operation")
         return kernel
@@ -128,7 +130,7 @@ def scheduled_function(module: tvm.IRModule, kernels: str, as_defined: bool) -> 
 
 
 def _build_one(job: tuple[str, dict[str, Any], str, Linker, str, bool]) -> str:
-    """Build in a worker."""
+    """Build one module in a worker process."""
     text, options, kernels, linker, path, as_defined = job
     target = tvm.target.Target(options)
     with target, tvm.transform.PassContext(opt_level=3):
@@ -139,10 +141,10 @@ def _build_one(job: tuple[str, dict[str, Any], str, Linker, str, bool]) -> str:
     return path
 
 
-def _built(result: Any, path: Path) -> Built:
+def _built(result: Any, path: Path) -> BuilderResult:
     if result.status == StatusKind.COMPLETE:
-        return Built(path)
+        return BuilderResult(path)
     if result.status == StatusKind.TIMEOUT:
-        return Built(None, f"not built within {BUILD_SECONDS} s")
+        return BuilderResult(None, f"not built within {BUILD_SECONDS} s")
     lines = str(result.value).strip().splitlines()
-    return Built(None, lines[-1][:300] if lines else "the builder ended")
+    return BuilderResult(None, lines[-1][:300] if lines else "the builder ended")

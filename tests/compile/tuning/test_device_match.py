@@ -1,4 +1,4 @@
-"""Which devices may be measured on, by what they say of themselves."""
+"""Which devices match a target, by their descriptions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.targets import find_description
 from mvlm.compile.toolchain import Linker
-from mvlm.compile.tuning.fitness import refusal
+from mvlm.compile.tuning.device_match import mismatch
 
 KRYO = find_description("snapdragon-888-cpu")
 # Nothing is linked here.
@@ -35,8 +35,8 @@ def device(**changes: object) -> dict[str, Any]:
     return {"machine": {**machine, **changes}, "threads": 4, "state": {"cores": [{"core": 0}]}}
 
 
-def test_a_device_of_the_kind() -> None:
-    assert refusal(TARGET, KRYO, device()) is None
+def test_a_matching_device() -> None:
+    assert mismatch(TARGET, KRYO, device()) is None
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_a_device_of_the_kind() -> None:
         ({"core_parts": ["41:d0b"], "names": [], "cpu": "another"}, "is another, which is not"),
     ],
 )
-def test_devices_of_another_kind(changes: dict[str, object], reason: str) -> None:
-    assert reason in (refusal(TARGET, KRYO, device(**changes)) or "")
+def test_mismatching_devices(changes: dict[str, object], reason: str) -> None:
+    assert reason in (mismatch(TARGET, KRYO, device(**changes)) or "")
 
 
-def test_an_emulator_is_let_in_whatever_it_plays() -> None:
-    assert refusal(TARGET, KRYO, device(core_parts=[], names=[], is_emulated=True)) is None
+def test_an_emulator_matches() -> None:
+    assert mismatch(TARGET, KRYO, device(core_parts=[], names=[], is_emulated=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -70,5 +70,5 @@ def test_an_emulator_is_let_in_whatever_it_plays() -> None:
         device(surprise=1),
     ],
 )
-def test_what_no_device_of_ours_says(answer: dict[str, Any]) -> None:
-    assert "does not say what it is" in (refusal(TARGET, KRYO, answer) or "")
+def test_invalid_descriptions(answer: dict[str, Any]) -> None:
+    assert "has an invalid description" in (mismatch(TARGET, KRYO, answer) or "")

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mvlm.compile.tuning.allotment import Claim
-from mvlm.compile.tuning.candidate import Candidate
 from mvlm.compile.tuning.log import TaskResult
-from mvlm.compile.tuning.search import Search
+from mvlm.compile.tuning.measure_candidate import MeasureCandidate
+from mvlm.compile.tuning.search_strategy import SearchStrategy
 from mvlm.compile.tuning.task import Task
 
 
 @dataclass
-class Standing:
+class TaskRecord:
     """What is known of one task.
 
     Attributes:
@@ -32,7 +32,7 @@ class Standing:
     """
 
     task: Task
-    search: Search
+    search: SearchStrategy
     workload: int
     claim: Claim = field(default_factory=lambda: Claim(0.0))
     trials: int = 0
@@ -40,5 +40,5 @@ class Standing:
     plain_library: Path | None = None
     default_seconds: float | None = None
     best: float | None = None
-    found: dict[int, tuple[float, Candidate, Path | None]] = field(default_factory=dict)
+    found: dict[int, tuple[float, MeasureCandidate, Path | None]] = field(default_factory=dict)
     result: TaskResult | None = None

@@ -1,4 +1,4 @@
-"""Whether a device is the one that is tuned for."""
+"""Whether a device is of the kind that is tuned for."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from mvlm.runtime.machine import Machine
 
 
 def native_cpu(target: CompileTarget) -> str:
-    """Return LLVM's name of a target's CPU, which tells machines of the target ``host`` apart."""
+    """Return LLVM's name of a target's CPU, which distinguishes machines of the target ``host``."""
     return str(target.options.get("mcpu") or target.architecture)
 
 
-def refusal(
+def mismatch(
     target: CompileTarget, description: TargetDescription, device: Mapping[str, Any]
 ) -> str | None:
-    """Return why a device must not be measured on, or None if it may.
+    """Return why a device does not match the target, or None if it does.
 
-    An emulator may: what it measures is kept apart, and never taken for the device's.
+    An emulator matches: its times go to a log of its own, which is never applied.
 
     Args:
-        target: What is compiled for.
-        description: Its description.
-        device: What the device says of itself.
+        target: The compilation's target.
+        description: The target's description.
+        device: The device's description of itself.
     """
     try:
         check_device(JsonObject(device, "its description"))
         machine = _machine(device["machine"])
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
-        return f"does not say what it is: {error}"
+        return f"has an invalid description: {error}"
     if machine.architecture != target.architecture:
         return f"is {machine.architecture}, not {target.architecture}"
     missing = sorted(set(target.features) - machine.features)
