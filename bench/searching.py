@@ -37,7 +37,7 @@ _SHOWN = (0, 16, 32, 64, 96, 128, 192, 256, 384, 512)
 def search(
     job: CompileJob, calls: dict[str, int], trials: int, seed: int, has_model: bool
 ) -> list[float]:
-    """SearchStrategy once; return a turn's time by the best, before the first trial and after each.
+    """Search once; return a turn's time by the best, before the first trial and after each.
 
     Args:
         job: The model.
@@ -112,7 +112,7 @@ def table(curves: dict[bool, list[list[float]]], cpu: str) -> str:
 
 
 def main() -> None:
-    """SearchStrategy in turns with and without the model, and print the table."""
+    """Search with and without the cost model, interleaved, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m mvlm.bench.searching", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--trials", type=int, default=256)

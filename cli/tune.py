@@ -21,7 +21,7 @@ from mvlm.cli.shared.tuning_table import watching
 from mvlm.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from mvlm.compile.tuning.devices import Source
+    from mvlm.compile.tuning.devices import DeviceProvider
     from mvlm.compile.tuning.log import TaskResult
     from mvlm.compile.tuning.tuner import TuningResult
 
@@ -117,18 +117,20 @@ def command(
         vision_tower=vision_tower,
         logs=(),
     )
-    source = _source(rpc, device_key, job.target.name, job.target.cpu.is_native)
+    provider = _provider(rpc, device_key, job.target.name, job.target.cpu.is_native)
     with watching() as observer:
         from mvlm.compile.tuning.tuner import tune
 
-        result = tune(job, plan, source, observer)
+        result = tune(job, plan, provider, observer)
     if json:
         show_json(_document(result))
     else:
         _show(result)
 
 
-def _source(rpc: str | None, key: str | None, target: str, is_native: bool) -> Source | None:
+def _provider(
+    rpc: str | None, key: str | None, target: str, is_native: bool
+) -> DeviceProvider | None:
     """Return where devices come from; None for this machine."""
     if (rpc is None) != (key is None):
         raise UsageError("--rpc and --device-key belong together", fix="Give both.")
@@ -141,10 +143,10 @@ def _source(rpc: str | None, key: str | None, target: str, is_native: bool) -> S
                 fix="TuningRun `mvlm device tracker` here and `mvlm device serve` on the device.",
             )
         return None
-    from mvlm.compile.tuning.devices import TrackerSource
+    from mvlm.compile.tuning.devices import TrackerProvider
     from mvlm.runtime.device.server import Address
 
-    return TrackerSource(Address.parse(rpc, "--rpc"), key)
+    return TrackerProvider(Address.parse(rpc, "--rpc"), key)
 
 
 def _outcomes(result: TuningResult) -> list[TaskResult]:

@@ -20,7 +20,7 @@ def command(
     debug: Debug = False,
 ) -> None:
     """List the devices that a tracker knows, by their key."""
-    from mvlm.compile.tuning.devices.sources import known_devices
+    from mvlm.compile.tuning.devices.providers import known_devices
     from mvlm.runtime.device.server import Address
 
     found = known_devices(Address.parse(tracker, "--tracker"))

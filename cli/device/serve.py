@@ -51,11 +51,11 @@ def command(
     It needs no compiler: a bundle that `mvlm package` made is enough. Each connection is served by
     a process of its own, which a wrong kernel may bring down.
     """
-    from mvlm.runtime.device.runtime import find_library
+    from mvlm.runtime.device.runtime_library import find_runtime_library
     from mvlm.runtime.device.server import Address, DeviceServer
 
     announced = None if tracker is None else Address.parse(tracker, "--tracker")
-    library = find_library(artifact)
+    library = find_runtime_library(artifact)
     server = DeviceServer(library, key, host, port, announced, note)
     note(
         f"listening at {server.address}" + (f", known to {announced} as {key}" if announced else "")

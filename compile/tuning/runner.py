@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mvlm.compile.tuning.devices import DevicePool, Probe
+from mvlm.compile.tuning.devices import DevicePool, SelfTest
 from mvlm.compile.tuning.task import Task
-from mvlm.runtime.device.measurement import Request, read_arguments, save_arguments
+from mvlm.runtime.device.kernel_runner import MeasureRequest, read_arguments, save_arguments
 from mvlm.schedules.oracles import Trial, make_trial
 from mvlm.schedules.signature import extents, parameter_types
 
@@ -44,14 +44,14 @@ class Runner:
         """Have the times of libraries measured, in turns, quickly."""
         return self._run(task, tuple(libraries), SAMPLES)
 
-    def compare(self, task: Task, libraries: Sequence[Path], rounds: int) -> list[list[float]]:
+    def compare(self, task: Task, libraries: Sequence[Path], repeat: int) -> list[list[float]]:
         """Measure libraries in turns; return each one's times.
 
         Raises:
             JobFailedError: One of them cannot be run.
             NoDeviceError: No device is left.
         """
-        return self._run(task, tuple(libraries), rounds).result()
+        return self._run(task, tuple(libraries), repeat).result()
 
     def error(self, task: Task, library: Path, as_defined: Path | None) -> float:
         """Return the largest error of what a library computes, in units of what is allowed.
@@ -84,21 +84,21 @@ class Runner:
         return found
 
     def _run(
-        self, task: Task, libraries: tuple[Path, ...], rounds: int
+        self, task: Task, libraries: tuple[Path, ...], repeat: int
     ) -> Future[list[list[float]]]:
-        return self._pool.submit(self._request(task, libraries, rounds), self._timeout)
+        return self._pool.submit(self._request(task, libraries, repeat), self._timeout)
 
-    def _request(self, task: Task, libraries: tuple[Path, ...], rounds: int) -> Request:
+    def _request(self, task: Task, libraries: tuple[Path, ...], repeat: int) -> MeasureRequest:
         arguments = str(self._arguments[task.key])
-        return Request(arguments, tuple(map(str, libraries)), rounds, task.is_cold)
+        return MeasureRequest(arguments, tuple(map(str, libraries)), repeat, task.flush_cache)
 
 
-def make_probe(task: Task, library: Path, folder: Path) -> Probe:
+def make_self_test(task: Task, library: Path, folder: Path) -> SelfTest:
     """Return what tells whether a device computes what it should: a kernel, and its oracle."""
     arguments = _write_arguments(task, folder)
-    outputs = str(folder / "probe")
-    request = Request(str(arguments), (str(library),), 1, is_cold=False, outputs=outputs)
-    return Probe(request, _trial(task).worst)
+    outputs = str(folder / "self_test")
+    request = MeasureRequest(str(arguments), (str(library),), 1, flush_cache=False, outputs=outputs)
+    return SelfTest(request, _trial(task).worst)
 
 
 def _write_arguments(task: Task, folder: Path) -> Path:

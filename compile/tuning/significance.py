@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-ROUNDS = 15
+REPEAT = 15
 # A smaller gain is not worth deviating from the default.
 MIN_GAIN = 0.005
 # The standard error of a normal sample's median, in standard deviations over sqrt(n), and the

@@ -40,7 +40,7 @@ class Task:
         key: The workload's digest, the task's key in a log.
         weight: Calls in a chat turn, see `TASK_WEIGHTS`.
         knobs: The kernel's knobs; empty for an extracted task.
-        is_cold: Whether caches are flushed between calls: decoding reads its weights from memory.
+        flush_cache: Whether caches are flushed between calls: decoding reads weights from memory.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Task:
     key: str
     weight: int
     knobs: tuple[Knob, ...]
-    is_cold: bool
+    flush_cache: bool
 
     @property
     def function(self) -> tirx.PrimFunc:
@@ -111,13 +111,13 @@ def _task(name: str, function: tirx.PrimFunc, weight: int, kernels: KernelSet) -
     if knobs is not None:
         workload = module_of(workload_of(function))
         operation = str(function.attrs[OP_ATTRIBUTE])
-        is_cold = is_single_row(parameter_types(function)[0])
-        task = Task(name, operation, workload, workload_key(workload), weight, knobs, is_cold)
+        flush_cache = is_single_row(parameter_types(function)[0])
+        task = Task(name, operation, workload, workload_key(workload), weight, knobs, flush_cache)
         return task if knobs else None
     if not is_static(function):
         return None  # Dynamic shapes are skipped: MetaSchedule cannot measure them.
     workload = module_of(function.with_attr("global_symbol", "main"))
-    return Task(name, "", workload, workload_key(workload), weight, (), is_cold=False)
+    return Task(name, "", workload, workload_key(workload), weight, (), flush_cache=False)
 
 
 def is_static(function: tirx.PrimFunc) -> bool:

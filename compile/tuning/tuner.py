@@ -15,13 +15,13 @@ from mvlm.compile.compile_target import CompileTarget, prepare_target
 from mvlm.compile.job import CompileJob
 from mvlm.compile.tuning.builder import Builder
 from mvlm.compile.tuning.device_match import mismatch, native_cpu
-from mvlm.compile.tuning.devices import DevicePool, LocalSource, Probe, Source
+from mvlm.compile.tuning.devices import DevicePool, DeviceProvider, LocalProvider, SelfTest
 from mvlm.compile.tuning.log import LogKey, Provenance, TuningDatabase, log_name, read_log
 from mvlm.compile.tuning.log.files import PROVENANCE_FILE
 from mvlm.compile.tuning.measure_candidate import make_candidate
 from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Observer, Silent
-from mvlm.compile.tuning.runner import Runner, make_probe
+from mvlm.compile.tuning.runner import Runner, make_self_test
 from mvlm.compile.tuning.task import Task, extract_tasks
 from mvlm.compile.tuning.task_scheduler import TaskScheduler
 from mvlm.runtime.errors import ArtifactError, UsageError
@@ -48,7 +48,7 @@ class TuningResult:
 def tune(
     job: CompileJob,
     plan: TuningOptions,
-    source: Source | None = None,
+    provider: DeviceProvider | None = None,
     observer: Observer | None = None,
 ) -> TuningResult:
     """Tune a model for its target.
@@ -56,7 +56,7 @@ def tune(
     Args:
         job: The model, how it is stored, and the target; its weights are not read.
         plan: What to do.
-        source: The devices; this machine alone if None.
+        provider: The devices; this machine alone if None.
         observer: Watches.
 
     Returns:
@@ -80,8 +80,8 @@ def tune(
         stack.callback(builder.close)
         pool = stack.enter_context(
             DevicePool(
-                source or LocalSource(library),
-                _probe(tasks, builder, folder),
+                provider or LocalProvider(library),
+                _self_test(tasks, builder, folder),
                 lambda description: mismatch(target, job.target, description),
                 watcher.note,
                 connect_timeout=max(60.0, plan.timeout),
@@ -110,7 +110,7 @@ def _wanted(tasks: Sequence[Task], functions: Sequence[str]) -> list[Task]:
     return wanted
 
 
-def _probe(tasks: Sequence[Task], builder: Builder, folder: Path) -> Probe | None:
+def _self_test(tasks: Sequence[Task], builder: Builder, folder: Path) -> SelfTest | None:
     """Make the smallest kernel into what a device has to show that it can compute."""
     kernels = [task for task in tasks if task.operation]
     if not kernels:
@@ -120,7 +120,7 @@ def _probe(tasks: Sequence[Task], builder: Builder, folder: Path) -> Probe | Non
     (built,) = builder.build([module])
     if built.path is None:
         raise UsageError("the default kernels cannot be built", found=built.error)
-    return make_probe(task, built.path, folder)
+    return make_self_test(task, built.path, folder)
 
 
 def _elements(task: Task) -> int:

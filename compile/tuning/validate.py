@@ -10,7 +10,7 @@ from pathlib import Path
 from mvlm.compile.tuning.builder import Builder
 from mvlm.compile.tuning.log import TaskResult, TuningDatabase
 from mvlm.compile.tuning.runner import Runner
-from mvlm.compile.tuning.significance import ROUNDS, Comparison, compare
+from mvlm.compile.tuning.significance import REPEAT, Comparison, compare
 from mvlm.compile.tuning.task_record import TaskRecord
 
 # The number of candidates that are re-measured, and the time relative to the default's below which
@@ -59,7 +59,7 @@ class Validator:
         assert state.default_library is not None
         libraries = [library for _, library in finalists]
         first, *tried, again = self._stand.compare(
-            state.task, [state.default_library, *libraries, state.default_library], ROUNDS
+            state.task, [state.default_library, *libraries, state.default_library], REPEAT
         )
         verdicts = [compare(first, times, again) for times in tried]
         judged = [

@@ -1,5 +1,5 @@
-"""A device that measures kernels for a tuner elsewhere: without tvm, as everything that runs there.
+"""Measures kernels on a device for a tuner that may run elsewhere. Imports no tvm.
 
 ``python -m mvlm.runtime.device.worker`` measures for the process that started it;
-:mod:`mvlm.runtime.device.server` serves others over TVM's RPC.
+:mod:`mvlm.runtime.device.server` serves them to other machines over TVM's RPC.
 """

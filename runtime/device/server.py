@@ -1,11 +1,11 @@
-"""Lets a device be measured on from elsewhere, over TVM's RPC, with or without its tracker.
+"""Serves this device to tuners over TVM's RPC, with or without a tracker.
 
 The protocol is TVM's (``tvm/rpc/server.py`` and ``tracker.py``): numbers are little-endian int32.
-A client says a magic number and ``client:KEY``; the server answers with one of three numbers and
-``server:KEY``, and from then on the connection is the RPC's own. To a tracker the server tells
-JSON texts, each behind its length: that it is there, and under which one-time key it can be had.
+A client sends a magic number and ``client:KEY``; the server answers with one of three numbers and
+``server:KEY``, and from then on the connection is the RPC's own. To a tracker the server sends
+JSON texts, each prefixed by its length: its address, and the one-time key that a client must send.
 
-Whoever is served can run code here. There is no other protection than who can reach the port.
+A client can run any code here. The only protection is who can reach the port.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from mvlm.runtime.start_module import module_command
 _MAGIC, _TRACKER_MAGIC = 0xFF271, 0x2F271
 _MISMATCH = _MAGIC + 2
 _PUT, _UPDATE_INFO, _PENDING_KEYS = 3, 5, 7
-_LONGEST_KEY, _LONGEST_REPLY = 1 << 10, 1 << 20
+_MAX_KEY, _MAX_REPLY = 1 << 10, 1 << 20
 # How long a client may take to say who it is, and what it was told may lie unused.
 _HANDSHAKE_SECONDS, _UNUSED_SECONDS = 10, 6
-_LAST_PORT, _MOST_DIGITS = (1 << 16) - 1, 5
+_MAX_PORT, _MAX_DIGITS = (1 << 16) - 1, 5
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
 # How long a process may go on after its client has gone: it may be within a kernel.
@@ -42,7 +42,7 @@ _GRACE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Address:
-    """Where something listens."""
+    """A host and a port."""
 
     host: str
     port: int
@@ -52,15 +52,15 @@ class Address:
         """Read ``HOST:PORT``.
 
         Raises:
-            UsageError: It is none.
+            UsageError: The text is not an address.
         """
         host, _, port = text.rpartition(":")
         # Bounded, because int() refuses thousands of digits by an error of its own.
-        is_port = port.isdecimal() and len(port) <= _MOST_DIGITS and 0 < int(port) <= _LAST_PORT
+        is_port = port.isdecimal() and len(port) <= _MAX_DIGITS and 0 < int(port) <= _MAX_PORT
         if not (is_port and is_host(host.strip("[]"))):
             raise UsageError(
                 option,
-                expected=f"HOST:PORT, as in 192.168.0.7:9190, with a port from 1 to {_LAST_PORT}",
+                expected=f"HOST:PORT, as in 192.168.0.7:9190, with a port from 1 to {_MAX_PORT}",
                 found=repr(text),
             )
         return cls(host.strip("[]"), int(port))
@@ -70,7 +70,7 @@ class Address:
 
 
 def is_host(text: str) -> bool:
-    """Whether a text can be the name or the address of a host; nobody is asked."""
+    """Whether a text is a valid host name or address; it is not resolved."""
     try:
         # What the resolver does first: it raises no OSError for labels that are empty or too long.
         return bool(text) and "\0" not in text and bool(text.encode("idna"))
@@ -86,11 +86,11 @@ def listen(host: str, port: int) -> socket.socket:
         port: The port; any that is free if 0.
 
     Raises:
-        UsageError: That is no address, or nobody can listen there.
+        UsageError: The address is invalid, or the port cannot be bound.
     """
-    if not 0 <= port <= _LAST_PORT:
+    if not 0 <= port <= _MAX_PORT:
         raise UsageError(
-            "--port", expected=f"1 to {_LAST_PORT}, or 0 for any that is free", found=port
+            "--port", expected=f"1 to {_MAX_PORT}, or 0 for any that is free", found=port
         )
     if not is_host(host):
         raise UsageError("--host", expected="an address or a name", found=repr(host))
@@ -145,7 +145,7 @@ class DeviceServer:
             self._tracker.close()
 
     def _wait(self) -> socket.socket | None:
-        """Wait a moment for a client; tell the tracker that we are here."""
+        """Wait a second for a client; announce the device to the tracker."""
         key = self._key
         if self._tracker is not None:
             try:
@@ -171,10 +171,10 @@ class DeviceServer:
         return connection
 
     def _serve(self, connection: socket.socket) -> None:
-        """Hand a connection to a process of its own, and end that when the client goes away."""
+        """Serve a connection in a process of its own, and end that when the client disconnects."""
         descriptor = connection.fileno()
         session = subprocess.Popen(
-            module_command("mvlm.runtime.device.session", str(descriptor), str(self._library)),
+            module_command("mvlm.runtime.device.rpc_session", str(descriptor), str(self._library)),
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
             # Ctrl-C is for us alone: we end the session, which would print a traceback of its own.
@@ -205,10 +205,10 @@ def _wait_for_end(session: subprocess.Popen[bytes], connection: socket.socket) -
 
 
 def _shake_hands(connection: socket.socket, key: str, name: str) -> None:
-    """Let a client in that knows the key."""
+    """Accept a client that sends the key."""
     if _read_number(connection) != _MAGIC:
         raise ValueError("not a client of TVM's RPC")
-    said = _read_text(connection, _LONGEST_KEY).split()
+    said = _read_text(connection, _MAX_KEY).split()
     if not said or said[0] != f"client:{key}":
         connection.sendall(struct.pack("<i", _MISMATCH))
         raise ValueError("it asked for another key")
@@ -226,9 +226,9 @@ class _Tracker:
         self._unused_since: float | None = None
 
     def offer(self) -> str:
-        """Return the key that a client has to say; have the tracker know it.
+        """Return the key that a client has to send; offer it to the tracker.
 
-        A key that the tracker has given away, and that nobody comes with, is replaced.
+        A key that the tracker has handed out, and that no client uses, is replaced.
         """
         connection = self._socket or self._connect()
         if self._offered is not None and self._is_lost(connection):
@@ -240,11 +240,11 @@ class _Tracker:
         return self._offered
 
     def taken(self) -> None:
-        """Forget the key: a client has come with it."""
+        """Drop the key: a client has used it."""
         self._offered = None
 
     def close(self) -> None:
-        """Leave the tracker, which then gives nobody our address any more."""
+        """Disconnect from the tracker, which then hands out our address no more."""
         if self._socket is not None:
             self._socket.close()
         self._socket = self._offered = None
@@ -276,9 +276,9 @@ class _Tracker:
         text = json.dumps(request).encode()
         connection.sendall(struct.pack("<i", len(text)) + text)
         try:
-            return json.loads(_read_text(connection, _LONGEST_REPLY))
+            return json.loads(_read_text(connection, _MAX_REPLY))
         except ValueError as error:
-            raise OSError(f"the tracker answered nonsense: {error}") from None
+            raise OSError(f"the tracker sent an invalid answer: {error}") from None
 
 
 def _read_number(connection: socket.socket) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mvlm.runtime.device.measurement import Measurer, Request, describe
+from mvlm.runtime.device.kernel_runner import KernelRunner, MeasureRequest, describe
 from mvlm.runtime.loader import load_runtime
 from mvlm.runtime.threads import default_threads, disable_spinning, start_threads
 
@@ -26,17 +26,17 @@ def prepare(library: Path) -> int:
     return threads
 
 
-def answer(measurer: Measurer, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a request; an error is an answer too."""
+def answer(kernel_runner: KernelRunner, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a request; an error becomes an answer."""
     try:
-        return measurer.run(Request.from_json(request))
+        return kernel_runner.run(MeasureRequest.from_json(request))
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:2000]}
 
 
 def serve(prepared: Callable[[], dict[str, Any]], reply: Callable[[Any], dict[str, Any]]) -> None:
     """Speak the protocol on standard input and output, until the input ends."""
-    # What a library prints must not get between the answers.
+    # A library's output must not mix with the answers.
     out, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps(prepared()), file=out, flush=True)
     for line in sys.stdin:
@@ -46,8 +46,8 @@ def serve(prepared: Callable[[], dict[str, Any]], reply: Callable[[Any], dict[st
 def main() -> None:
     """Measure until standard input ends."""
     threads = prepare(Path(sys.argv[1]))
-    measurer = Measurer(Path("/"))
-    serve(lambda: describe(threads), lambda request: answer(measurer, request))
+    kernel_runner = KernelRunner(Path("/"))
+    serve(lambda: describe(threads), lambda request: answer(kernel_runner, request))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tvm.rpc.tracker import Tracker
 from mvlm.bench.quality import BUNDLED
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
-from mvlm.compile.tuning.devices import TrackerSource
+from mvlm.compile.tuning.devices import TrackerProvider
 from mvlm.compile.tuning.log import read_log
 from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Progress
@@ -89,10 +89,10 @@ def test_emulated_devices_over_rpc(compiled: Compile, tmp_path: Path) -> None:
     )
     try:
         with devices(3, artifact, tracker) as servers, fetched_toolchain():
-            source = TrackerSource(tracker, "k")
-            _wait(lambda: len(source.addresses()) == 3)
+            provider = TrackerProvider(tracker, "k")
+            _wait(lambda: len(provider.addresses()) == 3)
             watcher = Trouble(servers)
-            result = tune(job, plan, source, watcher)
+            result = tune(job, plan, provider, watcher)
     finally:
         running.terminate()
     assert result.log.name == f"{KRYO}-emulated"

@@ -20,7 +20,7 @@ from tvm import rpc
 from tvm.rpc.base import RPC_TRACKER_MAGIC, TrackerCode
 
 from mvlm.compile.jobs.engines.ray_cluster import _require_somebody
-from mvlm.compile.tuning.devices.sources import known_devices
+from mvlm.compile.tuning.devices.providers import known_devices
 from mvlm.compile.tuning.devices.tracker import run_tracker
 from mvlm.runtime.device.server import Address
 from mvlm.runtime.errors import TargetError, UsageError

@@ -22,12 +22,17 @@ from tvm import rpc
 from tvm.rpc.tracker import Tracker
 from tvm.script import tirx as T
 
-from mvlm.compile.tuning.devices import DevicePool, TrackerSource
-from mvlm.compile.tuning.devices.sources import known_devices
-from mvlm.runtime.device.measurement import Measurer, Request, read_arguments, save_arguments
-from mvlm.runtime.device.runtime import find_library
+from mvlm.compile.tuning.devices import DevicePool, TrackerProvider
+from mvlm.compile.tuning.devices.providers import known_devices
+from mvlm.runtime.device.kernel_runner import (
+    KernelRunner,
+    MeasureRequest,
+    read_arguments,
+    save_arguments,
+)
+from mvlm.runtime.device.rpc_session import DESCRIBE, RUN
+from mvlm.runtime.device.runtime_library import find_runtime_library
 from mvlm.runtime.device.server import Address, DeviceServer
-from mvlm.runtime.device.session import DESCRIBE, RUN
 from mvlm.runtime.errors import ArtifactError, TargetError, UsageError
 from tests.artifacts import Shelf
 
@@ -86,7 +91,7 @@ def tracker() -> Iterator[Address]:
 @contextmanager
 def serving(tracker: Address | None, key: str = KEY) -> Iterator[DeviceServer]:
     """Serve in a thread; each session is a child process of ours."""
-    server = DeviceServer(find_library(None), key, tracker=tracker)
+    server = DeviceServer(find_runtime_library(None), key, tracker=tracker)
 
     def serve() -> None:
         with contextlib.suppress(OSError, ValueError):  # it was closed
@@ -102,7 +107,7 @@ def sessions() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         try:
-            if "mvlm.runtime.device.session" in child.cmdline():
+            if "mvlm.runtime.device.rpc_session" in child.cmdline():
                 found.append(child)
         except psutil.NoSuchProcess:
             continue
@@ -118,11 +123,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 
 def test_measuring_here(libraries: dict[str, Path], arguments: Path, tmp_path: Path) -> None:
     outputs = tmp_path / "out.npz"
-    measurer = Measurer(Path("/"))
+    kernel_runner = KernelRunner(Path("/"))
     library = str(libraries["doubled"])
-    for is_cold in (False, True):
-        request = Request(str(arguments), (library, library), 3, is_cold, str(outputs))
-        seconds = measurer.run(request)["seconds"]
+    for flush_cache in (False, True):
+        request = MeasureRequest(str(arguments), (library, library), 3, flush_cache, str(outputs))
+        seconds = kernel_runner.run(request)["seconds"]
         assert np.shape(seconds) == (2, 3) and 0 < np.max(seconds) < 1e-3
         x, y = read_arguments(outputs)
         np.testing.assert_array_equal(y, 2 * x)
@@ -137,7 +142,7 @@ def test_a_connection_without_a_tracker(libraries: dict[str, Path], arguments: P
         session.upload(str(arguments), "a.npz")
         session.upload(str(libraries["doubled"]), "k.so")
         run = session.get_function(RUN)
-        request = {"arguments": "a.npz", "rounds": 2, "is_cold": False, "outputs": "o.npz"}
+        request = {"arguments": "a.npz", "repeat": 2, "flush_cache": False, "outputs": "o.npz"}
         answer = json.loads(str(run(json.dumps({**request, "libraries": ["k.so"]}))))
         assert len(answer["seconds"][0]) == 2
         assert bytes(session.download("o.npz"))[:2] == b"PK"
@@ -161,7 +166,7 @@ def test_a_connection_without_a_tracker(libraries: dict[str, Path], arguments: P
         struct.pack("<ii", MAGIC, 4) + b"\xff\xfe\xfd\xfc",
     ],
 )
-def test_strangers_are_turned_away(greeting: bytes) -> None:
+def test_untrusted_clients_are_refused(greeting: bytes) -> None:
     wait_for(lambda: not sessions())
     with serving(None) as server:
         place = (server.address.host, server.address.port)
@@ -180,15 +185,19 @@ def test_a_client_that_goes_away_within_a_kernel(
 ) -> None:
     """What it left running is ended, and the device is free again."""
     with serving(tracker):
-        source = TrackerSource(tracker, KEY)
-        with DevicePool(source, connect_timeout=30) as pool:
-            request = Request(str(arguments), (str(libraries["endless"]),), 1, is_cold=False)
+        provider = TrackerProvider(tracker, KEY)
+        with DevicePool(provider, connect_timeout=30) as pool:
+            request = MeasureRequest(
+                str(arguments), (str(libraries["endless"]),), 1, flush_cache=False
+            )
             pool.submit(request, timeout=100)
             wait_for(sessions)
             time.sleep(0.5)
         wait_for(lambda: not sessions())
-        with DevicePool(source) as pool:
-            request = Request(str(arguments), (str(libraries["doubled"]),), 3, is_cold=False)
+        with DevicePool(provider) as pool:
+            request = MeasureRequest(
+                str(arguments), (str(libraries["doubled"]),), 3, flush_cache=False
+            )
             assert len(pool.submit(request, timeout=30).result(60)[0]) == 3
 
 
@@ -197,10 +206,10 @@ def test_one_device_is_killed_and_one_hangs(
 ) -> None:
     """Of three; all the work is done, by those that are left."""
     notes: list[str] = []
-    request = Request(str(arguments), (str(libraries["doubled"]),), 20, is_cold=False)
+    request = MeasureRequest(str(arguments), (str(libraries["doubled"]),), 20, flush_cache=False)
     with serving(tracker), serving(tracker), serving(tracker):
-        source = TrackerSource(tracker, KEY)
-        with DevicePool(source, note=notes.append, connect_timeout=20) as pool:
+        provider = TrackerProvider(tracker, KEY)
+        with DevicePool(provider, note=notes.append, connect_timeout=20) as pool:
             wait_for(lambda: len(pool.devices) == 3, 60)
             jobs = [pool.submit(request, timeout=5) for _ in range(60)]
             jobs[5].result(60)
@@ -214,7 +223,7 @@ def test_one_device_is_killed_and_one_hangs(
 
 def test_a_tracker_that_is_not_there() -> None:
     with pytest.raises(TargetError, match=r"no tracker answers at 127.0.0.1:1\b.*refused"):
-        TrackerSource(Address("127.0.0.1", 1), KEY).addresses()
+        TrackerProvider(Address("127.0.0.1", 1), KEY).addresses()
 
 
 def test_a_tracker_that_comes_later(tracker: Address) -> None:
@@ -243,11 +252,11 @@ def test_a_port_that_is_taken() -> None:
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(UsageError, match="cannot listen"),
     ):
-        DeviceServer(find_library(None), KEY, port=taken.getsockname()[1])
+        DeviceServer(find_runtime_library(None), KEY, port=taken.getsockname()[1])
 
 
 def test_the_library_is_an_artifact_s(shelf: Shelf, tmp_path: Path) -> None:
     artifact = shelf.artifact("text")
-    assert find_library(artifact) == artifact / "lib" / "libtvm_runtime.so"
+    assert find_runtime_library(artifact) == artifact / "lib" / "libtvm_runtime.so"
     with pytest.raises(ArtifactError):
-        find_library(tmp_path)
+        find_runtime_library(tmp_path)

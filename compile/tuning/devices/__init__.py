@@ -1,14 +1,14 @@
-"""The devices that kernels are measured on: this machine, or others over TVM's RPC."""
+"""The devices that candidates are measured on: this machine, or others over TVM's RPC."""
 
-from mvlm.compile.tuning.devices.pool import DevicePool, JobFailedError, NoDeviceError, Probe
-from mvlm.compile.tuning.devices.sources import LocalSource, Source, TrackerSource
+from mvlm.compile.tuning.devices.pool import DevicePool, JobFailedError, NoDeviceError, SelfTest
+from mvlm.compile.tuning.devices.providers import DeviceProvider, LocalProvider, TrackerProvider
 
 __all__ = [
     "DevicePool",
+    "DeviceProvider",
     "JobFailedError",
-    "LocalSource",
+    "LocalProvider",
     "NoDeviceError",
-    "Probe",
-    "Source",
-    "TrackerSource",
+    "SelfTest",
+    "TrackerProvider",
 ]

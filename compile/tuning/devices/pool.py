@@ -1,9 +1,8 @@
-"""Devices that come and go, and the work that is shared between them.
+"""A pool of devices that may join and leave, and a queue of measurements for them.
 
-Each device has a thread that connects to it, has it show that it computes what it should, and then
-takes one job after the other. A device that dies or hangs is connected to again once it is back;
-one that does not come back, that keeps failing, or that answers nonsense is retired. What it was
-doing goes to another. A job that fails on three connections is at fault itself.
+A thread for each device connects to it, runs the self test, and then one job after the other. A
+device that dies or hangs is reconnected; one that does not return, keeps failing, or sends invalid
+times is retired. Its job is requeued. A job that fails on three connections fails for good.
 """
 
 from __future__ import annotations
@@ -17,69 +16,74 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mvlm.compile.tuning.devices.process import DeviceFailure, DeviceProcess, samples
-from mvlm.compile.tuning.devices.sources import THIS_MACHINE, Source
-from mvlm.runtime.device.measurement import Request, read_arguments
+from mvlm.compile.tuning.devices.process import DeviceFailedError, DeviceProcess, check_samples
+from mvlm.compile.tuning.devices.providers import THIS_MACHINE, DeviceProvider
+from mvlm.runtime.device.kernel_runner import MeasureRequest, read_arguments
 from mvlm.runtime.errors import MvlmError, TargetError
 
 _CONNECT_SECONDS = 60.0
-_LOOK_SECONDS = 5.0
-# Attempts at a job, and failures of a device in a row: alone, or where others could do its work.
+_POLL_SECONDS = 5.0
+# Attempts at a job; failures in a row until the only device, or one of several, is retired.
 _ATTEMPTS, _FAILURES_ALONE, _FAILURES = 3, 12, 3
 
 
 class JobFailedError(Exception):
-    """A job cannot be run: the kernel fails, wherever it is."""
+    """A job fails on every device."""
 
 
 class NoDeviceError(MvlmError):
-    """No device is left, and none has come."""
+    """No device is connected, and none has joined in time."""
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What a device has to compute before it is trusted.
+class SelfTest:
+    """A kernel that a device has to compute correctly before it gets jobs.
 
     Attributes:
-        request: Runs it.
-        error: Says how far off what it wrote is, in units of what is allowed.
+        request: Runs the kernel and returns its outputs.
+        error: Returns the outputs' largest error, in units of the tolerance.
     """
 
-    request: Request
+    request: MeasureRequest
     error: Callable[[Mapping[int, Any]], float]
 
 
 @dataclass
 class _Job:
-    request: Request
+    request: MeasureRequest
     timeout: float
     result: Future[list[list[float]]] = field(default_factory=Future)
     failed_at: list[str] = field(default_factory=list)
 
 
 class DevicePool:
-    """Shares jobs between devices.
+    """Distributes jobs to devices.
 
     Args:
-        source: Where devices come from.
-        probe: What they have to compute first; nothing if None.
-        refuse: Says of a device's description why it must not be used; None if it may.
-        note: Called with what happens to devices, for people; from any thread.
-        patience: Seconds to go on without any device.
+        provider: Lists the devices.
+        self_test: What each device has to compute first; nothing if None.
+        mismatch: Returns why a device does not match, by its description; None if it does.
+        note: Called with messages for the user, from any thread.
+        idle_timeout: Seconds without any device until jobs fail.
         connect_timeout: Seconds until a device must be ready.
     """
 
     def __init__(
         self,
-        source: Source,
-        probe: Probe | None = None,
-        refuse: Callable[[Mapping[str, Any]], str | None] = lambda description: None,
+        provider: DeviceProvider,
+        self_test: SelfTest | None = None,
+        mismatch: Callable[[Mapping[str, Any]], str | None] = lambda description: None,
         note: Callable[[str], None] = lambda text: None,
-        patience: float = 60.0,
+        idle_timeout: float = 60.0,
         connect_timeout: float = _CONNECT_SECONDS,
     ) -> None:
-        self._source, self._probe, self._refuse, self._note = source, probe, refuse, note
-        self._patience, self._connect_timeout = patience, connect_timeout
+        self._provider, self._self_test, self._mismatch, self._note = (
+            provider,
+            self_test,
+            mismatch,
+            note,
+        )
+        self._idle_timeout, self._connect_timeout = idle_timeout, connect_timeout
         self._jobs: deque[_Job] = deque()
         self._change = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -90,20 +94,20 @@ class DevicePool:
         self._processes: set[DeviceProcess] = set()
         self._closed = False
         self._last_ready = time.monotonic()
-        if not source.addresses():
-            self._note("no device is there yet")
+        if not provider.addresses():
+            self._note("no device is connected yet")
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
     @property
     def devices(self) -> dict[str, Mapping[str, Any]]:
-        """Those that are at work, by their address, with what they say of themselves."""
+        """The descriptions of the connected devices, by address."""
         with self._change:
             return dict(self._ready)
 
     @property
     def retired(self) -> dict[str, str]:
-        """Those that are not used any more, and why."""
+        """Why devices were retired, by address."""
         with self._change:
             return dict(self._retired)
 
@@ -111,24 +115,24 @@ class DevicePool:
         """Wait for a first device and return its description.
 
         Raises:
-            NoDeviceError: None has come in time; says what became of those that tried.
+            NoDeviceError: None has joined in time; gives the errors of those that tried.
         """
         with self._change:
             while not self._ready:
-                if self._is_hopeless():
-                    raise self._none_left()
+                if self._is_idle_too_long():
+                    raise self._no_device_error()
                 self._change.wait(1.0)
             return next(iter(self._ready.values()))
 
-    def submit(self, request: Request, timeout: float) -> Future[list[list[float]]]:
-        """Have a request run by whichever device is free.
+    def submit(self, request: MeasureRequest, timeout: float) -> Future[list[list[float]]]:
+        """Queue a request for the next free device.
 
         Args:
-            request: What to run.
+            request: The request.
             timeout: Seconds that it may take.
 
         Returns:
-            Its samples. The exceptions are JobFailedError and NoDeviceError.
+            The samples of each library. The exceptions are JobFailedError and NoDeviceError.
         """
         job = _Job(request, timeout)
         with self._change:
@@ -137,7 +141,7 @@ class DevicePool:
         return job.result
 
     def close(self) -> None:
-        """Let all devices go, at once."""
+        """Disconnect all devices at once."""
         with self._change:
             self._closed = True
             processes = list(self._processes)
@@ -148,18 +152,18 @@ class DevicePool:
             thread.join(10)
 
     def __enter__(self) -> DevicePool:
-        """Return itself."""
+        """Return the pool."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close."""
+        """Close the pool."""
         self.close()
 
     def _watch(self) -> None:
-        """Look for devices that come, and give up when there have been none for long."""
+        """Start a thread for each new device; fail the jobs after the idle timeout."""
         while not self._closed:
             try:
-                addresses = self._source.addresses()
+                addresses = self._provider.addresses()
             except TargetError as error:
                 self._note(str(error))
                 addresses = []
@@ -167,86 +171,86 @@ class DevicePool:
                 self._threads = [thread for thread in self._threads if thread.is_alive()]
                 wanted = sum(address not in self._retired for address in addresses)
                 for _ in range(wanted - len(self._threads)):
-                    thread = threading.Thread(target=self._work, daemon=True)
+                    thread = threading.Thread(target=self._serve_device, daemon=True)
                     self._threads.append(thread)
                     thread.start()
-                if self._is_hopeless():
+                if self._is_idle_too_long():
                     for job in self._jobs:
-                        job.result.set_exception(self._none_left())
+                        job.result.set_exception(self._no_device_error())
                     self._jobs.clear()
-                self._change.wait(min(_LOOK_SECONDS, self._patience))
+                self._change.wait(min(_POLL_SECONDS, self._idle_timeout))
 
-    def _is_hopeless(self) -> bool:
-        return not self._ready and time.monotonic() - self._last_ready > self._patience
+    def _is_idle_too_long(self) -> bool:
+        return not self._ready and time.monotonic() - self._last_ready > self._idle_timeout
 
-    def _none_left(self) -> NoDeviceError:
+    def _no_device_error(self) -> NoDeviceError:
         reasons = [f"{where} {why}" for where, why in self._retired.items()] + self._reasons
         return NoDeviceError(
             "no device is left to measure on",
-            expected=f"one within {self._patience:g} s",
+            expected=f"one within {self._idle_timeout:g} s",
             found="; ".join(dict.fromkeys(reasons[-4:])) or "none",
             fix="What has been measured is kept: the same command goes on from there.",
         )
 
-    def _work(self) -> None:
-        """Keep one device at work until it is retired or we are done."""
+    def _serve_device(self) -> None:
+        """Connect to a device and run jobs on it until it is retired or the pool is closed."""
         failures = 0
         while not self._closed:
             try:
                 process = self._connect()
-            except DeviceFailure as failure:
+            except DeviceFailedError as failure:
                 with self._change:
                     self._reasons.append(str(failure))
                 self._note(f"a device is not ready: {failure}")
-                return  # the watcher tries again as long as the tracker names it
+                return  # `_watch` tries again as long as the provider lists the device
             address = process.address
-            failures = self._work_on(process, address, failures)
-            self._leave(process, address)
+            failures = self._run_jobs(process, address, failures)
+            self._disconnect(process, address)
             others = len(self.devices)
             if failures >= (_FAILURES if others else _FAILURES_ALONE):
                 self._retire(address, f"failed {failures} times in a row")
             if address in self.retired:
                 return
 
-    def _work_on(self, process: DeviceProcess, address: str, failures: int) -> int:
-        """Give a device jobs until it fails; return how often in a row it has."""
+    def _run_jobs(self, process: DeviceProcess, address: str, failures: int) -> int:
+        """Run jobs on a device until one fails; return the number of failures in a row."""
         while True:
             job = self._next_job(address)
             if job is None:
                 return failures
             try:
-                answer = process.ask(job.request.to_json(), job.timeout)
+                answer = process.request(job.request.to_json(), job.timeout)
                 if "error" in answer:
                     job.result.set_exception(JobFailedError(str(answer["error"])))
                 else:
                     job.result.set_result(
-                        samples(answer, len(job.request.libraries), job.request.rounds)
+                        check_samples(answer, len(job.request.libraries), job.request.repeat)
                     )
                 failures = 0
-            except DeviceFailure as failure:
-                if "nonsense" in str(failure):
+            except DeviceFailedError as failure:
+                if "invalid times" in str(failure):
                     self._retire(address, str(failure))
                 elif not self._closed:
                     self._note(f"{address}: {failure}")
-                self._give_back(job, address, str(failure))
+                self._requeue(job, address, str(failure))
                 return failures + 1
 
     def _connect(self) -> DeviceProcess:
-        process = DeviceProcess(self._source.command(), self._connect_timeout)
+        process = DeviceProcess(self._provider.command(), self._connect_timeout)
         with self._change:
             self._processes.add(process)
         address = process.address
         try:
             if address in self.retired:
-                raise DeviceFailure(f"{address} is retired")
-            reason = self._refuse(process.description)
-            if reason is None and self._probe is not None:
-                reason = self._fault(process, self._probe)
+                raise DeviceFailedError(f"{address} is retired")
+            reason = self._mismatch(process.description)
+            if reason is None and self._self_test is not None:
+                reason = self._failed_self_test(process, self._self_test)
             if reason is not None:
                 self._retire(address, reason)
-                raise DeviceFailure(f"{address} {reason}")
-        except DeviceFailure:
-            self._forget(process)
+                raise DeviceFailedError(f"{address} {reason}")
+        except DeviceFailedError:
+            self._close_process(process)
             raise
         with self._change:
             is_new = address not in self._known
@@ -258,26 +262,26 @@ class DevicePool:
             self._note(f"{address} is ready")
         return process
 
-    def _fault(self, process: DeviceProcess, probe: Probe) -> str | None:
-        """Return what is wrong with what a device computes."""
-        assert probe.request.outputs is not None
-        own = Path(f"{probe.request.outputs}.{threading.get_ident()}.npz")
-        request = replace(probe.request, outputs=str(own))
-        answer = process.ask(request.to_json(), self._connect_timeout)
+    def _failed_self_test(self, process: DeviceProcess, self_test: SelfTest) -> str | None:
+        """Return why a device fails the self test, or None if it passes."""
+        assert self_test.request.outputs is not None
+        own = Path(f"{self_test.request.outputs}.{threading.get_ident()}.npz")
+        request = replace(self_test.request, outputs=str(own))
+        answer = process.request(request.to_json(), self._connect_timeout)
         if "error" in answer:
             return f"cannot run a kernel: {str(answer['error'])[:200]}"
-        samples(answer, len(request.libraries), request.rounds)
+        check_samples(answer, len(request.libraries), request.repeat)
         try:
             found = dict(enumerate(read_arguments(own)))
         except (OSError, ValueError) as error:
-            return f"sent results that cannot be read: {error}"
+            return f"sent unreadable results: {error}"
         finally:
             own.unlink(missing_ok=True)
-        error_found = probe.error(found)
-        return None if error_found <= 1 else "computes something else than it should"
+        error_found = self_test.error(found)
+        return None if error_found <= 1 else "computes a wrong result"
 
     def _next_job(self, address: str) -> _Job | None:
-        """Wait for a job that this device has not failed at, unless it is the only one."""
+        """Wait for a job that has not failed on this device, unless it is the only device."""
         with self._change:
             while not self._closed and address not in self._retired:
                 alone = len(self._ready) == 1
@@ -288,7 +292,7 @@ class DevicePool:
                 self._change.wait(1.0)
         return None
 
-    def _give_back(self, job: _Job, address: str, reason: str) -> None:
+    def _requeue(self, job: _Job, address: str, reason: str) -> None:
         with self._change:
             job.failed_at.append(address)
             if len(job.failed_at) >= _ATTEMPTS:
@@ -303,14 +307,14 @@ class DevicePool:
             self._change.notify_all()
         self._note(f"{address} is retired: {reason}")
 
-    def _leave(self, process: DeviceProcess, address: str) -> None:
+    def _disconnect(self, process: DeviceProcess, address: str) -> None:
         with self._change:
             self._ready.pop(address, None)
             if not self._ready:
                 self._last_ready = time.monotonic()
-        self._forget(process)
+        self._close_process(process)
 
-    def _forget(self, process: DeviceProcess) -> None:
+    def _close_process(self, process: DeviceProcess) -> None:
         process.close()
         with self._change:
             self._processes.discard(process)

@@ -1,8 +1,7 @@
-"""Passes requests on to a device: ``python -m mvlm.compile.tuning.devices.rpc_worker TRACKER KEY``.
+"""Forwards requests to a device: ``python -m mvlm.compile.tuning.devices.rpc_worker TRACKER KEY``.
 
-A process of its own for each device: TVM's RPC waits for an answer as long as it takes, and a
-process can be killed. It speaks the protocol of `mvlm.runtime.device.worker`; files that a request
-names are sent before it, arguments once.
+Each device has such a process: TVM's RPC has no timeout, and a process can be killed. It speaks the
+protocol of `mvlm.runtime.device.worker`; a request's files are uploaded first, arguments only once.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mvlm.runtime.device.rpc_session import DESCRIBE, RUN
 from mvlm.runtime.device.server import Address
-from mvlm.runtime.device.session import DESCRIBE, RUN
 from mvlm.runtime.device.worker import serve
 
 
@@ -26,7 +25,7 @@ class _Device:
         from tvm.rpc import base
 
         session = rpc.connect_tracker(tracker.host, tracker.port)
-        # As the session's own `request`, which does not tell whom it has connected to.
+        # As the session's own `request`, which does not return the device's address.
         base.sendjson(session._sock, [base.TrackerCode.REQUEST, key, "", 1])
         _, (host, port, matching) = base.recvjson(session._sock)
         session.close()
@@ -38,11 +37,11 @@ class _Device:
             raise SystemExit(f"{host}:{port} does not run `mvlm device serve`") from None
 
     def describe(self) -> dict[str, Any]:
-        """Return what the device says of itself, and where it is."""
+        """Return the device's description with its address."""
         return {**json.loads(str(self._describe())), "address": self._address}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Send the files of a request, and then itself."""
+        """Upload a request's files, then send the request."""
         arguments, libraries = Path(request["arguments"]), list(map(Path, request["libraries"]))
         if self._arguments != str(arguments):
             if self._arguments:
@@ -67,7 +66,7 @@ class _Device:
 
 
 def main() -> None:
-    """Pass on what is asked until standard input ends."""
+    """Forward requests until standard input ends."""
     device = _Device(Address.parse(sys.argv[1], "TRACKER"), sys.argv[2])
     serve(device.describe, device.answer)
 

@@ -1,8 +1,8 @@
-"""Runs TVM's tracker in this process, and keeps it alive among strangers.
+"""Runs TVM's tracker in this process, safe from untrusted peers.
 
 TVM's own :class:`tvm.rpc.tracker.Tracker` starts a process that outlives ours on SIGTERM, and its
-destructor fails where the port is taken. Its classes for the protocol are used here, but whatever a
-peer sends that is not the protocol ends that peer's connection and nothing else.
+destructor fails where the port is taken. Its protocol classes are used here, but an invalid message
+ends that peer's connection and nothing else.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tvm.rpc.tracker import TCPEventHandler, TrackerServerHandler
 
 from mvlm.runtime.terminal_text import one_line
 
-_MOST_SHOWN = 300  # characters of what a peer may have made up
+_MAX_SHOWN = 300  # characters of untrusted text
 
 
 def run_tracker(listener: socket.socket, note: Callable[[str], None]) -> None:
     """Serve the tracker's protocol until KeyboardInterrupt; closes the listener.
 
     Args:
-        listener: A socket that listens.
-        note: Called with what happens, for people.
+        listener: A listening socket.
+        note: Called with messages for the user.
     """
     logger = logging.getLogger("RPCTracker")
-    logger.handlers[:], logger.propagate = [_Notes(note)], False
+    logger.handlers[:], logger.propagate = [_LogHandler(note)], False
     logger.setLevel(logging.WARNING)
     asyncio.set_event_loop(asyncio.new_event_loop())
     try:
@@ -42,29 +42,29 @@ def run_tracker(listener: socket.socket, note: Callable[[str], None]) -> None:
         IOLoop.current().close()
 
 
-class _Notes(logging.Handler):
-    """Tells of what TVM's classes report, without their tracebacks."""
+class _LogHandler(logging.Handler):
+    """Forwards the log records of TVM's classes, without tracebacks."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         super().__init__()
         self._note = note
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell of one report, in a line."""
+        """Forward one record as one line."""
         reason = record.exc_info[1] if record.exc_info else None
         self._note(_refusal(record.getMessage(), reason))
 
 
 class _Tracker(TrackerServerHandler):
-    """The devices, and those who wait for them."""
+    """The registered devices and the clients that wait for one."""
 
     def __init__(self, listener: socket.socket, note: Callable[[str], None]) -> None:
         self.note = note
-        # Nobody learns the key that would let a peer stop the tracker.
+        # A random key, so that no peer can stop the tracker.
         super().__init__(listener, secrets.token_hex(16))
 
     def _on_event(self, _: Any) -> None:
-        # TVM's goes on for ever where a connection cannot be accepted, as without descriptors.
+        # TVM's loops for ever where a connection cannot be accepted, as without file descriptors.
         try:
             connection, address = self._sock.accept()
         except OSError:
@@ -72,7 +72,7 @@ class _Tracker(TrackerServerHandler):
         _Connection(self, connection, address)
 
     def close(self, connection: _Connection) -> None:
-        """Forget a connection, and the devices that it has offered."""
+        """Drop a connection and the devices that it has offered."""
         self._connections.discard(connection)
         for scheduler in self._scheduler_map.values():
             for offered in connection.put_values:
@@ -80,7 +80,7 @@ class _Tracker(TrackerServerHandler):
 
 
 class _Connection(TCPEventHandler):
-    """One peer: a device, or somebody who wants one."""
+    """One peer: a device, or a client that requests one."""
 
     def _event_handler(self, events: int) -> None:
         try:
@@ -100,11 +100,11 @@ class _Connection(TCPEventHandler):
         return str(self._addr[0])
 
     def on_error(self, error: OSError) -> None:
-        """Take a connection that broke for one that ended."""
+        """Treat a broken connection as a closed one."""
         self.close()
 
     def call_handler(self, request: Any) -> None:
-        """Answer a request; raises for one that is none."""
+        """Answer a request; raises for an invalid one."""
         if request[0] == TrackerCode.UPDATE_INFO:
             _check_info(request[1])
         super().call_handler(request)
@@ -112,15 +112,15 @@ class _Connection(TCPEventHandler):
 
 def _refusal(problem: str, reason: BaseException | None) -> str:
     because = f": {type(reason).__name__}: {reason}" if reason else ""
-    return one_line(f"refused a peer. {problem}{because}")[:_MOST_SHOWN]
+    return one_line(f"refused a peer. {problem}{because}")[:_MAX_SHOWN]
 
 
 def _check_info(info: Any) -> None:
-    """Refuse what would spoil the list of devices for those who ask for it."""
+    """Refuse an entry that would break the list of devices."""
     host, port = info["addr"]
     if not (
         isinstance(info["key"], str)
         and (host is None or isinstance(host, str))
         and type(port) is int
     ):
-        raise ValueError("it does not say who it is")
+        raise ValueError("its device entry is invalid")

@@ -34,7 +34,7 @@ def main() -> None:
             os._exit(3)
         if place > 0 and trouble == "hang":
             time.sleep(60)
-        seconds: object = [[0.5] * request["rounds"] for _ in request["libraries"]]
+        seconds: object = [[0.5] * request["repeat"] for _ in request["libraries"]]
         if place > 0 and trouble == "nonsense":
             seconds = [[-1.0]]
         if place > 0 and trouble == "garbage":

@@ -1,4 +1,4 @@
-"""Devices that come and go: their work is done all the same, and none waits for ever."""
+"""Devices that join, fail and leave: every job is done or fails in time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mvlm.compile.tuning.devices import DevicePool, JobFailedError, NoDeviceError
-from mvlm.compile.tuning.devices.process import DeviceFailure, samples
-from mvlm.runtime.device.measurement import Request
+from mvlm.compile.tuning.devices.process import DeviceFailedError, check_samples
+from mvlm.runtime.device.kernel_runner import MeasureRequest
 
 FAKE = Path(__file__).with_name("fake_device.py")
 
@@ -44,12 +44,12 @@ def fakes(tmp_path: Path) -> Callable[..., Fakes]:
     return make
 
 
-def pool_of(fakes: Fakes, patience: float = 20.0, **options: object) -> DevicePool:
-    return DevicePool(fakes, note=fakes.notes.append, patience=patience, **options)  # type: ignore[arg-type]
+def pool_of(fakes: Fakes, idle_timeout: float = 20.0, **options: object) -> DevicePool:
+    return DevicePool(fakes, note=fakes.notes.append, idle_timeout=idle_timeout, **options)  # type: ignore[arg-type]
 
 
-def job(name: str = "a.so") -> Request:
-    return Request("a.npz", (name,), 2, is_cold=False)
+def job(name: str = "a.so") -> MeasureRequest:
+    return MeasureRequest("a.npz", (name,), 2, flush_cache=False)
 
 
 @pytest.mark.parametrize("trouble", ["die", "hang", "nonsense", "garbage"])
@@ -59,7 +59,7 @@ def test_work_goes_to_another_device(fakes: Callable[..., Fakes], trouble: str) 
         results = [pool.submit(job(), timeout=2) for _ in range(30)]
         assert all(result.result(30) == [[0.5, 0.5]] for result in results)
         if trouble == "nonsense":
-            assert "nonsense" in pool.retired["device-2"]
+            assert "invalid times" in pool.retired["device-2"]
         else:
             assert any("device-2" in note for note in three.notes)
 
@@ -102,7 +102,7 @@ def test_a_kernel_that_ends_every_device_is_given_up(fakes: Callable[..., Fakes]
 
 def test_without_any_device_it_ends_with_the_reason(fakes: Callable[..., Fakes]) -> None:
     none = fakes(1, "1-mute", "2-mute", "3-mute", "4-mute")
-    with pool_of(none, patience=1.0, connect_timeout=0.5) as pool:
+    with pool_of(none, idle_timeout=1.0, connect_timeout=0.5) as pool:
         with pytest.raises(NoDeviceError, match=r"no answer within 0.5 s"):
             pool.submit(job(), timeout=5).result(30)
         with pytest.raises(NoDeviceError, match="What has been measured is kept"):
@@ -110,7 +110,7 @@ def test_without_any_device_it_ends_with_the_reason(fakes: Callable[..., Fakes])
 
 
 def test_devices_of_another_kind_are_refused(fakes: Callable[..., Fakes]) -> None:
-    with pool_of(fakes(1), patience=1.0, refuse=lambda _: "is a toaster") as pool:
+    with pool_of(fakes(1), idle_timeout=1.0, mismatch=lambda _: "is a toaster") as pool:
         with pytest.raises(NoDeviceError, match="is a toaster"):
             pool.wait_until_ready()
         assert pool.retired == {"device-1": "is a toaster"}
@@ -140,6 +140,6 @@ def test_closing_does_not_wait_for_a_hung_device(fakes: Callable[..., Fakes]) ->
         {"seconds": [[1.0, 2.0], [1.0, 2.0]]},
     ],
 )
-def test_times_that_cannot_be(answer: dict[str, object]) -> None:
-    with pytest.raises(DeviceFailure, match="nonsense"):
-        samples(answer, libraries=1, rounds=2)
+def test_invalid_times(answer: dict[str, object]) -> None:
+    with pytest.raises(DeviceFailedError, match="invalid times"):
+        check_samples(answer, libraries=1, repeat=2)

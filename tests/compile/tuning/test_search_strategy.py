@@ -21,7 +21,7 @@ def task_of(name: str) -> Task:
     module = module_of(workload_of(definition))
     with device().target:
         knobs = KERNELS.space(definition)
-    return Task(name, "panel_linear", module, workload_key(module), 1, knobs, is_cold=False)
+    return Task(name, "panel_linear", module, workload_key(module), 1, knobs, flush_cache=False)
 
 
 def seconds(config: Mapping[str, int]) -> float:
@@ -32,7 +32,7 @@ def seconds(config: Mapping[str, int]) -> float:
 
 
 def search(name: str, has_cost_model: bool, seed: int, trials: int) -> list[float]:
-    """SearchStrategy with made-up times; return the best after each batch."""
+    """Search with made-up times; return the best after each batch."""
     task, target = task_of(name), device().target
     found = KnobSearch(task, target, CostModel(seed, 2) if has_cost_model else None, seed)
     best, curve = float("inf"), []

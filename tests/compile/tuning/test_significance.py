@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mvlm.compile.tuning.significance import MIN_GAIN, ROUNDS, compare
+from mvlm.compile.tuning.significance import MIN_GAIN, REPEAT, compare
 
 
 def times(speed: float, spread: float, seed: int, drift: float = 0.0) -> list[float]:
     random = np.random.default_rng(seed)
-    slope = np.exp(drift * np.linspace(0, 1, ROUNDS))
-    return list(speed * slope * np.exp(spread * random.standard_normal(ROUNDS)))
+    slope = np.exp(drift * np.linspace(0, 1, REPEAT))
+    return list(speed * slope * np.exp(spread * random.standard_normal(REPEAT)))
 
 
 def test_a_much_faster_candidate_wins() -> None:
@@ -38,6 +38,6 @@ def test_drift_of_the_machine_is_no_gain() -> None:
 
 
 def test_a_default_that_differs_from_itself_is_noise() -> None:
-    comparison = compare([1.0] * ROUNDS, [0.97] * ROUNDS, [1.1] * ROUNDS)
+    comparison = compare([1.0] * REPEAT, [0.97] * REPEAT, [1.1] * REPEAT)
     assert comparison.noise >= 0.04
-    assert not compare([1.0] * ROUNDS, [1 - MIN_GAIN / 2] * ROUNDS, [1.0] * ROUNDS).wins
+    assert not compare([1.0] * REPEAT, [1 - MIN_GAIN / 2] * REPEAT, [1.0] * REPEAT).wins

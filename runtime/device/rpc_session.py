@@ -1,7 +1,7 @@
-"""Serves one connection over TVM's RPC: ``python -m mvlm.runtime.device.session FD LIBRARY``.
+"""Serves one connection over TVM's RPC: ``python -m mvlm.runtime.device.rpc_session FD LIBRARY``.
 
-Each is a process of its own, so that a kernel that crashes ends its connection and nothing else.
-Beside what TVM's RPC offers (files, above all) it has two functions of ours, with JSON in and out:
+Each session is a process of its own, so that a crashing kernel ends its connection only.
+In addition to TVM's RPC (file transfer, above all) it has two functions, with JSON in and out:
 ``mvlm.device.describe`` and ``mvlm.device.run``.
 """
 
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mvlm.runtime.device.measurement import Measurer, describe
+from mvlm.runtime.device.kernel_runner import KernelRunner, describe
 from mvlm.runtime.device.worker import answer, prepare
 from mvlm.runtime.ffi import tvm_ffi
 
@@ -25,17 +25,17 @@ def main() -> None:
     socket, library = int(sys.argv[1]), Path(sys.argv[2])
     threads = prepare(library)
     with tempfile.TemporaryDirectory(prefix="mvlm-device-") as folder:
-        measurer = Measurer(Path(folder))
+        kernel_runner = KernelRunner(Path(folder))
 
-        def place(name: str) -> str:
+        def work_path(name: str) -> str:
             if Path(name).name != name:
                 raise ValueError(f"{name!r} is not the name of a file")
             return os.path.join(folder, name)  # noqa: PTH118  # TVM takes text
 
         def run(text: str) -> str:
-            return json.dumps(answer(measurer, json.loads(text)))
+            return json.dumps(answer(kernel_runner, json.loads(text)))
 
-        tvm_ffi.register_global_func("tvm.rpc.server.workpath", place, override=True)
+        tvm_ffi.register_global_func("tvm.rpc.server.workpath", work_path, override=True)
         tvm_ffi.register_global_func(DESCRIBE, lambda: json.dumps(describe(threads)))
         tvm_ffi.register_global_func(RUN, run)
         tvm_ffi.get_global_func("rpc.ServerLoop")(socket)

@@ -1,7 +1,7 @@
 """Runs compiled kernels on this machine and times them.
 
-A request and its answer are JSON objects. Kernels that are to be compared take turns, A B A B, so
-that what the machine does besides disturbs them alike.
+A request and its answer are JSON objects. Kernels that are compared are measured interleaved, A B A
+B, so that the machine's other load disturbs them alike.
 """
 
 from __future__ import annotations
@@ -27,46 +27,46 @@ from mvlm.runtime.threads import fast_cores
 Array = npt.NDArray[Any]
 
 FUNCTION = "main"
-# What one sample takes at least: long beside the clock's steps and a call's own time.
-_LEAST_SECONDS = 0.01
-_MOST_CALLS = 2000
-# Arguments are read from memory, not from a cache, if so many bytes of others come between.
-_COLD_BYTES = 512 << 20
-_MOST_SHARE_OF_MEMORY, _MOST_COPIES = 0.25, 256
-# Of a file of arguments: the 7B's largest layer takes 200 MB.
-_MOST_ARGUMENT_BYTES = 1 << 30
+# The least duration of one sample: long relative to the clock's resolution and a call's overhead.
+_MIN_REPEAT_MS = 10
+_MAX_CALLS = 2000
+# Caches are flushed by cycling through copies of the arguments of so many bytes in all.
+_FLUSH_BYTES = 512 << 20
+_MAX_SHARE_OF_MEMORY, _MAX_COPIES = 0.25, 256
+# Of a file of arguments: the largest layer of 7B takes 200 MB.
+_MAX_ARGUMENT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be run.
+class MeasureRequest:
+    """Which libraries to measure, and how.
 
     Attributes:
         arguments: An npz file of ``arg_0``, ``arg_1``..., outputs included.
-        libraries: Shared libraries whose function `main` takes them.
-        rounds: Samples of each library.
-        is_cold: Whether the arguments shall come from memory, as weights do while decoding.
-        outputs: An npz file that gets the arguments as the first library leaves them; or None.
+        libraries: Shared libraries whose function `main` takes the arguments.
+        repeat: Samples of each library.
+        flush_cache: Whether arguments are read from memory, as weights are in decoding.
+        outputs: An npz file for the arguments after a call of the first library; or None.
     """
 
     arguments: str
     libraries: tuple[str, ...]
-    rounds: int
-    is_cold: bool
+    repeat: int
+    flush_cache: bool
     outputs: str | None = None
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Request:
-        """Read it; raises TypeError for a key that is not there, or not known."""
+    def from_json(cls, values: Mapping[str, Any]) -> MeasureRequest:
+        """Read a request; raises TypeError for a missing or an unknown key."""
         return cls(**{**values, "libraries": tuple(values["libraries"])})
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return the request as plain JSON values."""
         return asdict(self)
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """Describe this machine, and the state that it is in."""
+    """Describe this machine and its state: clocks, temperatures, load."""
     machine = read_machine()
     return {
         "machine": asdict(machine)
@@ -77,19 +77,19 @@ def describe(threads: int) -> dict[str, Any]:
     }
 
 
-class Measurer:
-    """Runs requests; keeps the copies of the last one's arguments, for the next one of its like.
+class KernelRunner:
+    """Runs requests; caches the last request's arguments and their copies.
 
     Args:
-        folder: Where the paths of requests begin.
+        folder: The folder that the requests' paths are relative to.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._kept: tuple[str, list[Array]] = ("", [])
+        self._loaded: tuple[str, list[Array]] = ("", [])
         self._copies: dict[bool, list[list[Any]]] = {}
 
-    def run(self, request: Request) -> dict[str, Any]:
+    def run(self, request: MeasureRequest) -> dict[str, Any]:
         """Run a request.
 
         Returns:
@@ -99,24 +99,24 @@ class Measurer:
         functions = [self._function(library) for library in request.libraries]
         if request.outputs is not None:
             self._write_outputs(functions[0], arguments, self._folder / request.outputs)
-        copies = self._copies_of(arguments, request.is_cold)
-        calls = [_calls(function, copies) for function in functions] if request.rounds else []
+        copies = self._copies_of(arguments, request.flush_cache)
+        calls = [_calls(function, copies) for function in functions] if request.repeat else []
         seconds: list[list[float]] = [[] for _ in functions]
-        for _ in range(request.rounds):
+        for _ in range(request.repeat):
             for function, count, samples in zip(functions, calls, seconds, strict=True):
                 samples.append(_sample(function, copies, count))
         return {"seconds": seconds}
 
     def _arguments(self, name: str) -> list[Array]:
-        if self._kept[0] != name:
+        if self._loaded[0] != name:
             self._copies.clear()
-            self._kept = (name, read_arguments(self._folder / name))
-        return self._kept[1]
+            self._loaded = (name, read_arguments(self._folder / name))
+        return self._loaded[1]
 
-    def _copies_of(self, arguments: Sequence[Array], is_cold: bool) -> list[list[Any]]:
-        if is_cold not in self._copies:
-            self._copies[is_cold] = _copies(arguments, _COLD_BYTES if is_cold else 0)
-        return self._copies[is_cold]
+    def _copies_of(self, arguments: Sequence[Array], flush_cache: bool) -> list[list[Any]]:
+        if flush_cache not in self._copies:
+            self._copies[flush_cache] = _copies(arguments, _FLUSH_BYTES if flush_cache else 0)
+        return self._copies[flush_cache]
 
     def _function(self, library: str) -> Callable[..., None]:
         found: Callable[..., None] = tvm_ffi.load_module(os.fspath(self._folder / library))[
@@ -125,16 +125,16 @@ class Measurer:
         return found
 
     def _write_outputs(
-        self, function: Callable[..., None], arguments: Sequence[Array], place: Path
+        self, function: Callable[..., None], arguments: Sequence[Array], path: Path
     ) -> None:
-        arrays = _copied(arguments)
+        arrays = _aligned_copies(arguments)
         function(*_tensors(arrays))
-        save_arguments(place, arrays)
+        save_arguments(path, arrays)
 
 
 def save_arguments(path: Path, arrays: Sequence[Array]) -> None:
-    """Write arguments to an npz file, as requests name them."""
-    named: dict[str, Any] = {f"arg_{place}": array for place, array in enumerate(arrays)}
+    """Write arguments to an npz file, named as in a request."""
+    named: dict[str, Any] = {f"arg_{index}": array for index, array in enumerate(arrays)}
     np.savez(path, **named)
 
 
@@ -142,23 +142,23 @@ def read_arguments(path: Path) -> list[Array]:
     """Read arguments from an npz file.
 
     Raises:
-        ValueError: It is no such file, or too large.
+        ValueError: The file is not one of arguments, or too large.
     """
-    if path.stat().st_size > _MOST_ARGUMENT_BYTES:
-        raise ValueError(f"{path.name} is larger than {_MOST_ARGUMENT_BYTES} bytes")
+    if path.stat().st_size > _MAX_ARGUMENT_BYTES:
+        raise ValueError(f"{path.name} is larger than {_MAX_ARGUMENT_BYTES} bytes")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return [file[f"arg_{place}"] for place in range(len(file.files))]
+            return [file[f"arg_{index}"] for index in range(len(file.files))]
     except (KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path.name} holds no arguments: {error}") from None
+        raise ValueError(f"{path.name} is not a file of arguments: {error}") from None
 
 
 def _tensors(arrays: Sequence[Array]) -> list[Any]:
     return [tvm_ffi.from_dlpack(array) for array in arrays]
 
 
-def _copied(arrays: Sequence[Array]) -> list[Array]:
-    """Copy arrays to where compiled code may read and write."""
+def _aligned_copies(arrays: Sequence[Array]) -> list[Array]:
+    """Copy arrays into memory with the alignment that compiled code assumes."""
     copies = [aligned_empty(array.shape, array.dtype) for array in arrays]
     for copy, array in zip(copies, arrays, strict=True):
         copy[...] = array
@@ -169,22 +169,22 @@ def _copies(arguments: Sequence[Array], total: int) -> list[list[Any]]:
     """Return tensors of as many copies as make up `total` bytes, at least one."""
     nbytes = sum(array.nbytes for array in arguments)
     free = available_memory_bytes() or 1 << 30
-    wanted = min(total, int(_MOST_SHARE_OF_MEMORY * free))
-    count = max(1, min(-(-wanted // max(nbytes, 1)), _MOST_COPIES))
-    return [_tensors(_copied(arguments)) for _ in range(count)]
+    wanted = min(total, int(_MAX_SHARE_OF_MEMORY * free))
+    count = max(1, min(-(-wanted // max(nbytes, 1)), _MAX_COPIES))
+    return [_tensors(_aligned_copies(arguments)) for _ in range(count)]
 
 
 def _calls(function: Callable[..., None], copies: Sequence[list[Any]]) -> int:
-    """Return how many calls a sample takes, after some that do not count."""
+    """Return the number of calls of one sample, after a warm-up."""
     function(*copies[0])
     begin = time.perf_counter()
     for tensors in copies[:8]:
         function(*tensors)
     each = (time.perf_counter() - begin) / len(copies[:8])
-    calls = math.ceil(_LEAST_SECONDS / max(each, 1e-7))
-    # All copies take their turn, or else those that did not would be what the next sample finds.
-    turns = math.ceil(min(calls, _MOST_CALLS) / len(copies))
-    return turns * len(copies)
+    calls = math.ceil(_MIN_REPEAT_MS / 1e3 / max(each, 1e-7))
+    # Whole cycles, so that the next sample does not begin with copies that are still in a cache.
+    cycles = math.ceil(min(calls, _MAX_CALLS) / len(copies))
+    return cycles * len(copies)
 
 
 def _sample(function: Callable[..., None], copies: Sequence[list[Any]], calls: int) -> float:

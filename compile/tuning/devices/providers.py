@@ -1,4 +1,4 @@
-"""Where devices come from."""
+"""Device providers: this machine, or a tracker's devices."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from mvlm.runtime.errors import TargetError
 from mvlm.runtime.start_module import module_command
 
 THIS_MACHINE = "this machine"
-_PATIENCE_SECONDS = 5.0
+_CONNECT_SECONDS = 5.0
 
 
-class Source(Protocol):
-    """A place that devices come from, and go to, while we tune."""
+class DeviceProvider(Protocol):
+    """Lists devices, which may join and leave while tuning."""
 
     def addresses(self) -> list[str]:
-        """Return where they are now, those at work included."""
+        """Return the addresses of all devices, busy ones included."""
 
     def command(self) -> list[str]:
-        """Return what starts a process that connects to one of them."""
+        """Return the command of a process that connects to one free device."""
 
 
 @dataclass(frozen=True)
-class LocalSource:
+class LocalProvider:
     """This machine alone.
 
     Attributes:
@@ -36,21 +36,21 @@ class LocalSource:
     runtime: Path
 
     def addresses(self) -> list[str]:
-        """Return this one."""
+        """Return this machine."""
         return [THIS_MACHINE]
 
     def command(self) -> list[str]:
-        """Measure in a child process, which a wrong kernel may bring down."""
+        """Return the command of a child process, which a faulty kernel may crash."""
         return module_command("mvlm.runtime.device.worker", str(self.runtime))
 
 
 @dataclass(frozen=True)
-class TrackerSource:
-    """The devices of one kind that a tracker of TVM's knows.
+class TrackerProvider:
+    """The devices of one key that are registered with a TVM tracker.
 
     Attributes:
-        tracker: Its address.
-        key: The kind.
+        tracker: The tracker's address.
+        key: The devices' key.
     """
 
     tracker: Address
@@ -60,24 +60,24 @@ class TrackerSource:
         """Ask the tracker.
 
         Raises:
-            TargetError: It is not there.
+            TargetError: The tracker does not answer.
         """
         return [address for key, address in known_devices(self.tracker) if key == self.key]
 
     def command(self) -> list[str]:
-        """Connect to whichever is free."""
+        """Return the command of a process that connects to a free device."""
         return module_command("mvlm.compile.tuning.devices.rpc_worker", str(self.tracker), self.key)
 
 
 def known_devices(tracker: Address) -> list[tuple[str, str]]:
-    """Return key and address of each device that a tracker knows, those at work included.
+    """Return key and address of each registered device, busy ones included.
 
     Raises:
-        TargetError: The tracker is not there.
+        TargetError: The tracker does not answer.
     """
     try:
-        # Tried first: TVM's own client tries again for a minute.
-        socket.create_connection((tracker.host, tracker.port), _PATIENCE_SECONDS).close()
+        # Tried first, because TVM's client retries for a minute.
+        socket.create_connection((tracker.host, tracker.port), _CONNECT_SECONDS).close()
         from tvm import rpc
 
         session = rpc.connect_tracker(tracker.host, tracker.port)
@@ -93,6 +93,6 @@ def known_devices(tracker: Address) -> list[tuple[str, str]]:
 
 
 def _key_and_address(server: Any) -> tuple[str, str]:
-    """Read what a tracker says of a device, which the device has said of itself."""
+    """Read a tracker's entry, which comes from the device and is untrusted."""
     host, port = server["addr"]
     return str(server["key"]).partition(":")[2], f"{host}:{port}"

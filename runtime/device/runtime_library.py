@@ -10,24 +10,24 @@ from mvlm.runtime.errors import UsageError
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.package_folder import package_folder
 
-# Of a bundle: our code lies in ``code/mvlm`` beside the artifact.
+# In a bundle, our code is in ``code/mvlm`` and the artifact beside ``code``.
 _BUNDLED = "artifact"
 
 
-def find_library(artifact: Path | None) -> Path:
-    """Return the library of an artifact that was made for this machine, or of the compiler.
+def find_runtime_library(artifact: Path | None) -> Path:
+    """Return the runtime library of an artifact for this machine, or of the installed apache-tvm.
 
     Args:
-        artifact: An artifact; a bundle's own if None, or else the installed compiler's.
+        artifact: An artifact; if None, the bundle's own or else the installed apache-tvm.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is neither.
         ArtifactError: The artifact is damaged, or was made for another machine.
     """
-    place = artifact or _bundled()
-    if place is not None:
-        verify_artifact(place, read_machine())
-        return place / RUNTIME_LIBRARY
+    path = artifact or _bundled()
+    if path is not None:
+        verify_artifact(path, read_machine())
+        return path / RUNTIME_LIBRARY
     try:
         library = package_folder("tvm") / "lib" / Path(RUNTIME_LIBRARY).name
     except ModuleNotFoundError:
@@ -43,5 +43,5 @@ def find_library(artifact: Path | None) -> Path:
 
 
 def _bundled() -> Path | None:
-    place = package_folder("mvlm.runtime").parent.parent.parent / _BUNDLED
-    return place if (place / MANIFEST).is_file() else None
+    path = package_folder("mvlm.runtime").parent.parent.parent / _BUNDLED
+    return path if (path / MANIFEST).is_file() else None
