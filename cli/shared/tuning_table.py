@@ -1,4 +1,4 @@
-"""The live table of a tuning run; a line now and then where standard error is no terminal."""
+"""The live table of a tuning run; a line every 30 s where standard error is not a terminal."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from mvlm.compile.tuning.progress import Observer, Progress, TaskProgress
 
 _SHOWN = 16
-# Between two lines where nothing is drawn.
+# Between two lines where no table is drawn.
 _LINE_SECONDS = 30.0
 _STEPS = {
     "defaults": "measuring the defaults",
     "search": "searching",
-    "compare": "comparing the best with the defaults",
+    "validate": "comparing the best with the defaults",
 }
 
 
 @contextmanager
 def watching() -> Iterator[Observer]:
-    """Yield what watches a run, and draws it."""
+    """Yield an observer that draws a run's progress."""
     with remembered_interrupts() as raise_if_interrupted:
         if not is_terminal(sys.stderr):
             yield _Lines(raise_if_interrupted)
@@ -41,16 +41,16 @@ def watching() -> Iterator[Observer]:
 
 
 class _Lines:
-    """Says a line when a step begins, and now and then."""
+    """Prints a line when a step begins, and then every 30 s."""
 
     def __init__(self, check: Callable[[], None]) -> None:
-        self._check, self._said, self._step = check, 0.0, ""
+        self._check, self._printed, self._step = check, 0.0, ""
 
     def progress(self, progress: Progress) -> None:
         self._check()
         now = time.monotonic()
-        if progress.step != self._step or now - self._said > _LINE_SECONDS:
-            self._step, self._said = progress.step, now
+        if progress.step != self._step or now - self._printed > _LINE_SECONDS:
+            self._step, self._printed = progress.step, now
             note(_headline(progress))
 
     def note(self, text: str) -> None:
@@ -58,7 +58,7 @@ class _Lines:
 
 
 class _Table:
-    """Draws the tasks that take most of a turn, below what people should know, which stays."""
+    """Draws the tasks that take most of a chat turn, below the messages."""
 
     def __init__(self, live: Any, check: Callable[[], None]) -> None:
         self._live, self._check = live, check
@@ -87,13 +87,13 @@ def _table(progress: Progress) -> Any:
     table.add_column("kernel")
     for name in ("share", "trials", "default", "best", "gain"):
         table.add_column(name, justify="right")
-    total = sum(map(_turn_seconds, progress.tasks)) or 1.0
-    ordered = sorted(progress.tasks, key=_turn_seconds, reverse=True)
+    total = sum(map(_weighted_seconds, progress.tasks)) or 1.0
+    ordered = sorted(progress.tasks, key=_weighted_seconds, reverse=True)
     for task in ordered[:_SHOWN]:
-        table.add_row(literal(task.name), f"{_turn_seconds(task) / total:.1%}", *_cells(task))
+        table.add_row(literal(task.name), f"{_weighted_seconds(task) / total:.1%}", *_cells(task))
     if len(ordered) > _SHOWN:
         rest = ordered[_SHOWN:]
-        share = sum(map(_turn_seconds, rest)) / total
+        share = sum(map(_weighted_seconds, rest)) / total
         table.add_row(f"{len(rest)} more", f"{share:.1%}", str(sum(task.trials for task in rest)))
     return table
 
@@ -102,14 +102,14 @@ def _cells(task: TaskProgress) -> tuple[str, ...]:
     if task.default_seconds is None or task.best_seconds is None:
         return (str(task.trials), "", "", "")
     gain = f"{1 - task.best_seconds / task.default_seconds:.1%}"
-    if task.verdict is not None:
-        gain = f"{task.verdict:.1%} kept" if task.verdict else "default"
+    if task.gain is not None:
+        gain = f"{task.gain:.1%} kept" if task.gain else "default"
     times = (f"{1e6 * each:,.1f} us" for each in (task.default_seconds, task.best_seconds))
     return (str(task.trials), *times, gain)
 
 
-def _turn_seconds(task: TaskProgress) -> float:
-    return task.calls * (task.default_seconds or 0.0)
+def _weighted_seconds(task: TaskProgress) -> float:
+    return task.weight * (task.default_seconds or 0.0)
 
 
 def _headline(progress: Progress) -> str:

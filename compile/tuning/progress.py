@@ -1,4 +1,4 @@
-"""How far a run of the tuner is: what the live table shows."""
+"""The progress of a tuning run, for a live table."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """One task's.
+    """One task's progress.
 
     Attributes:
         name: The task's name.
-        calls: Its calls in a turn.
-        trials: Measurements in this run.
-        default_seconds: Of the default; None before it was measured.
-        best_seconds: Of the best so far; the default's included.
-        verdict: What came of it at the end: the gain, 0 where the default stays; None before.
+        weight: Calls in a chat turn.
+        trials: Candidates measured in this run.
+        default_seconds: The default's time; None before it is measured.
+        best_seconds: The best time so far, the default's included; None before it is measured.
+        gain: The validated gain, 0 where the default is kept; None before the validation.
     """
 
     name: str
-    calls: int
+    weight: int
     trials: int
     default_seconds: float | None
     best_seconds: float | None
-    verdict: float | None
+    gain: float | None
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A run's.
+    """A run's progress.
 
     Attributes:
-        step: What is being done: ``defaults``, ``search``, ``compare``.
-        done: How much of it.
-        total: Of how much.
-        tasks: All tasks, in their order.
-        devices: How many devices are at work.
-        seconds_left: A guess of how long the search still takes; None before there is one.
+        step: The current step: ``defaults``, ``search`` or ``validate``.
+        done: Measurements or tasks of the step that are done.
+        total: All measurements or tasks of the step.
+        tasks: All tasks.
+        devices: The number of connected devices.
+        seconds_left: The estimated rest of the search; None before there is an estimate.
     """
 
     step: str
@@ -52,14 +52,14 @@ class Observer(Protocol):
     """Watches a run."""
 
     def progress(self, progress: Progress) -> None:
-        """Take note of how far it is."""
+        """Handle the run's progress."""
 
     def note(self, text: str) -> None:
-        """Take note of something that people should know; from any thread."""
+        """Handle a message for the user; called from any thread."""
 
 
 class Silent:
-    """Watches nothing."""
+    """Ignores progress and messages."""
 
     def progress(self, progress: Progress) -> None:
         """Ignore it."""

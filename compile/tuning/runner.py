@@ -1,10 +1,9 @@
-"""Measures a task's candidates on the pool's devices, with arguments that an oracle knows."""
+"""Measures a task's candidates on the pool's devices, and checks what they compute."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,14 @@ from mvlm.runtime.device.kernel_runner import MeasureRequest, read_arguments, sa
 from mvlm.schedules.oracles import Trial, make_trial
 from mvlm.schedules.signature import extents, parameter_types
 
-# Samples of a candidate while searching.
-SAMPLES = 3
-# Of a function without an oracle: float32's rounding of what its plain loops compute.
+# Samples of a candidate in the search.
+SEARCH_REPEAT = 3
+# The tolerance of an extracted task, relative to its unscheduled function: float32's rounding.
 _RELATIVE, _ABSOLUTE = 1e-5, 1e-6
 
 
 class Runner:
-    """Runs the candidates of tasks that it was prepared for.
+    """Measures candidates of prepared tasks.
 
     Args:
         pool: The devices.
@@ -33,68 +32,69 @@ class Runner:
 
     def __init__(self, pool: DevicePool, folder: Path, timeout: float) -> None:
         self._pool, self._folder, self._timeout = pool, folder, timeout
-        self._arguments: dict[str, Path] = {}
+        self._arguments: dict[str, str] = {}
+
+    @property
+    def devices(self) -> dict[str, Mapping[str, Any]]:
+        """The descriptions of the connected devices, by address."""
+        return self._pool.devices
+
+    @property
+    def retired(self) -> dict[str, str]:
+        """Why devices were retired, by address."""
+        return self._pool.retired
 
     def prepare(self, tasks: Iterable[Task]) -> None:
-        """Make the arguments of tasks, now and not while something else is being measured here."""
+        """Write the arguments of tasks, before anything is measured on this machine."""
         for task in tasks:
-            self._arguments[task.key] = _write_arguments(task, self._folder)
+            self._arguments[task.key] = str(_write_arguments(task, self._folder))
 
-    def measure(self, task: Task, libraries: Sequence[Path]) -> Future[list[list[float]]]:
-        """Have the times of libraries measured, in turns, quickly."""
-        return self._run(task, tuple(libraries), SAMPLES)
+    def measure(
+        self, task: Task, libraries: Sequence[Path], repeat: int
+    ) -> Future[list[list[float]]]:
+        """Queue a measurement of libraries, interleaved; the future has each one's samples.
 
-    def compare(self, task: Task, libraries: Sequence[Path], repeat: int) -> list[list[float]]:
-        """Measure libraries in turns; return each one's times.
+        The future's exceptions are JobFailedError and NoDeviceError.
+        """
+        paths = tuple(map(str, libraries))
+        request = MeasureRequest(self._arguments[task.key], paths, repeat, task.flush_cache)
+        return self._pool.submit(request, self._timeout)
+
+    def error(self, task: Task, library: Path, unscheduled: Path | None) -> float:
+        """Return the largest error of a candidate's outputs, in units of the tolerance.
+
+        Args:
+            task: The task.
+            library: The candidate's library.
+            unscheduled: An extracted task's unscheduled function, which has no oracle.
 
         Raises:
             JobFailedError: One of them cannot be run.
             NoDeviceError: No device is left.
         """
-        return self._run(task, tuple(libraries), repeat).result()
-
-    def error(self, task: Task, library: Path, as_defined: Path | None) -> float:
-        """Return the largest error of what a library computes, in units of what is allowed.
-
-        Args:
-            task: The task.
-            library: Its candidate.
-            as_defined: The function with its loops in plain order, where no oracle knows it.
-
-        Raises:
-            JobFailedError: It cannot be run.
-            NoDeviceError: No device is left.
-        """
         found = self._outputs(task, library)
-        if as_defined is None:
+        if unscheduled is None:
             return _trial(task).worst(found)
-        expected = self._outputs(task, as_defined)
+        expected = self._outputs(task, unscheduled)
         return max(
-            float(np.max(np.abs(found[place] - values) / (_RELATIVE * np.abs(values) + _ABSOLUTE)))
-            for place, values in expected.items()
+            float(np.max(np.abs(found[index] - values) / (_RELATIVE * np.abs(values) + _ABSOLUTE)))
+            for index, values in expected.items()
             if values.size
         )
 
     def _outputs(self, task: Task, library: Path) -> Mapping[int, Any]:
-        place = self._folder / f"{library.stem}.npz"
-        request = replace(self._request(task, (library,), 0), outputs=str(place))
+        path = self._folder / f"{library.stem}.npz"
+        request = MeasureRequest(
+            self._arguments[task.key], (str(library),), 0, task.flush_cache, outputs=str(path)
+        )
         self._pool.submit(request, self._timeout).result()
-        found = dict(enumerate(read_arguments(place)))
-        place.unlink()
+        found = dict(enumerate(read_arguments(path)))
+        path.unlink()
         return found
-
-    def _run(
-        self, task: Task, libraries: tuple[Path, ...], repeat: int
-    ) -> Future[list[list[float]]]:
-        return self._pool.submit(self._request(task, libraries, repeat), self._timeout)
-
-    def _request(self, task: Task, libraries: tuple[Path, ...], repeat: int) -> MeasureRequest:
-        arguments = str(self._arguments[task.key])
-        return MeasureRequest(arguments, tuple(map(str, libraries)), repeat, task.flush_cache)
 
 
 def make_self_test(task: Task, library: Path, folder: Path) -> SelfTest:
-    """Return what tells whether a device computes what it should: a kernel, and its oracle."""
+    """Return the self test of a device: a kernel, and its oracle."""
     arguments = _write_arguments(task, folder)
     outputs = str(folder / "self_test")
     request = MeasureRequest(str(arguments), (str(library),), 1, flush_cache=False, outputs=outputs)
@@ -112,7 +112,7 @@ def _trial(task: Task) -> Trial:
 
 
 def _plain_trial(task: Task) -> Trial:
-    """Arguments of a function without an oracle: normal floats, and zeros, which index anything."""
+    """Arguments of an extracted task: normal floats, and zeros, which are valid indices."""
     random = np.random.default_rng(0)
     arguments = []
     for each in parameter_types(task.function):

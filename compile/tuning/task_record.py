@@ -1,44 +1,170 @@
-"""What a run knows of one task."""
+"""What a tuning run knows of one task, and how a log's measurements restore it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mvlm.compile.tuning.allotment import Claim
-from mvlm.compile.tuning.log import TaskResult
-from mvlm.compile.tuning.measure_candidate import MeasureCandidate
-from mvlm.compile.tuning.search_strategy import SearchStrategy
+import tvm
+from tvm.s_tir import meta_schedule as ms
+
+from mvlm.compile.compile_target import CompileTarget
+from mvlm.compile.tuning.cost_model import CostModel
+from mvlm.compile.tuning.log import TaskResult, TuningDatabase, TuningRecord
+from mvlm.compile.tuning.log.lines import try_read_config
+from mvlm.compile.tuning.measure_candidate import MeasureCandidate, make_candidate, replay_trace
+from mvlm.compile.tuning.search_strategy import EvolutionarySearch, KnobSearch, SearchStrategy
 from mvlm.compile.tuning.task import Task
+
+# A task's priority is multiplied by this for each round without an improvement.
+_STALE_DISCOUNT = 0.75
+# Added to a task's trials, so that its first round is worth more than the later ones, but not all.
+_TRIALS_OFFSET = 16
+# A task with a smaller share of a chat turn's time is not searched.
+_MIN_SHARE = 0.001
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A candidate that was measured.
+
+    Attributes:
+        seconds: Its median.
+        candidate: The candidate.
+        library: Its library if it was built in this run.
+    """
+
+    seconds: float
+    candidate: MeasureCandidate
+    library: Path | None = None
 
 
 @dataclass
 class TaskRecord:
-    """What is known of one task.
+    """The state of one task's search; `TaskScheduler` alone changes it.
 
     Attributes:
         task: The task.
-        search: Of its candidates.
-        workload: Its line in the log.
-        claim: To the next batch.
-        trials: TuningRecord in this run.
-        default_library: Of the default; None before it is built, and if it cannot be.
-        plain_library: Of a function without an oracle, its loops in plain order.
-        default_seconds: The default's median; None if it is left out.
-        best: The best median so far.
-        found: Of what was measured, by its line in the log: the median, the candidate, and its
-            library if it was built in this run.
-        result: What came of it, once that is decided.
+        search: Its search strategy.
+        workload: Its line among the log's workloads.
+        measured: The measured candidates, by their line in the log.
+        trials: Candidates measured in all runs.
+        new_trials: Candidates measured in this run.
+        stale_rounds: Rounds since the last improvement.
+        is_terminated: Whether its search is over.
+        default_library: The default's library; None before it is built.
+        unscheduled_library: An extracted task's unscheduled function, which computes the expected
+            result.
+        default_seconds: The default's median; None before it is measured.
+        best_seconds: The least median so far; None before the default is measured.
+        result: The result, once the task is validated.
     """
 
     task: Task
     search: SearchStrategy
     workload: int
-    claim: Claim = field(default_factory=lambda: Claim(0.0))
+    measured: dict[int, Measured] = field(default_factory=dict)
     trials: int = 0
+    new_trials: int = 0
+    stale_rounds: int = 0
+    is_terminated: bool = False
     default_library: Path | None = None
-    plain_library: Path | None = None
+    unscheduled_library: Path | None = None
     default_seconds: float | None = None
-    best: float | None = None
-    found: dict[int, tuple[float, MeasureCandidate, Path | None]] = field(default_factory=dict)
+    best_seconds: float | None = None
     result: TaskResult | None = None
+
+    @property
+    def weighted_seconds(self) -> float:
+        """The task's time in a chat turn, by its best schedule; 0 before it is measured."""
+        return 0.0 if self.best_seconds is None else self.task.weight * self.best_seconds
+
+    def priority(self, total_seconds: float) -> float:
+        """Return the value of the task's next round, given all tasks' time in a chat turn."""
+        if self.is_terminated or self.weighted_seconds < _MIN_SHARE * total_seconds:
+            return 0.0
+        share = self.weighted_seconds / total_seconds if total_seconds else 0.0
+        return share * _STALE_DISCOUNT**self.stale_rounds / (_TRIALS_OFFSET + self.trials)
+
+
+def restore_record(
+    task: Task,
+    target: CompileTarget,
+    cost_model: CostModel | None,
+    seed: int,
+    database: TuningDatabase,
+    note: Callable[[str], None],
+) -> TaskRecord:
+    """Return a task's record with the measurements that the log has of it.
+
+    Args:
+        task: The task.
+        target: The compilation's target.
+        cost_model: Ranks the search's candidates; None draws them at random.
+        seed: The search's seed.
+        database: The log; gets the task's workload.
+        note: Called with messages for the user.
+    """
+    workload = ms.database.Workload(task.module).as_json()
+    line = database.commit_workload(json.dumps(workload, separators=(",", ":")))
+    records = [
+        (place, record)
+        for place, record in enumerate(database.contents.records)
+        if record.workload == line
+    ]
+    if task.operation:
+        return _restore_kernel_task(task, target, cost_model, seed, line, records)
+    threads = database.provenance.threads if database.provenance else 1
+    # MetaSchedule's rules parallelize for this number of cores.
+    tvm_target = tvm.target.Target({**target.options, "num-cores": threads})
+    measured = _replay(task, records, note)
+    known = [(each.candidate, each.seconds) for each in measured.values()]
+    search = EvolutionarySearch(task, tvm_target, cost_model, seed, known)
+    return TaskRecord(task, search, line, measured, trials=len(measured))
+
+
+def _restore_kernel_task(
+    task: Task,
+    target: CompileTarget,
+    cost_model: CostModel | None,
+    seed: int,
+    line: int,
+    records: Sequence[tuple[int, TuningRecord]],
+) -> TaskRecord:
+    """Restore the configs that the kernel still supports; the default's time among them."""
+    configs = {
+        place: (config, record.median)
+        for place, record in records
+        if (config := try_read_config(record.trace)) is not None and task.supports(config)
+    }
+    search = KnobSearch(task, target.tvm, cost_model, seed, list(configs.values()))
+    measured = {
+        place: Measured(seconds, make_candidate(task.module, task.knobs, config))
+        for place, (config, seconds) in configs.items()
+    }
+    defaults = [seconds for config, seconds in configs.values() if config == task.default_config]
+    return TaskRecord(
+        task,
+        search,
+        line,
+        measured,
+        trials=len(measured),
+        default_seconds=defaults[0] if defaults else None,
+    )
+
+
+def _replay(
+    task: Task, records: Sequence[tuple[int, TuningRecord]], note: Callable[[str], None]
+) -> dict[int, Measured]:
+    """Return the candidates that the log's traces make of an extracted task."""
+    measured = {}
+    for place, record in records:
+        try:
+            candidate = replay_trace(task.module, record.trace)
+        except Exception:  # TVM's error for a trace that does not fit
+            note(f"{task.name}: the log's line {place + 1} does not fit the function")
+            continue
+        measured[place] = Measured(record.median, candidate)
+    return measured

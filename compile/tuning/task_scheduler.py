@@ -1,12 +1,17 @@
-"""One run of the tuner: defaults, search, and the last word."""
+"""The tuning loop: measures the defaults, gives trials to tasks, and validates their best.
+
+`TaskScheduler` owns the loop, and no other code changes a `TaskRecord`. In each round the task with
+the highest priority gets a batch of trials: its search strategy proposes candidates, the builder
+builds them, the runner measures them, the database records the times, and the strategy and the
+cost model learn from them.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass
@@ -14,303 +19,275 @@ from pathlib import Path
 from statistics import median_high
 
 import tvm
-from tvm.s_tir import meta_schedule as ms
 
 from mvlm.compile.compile_target import CompileTarget
-from mvlm.compile.tuning.allotment import TRIALS_PER_ITER, Claim, next_task_id
 from mvlm.compile.tuning.builder import Builder
 from mvlm.compile.tuning.cost_model import CostModel
-from mvlm.compile.tuning.devices import DevicePool, JobFailedError
-from mvlm.compile.tuning.log import Provenance, TuningDatabase, TuningRecord, TuningRun
-from mvlm.compile.tuning.log.lines import try_read_config
-from mvlm.compile.tuning.measure_candidate import MeasureCandidate, make_candidate, replay_trace
+from mvlm.compile.tuning.devices import JobFailedError
+from mvlm.compile.tuning.log import TuningDatabase, TuningRecord, TuningRun, utc_now
+from mvlm.compile.tuning.measure_candidate import MeasureCandidate, make_candidate
 from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Observer, Progress, TaskProgress
-from mvlm.compile.tuning.runner import Runner
-from mvlm.compile.tuning.search_strategy import EvolutionarySearch, KnobSearch
+from mvlm.compile.tuning.runner import SEARCH_REPEAT, Runner
 from mvlm.compile.tuning.task import Task
-from mvlm.compile.tuning.task_record import TaskRecord
-from mvlm.compile.tuning.validate import PROMISING_RATIO, Validator, now
+from mvlm.compile.tuning.task_record import Measured, TaskRecord, restore_record
+from mvlm.compile.tuning.validate import PROMISING_RATIO, Validator
 from mvlm.schedules import find_kernels
 
+TRIALS_PER_ITER = 16
 _TICK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Candidates that are being measured."""
+    """Candidates of one task that are being measured.
 
-    place: int
-    candidates: tuple[MeasureCandidate, ...]
-    libraries: tuple[Path | None, ...]
-    times: tuple[Future[list[list[float]]] | None, ...]
+    Attributes:
+        task_id: The task's index.
+        candidates: The candidates.
+        libraries: Their libraries; None where the build failed.
+        times: The interleaved default's times and the candidate's; None where the build failed.
+    """
+
+    task_id: int
+    candidates: Sequence[MeasureCandidate]
+    libraries: Sequence[Path | None]
+    times: Sequence[Future[list[list[float]]] | None]
 
 
 class TaskScheduler:
-    """One run.
+    """One run of the tuner.
 
     Args:
-        model: Its name.
-        plan: What to do.
-        target: What is compiled for.
-        tasks: What there is to tune.
+        model: The model's name.
+        options: The run's options.
+        target: The compilation's target.
+        tasks: The tasks to tune.
         builder: Builds candidates.
-        pool: The devices.
-        stand: Measures on them.
-        log: Where everything goes.
-        watcher: Is told.
+        runner: Measures them.
+        database: Gets every measurement and result.
+        observer: Watches the run.
     """
 
     def __init__(
         self,
         model: str,
-        plan: TuningOptions,
+        options: TuningOptions,
         target: CompileTarget,
         tasks: Sequence[Task],
         builder: Builder,
-        pool: DevicePool,
-        stand: Runner,
-        log: TuningDatabase,
-        watcher: Observer,
+        runner: Runner,
+        database: TuningDatabase,
+        observer: Observer,
     ) -> None:
-        self._model, self._plan, self._target = model, plan, target
-        self._builder, self._pool, self._stand = builder, pool, stand
-        self._log, self._watcher = log, watcher
+        self._model, self._options, self._target = model, options, target
+        self._builder, self._runner = builder, runner
+        self._database, self._observer = database, observer
         self._begin = time.monotonic()
         self._search_begin: float | None = None
         threads = len(os.sched_getaffinity(0))
-        self._cost_model = CostModel(plan.seed, threads) if plan.has_cost_model else None
-        self._states = [self._open(task, seed) for seed, task in enumerate(tasks)]
+        cost_model = CostModel(options.seed, threads) if options.has_cost_model else None
+        self._records = [
+            restore_record(task, target, cost_model, options.seed + number, database, observer.note)
+            for number, task in enumerate(tasks)
+        ]
         self.trials = 0
 
     def run(self) -> None:
-        """Do all of it; whatever ends it, the log says that it was."""
+        """Tune all tasks; the log gets an entry of the run however it ends."""
         is_complete = False
         try:
             self._measure_defaults()
             self._search()
-            self._compare()
+            self._validate()
             is_complete = True
         finally:
-            self._sign(is_complete)
-
-    def _open(self, task: Task, seed: int) -> TaskRecord:
-        """Begin with what the log knows of a task."""
-        workload = ms.database.Workload(task.module).as_json()
-        line = self._log.commit_workload(json.dumps(workload, separators=(",", ":")))
-        known = [
-            (place, record)
-            for place, record in enumerate(self._log.contents.records)
-            if record.workload == line
-        ]
-        target, drawn = self._target.tvm, self._plan.seed + seed
-        if not task.operation:
-            # MetaSchedule cuts loops for so many cores, and wants to be told.
-            cores = {"num-cores": self._log.provenance.threads if self._log.provenance else 1}
-            wide = tvm.target.Target({**self._target.options, **cores})
-            found = self._replay(task, known)
-            measured = [(candidate, median) for median, candidate, _ in found.values()]
-            search = EvolutionarySearch(task, wide, self._cost_model, drawn, measured)
-            return TaskRecord(task, search, line, Claim(0.0, trials=len(found)), found=found)
-        configs = [(try_read_config(record.trace), place, record) for place, record in known]
-        usable = [
-            (config, place, record)
-            for config, place, record in configs
-            if config is not None and task.supports(config)
-        ]
-        times = [(config, record.median) for config, _, record in usable]
-        state = TaskRecord(task, KnobSearch(task, target, self._cost_model, drawn, times), line)
-        for config, place, record in usable:
-            candidate = make_candidate(task.module, task.knobs, config)
-            state.found[place] = (record.median, candidate, None)
-            if config == task.default_config and state.default_seconds is None:
-                state.default_seconds = record.median
-        state.claim.trials = len(usable)
-        return state
-
-    def _replay(
-        self, task: Task, known: Sequence[tuple[int, TuningRecord]]
-    ) -> dict[int, tuple[float, MeasureCandidate, Path | None]]:
-        """Return what the log's traces make of a function without a kernel."""
-        found: dict[int, tuple[float, MeasureCandidate, Path | None]] = {}
-        for place, record in known:
-            try:
-                found[place] = (record.median, replay_trace(task.module, record.trace), None)
-            except Exception:  # whatever TVM makes of a trace that does not fit
-                self._watcher.note(f"{task.name}: line {place + 1} of the log makes nothing of it")
-        return found
+            self._commit_run(is_complete)
 
     def _measure_defaults(self) -> None:
-        """Measure what there is without tuning: it says where the time goes."""
-        libraries = self._builder.build([self._default_module(s.task) for s in self._states])
-        functions = [state for state in self._states if not state.task.operation]
-        plain = self._builder.build([state.task.module for state in functions], as_defined=True)
-        for state, built in zip(functions, plain, strict=True):
-            state.plain_library = built.path
-        self._stand.prepare(state.task for state in self._states)
+        """Measure each task's default, unless the log has it: the times give the priorities."""
+        libraries = self._builder.build([self._default_module(r.task) for r in self._records])
+        extracted = [record for record in self._records if not record.task.operation]
+        unscheduled = self._builder.build(
+            [record.task.module for record in extracted], as_defined=True
+        )
+        for record, built in zip(extracted, unscheduled, strict=True):
+            record.unscheduled_library = built.path
+        self._runner.prepare(record.task for record in self._records)
         pending = []
-        for state, built in zip(self._states, libraries, strict=True):
-            state.default_library = built.path
+        for record, built in zip(self._records, libraries, strict=True):
+            record.default_library = built.path
             if built.path is None:
-                self._give_up(state, f"its default cannot be built: {built.error}")
-                continue
-            if state.default_seconds is not None:
-                self._begin_with(state)
-                continue
-            pending.append((state, self._stand.measure(state.task, [built.path])))
-        for done, (state, times) in enumerate(pending):
+                self._terminate(record, f"its default cannot be built: {built.error}")
+            elif record.default_seconds is None:
+                times = self._runner.measure(record.task, [built.path], SEARCH_REPEAT)
+                pending.append((record, times))
+        for done, (record, times) in enumerate(pending):
             self._report("defaults", done, len(pending))
             try:
                 (samples,) = self._wait(times, "defaults", done, len(pending))
             except JobFailedError as error:
-                self._give_up(state, f"its default cannot be run: {error}")
+                self._terminate(record, f"its default cannot be run: {error}")
                 continue
-            state.default_seconds = median_high(samples)
-            if state.task.operation:
-                default = make_candidate(
-                    state.task.module, state.task.knobs, state.task.default_config
-                )
-                self._record(state, default, samples, state.default_library)
-                state.search.notify_runner_results([default], [state.default_seconds])
-            self._begin_with(state)
+            record.default_seconds = median_high(samples)
+            if record.task.operation:
+                default = self._default_candidate(record.task)
+                self._commit(record, default, samples, record.default_library)
+                record.search.notify_runner_results([default], [record.default_seconds])
+        for record in self._records:
+            if record.default_seconds is not None:
+                known = [each.seconds for each in record.measured.values()]
+                record.best_seconds = min([record.default_seconds, *known])
 
-    def _begin_with(self, state: TaskRecord) -> None:
-        """Reckon what a task takes, by its default and what else is known."""
-        assert state.default_seconds is not None
-        known = [median for median, _, _ in state.found.values()]
-        state.best = min([state.default_seconds, *known])
-        state.claim.seconds = state.task.weight * state.best
+    def _default_candidate(self, task: Task) -> MeasureCandidate:
+        return make_candidate(task.module, task.knobs, task.default_config)
 
-    def _default_module(self, task: Task) -> object:
+    def _default_module(self, task: Task) -> tvm.IRModule:
         if task.operation:
-            return make_candidate(task.module, task.knobs, task.default_config).schedule.mod
+            return self._default_candidate(task).schedule.mod
         with self._target.tvm:
-            scheduled = find_kernels(self._target.kernels).schedule(task.function)
-        return type(task.module)({"main": scheduled})
+            return tvm.IRModule(
+                {"main": find_kernels(self._target.kernels).schedule(task.function)}
+            )
 
-    def _give_up(self, state: TaskRecord, why: str) -> None:
-        self._watcher.note(f"{state.task.name} is left out: {why}")
-        state.claim.is_terminated = True
-        state.default_seconds = None  # which a log may know: nothing is compared with it
+    def _terminate(self, record: TaskRecord, why: str) -> None:
+        self._observer.note(f"{record.task.name} is not tuned: {why}")
+        record.is_terminated = True
+        record.default_seconds = None  # the log may have it, but nothing is compared with it
 
     def _search(self) -> None:
-        """Measure candidates until the trials are used up, or nothing is worth another one."""
+        """Measure batches, one for each device at a time, until no trial is left or worth it."""
         self._search_begin = time.monotonic()
-        batches: list[_Batch] = []
+        batches: deque[_Batch] = deque()
         while True:
-            while len(batches) < max(1, len(self._pool.devices)):
-                batch = self._next_batch([batch.place for batch in batches])
+            while len(batches) < max(1, len(self._runner.devices)):
+                batch = self._send_batch({batch.task_id for batch in batches})
                 if batch is None:
                     break
                 batches.append(batch)
             if not batches:
                 return
-            self._learn(batches.pop(0))
+            self._receive_batch(batches.popleft())
 
-    def _next_batch(self, busy: Sequence[int]) -> _Batch | None:
-        """Build the candidates that are worth most, and have them measured."""
-        left = self._plan.trials - self.trials
+    @staticmethod
+    def next_task_id(records: Sequence[TaskRecord], busy: Collection[int] = ()) -> int | None:
+        """Return the index of the task with the highest priority, or None if all are 0.
+
+        Args:
+            records: All tasks.
+            busy: Indices of tasks whose last batch is still being measured.
+        """
+        total = sum(record.weighted_seconds for record in records)
+        priorities = [
+            0.0 if task_id in busy else record.priority(total)
+            for task_id, record in enumerate(records)
+        ]
+        best = max(range(len(records)), key=priorities.__getitem__, default=None)
+        return best if best is not None and priorities[best] > 0 else None
+
+    def _send_batch(self, busy: Collection[int]) -> _Batch | None:
+        """Build a batch of the next task's candidates, and queue their measurements."""
+        left = self._options.trials - self.trials
         if left <= 0:
             return None
-        while (place := next_task_id([state.claim for state in self._states], busy)) is not None:
-            state = self._states[place]
-            candidates = state.search.generate_measure_candidates(min(TRIALS_PER_ITER, left))
+        while (task_id := self.next_task_id(self._records, busy)) is not None:
+            record = self._records[task_id]
+            candidates = record.search.generate_measure_candidates(min(TRIALS_PER_ITER, left))
             if candidates:
                 break
-            state.claim.is_terminated = True
+            record.is_terminated = True
         else:
             return None
         self.trials += len(candidates)
-        self._report("search", self.trials - len(candidates), self._plan.trials)
+        self._report("search", self.trials - len(candidates), self._options.trials)
         built = self._builder.build([candidate.schedule.mod for candidate in candidates])
-        assert state.default_library is not None
+        libraries = [each.path for each in built]
+        default = record.default_library
+        assert default is not None
         times = [
             None
-            if each.path is None
-            else self._stand.measure(state.task, [state.default_library, each.path])
-            for each in built
+            if library is None
+            else self._runner.measure(record.task, [default, library], SEARCH_REPEAT)
+            for library in libraries
         ]
-        libraries = tuple(each.path for each in built)
-        return _Batch(place, tuple(candidates), libraries, tuple(times))
+        return _Batch(task_id, candidates, libraries, times)
 
-    def _learn(self, batch: _Batch) -> None:
-        """Wait for a batch, and write down what it tells."""
-        state = self._states[batch.place]
-        medians: list[float | None] = []
-        before = state.best or 0.0
+    def _receive_batch(self, batch: _Batch) -> None:
+        """Wait for a batch's times, record them, and update the task and its search."""
+        record = self._records[batch.task_id]
+        seconds: list[float | None] = []
         for candidate, library, times in zip(
             batch.candidates, batch.libraries, batch.times, strict=True
         ):
-            medians.append(None)
-            if times is not None:
-                try:
-                    default, samples = self._wait(times, "search", self.trials, self._plan.trials)
-                except JobFailedError:
-                    continue
-                assert state.default_seconds is not None
-                samples = relative_to_default(default, samples, state.default_seconds)
-                medians[-1] = self._record(state, candidate, samples, library)
-        state.search.notify_runner_results(batch.candidates, medians)
-        state.trials += len(batch.candidates)
-        state.claim.trials += len(batch.candidates)
-        known = [each for each in medians if each is not None]
-        state.best = min([before, *known])
-        state.claim.stale_rounds = (
-            0 if state.best < before * PROMISING_RATIO else state.claim.stale_rounds + 1
-        )
-        state.claim.seconds = state.task.weight * state.best
-        self._report("search", self.trials, self._plan.trials)
+            seconds.append(None)
+            if times is None:
+                continue
+            try:
+                default, samples = self._wait(times, "search", self.trials, self._options.trials)
+            except JobFailedError:
+                continue
+            assert record.default_seconds is not None
+            samples = relative_to_default(default, samples, record.default_seconds)
+            seconds[-1] = self._commit(record, candidate, samples, library)
+        record.search.notify_runner_results(batch.candidates, seconds)
+        record.trials += len(batch.candidates)
+        record.new_trials += len(batch.candidates)
+        before = record.best_seconds
+        assert before is not None
+        record.best_seconds = min([before, *(each for each in seconds if each is not None)])
+        is_better = record.best_seconds < before * PROMISING_RATIO
+        record.stale_rounds = 0 if is_better else record.stale_rounds + 1
+        self._report("search", self.trials, self._options.trials)
 
-    def _record(
+    def _commit(
         self,
-        state: TaskRecord,
+        record: TaskRecord,
         candidate: MeasureCandidate,
         samples: Sequence[float],
         library: Path | None,
     ) -> float:
-        options = dict(self._target.options)
-        payload = [candidate.trace_json, list(samples), options, None]
-        measured = TuningRecord(state.workload, payload)
-        state.found[self._log.commit_tuning_record(measured)] = (
-            measured.median,
-            candidate,
-            library,
-        )
-        return measured.median
+        """Write a measurement to the log; return its median."""
+        payload = [candidate.trace_json, list(samples), dict(self._target.options), None]
+        measurement = TuningRecord(record.workload, payload)
+        line = self._database.commit_tuning_record(measurement)
+        record.measured[line] = Measured(measurement.median, candidate, library)
+        return measurement.median
 
-    def _compare(self) -> None:
-        """Let the best of each task meet its default again; keep it only if it wins."""
-        validator = Validator(self._builder, self._stand, self._log, self._watcher.note)
-        hopeful = [state for state in self._states if state.default_seconds is not None]
-        for done, state in enumerate(hopeful):
-            self._report("compare", done, len(hopeful))
+    def _validate(self) -> None:
+        """Keep each task's best candidate if it is significantly faster, and correct."""
+        validator = Validator(self._builder, self._runner, self._observer.note)
+        measured = [record for record in self._records if record.default_seconds is not None]
+        for done, record in enumerate(measured):
+            self._report("validate", done, len(measured))
+            key = record.task.key
             try:
-                validator.decide(state)
+                record.result = validator.validate(record, self._database.contents.results.get(key))
             except JobFailedError as error:
-                self._watcher.note(f"{state.task.name} stays as it is: {error}")
-        self._report("compare", len(hopeful), len(hopeful))
+                self._observer.note(f"{record.task.name} keeps its result: {error}")
+                continue
+            self._database.commit_result(key, record.result)
+        self._report("validate", len(measured), len(measured))
 
-    def _sign(self, is_complete: bool) -> None:
-        """Write down that this run was."""
-        assert self._log.provenance is not None
-        run = TuningRun(
-            date=now(),
-            model=self._model,
-            trials=self.trials,
-            seed=self._plan.seed,
-            cost_model="xgboost" if self._plan.has_cost_model else "none",
-            seconds=round(time.monotonic() - self._begin, 1),
-            devices=self._pool.devices,
-            retired=self._pool.retired,
-            is_complete=is_complete,
+    def _commit_run(self, is_complete: bool) -> None:
+        """Write the run's entry to the log."""
+        self._database.commit_run(
+            TuningRun(
+                date=utc_now(),
+                model=self._model,
+                trials=self.trials,
+                seed=self._options.seed,
+                cost_model="xgboost" if self._options.has_cost_model else "none",
+                seconds=round(time.monotonic() - self._begin, 1),
+                devices=self._runner.devices,
+                retired=self._runner.retired,
+                is_complete=is_complete,
+            )
         )
-        provenance: Provenance = self._log.provenance
-        self._log.write_provenance(dataclasses.replace(provenance, runs=(*provenance.runs, run)))
 
     def _wait(
         self, times: Future[list[list[float]]], step: str, done: int, total: int
     ) -> list[list[float]]:
-        """Wait for times, and go on reporting meanwhile."""
+        """Wait for times, reporting progress meanwhile."""
         while True:
             try:
                 return times.result(_TICK_SECONDS)
@@ -322,13 +299,13 @@ class TaskScheduler:
         if step == "search" and self._search_begin is not None and done:
             spent = time.monotonic() - self._search_begin
             left = spent / done * (total - done)
-        self._watcher.progress(
+        self._observer.progress(
             Progress(
                 step=step,
                 done=done,
                 total=total,
-                tasks=tuple(_progress(state) for state in self._states),
-                devices=len(self._pool.devices),
+                tasks=tuple(map(_task_progress, self._records)),
+                devices=len(self._runner.devices),
                 seconds_left=left,
             )
         )
@@ -350,15 +327,15 @@ def relative_to_default(
     return [reference * mine / its for its, mine in zip(default, samples, strict=True)]
 
 
-def _progress(state: TaskRecord) -> TaskProgress:
-    verdict = None
-    if state.result is not None:
-        verdict = state.result.gain if state.result.record is not None else 0.0
+def _task_progress(record: TaskRecord) -> TaskProgress:
+    gain = None
+    if record.result is not None:
+        gain = record.result.gain if record.result.record is not None else 0.0
     return TaskProgress(
-        name=state.task.name,
-        calls=state.task.weight,
-        trials=state.trials,
-        default_seconds=state.default_seconds,
-        best_seconds=state.best,
-        verdict=verdict,
+        name=record.task.name,
+        weight=record.task.weight,
+        trials=record.new_trials,
+        default_seconds=record.default_seconds,
+        best_seconds=record.best_seconds,
+        gain=gain,
     )

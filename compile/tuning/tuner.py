@@ -1,42 +1,40 @@
-"""Tunes a model for a device, into the target's log."""
+"""Tunes a model for a target: sets up tasks, devices and log, and runs the scheduler."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
-from mvlm.compile.compile_target import CompileTarget, prepare_target
+from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob
 from mvlm.compile.tuning.builder import Builder
 from mvlm.compile.tuning.device_match import mismatch, native_cpu
 from mvlm.compile.tuning.devices import DevicePool, DeviceProvider, LocalProvider, SelfTest
-from mvlm.compile.tuning.log import LogKey, Provenance, TuningDatabase, log_name, read_log
-from mvlm.compile.tuning.log.files import PROVENANCE_FILE
+from mvlm.compile.tuning.log import LogKey, Provenance, log_name, open_database
 from mvlm.compile.tuning.measure_candidate import make_candidate
 from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Observer, Silent
 from mvlm.compile.tuning.runner import Runner, make_self_test
 from mvlm.compile.tuning.task import Task, extract_tasks
 from mvlm.compile.tuning.task_scheduler import TaskScheduler
-from mvlm.runtime.errors import ArtifactError, UsageError
+from mvlm.runtime.errors import UsageError
 from mvlm.schedules.signature import extents, parameter_types
 
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What came of it.
+    """The result of a run.
 
     Attributes:
-        log: The target's log.
-        provenance: Its provenance, as it is now.
-        keys: The digests of the model's tasks.
-        trials: Measurements of candidates that were made.
+        log: The log's folder.
+        provenance: The log's provenance after the run.
+        keys: The keys of the tasks.
+        trials: Candidates measured.
     """
 
     log: Path
@@ -47,7 +45,7 @@ class TuningResult:
 
 def tune(
     job: CompileJob,
-    plan: TuningOptions,
+    options: TuningOptions,
     provider: DeviceProvider | None = None,
     observer: Observer | None = None,
 ) -> TuningResult:
@@ -55,23 +53,23 @@ def tune(
 
     Args:
         job: The model, how it is stored, and the target; its weights are not read.
-        plan: What to do.
-        provider: The devices; this machine alone if None.
-        observer: Watches.
+        options: The run's options.
+        provider: Lists the devices; this machine alone if None.
+        observer: Watches the run.
 
     Returns:
-        What came of it. The log has everything that was measured at any moment: a Ctrl-C, a device
-        that dies and a full disk lose no more than the measurement that is being made.
+        The result. Each measurement is in the log as soon as it is made: a Ctrl-C, a device that
+        dies or a full disk loses the measurement in progress and nothing else.
 
     Raises:
-        UsageError: Nothing is to be tuned, or another process writes the log.
-        TargetError: The target cannot be compiled for here, or no tracker answers.
+        UsageError: There is no task to tune, or another process writes the log.
+        TargetError: The target's toolchain is missing, or no tracker answers.
         NoDeviceError: No device is left.
         ArtifactError: The log cannot be written.
     """
-    watcher = observer or Silent()
+    observer = observer or Silent()
     target = prepare_target(job.target, job.platform)
-    tasks = _wanted(extract_tasks(job, target), plan.functions)
+    tasks = _wanted(extract_tasks(job, target), options.functions)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mvlm-tune-")))
         library = folder / "runtime.so"
@@ -83,18 +81,24 @@ def tune(
                 provider or LocalProvider(library),
                 _self_test(tasks, builder, folder),
                 lambda description: mismatch(target, job.target, description),
-                watcher.note,
-                connect_timeout=max(60.0, plan.timeout),
+                observer.note,
+                connect_timeout=max(60.0, options.timeout),
             )
         )
         device = pool.wait_until_ready()
-        log = stack.enter_context(_open_log(plan.logs, job, target, device, watcher))
-        stand = Runner(pool, folder, plan.timeout)
-        run = TaskScheduler(job.name, plan, target, tasks, builder, pool, stand, log, watcher)
-        run.run()
-        assert log.provenance is not None
+        cpu = native_cpu(target) if job.target.cpu.is_native else None
+        is_emulated = bool(device["machine"].get("is_emulated"))
+        path = options.logs / log_name(job.target.name, cpu, is_emulated)
+        key = LogKey.for_target(job.target.name, target.options, device["threads"])
+        database = stack.enter_context(open_database(path, key, device, observer.note))
+        runner = Runner(pool, folder, options.timeout)
+        scheduler = TaskScheduler(
+            job.name, options, target, tasks, builder, runner, database, observer
+        )
+        scheduler.run()
+        assert database.provenance is not None
         keys = tuple(task.key for task in tasks)
-        return TuningResult(log.folder, log.provenance, keys, run.trials)
+        return TuningResult(database.folder, database.provenance, keys, scheduler.trials)
 
 
 def _wanted(tasks: Sequence[Task], functions: Sequence[str]) -> list[Task]:
@@ -111,7 +115,7 @@ def _wanted(tasks: Sequence[Task], functions: Sequence[str]) -> list[Task]:
 
 
 def _self_test(tasks: Sequence[Task], builder: Builder, folder: Path) -> SelfTest | None:
-    """Make the smallest kernel into what a device has to show that it can compute."""
+    """Return the self test of devices: the smallest kernel's default."""
     kernels = [task for task in tasks if task.operation]
     if not kernels:
         return None
@@ -125,45 +129,3 @@ def _self_test(tasks: Sequence[Task], builder: Builder, folder: Path) -> SelfTes
 
 def _elements(task: Task) -> int:
     return sum(prod(extents(each)) for each in parameter_types(task.function))
-
-
-def _open_log(
-    logs: Path,
-    job: CompileJob,
-    target: CompileTarget,
-    device: Mapping[str, Any],
-    watcher: Observer,
-) -> TuningDatabase:
-    """Open the target's log, and quarantine what does not match the target."""
-    emulated = bool(device["machine"].get("is_emulated"))
-    cpu = native_cpu(target) if job.target.cpu.is_native else None
-    log = TuningDatabase(logs / log_name(job.target.name, cpu, emulated))
-    try:
-        key = LogKey.for_target(job.target.name, target.options, device["threads"])
-        _prepare(log, key, watcher)
-        if log.provenance is None:
-            log.write_provenance(Provenance(key.target, key.options, key.versions, device))
-    except BaseException:
-        log.close()
-        raise
-    return log
-
-
-def _prepare(log: TuningDatabase, key: LogKey, watcher: Observer) -> None:
-    """Append to an existing log if it matches the key; quarantine it if it does not."""
-    if not (log.folder / PROVENANCE_FILE).exists():
-        quarantined = log.quarantine()  # databases without provenance
-        if quarantined is not None:
-            watcher.note(f"a log without {PROVENANCE_FILE} is quarantined in {quarantined}")
-        return
-    try:
-        known = read_log(log.folder)
-        reason = key.kernel_mismatch(known.provenance)
-    except ArtifactError as error:
-        known, reason = None, str(error)
-    if known is None or reason is not None:
-        watcher.note(f"the log {log.folder.name} is quarantined in {log.quarantine()}: {reason}")
-        return
-    copy = log.resume(known)
-    if copy is not None:
-        watcher.note(f"{len(known.damaged)} damaged lines are removed; {copy} has the log before")

@@ -29,8 +29,14 @@ from mvlm.compile.tuning.log.provenance import (
     TaskResult,
     TuningRun,
     read_provenance,
+    utc_now,
 )
-from mvlm.compile.tuning.log.tuning_database import Log, TuningDatabase, read_log
+from mvlm.compile.tuning.log.tuning_database import (
+    Log,
+    TuningDatabase,
+    open_database,
+    read_log,
+)
 
 __all__ = [
     "Database",
@@ -46,9 +52,11 @@ __all__ = [
     "log_name",
     "logs_digest",
     "logs_for_target",
+    "open_database",
     "read_log",
     "read_log_files",
     "read_provenance",
     "shipped_logs_folder",
     "user_logs_folder",
+    "utc_now",
 ]

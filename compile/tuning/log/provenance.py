@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,11 @@ class Provenance:
         text = json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n"
         with atomic_write(folder / PROVENANCE_FILE) as file:
             file.write(text.encode())
+
+
+def utc_now() -> str:
+    """Return the date and time in UTC, as a log has them."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def read_provenance(folder: Path) -> Provenance:

@@ -10,23 +10,30 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from mvlm.compile.tuning.log.database import Database, TuningRecord
 from mvlm.compile.tuning.log.files import (
     LOG_FILES,
     MAX_BYTES,
+    PROVENANCE_FILE,
     QUARANTINE,
     RECORDS_FILE,
     WORKLOADS_FILE,
 )
 from mvlm.compile.tuning.log.lines import check_record, check_workload
+from mvlm.compile.tuning.log.log_key import LogKey
 from mvlm.compile.tuning.log.paths import read_log_files
-from mvlm.compile.tuning.log.provenance import Provenance, read_provenance
+from mvlm.compile.tuning.log.provenance import (
+    Provenance,
+    TaskResult,
+    TuningRun,
+    read_provenance,
+)
 from mvlm.runtime.artifact.json_object import read_bounded
 from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.errors import ArtifactError, UsageError
@@ -159,6 +166,18 @@ class TuningDatabase:
         self.contents = dataclasses.replace(self.contents, records=records)
         return len(records) - 1
 
+    def commit_result(self, key: str, result: TaskResult) -> None:
+        """Replace the result of the task with a key."""
+        assert self.provenance is not None
+        results = {**self.contents.results, key: result}
+        self.write_provenance(dataclasses.replace(self.provenance, results=results))
+
+    def commit_run(self, run: TuningRun) -> None:
+        """Append a run."""
+        assert self.provenance is not None
+        runs = (*self.provenance.runs, run)
+        self.write_provenance(dataclasses.replace(self.provenance, runs=runs))
+
     def write_provenance(self, provenance: Provenance) -> None:
         """Replace the provenance and, with it, the task results."""
         with _explain_os_errors(self.folder):
@@ -205,6 +224,54 @@ class TuningDatabase:
         place = self.folder / QUARANTINE / str(number)
         place.mkdir(parents=True)
         return place
+
+
+def open_database(
+    folder: Path, key: LogKey, device: Mapping[str, Any], note: Callable[[str], None]
+) -> TuningDatabase:
+    """Open a target's log to append to; quarantine files that do not match the target.
+
+    Args:
+        folder: The log's folder; created if it does not exist.
+        key: The target, options, threads and versions of the run.
+        device: The description of the run's device, for a new log's provenance.
+        note: Called with messages for the user.
+
+    Raises:
+        UsageError: Another process writes the log.
+        ArtifactError: The folder cannot be written.
+    """
+    database = TuningDatabase(folder)
+    try:
+        _resume_or_quarantine(database, key, note)
+        if database.provenance is None:
+            provenance = Provenance(key.target, key.options, key.versions, device)
+            database.write_provenance(provenance)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _resume_or_quarantine(
+    database: TuningDatabase, key: LogKey, note: Callable[[str], None]
+) -> None:
+    if not (database.folder / PROVENANCE_FILE).exists():
+        quarantined = database.quarantine()  # a database without provenance
+        if quarantined is not None:
+            note(f"a log without {PROVENANCE_FILE} is quarantined in {quarantined}")
+        return
+    try:
+        log = read_log(database.folder)
+        reason = key.kernel_mismatch(log.provenance)
+    except ArtifactError as error:
+        log, reason = None, str(error)
+    if log is None or reason is not None:
+        note(f"the log {database.folder.name} is quarantined in {database.quarantine()}: {reason}")
+        return
+    copy = database.resume(log)
+    if copy is not None:
+        note(f"{len(log.damaged)} damaged lines are removed; {copy} has the log before")
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

@@ -1,39 +1,52 @@
-"""Trials go where time is, and where they still help."""
+"""Trials go to the tasks that take time, and where they still help."""
 
 from __future__ import annotations
 
-from mvlm.compile.tuning.allotment import TRIALS_PER_ITER, Claim, next_task_id
+from collections.abc import Collection
+from types import SimpleNamespace
+from typing import Any, cast
+
+from mvlm.compile.tuning.task_record import TaskRecord
+from mvlm.compile.tuning.task_scheduler import TRIALS_PER_ITER, TaskScheduler
 
 
-def allot(claims: list[Claim], trials: int, helps: set[int] = frozenset()) -> list[int]:  # type: ignore[assignment]
-    """Play a search in which only some tasks get better."""
-    counts = [0] * len(claims)
+def record(seconds: float, **state: Any) -> TaskRecord:
+    """Return a task that takes so many seconds of a chat turn."""
+    task = cast("Any", SimpleNamespace(weight=1))
+    return TaskRecord(task, cast("Any", None), 0, best_seconds=seconds, **state)
+
+
+def distribute(
+    records: list[TaskRecord], trials: int, improving: Collection[int] = ()
+) -> list[int]:
+    """Play a search in which only some tasks improve; return each task's trials."""
     for _ in range(trials // TRIALS_PER_ITER):
-        place = next_task_id(claims)
-        if place is None:
+        task_id = TaskScheduler.next_task_id(records)
+        if task_id is None:
             break
-        counts[place] += TRIALS_PER_ITER
-        claims[place].trials += TRIALS_PER_ITER
-        claims[place].stale_rounds = 0 if place in helps else claims[place].stale_rounds + 1
-    return counts
+        chosen = records[task_id]
+        chosen.trials += TRIALS_PER_ITER
+        chosen.stale_rounds = 0 if task_id in improving else chosen.stale_rounds + 1
+    return [each.trials for each in records]
 
 
-def test_the_slow_kernel_gets_most() -> None:
-    counts = allot([Claim(0.1), Claim(1.0), Claim(0.3)], 1600)
-    assert counts[1] > counts[2] > counts[0] > 0
+def test_the_slow_kernel_gets_most_trials() -> None:
+    trials = distribute([record(0.1), record(1.0), record(0.3)], 1600)
+    assert trials[1] > trials[2] > trials[0] > 0
 
 
-def test_what_gets_better_goes_on() -> None:
-    stuck, better = allot([Claim(1.0), Claim(1.0)], 1600, helps={1})
-    assert better > 3 * stuck
+def test_an_improving_task_goes_on() -> None:
+    stale, improving = distribute([record(1.0), record(1.0)], 1600, improving={1})
+    assert improving > 3 * stale
 
 
-def test_what_takes_no_time_gets_nothing() -> None:
-    assert allot([Claim(1.0), Claim(1e-5)], 1600)[1] == 0
+def test_a_task_without_a_share_gets_no_trials() -> None:
+    assert distribute([record(1.0), record(1e-5)], 1600)[1] == 0
 
 
-def test_all_over_is_the_end() -> None:
-    assert next_task_id([Claim(1.0, is_terminated=True)]) is None
+def test_no_task_is_left() -> None:
+    next_task_id = TaskScheduler.next_task_id
+    assert next_task_id([record(1.0, is_terminated=True)]) is None
     assert next_task_id([]) is None
-    assert next_task_id([Claim(1.0), Claim(0.5)], busy=[0]) == 1
-    assert next_task_id([Claim(1.0)], busy=[0]) is None
+    assert next_task_id([record(1.0), record(0.5)], busy=[0]) == 1
+    assert next_task_id([record(1.0)], busy=[0]) is None
