@@ -12,7 +12,7 @@ import pytest
 from mvlm.bench.quality import BUNDLED
 from mvlm.compile.tuning.apply import ApplicableLogs, find_applicable_logs
 from mvlm.compile.tuning.log import LogKey
-from mvlm.compile.tuning.log.files import PROVENANCE_FILE, RECORDS_FILE
+from mvlm.compile.tuning.log.paths import PROVENANCE_FILE, RECORDS_FILE
 from tests.cli.command_line import mvlm
 
 SHIPPED = Path(__file__).parents[2] / "tuning_logs" / "host-znver4"

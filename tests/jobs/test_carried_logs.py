@@ -13,8 +13,12 @@ from mvlm.compile.jobs.matrix import MatrixError, read_matrix
 from mvlm.compile.jobs.plan import Plan, plan_matrix
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Request, read_request
 from mvlm.compile.tuning.log import read_log_files
-from mvlm.compile.tuning.log.files import PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE
-from mvlm.compile.tuning.log.paths import LOGS_VARIABLE
+from mvlm.compile.tuning.log.paths import (
+    LOGS_VARIABLE,
+    PROVENANCE_FILE,
+    RECORDS_FILE,
+    WORKLOADS_FILE,
+)
 from mvlm.runtime.errors import ArtifactError
 from tests.reference import write_random_checkpoint
 

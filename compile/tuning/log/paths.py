@@ -1,4 +1,4 @@
-"""The folders of tuning logs: the user's own, and those that mvlm ships."""
+"""The folders of tuning logs, the user's own and those that mvlm ships, and a log's files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mvlm.compile.tuning.log.files import LOG_FILES, MAX_BYTES, PROVENANCE_FILE
 from mvlm.runtime.artifact.json_object import read_bounded, read_json_object
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.home_folder import home_folder
 from mvlm.runtime.package_folder import package_folder
 
 LOGS_VARIABLE = "MVLM_TUNING_LOGS"
+
+# The first two are MetaSchedule's.
+WORKLOADS_FILE, RECORDS_FILE = "database_workload.json", "database_tuning_record.json"
+PROVENANCE_FILE = "provenance.json"
+LOG_FILES = (PROVENANCE_FILE, WORKLOADS_FILE, RECORDS_FILE)
+QUARANTINE = "quarantine"
+MAX_BYTES = 1 << 30  # of each file
 
 
 def user_logs_folder() -> Path:

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from mvlm.compile.tuning.log.database import Database, TuningRecord
-from mvlm.compile.tuning.log.files import (
+from mvlm.compile.tuning.log.lines import check_record, check_workload
+from mvlm.compile.tuning.log.log_key import LogKey
+from mvlm.compile.tuning.log.paths import (
     LOG_FILES,
     MAX_BYTES,
     PROVENANCE_FILE,
     QUARANTINE,
     RECORDS_FILE,
     WORKLOADS_FILE,
+    read_log_files,
 )
-from mvlm.compile.tuning.log.lines import check_record, check_workload
-from mvlm.compile.tuning.log.log_key import LogKey
-from mvlm.compile.tuning.log.paths import read_log_files
 from mvlm.compile.tuning.log.provenance import (
     Provenance,
     TaskResult,

@@ -28,7 +28,7 @@ from mvlm.compile.tuning import tuner, validate
 from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
 from mvlm.compile.tuning.builder import Builder, BuilderResult
 from mvlm.compile.tuning.log import LogKey, read_log
-from mvlm.compile.tuning.log.files import PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE
+from mvlm.compile.tuning.log.paths import PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE
 from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Progress
 from mvlm.compile.tuning.runner import Runner
