@@ -1,4 +1,4 @@
-"""``mvlm tune``: find out by measuring what makes a model's kernels fast on a device."""
+"""``mvlm tune``: search a model's kernels by measuring candidates on a device."""
 
 from __future__ import annotations
 
@@ -44,40 +44,42 @@ def command(
     ] = None,
     vision_tower: VisionTower = None,
     trials: Annotated[
-        int, typer.Option(metavar="N", help="Candidates to measure, of all kernels together.")
+        int, typer.Option(metavar="N", help="Candidates to measure, over all kernels.")
     ] = 500,
     only: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PART",
-            help="Tune the functions with this in their names, linear_ for instance.",
+            help="Tune only functions with this in their names, such as linear_.",
         ),
     ] = None,
     logs: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="The folder of logs; default: the user's own, where `mvlm compile` finds them.",
+            help="The folder of logs; default: the user's own, which `mvlm compile` reads.",
         ),
     ] = None,
     rpc: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help="Measure on devices that TVM's tracker there knows."
+            metavar="HOST:PORT",
+            help="Measure on devices registered with this TVM tracker.",
         ),
     ] = None,
     device_key: Annotated[
         str | None,
-        typer.Option("--device-key", metavar="KEY", help="Which of them, with --rpc."),
+        typer.Option("--device-key", metavar="KEY", help="The key of those devices, with --rpc."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="What one measurement may take.")
+        float, typer.Option(metavar="SECONDS", help="The limit of one measurement.")
     ] = 60.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="The seed of the search.")] = 0,
     cost_model: Annotated[
         bool,
         typer.Option(
-            "--cost-model/--no-cost-model", help="Whether a model ranks candidates, or chance does."
+            "--cost-model/--no-cost-model",
+            help="Rank candidates by a cost model, or draw them at random.",
         ),
     ] = True,
     json: Json = False,
@@ -85,20 +87,20 @@ def command(
 ) -> None:
     """Tune a model's kernels for a device.
 
-    What a kernel leaves open (tiles, how far ahead memory is asked for, how loops are cut and
-    shared) is searched from our own schedules on; trials go where a turn of chat spends its time.
-    The best then meet the default again, in turns, and are kept only where they win beyond the
-    noise and compute what they should. `mvlm compile` applies what is in the log.
+    A kernel's knobs (tile sizes, prefetch distances, how loops are split and parallelized) are
+    searched, starting from the defaults; trials go to the kernels that take most of a chat turn.
+    The best are re-measured against the default, interleaved, and kept only if significantly faster
+    and correct. `mvlm compile` applies the log.
 
-    The log holds every measurement as soon as it is made. Ctrl-C keeps all, and the same command
-    goes on from there. Quiet the machine first.
+    Each measurement is in the log as soon as it is made: after Ctrl-C, the same command resumes.
+    Stop other programs first: their load disturbs the measurements.
     """
     from mvlm.compile.job import plan_job
     from mvlm.compile.tuning.log import user_logs_folder
     from mvlm.compile.tuning.options import TuningOptions
     from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
-    plan = TuningOptions(
+    options = TuningOptions(
         trials=trials,
         logs=user_logs_folder() if logs is None else logs,
         seed=seed,
@@ -121,7 +123,7 @@ def command(
     with watching() as observer:
         from mvlm.compile.tuning.tuner import tune
 
-        result = tune(job, plan, provider, observer)
+        result = tune(job, options, provider, observer)
     if json:
         show_json(_document(result))
     else:
@@ -131,7 +133,7 @@ def command(
 def _provider(
     rpc: str | None, key: str | None, target: str, is_native: bool
 ) -> DeviceProvider | None:
-    """Return where devices come from; None for this machine."""
+    """Return the provider of devices; None for this machine."""
     if (rpc is None) != (key is None):
         raise UsageError("--rpc and --device-key belong together", fix="Give both.")
     if rpc is None or key is None:

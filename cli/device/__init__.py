@@ -1,3 +1,3 @@
-"""Let a device be measured on from elsewhere, for `mvlm tune --rpc`."""
+"""Serve a device to `mvlm tune --rpc`, and list the devices."""
 
 VERBS = ("serve", "tracker", "list")

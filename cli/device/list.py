@@ -1,4 +1,4 @@
-"""``mvlm device list``: the devices that a tracker knows."""
+"""``mvlm device list``: the devices that are registered with a tracker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def command(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the devices that a tracker knows, by their key."""
+    """List the devices that are registered with a tracker, by key."""
     from mvlm.compile.tuning.devices.providers import known_devices
     from mvlm.runtime.device.server import Address
 

@@ -1,4 +1,4 @@
-"""``mvlm device serve``: the one command to run on a device that is tuned for."""
+"""``mvlm device serve``: the one command to run on a device for tuning."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ def command(
         Path | None,
         typer.Argument(
             metavar="[ARTIFACT]",
-            help="Where the TVM runtime is taken from, on a device without the compiler; default: "
-            "the artifact of the bundle that this is, or else the installed apache-tvm.",
+            help="The artifact whose TVM runtime is used, on a device without the compiler; "
+            "default: the bundle's own, or else the installed apache-tvm.",
             show_default=False,
         ),
     ] = None,
     tracker: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Announce the device to this tracker."),
+        typer.Option(metavar="HOST:PORT", help="Register the device with this tracker."),
     ] = None,
     key: Annotated[
-        str, typer.Option(metavar="KEY", help="The kind of device, which `--device-key` names.")
+        str, typer.Option(metavar="KEY", help="The device's key, which `--device-key` names.")
     ] = "device",
     host: Annotated[
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Where to listen; 0.0.0.0 is everywhere. Whoever can reach the port can run code "
-            "on the device: open it in a network that you trust alone.",
+            help="The address to listen on; 0.0.0.0 is all. Whoever can reach the port can run "
+            "code on the device: open it only in a network that you trust.",
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(metavar="N", help="The port, 1 to 65535; default: any that is free.")
+        int, typer.Option(metavar="N", help="The port, 1 to 65535; default: any free one.")
     ] = 0,
     debug: Debug = False,
 ) -> None:
     """Serve this device to `mvlm tune --rpc`, until Ctrl-C.
 
-    It needs no compiler: a bundle that `mvlm package` made is enough. Each connection is served by
-    a process of its own, which a wrong kernel may bring down.
+    It needs no compiler: a bundle of `mvlm package` is enough. Each connection is served by a
+    process of its own, so that a crashing kernel ends nothing else.
     """
     from mvlm.runtime.device.runtime_library import find_runtime_library
     from mvlm.runtime.device.server import Address, DeviceServer
@@ -58,7 +58,8 @@ def command(
     library = find_runtime_library(artifact)
     server = DeviceServer(library, key, host, port, announced, note)
     note(
-        f"listening at {server.address}" + (f", known to {announced} as {key}" if announced else "")
+        f"listening at {server.address}"
+        + (f", registered with {announced} as {key}" if announced else "")
     )
     try:
         server.serve()

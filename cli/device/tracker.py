@@ -1,4 +1,4 @@
-"""``mvlm device tracker``: where devices and those who need them meet."""
+"""``mvlm device tracker``: registers devices and hands them to tuners."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ EXAMPLES = ("mvlm device tracker --host 0.0.0.0 --port 9190",)
 
 def command(
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 is everywhere.")
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 is all.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(metavar="N", help="The port, 1 to 65535; 0: any that is free.")
+        int, typer.Option(metavar="N", help="The port, 1 to 65535; 0: any free one.")
     ] = 9190,
     debug: Debug = False,
 ) -> None:
-    """Run TVM's tracker, which knows the devices that are free, until Ctrl-C."""
+    """Run TVM's tracker, which registers devices and hands out free ones, until Ctrl-C."""
     from mvlm.runtime.device.server import Address, listen
     from mvlm.runtime.errors import UsageError
 

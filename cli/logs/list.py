@@ -1,4 +1,4 @@
-"""``mvlm logs list``: the tuning logs that there are."""
+"""``mvlm logs list``: the tuning logs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES = ("mvlm logs list", "mvlm logs list --logs tuning_logs --json")
 
 
 def command(logs: Logs = None, json: Json = False, debug: Debug = False) -> None:
-    """List the tuning logs: target, device, date, trials, and how many kernels won."""
+    """List the tuning logs: target, device, date, trials, and how many kernels are tuned."""
     from mvlm.compile.tuning.log import find_logs, log_folders, read_log
     from mvlm.runtime.errors import ArtifactError
 

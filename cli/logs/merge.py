@@ -17,16 +17,14 @@ def command(
     logs: Annotated[
         list[Path], typer.Argument(metavar="LOG...", help="The logs' folders.", show_default=False)
     ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="The log that has them all.")
-    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The merged log.")],
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Merge logs of one target, of equal devices: all measurements, and of results the latest.
+    """Merge logs of one target: all measurements, and each kernel's latest result.
 
-    Logs of other targets, CPUs, thread counts or TVM versions are refused. The output may be one of
-    the logs; those that are read stay as they are.
+    Logs of different targets, CPUs, thread counts or TVM versions are refused. The output may be
+    one of the logs; the others are not changed.
     """
     from mvlm.compile.tuning.log.edit import merge_logs
 

@@ -1,4 +1,4 @@
-"""What the verbs for logs are given."""
+"""The options of the verbs for logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Logs = Annotated[
     list[Path] | None,
     typer.Option(
         metavar="DIR",
-        help="Folders of logs; default: the user's, and those that come with mvlm.",
+        help="Folders of logs; default: the user's own, and those that mvlm ships.",
     ),
 ]
 Log = Annotated[Path, typer.Argument(metavar="LOG", help="A log's folder.", show_default=False)]

@@ -1,4 +1,4 @@
-"""``mvlm logs prune``: keep the best of a log."""
+"""``mvlm logs prune``: keep the best measurements of a log."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def command(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Keep the fastest measurements of each kernel, the default's and the winner's among them.
+    """Keep each kernel's fastest measurements, its default's and its winner's.
 
-    Kernels whose default stayed keep what they have come to; the log's curves get shorter.
+    The results are not changed; the curves of `mvlm logs show` get shorter.
     """
     from mvlm.compile.tuning.log.edit import prune_log
 

@@ -1,4 +1,4 @@
-"""``mvlm logs show``: what is in a log, and how the search went."""
+"""``mvlm logs show``: a log's provenance, results and search curves."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def command(
     log: Log,
     task: Annotated[
         list[str] | None,
-        typer.Option(metavar="PART", help="The kernels with this in their names; default: all."),
+        typer.Option(metavar="PART", help="Only kernels with this in their names; default: all."),
     ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw the best so far of each kernel by its trials, as SVG or PNG.",
+            help="Plot each kernel's best time by trials, as SVG or PNG.",
         ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show a tuning log: where it comes from, what came of each kernel, and the search's curves."""
+    """Show a tuning log: its provenance, each kernel's result, and the search's curves."""
     from mvlm.compile.tuning.log import read_log
     from mvlm.compile.tuning.log.curve import best_so_far, draw_curves, sparkline
 
@@ -95,10 +95,10 @@ def _show_provenance(log: TuningLog) -> None:
             ("device", f"{machine.get('cpu', '')}, {provenance.threads} threads"),
             (
                 "emulated",
-                "yes: its times say nothing of the device" if provenance.is_emulated else "no",
+                "yes: its times are not a real device's" if provenance.is_emulated else "no",
             ),
             ("governor", ", ".join(governors)),
-            ("clocks", ", ".join(f"{clock} MHz" for clock in clocks) or "not told"),
+            ("clocks", ", ".join(f"{clock} MHz" for clock in clocks) or "unknown"),
             ("TVM", provenance.versions.get("apache-tvm", "")),
             ("measurements", str(len(log.contents.records))),
         ]
@@ -120,7 +120,7 @@ def _row(result: TaskResult, curve: str) -> tuple[str, ...]:
         str(result.trials),
         f"{1e6 * result.default_seconds:,.1f} us",
         tuned,
-        f"{result.gain:.1%}" if kept else "default stays",
+        f"{result.gain:.1%}" if kept else "default kept",
         f"{result.noise:.1%}" if result.noise else "",
         curve,
     )
