@@ -10,6 +10,7 @@ from mvlm.compile.targets import TargetDescription
 from mvlm.compile.targets.detect import recognise_machine
 from mvlm.compile.tuning.log.provenance import check_device
 from mvlm.runtime.artifact.json_object import JsonObject
+from mvlm.runtime.device.kernel_runner import PROTOCOL
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine
 
@@ -36,6 +37,8 @@ def mismatch(
         machine = _machine(device["machine"])
     except (ArtifactError, KeyError, TypeError, ValueError) as error:
         return f"has an invalid description: {error}"
+    if device.get("protocol") != PROTOCOL:
+        return "runs another version of mvlm: update it, or make its bundle anew by `mvlm package`"
     if machine.architecture != target.architecture:
         return f"is {machine.architecture}, not {target.architecture}"
     missing = sorted(set(target.features) - machine.features)

@@ -27,6 +27,8 @@ from mvlm.runtime.threads import fast_cores
 Array = npt.NDArray[Any]
 
 FUNCTION = "main"
+# The version of requests and answers; a tuner refuses a device that speaks another one.
+PROTOCOL = 2
 # The least duration of one sample: long relative to the clock's resolution and a call's overhead.
 _MIN_REPEAT_MS = 10
 _MAX_CALLS = 2000
@@ -69,6 +71,7 @@ def describe(threads: int) -> dict[str, Any]:
     """Describe this machine and its state: clocks, temperatures, load."""
     machine = read_machine()
     return {
+        "protocol": PROTOCOL,
         "machine": asdict(machine)
         | {"features": sorted(machine.features), "core_parts": sorted(machine.core_parts)},
         "fast_cores": len(fast_cores()),

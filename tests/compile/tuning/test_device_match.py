@@ -10,6 +10,7 @@ from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.targets import find_description
 from mvlm.compile.toolchain import Linker
 from mvlm.compile.tuning.device_match import mismatch
+from mvlm.runtime.device.kernel_runner import PROTOCOL
 
 KRYO = find_description("snapdragon-888-cpu")
 # Nothing is linked here.
@@ -32,7 +33,12 @@ def device(**changes: object) -> dict[str, Any]:
         "names": ["lahaina"],
         "is_emulated": False,
     }
-    return {"machine": {**machine, **changes}, "threads": 4, "state": {"cores": [{"core": 0}]}}
+    return {
+        "protocol": PROTOCOL,
+        "machine": {**machine, **changes},
+        "threads": 4,
+        "state": {"cores": [{"core": 0}]},
+    }
 
 
 def test_a_matching_device() -> None:
@@ -49,6 +55,13 @@ def test_a_matching_device() -> None:
 )
 def test_mismatching_devices(changes: dict[str, object], reason: str) -> None:
     assert reason in (mismatch(TARGET, KRYO, device(**changes)) or "")
+
+
+@pytest.mark.parametrize("version", [{}, {"protocol": 1}])
+def test_a_device_with_another_protocol(version: dict[str, int]) -> None:
+    """A bundle that was made before requests had their present keys says no version at all."""
+    older = {key: value for key, value in device().items() if key != "protocol"}
+    assert "runs another version of mvlm" in (mismatch(TARGET, KRYO, {**older, **version}) or "")
 
 
 def test_an_emulator_matches() -> None:
