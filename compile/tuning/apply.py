@@ -22,8 +22,8 @@ from mvlm.compile.tuning.log import (
     read_log,
     shipped_logs_folder,
 )
-from mvlm.compile.tuning.log.lines import try_read_config
 from mvlm.compile.tuning.log.paths import LOG_FILES
+from mvlm.compile.tuning.log.trace import try_read_config
 from mvlm.runtime.errors import ArtifactError
 
 if TYPE_CHECKING:

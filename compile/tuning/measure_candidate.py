@@ -13,7 +13,7 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
-from mvlm.compile.tuning.log.lines import KNOB_PREFIX, check_trace
+from mvlm.compile.tuning.log.trace import KNOB_PREFIX, check_trace
 from mvlm.schedules.choice import Knob
 
 _BLOCK = "root"

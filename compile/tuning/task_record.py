@@ -13,17 +13,10 @@ from tvm.s_tir import meta_schedule as ms
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.tuning.cost_model import CostModel
 from mvlm.compile.tuning.log import TaskResult, TuningDatabase, TuningRecord
-from mvlm.compile.tuning.log.lines import try_read_config
+from mvlm.compile.tuning.log.trace import try_read_config
 from mvlm.compile.tuning.measure_candidate import MeasureCandidate, make_candidate, replay_trace
 from mvlm.compile.tuning.search_strategy import EvolutionarySearch, KnobSearch, SearchStrategy
 from mvlm.compile.tuning.task import Task
-
-# A task's priority is multiplied by this for each round without an improvement.
-_STALE_DISCOUNT = 0.75
-# Added to a task's trials, so that its first round is worth more than the later ones, but not all.
-_TRIALS_OFFSET = 16
-# A task with a smaller share of a chat turn's time is not searched.
-_MIN_SHARE = 0.001
 
 
 @dataclass(frozen=True)
@@ -80,13 +73,6 @@ class TaskRecord:
     def weighted_seconds(self) -> float:
         """The task's time in a chat turn, by its best schedule; 0 before it is measured."""
         return 0.0 if self.best_seconds is None else self.task.weight * self.best_seconds
-
-    def priority(self, total_seconds: float) -> float:
-        """Return the value of the task's next round, given all tasks' time in a chat turn."""
-        if self.is_terminated or self.weighted_seconds < _MIN_SHARE * total_seconds:
-            return 0.0
-        share = self.weighted_seconds / total_seconds if total_seconds else 0.0
-        return share * _STALE_DISCOUNT**self.stale_rounds / (_TRIALS_OFFSET + self.trials)
 
 
 def restore_record(

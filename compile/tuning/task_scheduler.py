@@ -35,6 +35,12 @@ from mvlm.compile.tuning.validate import PROMISING_RATIO, Validator
 from mvlm.schedules import find_kernels
 
 TRIALS_PER_ITER = 16
+# A task's priority is multiplied by this for each round without an improvement.
+_STALE_DISCOUNT = 0.75
+# Added to a task's trials, so that its first round is worth more than the later ones, but not all.
+_TRIALS_OFFSET = 16
+# A task with a smaller share of a chat turn's time is not searched.
+_MIN_SHARE = 0.001
 _TICK_SECONDS = 0.2
 
 
@@ -179,7 +185,7 @@ class TaskScheduler:
         """
         total = sum(record.weighted_seconds for record in records)
         priorities = [
-            0.0 if task_id in busy else record.priority(total)
+            0.0 if task_id in busy else _priority(record, total)
             for task_id, record in enumerate(records)
         ]
         best = max(range(len(records)), key=priorities.__getitem__, default=None)
@@ -309,6 +315,14 @@ class TaskScheduler:
                 seconds_left=left,
             )
         )
+
+
+def _priority(record: TaskRecord, total_seconds: float) -> float:
+    """Return the value of a task's next round, given all tasks' time in a chat turn."""
+    if record.is_terminated or record.weighted_seconds < _MIN_SHARE * total_seconds:
+        return 0.0
+    share = record.weighted_seconds / total_seconds
+    return share * _STALE_DISCOUNT**record.stale_rounds / (_TRIALS_OFFSET + record.trials)
 
 
 def relative_to_default(

@@ -13,7 +13,6 @@ None of this imports tvm: the logs' digest is part of an artifact's key, which t
 """
 
 from mvlm.compile.tuning.log.database import Database, TuningRecord
-from mvlm.compile.tuning.log.log_key import LogKey
 from mvlm.compile.tuning.log.paths import (
     find_logs,
     log_folders,
@@ -25,6 +24,7 @@ from mvlm.compile.tuning.log.paths import (
     user_logs_folder,
 )
 from mvlm.compile.tuning.log.provenance import (
+    LogKey,
     Provenance,
     TaskResult,
     TuningRun,

@@ -1,15 +1,22 @@
-"""A log's workloads, records and task results: filtered, merged and renumbered together."""
+"""A log's workloads, records and task results: filtered, merged and renumbered together.
+
+The lines are those of MetaSchedule's JSON database: a workload is ``[hash, base64 of the module]``,
+a record ``[workload's line, [trace, seconds, target, arguments]]``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median_high
 from typing import Any
 
 from mvlm.compile.tuning.log.provenance import TaskResult
+
+_MAX_INSTRUCTIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,31 @@ class TuningRecord:
 
     workload: int
     payload: list[Any]
+
+    @classmethod
+    def from_line(cls, line: str, workloads: int) -> TuningRecord:
+        """Read a line of the records.
+
+        Args:
+            line: The line.
+            workloads: The number of workloads.
+
+        Raises:
+            ValueError: The line is not a record of one of them.
+        """
+        values = _parse(line)
+        if not (_is_list(values, 2) and _is_list(values[1], 4)):
+            raise ValueError("not a record")
+        workload, (trace, seconds, _, _) = values
+        if not (_is_count(workload) and workload < workloads):
+            raise ValueError(f"workload {workload!r} of {workloads}")
+        if not (_is_list(trace, 2) and all(isinstance(part, list) for part in trace)):
+            raise ValueError("no trace")
+        if len(trace[0]) > _MAX_INSTRUCTIONS or not all(_is_list(step, 4) for step in trace[0]):
+            raise ValueError("no trace")
+        if not (isinstance(seconds, list) and seconds and all(map(is_time, seconds))):
+            raise ValueError("no times")
+        return cls(workload, values[1])
 
     @property
     def trace(self) -> list[Any]:
@@ -132,3 +164,31 @@ class Database:
             if mine is None or mine.date < result.date:
                 results[key] = moved_result
         return Database(tuple(workloads), tuple(records), results)
+
+
+def check_workload(line: str) -> None:
+    """Check a line of the workloads; raise ValueError if it is none."""
+    values = _parse(line)
+    if not (_is_list(values, 2) and all(isinstance(value, str) for value in values)):
+        raise ValueError("not a workload")
+
+
+def is_time(value: object) -> bool:
+    """Whether a value of a JSON document is a number of seconds, above zero."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
+
+
+def _parse(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _is_list(value: object, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mvlm.compile.tuning.log.database import Database, TuningRecord
-from mvlm.compile.tuning.log.lines import check_record, check_workload
-from mvlm.compile.tuning.log.log_key import LogKey
+from mvlm.compile.tuning.log.database import Database, TuningRecord, check_workload
 from mvlm.compile.tuning.log.paths import (
     LOG_FILES,
     MAX_BYTES,
@@ -29,6 +27,7 @@ from mvlm.compile.tuning.log.paths import (
     read_log_files,
 )
 from mvlm.compile.tuning.log.provenance import (
+    LogKey,
     Provenance,
     TaskResult,
     TuningRun,
@@ -75,7 +74,7 @@ def read_log(folder: Path) -> Log:
     for place, line in enumerate(records):
         measured.append(TuningRecord(-1, []))
         with _collect_damage(damaged, f"{RECORDS_FILE}, line {place + 1}"):
-            measured[-1] = TuningRecord(*check_record(line, len(workloads)))
+            measured[-1] = TuningRecord.from_line(line, len(workloads))
             kept.add(place)
     results = {
         key: result
@@ -160,7 +159,7 @@ class TuningDatabase:
 
     def commit_tuning_record(self, record: TuningRecord) -> int:
         """Append a record; return its line."""
-        check_record(record.line, len(self.contents.workloads))
+        TuningRecord.from_line(record.line, len(self.contents.workloads))
         self._append(RECORDS_FILE, record.line)
         records = (*self.contents.records, record)
         self.contents = dataclasses.replace(self.contents, records=records)

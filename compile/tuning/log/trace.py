@@ -1,19 +1,15 @@
-"""The lines of MetaSchedule's databases, read and checked without tvm.
+"""The traces of records, read and checked without tvm.
 
-A workload is ``[hash, base64 of the module]``, a record ``[workload's line, [trace, seconds,
-target, arguments]]``, and a trace ``[instructions, decisions]``: ``[name, inputs, attributes,
-outputs]`` and ``[instruction's index, value]``.
+A trace is ``[instructions, decisions]``: ``[name, inputs, attributes, outputs]`` and
+``[instruction's index, value]``.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any
 
 # A knob's value is sampled by one instruction and kept as an annotation with this prefix.
 KNOB_PREFIX = "mvlm."
-_MAX_INSTRUCTIONS = 10_000
 # The instructions of MetaSchedule's rules for CPUs: they split, move and annotate loops. None of
 # them can change what a function computes, or what it is linked with.
 _ALLOWED_INSTRUCTIONS = frozenset(
@@ -49,38 +45,6 @@ _ALLOWED_INSTRUCTIONS = frozenset(
 )
 _ALLOWED_ANNOTATIONS = frozenset({"pragma_auto_unroll_max_step", "pragma_unroll_explicit"})
 _METASCHEDULE_PREFIX = "meta_schedule."
-
-
-def check_workload(line: str) -> None:
-    """Check a line of the workloads; raise ValueError if it is none."""
-    values = _parse(line)
-    if not (_is_list(values, 2) and all(isinstance(value, str) for value in values)):
-        raise ValueError("no workload")
-
-
-def check_record(line: str, workloads: int) -> tuple[int, list[Any]]:
-    """Return a record's workload, and the rest of it: trace, times, target and arguments.
-
-    Args:
-        line: The line.
-        workloads: How many workloads there are.
-
-    Raises:
-        ValueError: It is no record of one of them.
-    """
-    values = _parse(line)
-    if not (_is_list(values, 2) and _is_list(values[1], 4)):
-        raise ValueError("no record")
-    index, (trace, seconds, _, _) = values
-    if not (_is_count(index) and index < workloads):
-        raise ValueError(f"workload {index!r} of {workloads}")
-    if not (_is_list(trace, 2) and all(isinstance(part, list) for part in trace)):
-        raise ValueError("no trace")
-    if len(trace[0]) > _MAX_INSTRUCTIONS or not all(_is_list(step, 4) for step in trace[0]):
-        raise ValueError("no trace")
-    if not (isinstance(seconds, list) and seconds and all(map(is_time, seconds))):
-        raise ValueError("no times")
-    return index, values[1]
 
 
 def read_config(trace: list[Any]) -> dict[str, int]:
@@ -129,24 +93,3 @@ def check_trace(trace: list[Any]) -> None:
                 raise ValueError(
                     f"the annotation {str(annotation)[:40]!r} is not one of MetaSchedule's"
                 )
-
-
-def _parse(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _is_list(value: object, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def is_time(value: object) -> bool:
-    """Whether a value of a JSON document is a number of seconds, above zero."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
