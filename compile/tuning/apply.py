@@ -98,8 +98,8 @@ class TunedConfigs:
 
     def kernel(self, definition: tirx.PrimFunc, kernels: KernelSet) -> Choose:
         """Return the tuned knobs of a definition's kernel; the defaults where it was not tuned."""
+        from mvlm.compile.tuning.measure_candidate import module_of, workload_of
         from mvlm.compile.tuning.task import workload_key
-        from mvlm.compile.tuning.workload import module_of, workload_of
         from mvlm.schedules.choice import Chosen, by_default
         from mvlm.schedules.kernel_set import OP_ATTRIBUTE
 
@@ -120,9 +120,8 @@ class TunedConfigs:
 
     def schedule(self, function: tirx.PrimFunc, kernels: KernelSet) -> tirx.PrimFunc | None:
         """Return a function that no kernel serves with its tuned schedule, or None without one."""
-        from mvlm.compile.tuning.measure_candidate import replay_trace
+        from mvlm.compile.tuning.measure_candidate import module_of, replay_trace
         from mvlm.compile.tuning.task import is_static, workload_key
-        from mvlm.compile.tuning.workload import module_of
         from mvlm.schedules.choice import by_default
 
         if not self.found.logs or not is_static(function):

@@ -16,8 +16,7 @@ from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.toolchain import Linker
-from mvlm.compile.tuning.measure_candidate import config_of
-from mvlm.compile.tuning.workload import is_signature
+from mvlm.compile.tuning.measure_candidate import config_of, is_signature
 from mvlm.compile.tvm_worker import Worker
 from mvlm.schedules import find_kernels
 from mvlm.schedules.choice import Chosen, by_default

@@ -18,7 +18,7 @@ from mvlm.compile.job import CompileJob
 from mvlm.compile.packing import build_model
 from mvlm.compile.pipeline import phases, tensor_functions
 from mvlm.compile.traffic import kernel_uses
-from mvlm.compile.tuning.workload import module_of, workload_of
+from mvlm.compile.tuning.measure_candidate import module_of, workload_of
 from mvlm.schedules import find_kernels
 from mvlm.schedules.choice import Knob
 from mvlm.schedules.kernel_set import OP_ATTRIBUTE, KernelSet

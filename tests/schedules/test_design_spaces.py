@@ -10,7 +10,7 @@ import tvm
 from tvm import tirx
 
 from mvlm.compile.pipeline import tensor_functions
-from mvlm.compile.tuning.workload import workload_of
+from mvlm.compile.tuning.measure_candidate import workload_of
 from mvlm.models import ops
 from mvlm.models.cache_layout import CacheLayout
 from mvlm.models.ops import kv_cache

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import pytest
 
 from mvlm.compile.tuning.cost_model import KNOB_NAMES, OPERATIONS, CostModel
+from mvlm.compile.tuning.measure_candidate import module_of, workload_of
 from mvlm.compile.tuning.search_strategy import KnobSearch
 from mvlm.compile.tuning.task import Task, workload_key
-from mvlm.compile.tuning.workload import module_of, workload_of
 from mvlm.schedules.cpu import KERNELS
 from tests.device import device
 from tests.schedules.test_design_spaces import DEFINITIONS

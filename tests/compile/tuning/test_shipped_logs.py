@@ -6,8 +6,8 @@ import pytest
 from tvm import tirx
 
 from mvlm.compile.tuning.log import read_log, shipped_logs_folder
+from mvlm.compile.tuning.measure_candidate import module_of, workload_of
 from mvlm.compile.tuning.task import workload_key
-from mvlm.compile.tuning.workload import module_of, workload_of
 from mvlm.models.cache_layout import CacheLayout
 from mvlm.models.ops.kv_cache import append_definition, attention_definition
 
