@@ -135,7 +135,7 @@ class TunedConfigs:
         assert result.record is not None
         try:
             scheduled = replay_trace(workload, log.contents.records[result.record].trace).function
-        except Exception as error:  # whatever TVM makes of a trace that does not fit
+        except Exception as error:  # TVM's error for a trace that does not fit
             self._warn_unused(log, result, str(error).strip().splitlines()[-1][:120])
             return None
         self._count_applied(log, result)

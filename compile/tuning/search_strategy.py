@@ -102,8 +102,8 @@ class KnobSearch:
             self._new_results.append((candidate, each))
         # A single measurement, the default's, is not worth training the model for.
         if self._cost_model is not None and len(self._new_results) > 1:
-            candidates_told, times = zip(*self._new_results, strict=True)
-            self._cost_model.update(self._context, candidates_told, times)
+            new_candidates, times = zip(*self._new_results, strict=True)
+            self._cost_model.update(self._context, new_candidates, times)
             self._new_results.clear()
 
     def _pool(self, count: int) -> list[tuple[int, ...]]:

@@ -31,7 +31,7 @@ _MAGIC, _TRACKER_MAGIC = 0xFF271, 0x2F271
 _MISMATCH = _MAGIC + 2
 _PUT, _UPDATE_INFO, _PENDING_KEYS = 3, 5, 7
 _MAX_KEY, _MAX_REPLY = 1 << 10, 1 << 20
-# How long a client may take to say who it is, and what it was told may lie unused.
+# The limits of a handshake, and of an offered key that the tracker handed out and no client uses.
 _HANDSHAKE_SECONDS, _UNUSED_SECONDS = 10, 6
 _MAX_PORT, _MAX_DIGITS = (1 << 16) - 1, 5
 _TICK_SECONDS = 1.0

@@ -59,7 +59,7 @@ def devices(
             server.wait()
 
 
-class Trouble:
+class FaultInjector:
     """Kills one device and stops another, once candidates are being measured."""
 
     def __init__(self, servers: list[subprocess.Popen[bytes]]) -> None:
@@ -78,7 +78,7 @@ class Trouble:
 
 @pytest.mark.arm
 def test_emulated_devices_over_rpc(compiled: Compile, tmp_path: Path) -> None:
-    """One is killed and one hangs meanwhile; the log is whole, and never taken for a Kryo's."""
+    """One is killed and one hangs; the log is complete, and is never applied."""
     require_emulator()
     artifact = compiled(KRYO, "q4a8")
     running = Tracker("127.0.0.1", port=19390, port_end=19490, silent=True)
@@ -91,7 +91,7 @@ def test_emulated_devices_over_rpc(compiled: Compile, tmp_path: Path) -> None:
         with devices(3, artifact, tracker) as servers, fetched_toolchain():
             provider = TrackerProvider(tracker, "k")
             _wait(lambda: len(provider.addresses()) == 3)
-            watcher = Trouble(servers)
+            watcher = FaultInjector(servers)
             result = tune(job, plan, provider, watcher)
     finally:
         running.terminate()

@@ -170,11 +170,11 @@ def test_untrusted_clients_are_refused(greeting: bytes) -> None:
     wait_for(lambda: not sessions())
     with serving(None) as server:
         place = (server.address.host, server.address.port)
-        with socket.create_connection(place, 5) as stranger:
-            stranger.sendall(greeting)
+        with socket.create_connection(place, 5) as client:
+            client.sendall(greeting)
             with contextlib.suppress(OSError):  # it may have been turned away by now
-                stranger.shutdown(socket.SHUT_WR)
-                assert stranger.recv(64) in (b"", struct.pack("<i", MAGIC + 2))
+                client.shutdown(socket.SHUT_WR)
+                assert client.recv(64) in (b"", struct.pack("<i", MAGIC + 2))
         assert not sessions()
         # The next one is served.
         assert rpc.connect(*place, KEY).get_function(DESCRIBE)()

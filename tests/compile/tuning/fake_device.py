@@ -1,8 +1,8 @@
-"""A device that misbehaves as it is told: ``python fake_device.py FOLDER``.
+"""A device with an injected fault: ``python fake_device.py FOLDER``.
 
-``FOLDER/who`` counts the connections. What a device does is the name of a file in ``FOLDER/do``,
-for the first one ``1-...``, and so on: ``die``, ``hang``, ``nonsense``, ``garbage``, ``mute``. It
-does so at its second request, having answered the first.
+``FOLDER/connections`` has a file for each connection. The fault of the first connection is the name
+of the file ``FOLDER/faults/1-...``, and so on: ``die``, ``hang``, ``invalid``, ``not-json``,
+``mute``. It comes at the second request, after the first was answered.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ def main() -> None:
     number = 1
     while True:  # two that start at once are two
         try:
-            os.close(os.open(folder / "who" / str(number), os.O_CREAT | os.O_EXCL))
+            os.close(os.open(folder / "connections" / str(number), os.O_CREAT | os.O_EXCL))
             break
         except FileExistsError:
             number += 1
-    trouble = "".join(path.name for path in (folder / "do").glob(f"{number}-*")).partition("-")[2]
-    if trouble == "mute":
+    fault = "".join(path.name for path in (folder / "faults").glob(f"{number}-*")).partition("-")[2]
+    if fault == "mute":
         time.sleep(60)
-    address = "one" if trouble == "same" else f"device-{number}"
+    address = "one" if fault == "same" else f"device-{number}"
     print(json.dumps({"machine": {}, "address": address}), flush=True)
     for place, line in enumerate(sys.stdin):
         request = json.loads(line)
-        if place > 0 and trouble == "die":
+        if place > 0 and fault == "die":
             os._exit(3)
-        if place > 0 and trouble == "hang":
+        if place > 0 and fault == "hang":
             time.sleep(60)
         seconds: object = [[0.5] * request["repeat"] for _ in request["libraries"]]
-        if place > 0 and trouble == "nonsense":
+        if place > 0 and fault == "invalid":
             seconds = [[-1.0]]
-        if place > 0 and trouble == "garbage":
+        if place > 0 and fault == "not-json":
             print("[" * 100_000, flush=True)
             continue
         if "wrong" in request["libraries"][0]:

@@ -20,7 +20,7 @@ TARGET = CompileTarget(
 
 
 def device(**changes: object) -> dict[str, Any]:
-    """Return what a phone with this chip says of itself."""
+    """Return the description of a phone with this chip."""
     machine = {
         "architecture": "aarch64",
         "cpu": "Kryo 680",
@@ -59,7 +59,7 @@ def test_mismatching_devices(changes: dict[str, object], reason: str) -> None:
 
 @pytest.mark.parametrize("version", [{}, {"protocol": 1}])
 def test_a_device_with_another_protocol(version: dict[str, int]) -> None:
-    """A bundle that was made before requests had their present keys says no version at all."""
+    """Older bundles have no version in their description."""
     older = {key: value for key, value in device().items() if key != "protocol"}
     assert "runs another version of mvlm" in (mismatch(TARGET, KRYO, {**older, **version}) or "")
 

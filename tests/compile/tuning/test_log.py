@@ -1,4 +1,4 @@
-"""Logs: what is written is kept whatever happens, and what is damaged is neither used nor lost."""
+"""Tuning logs: failed writes lose no earlier line; damaged lines are quarantined."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ FAKE = Path(__file__).with_name("fake_device.py")
 
 @dataclass
 class Fakes:
-    """Fake devices, of which some misbehave."""
+    """Fake devices, of which some have a fault."""
 
     folder: Path
     count: int = 3
@@ -34,11 +34,11 @@ class Fakes:
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Callable[..., Fakes]:
-    def make(count: int, *troubles: str) -> Fakes:
-        for name in ("who", "do"):
+    def make(count: int, *faults: str) -> Fakes:
+        for name in ("connections", "faults"):
             (tmp_path / name).mkdir()
-        for trouble in troubles:
-            (tmp_path / "do" / trouble).touch()
+        for fault in faults:
+            (tmp_path / "faults" / fault).touch()
         return Fakes(tmp_path, count)
 
     return make
@@ -52,13 +52,13 @@ def job(name: str = "a.so") -> MeasureRequest:
     return MeasureRequest("a.npz", (name,), 2, flush_cache=False)
 
 
-@pytest.mark.parametrize("trouble", ["die", "hang", "nonsense", "garbage"])
-def test_work_goes_to_another_device(fakes: Callable[..., Fakes], trouble: str) -> None:
-    three = fakes(3, f"2-{trouble}")
+@pytest.mark.parametrize("fault", ["die", "hang", "invalid", "not-json"])
+def test_work_goes_to_another_device(fakes: Callable[..., Fakes], fault: str) -> None:
+    three = fakes(3, f"2-{fault}")
     with pool_of(three) as pool:
         results = [pool.submit(job(), timeout=2) for _ in range(30)]
         assert all(result.result(30) == [[0.5, 0.5]] for result in results)
-        if trouble == "nonsense":
+        if fault == "invalid":
             assert "invalid times" in pool.retired["device-2"]
         else:
             assert any("device-2" in note for note in three.notes)

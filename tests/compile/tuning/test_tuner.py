@@ -50,7 +50,7 @@ ONLY = ("linear_48", "cached_attention", "quantize_rms")
 
 @dataclass
 class Watcher:
-    """Remembers what it was told; presses Ctrl-C after so many trials."""
+    """Records progress and notes; raises KeyboardInterrupt after a number of trials."""
 
     stop_after: int | None = None
     steps: list[str] = field(default_factory=list)
@@ -93,7 +93,7 @@ def tuned(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> TuningR
         return tune(job(checkpoint), TuningOptions(24, logs))
 
 
-def test_a_log_of_everything_that_was_measured(tuned: TuningResult) -> None:
+def test_the_log_has_every_measurement(tuned: TuningResult) -> None:
     log = read_log(tuned.log)
     assert not log.damaged and tuned.trials <= 24
     (run,) = log.provenance.runs
@@ -241,16 +241,14 @@ def test_ctrl_c_keeps_everything_and_a_second_run_goes_on(checkpoint: Path, tmp_
     assert len(lines) == len(set(lines))
 
 
-def test_a_device_that_gets_slower_misleads_nobody() -> None:
+def test_times_relative_to_the_default_cancel_drift() -> None:
     fresh = relative_to_default([2.0, 2.0], [1.0, 1.0], reference=2.0)
     warm = relative_to_default([3.0, 4.0], [1.5, 2.0], reference=2.0)
     assert fresh == warm == [1.0, 1.0]
 
 
 @pytest.mark.slow
-def test_functions_without_a_kernel(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_extracted_tasks(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MetaSchedule's own space, measured, kept, and applied by compiling."""
     everything_wins(monkeypatch)
     checkpoint = shelf.checkpoint("ldpnetv2")
@@ -268,7 +266,7 @@ def test_functions_without_a_kernel(
     warnings: list[str] = []
     manifest = compile_job(applied, tmp_path / "artifact", warn=warnings.append)
     assert manifest.provenance["tuning"]["tuned"] == 1, warnings
-    # What a second run goes on with is the log, not its own luck: of it, the default loses to all.
+    # A second run without new candidates keeps the incumbent of the log.
     monkeypatch.setattr(EvolutionarySearch, "generate_measure_candidates", lambda *_: [])
     again = tune(planned, plan, observer=watcher)
     (kept,) = again.provenance.results.values()
@@ -297,7 +295,7 @@ def test_a_faster_kernel_that_is_wrong_is_not_kept(
 
 
 @pytest.mark.slow
-def test_candidates_that_cannot_be_built_or_run_are_passed_over(
+def test_candidates_that_cannot_be_built_or_run_are_skipped(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = Builder.build
@@ -321,7 +319,7 @@ def test_candidates_that_cannot_be_built_or_run_are_passed_over(
 
 
 @pytest.mark.slow
-def test_a_known_default_that_cannot_be_built_any_more(
+def test_a_default_from_the_log_that_cannot_be_built(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = TuningOptions(4, tmp_path, functions=("quantize_rms",))
@@ -331,7 +329,7 @@ def test_a_known_default_that_cannot_be_built_any_more(
     def broken(
         self: Builder, modules: list[object], as_defined: bool = False
     ) -> list[BuilderResult]:
-        if next(calls) == 0:  # what a device has to show that it can compute
+        if next(calls) == 0:  # the self test of devices
             return build(self, modules, as_defined)  # type: ignore[arg-type]
         return [BuilderResult(None, "no room") for _ in modules]
 
@@ -344,10 +342,10 @@ def test_a_known_default_that_cannot_be_built_any_more(
 
 
 @pytest.mark.slow
-def test_who_won_before_is_judged_again(
+def test_the_incumbent_is_validated_again(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many others look faster: one of them lost the last word, or was never in it."""
+    """However many other candidates look faster in the search."""
     plan = TuningOptions(12, tmp_path, functions=("quantize_rms",))
     with monkeypatch.context() as context:
         everything_wins(context)
@@ -357,7 +355,7 @@ def test_who_won_before_is_judged_again(
     )
     with changed_record(first.log, task_result.record or 0) as payload:
         payload[1] = [9.0]  # it looks slow
-    # Of those in the last word the one that comes last has the largest gain.
+    # Of the finalists, the last one, the incumbent, has the largest gain.
     monkeypatch.setattr(validate, "PROMISING_RATIO", 1.0)
     comparison_is(monkeypatch, (Comparison(2.0, 1.0, float(gain), 0.1) for gain in count(1)))
     again = tune(job(checkpoint), plan)
@@ -366,7 +364,7 @@ def test_who_won_before_is_judged_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("gain", "stays"), [(0.0, True), (-0.09, True), (-0.11, False)])
-def test_who_won_before_stays_unless_it_is_refuted(
+def test_the_incumbent_is_kept_unless_it_is_slower(
     tuned: TuningResult,
     checkpoint: Path,
     tmp_path: Path,
@@ -374,7 +372,7 @@ def test_who_won_before_stays_unless_it_is_refuted(
     gain: float,
     stays: bool,
 ) -> None:
-    """On a busy machine nothing shows that it is faster; that is no reason to lose it."""
+    """A busy machine hides its gain, which is no reason to drop it."""
     log = copied(tuned, tmp_path)
     comparison_is(monkeypatch, repeat(Comparison(2.0, 2.0, gain, 0.1)))
     before = tuned.provenance.results
@@ -404,7 +402,7 @@ def test_another_tvm_s_log_is_quarantined_and_not_lost(
     assert len(result.provenance.runs) == 1
 
 
-def test_what_is_asked_wrongly(checkpoint: Path, tmp_path: Path) -> None:
+def test_invalid_options(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--trials: expected 1 or more, found 0"):
         TuningOptions(0, tmp_path)
     with pytest.raises(UsageError, match="there is nothing to tune"):
