@@ -83,9 +83,9 @@ class KnobSearch:
             ranked, others = list(order), list(order)
             drawn = math.ceil(_RANDOM_SHARE * count)
             ranked = ranked[: count - drawn]
-            others = [place for place in others if place not in set(ranked)]
+            others = [index for index in others if index not in set(ranked)]
             picked = self._random.choice(others, drawn, replace=False)
-            candidates = [candidates[place] for place in [*ranked, *picked]]
+            candidates = [candidates[index] for index in [*ranked, *picked]]
         candidates = candidates[:count]
         for candidate in candidates:
             assert candidate.config is not None
@@ -131,10 +131,10 @@ class KnobSearch:
 
     def _neighbours(self, key: tuple[int, ...]) -> list[tuple[int, ...]]:
         return [
-            (*key[:place], other, *key[place + 1 :])
-            for place, knob in enumerate(self._task.knobs)
+            (*key[:index], other, *key[index + 1 :])
+            for index, knob in enumerate(self._task.knobs)
             for other in range(len(knob.values))
-            if other != key[place]
+            if other != key[index]
         ]
 
     def _key(self, config: Mapping[str, int]) -> tuple[int, ...]:
@@ -142,7 +142,7 @@ class KnobSearch:
 
     def _candidate(self, key: tuple[int, ...]) -> MeasureCandidate:
         knobs = self._task.knobs
-        config = {knob.name: knob.values[place] for knob, place in zip(knobs, key, strict=True)}
+        config = {knob.name: knob.values[index] for knob, index in zip(knobs, key, strict=True)}
         return make_candidate(self._task.module, knobs, config)
 
 

@@ -93,22 +93,22 @@ def restore_record(
         database: The log; gets the task's workload.
         note: Called with messages for the user.
     """
-    workload = ms.database.Workload(task.module).as_json()
-    line = database.commit_workload(json.dumps(workload, separators=(",", ":")))
+    values = ms.database.Workload(task.module).as_json()
+    workload = database.commit_workload(json.dumps(values, separators=(",", ":")))
     records = [
-        (place, record)
-        for place, record in enumerate(database.contents.records)
-        if record.workload == line
+        (line, record)
+        for line, record in enumerate(database.contents.records)
+        if record.workload == workload
     ]
     if task.operation:
-        return _restore_kernel_task(task, target, cost_model, seed, line, records)
+        return _restore_kernel_task(task, target, cost_model, seed, workload, records)
     threads = database.provenance.threads if database.provenance else 1
     # MetaSchedule's rules parallelize for this number of cores.
     tvm_target = tvm.target.Target({**target.options, "num-cores": threads})
     measured = _replay(task, records, note)
     known = [(each.candidate, each.seconds) for each in measured.values()]
     search = EvolutionarySearch(task, tvm_target, cost_model, seed, known)
-    return TaskRecord(task, search, line, measured, trials=len(measured))
+    return TaskRecord(task, search, workload, measured, trials=len(measured))
 
 
 def _restore_kernel_task(
@@ -116,25 +116,25 @@ def _restore_kernel_task(
     target: CompileTarget,
     cost_model: CostModel | None,
     seed: int,
-    line: int,
+    workload: int,
     records: Sequence[tuple[int, TuningRecord]],
 ) -> TaskRecord:
     """Restore the configs that the kernel still supports; the default's time among them."""
     configs = {
-        place: (config, record.median)
-        for place, record in records
+        line: (config, record.median)
+        for line, record in records
         if (config := try_read_config(record.trace)) is not None and task.supports(config)
     }
     search = KnobSearch(task, target.tvm, cost_model, seed, list(configs.values()))
     measured = {
-        place: Measured(seconds, make_candidate(task.module, task.knobs, config))
-        for place, (config, seconds) in configs.items()
+        line: Measured(seconds, make_candidate(task.module, task.knobs, config))
+        for line, (config, seconds) in configs.items()
     }
     defaults = [seconds for config, seconds in configs.values() if config == task.default_config]
     return TaskRecord(
         task,
         search,
-        line,
+        workload,
         measured,
         trials=len(measured),
         default_seconds=defaults[0] if defaults else None,
@@ -146,11 +146,11 @@ def _replay(
 ) -> dict[int, Measured]:
     """Return the candidates that the log's traces make of an extracted task."""
     measured = {}
-    for place, record in records:
+    for line, record in records:
         try:
             candidate = replay_trace(task.module, record.trace)
         except Exception:  # TVM's error for a trace that does not fit
-            note(f"{task.name}: the log's line {place + 1} does not fit the function")
+            note(f"{task.name}: the log's line {line + 1} does not fit the function")
             continue
-        measured[place] = Measured(record.median, candidate)
+        measured[line] = Measured(record.median, candidate)
     return measured

@@ -23,7 +23,7 @@ def sparkline(curve: Sequence[float]) -> str:
     """Draw a curve as a line of bars, scaled from its lowest to its highest value."""
     if len(curve) < 2:
         return ""
-    picked = [curve[round(place * (len(curve) - 1) / (_WIDTH - 1))] for place in range(_WIDTH)]
+    picked = [curve[round(index * (len(curve) - 1) / (_WIDTH - 1))] for index in range(_WIDTH)]
     low, high = min(picked), max(picked)
     span = high - low
     if span <= 0:

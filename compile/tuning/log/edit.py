@@ -23,13 +23,13 @@ def merge_logs(folders: Sequence[Path], output: Path) -> Log:
         UsageError: Target, CPU, threads or TVM version differ, or `output` is another folder.
         ArtifactError: One cannot be read.
     """
-    places = list(dict.fromkeys(path.resolve() for path in folders))
+    paths = list(dict.fromkeys(path.resolve() for path in folders))
     exists = (output / PROVENANCE_FILE).exists()
     if not exists and output.is_dir() and any(output.iterdir()):
         raise UsageError(f"{output} is in the way", expected="a log, or nothing", found="a folder")
-    if exists and output.resolve() not in places:
-        places.insert(0, output.resolve())
-    logs = [read_log(place) for place in places]
+    if exists and output.resolve() not in paths:
+        paths.insert(0, output.resolve())
+    logs = [read_log(path) for path in paths]
     first = logs[0]
     for other in logs[1:]:
         _check_same_key(first, other)
@@ -66,14 +66,14 @@ def prune_log(folder: Path, keep: int) -> tuple[int, int]:
     with TuningDatabase(folder) as log:
         log.resume(read_log(folder))
         by_task: dict[int, list[int]] = {}
-        for place, record in enumerate(log.contents.records):
-            by_task.setdefault(record.workload, []).append(place)
+        for line, record in enumerate(log.contents.records):
+            by_task.setdefault(record.workload, []).append(line)
         kept = {
             result.record for result in log.contents.results.values() if result.record is not None
         }
-        for places in by_task.values():
-            kept.add(places[0])  # the default, which is measured first
-            kept.update(sorted(places, key=lambda place: log.contents.records[place].median)[:keep])
+        for lines in by_task.values():
+            kept.add(lines[0])  # the default, which is measured first
+            kept.update(sorted(lines, key=lambda line: log.contents.records[line].median)[:keep])
         before = len(log.contents.records)
         database = log.contents.select(lambda _: True, kept.__contains__)
         assert log.provenance is not None

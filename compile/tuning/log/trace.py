@@ -57,9 +57,9 @@ def read_config(trace: list[Any]) -> dict[str, int]:
     chosen = dict(decisions)
     sampled: dict[str, int] = {}
     found: dict[str, int] = {}
-    for place, (name, inputs, attributes, outputs) in enumerate(instructions):
+    for index, (name, inputs, attributes, outputs) in enumerate(instructions):
         if name == "SampleCategorical":
-            sampled[outputs[0]] = int(attributes[0][int(chosen[place])])
+            sampled[outputs[0]] = int(attributes[0][int(chosen[index])])
         elif name == "Annotate":
             found[str(attributes[0]).removeprefix(KNOB_PREFIX)] = sampled[inputs[1]]
         elif name != "GetSBlock":

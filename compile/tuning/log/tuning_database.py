@@ -67,15 +67,15 @@ def read_log(folder: Path) -> Log:
     damaged: dict[str, str] = {}
     workloads, records = _lines(folder / WORKLOADS_FILE), _lines(folder / RECORDS_FILE)
     whole, kept, measured = set(), set(), []
-    for place, line in enumerate(workloads):
-        with _collect_damage(damaged, f"{WORKLOADS_FILE}, line {place + 1}"):
+    for index, line in enumerate(workloads):
+        with _collect_damage(damaged, f"{WORKLOADS_FILE}, line {index + 1}"):
             check_workload(line)
-            whole.add(place)
-    for place, line in enumerate(records):
+            whole.add(index)
+    for index, line in enumerate(records):
         measured.append(TuningRecord(-1, []))
-        with _collect_damage(damaged, f"{RECORDS_FILE}, line {place + 1}"):
+        with _collect_damage(damaged, f"{RECORDS_FILE}, line {index + 1}"):
             measured[-1] = TuningRecord.from_line(line, len(workloads))
-            kept.add(place)
+            kept.add(index)
     results = {
         key: result
         for key, result in provenance.results.items()
@@ -220,9 +220,9 @@ class TuningDatabase:
         number = 1
         while (self.folder / QUARANTINE / str(number)).exists():
             number += 1
-        place = self.folder / QUARANTINE / str(number)
-        place.mkdir(parents=True)
-        return place
+        folder = self.folder / QUARANTINE / str(number)
+        folder.mkdir(parents=True)
+        return folder
 
 
 def open_database(
