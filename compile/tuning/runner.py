@@ -12,7 +12,7 @@ import numpy as np
 from mvlm.compile.tuning.devices import DevicePool, SelfTest
 from mvlm.compile.tuning.task import Task
 from mvlm.runtime.device.kernel_runner import MeasureRequest, read_arguments, save_arguments
-from mvlm.schedules.oracles import Trial, make_trial
+from mvlm.schedules.oracles import KernelCase, make_kernel_case
 from mvlm.schedules.signature import extents, parameter_types
 
 # Samples of a candidate in the search.
@@ -74,7 +74,7 @@ class Runner:
         """
         found = self._outputs(task, library)
         if unscheduled is None:
-            return _trial(task).worst(found)
+            return _kernel_case(task).largest_error(found)
         expected = self._outputs(task, unscheduled)
         return max(
             float(np.max(np.abs(found[index] - values) / (_RELATIVE * np.abs(values) + _ABSOLUTE)))
@@ -98,20 +98,20 @@ def make_self_test(task: Task, library: Path, folder: Path) -> SelfTest:
     arguments = _write_arguments(task, folder)
     outputs = str(folder / "self_test")
     request = MeasureRequest(str(arguments), (str(library),), 1, flush_cache=False, outputs=outputs)
-    return SelfTest(request, _trial(task).worst)
+    return SelfTest(request, _kernel_case(task).largest_error)
 
 
 def _write_arguments(task: Task, folder: Path) -> Path:
     path = folder / f"arguments-{task.key[:16]}.npz"
-    save_arguments(path, _trial(task).arguments)
+    save_arguments(path, _kernel_case(task).arguments)
     return path
 
 
-def _trial(task: Task) -> Trial:
-    return make_trial(task.function) if task.operation else _plain_trial(task)
+def _kernel_case(task: Task) -> KernelCase:
+    return make_kernel_case(task.function) if task.operation else _plain_case(task)
 
 
-def _plain_trial(task: Task) -> Trial:
+def _plain_case(task: Task) -> KernelCase:
     """Arguments of an extracted task: normal floats, and zeros, which are valid indices."""
     random = np.random.default_rng(0)
     arguments = []
@@ -120,4 +120,4 @@ def _plain_trial(task: Task) -> Trial:
         is_float = dtype.kind == "f"
         values = random.standard_normal(shape).astype(dtype) if is_float else np.zeros(shape, dtype)
         arguments.append(np.asarray(values))
-    return Trial(tuple(arguments), dict)
+    return KernelCase(tuple(arguments), dict)

@@ -1,8 +1,8 @@
-"""What kernels must compute, in NumPy: inputs to try a kernel with, and what has to come out.
+"""NumPy oracles: random inputs for a kernel, its expected outputs, and the allowed errors.
 
-The tests hold every kernel against this, and the tuner every schedule that it keeps.
+The tests check every kernel against them, and the tuner every schedule that it keeps.
 """
 
-from mvlm.schedules.oracles.trial import Array, Trial, make_trial
+from mvlm.schedules.oracles.kernel_case import Array, KernelCase, make_kernel_case
 
-__all__ = ["Array", "Trial", "make_trial"]
+__all__ = ["Array", "KernelCase", "make_kernel_case"]

@@ -19,10 +19,10 @@ Array = npt.NDArray[Any]
 _TOLERANCE = 5e-6
 
 
-def attention_trial(
+def attention_case(
     definition: tirx.PrimFunc, random: np.random.Generator
 ) -> tuple[list[Array], Callable[[], Any]]:
-    """Make a trial of ``attention``."""
+    """Make a test case of ``attention``."""
     types = parameter_types(definition)
     qkv, heads = random_array(types[0], random), int(definition.attrs["mvlm.heads"])
 
@@ -32,10 +32,10 @@ def attention_trial(
     return [qkv, unwritten(types[1])], expect
 
 
-def cached_attention_trial(
+def cached_attention_case(
     definition: tirx.PrimFunc, random: np.random.Generator
 ) -> tuple[list[Array], Callable[[], Any]]:
-    """Make a trial of ``cached_attention``: the last positions of a cache whose pages are full."""
+    """Make a test case of ``cached_attention``: the last positions of a full cache."""
     cache = _Cache.random(definition, random)
     arguments = [*cache.arguments, unwritten(parameter_types(definition)[-1])]
 
@@ -50,10 +50,10 @@ def cached_attention_trial(
     return arguments, expect
 
 
-def append_trial(
+def append_case(
     definition: tirx.PrimFunc, random: np.random.Generator
 ) -> tuple[list[Array], Callable[[], Any]]:
-    """Make a trial of ``append_to_cache``: what the new positions hold afterwards.
+    """Make a test case of ``append_to_cache``: what the new positions hold afterwards.
 
     An integer may be off by one: a value's last bit may turn a tie of rounding over.
     """

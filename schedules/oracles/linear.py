@@ -19,10 +19,10 @@ _GROUP, _FEATURES = 32, 16
 _LARGEST = {"int8": 127, "int16": 8191}
 
 
-def linear_trial(
+def linear_case(
     definition: tirx.PrimFunc, random: np.random.Generator
 ) -> tuple[list[Array], Callable[[], Any]]:
-    """Make a trial of ``linear``: float32 activations, float or packed weights."""
+    """Make a test case of ``linear``: float32 activations, float or packed weights."""
     types = parameter_types(definition)
     arguments = [random_array(each, random) for each in types[:-1]] + [unwritten(types[-1])]
     packing = attribute(definition, "packing", 0)
@@ -45,10 +45,10 @@ def linear_trial(
     return arguments, expect
 
 
-def panel_linear_trial(
+def panel_linear_case(
     definition: tirx.PrimFunc, random: np.random.Generator
 ) -> tuple[list[Array], Callable[[], Any]]:
-    """Make a trial of ``panel_linear``: integers on both sides, exact within a group."""
+    """Make a test case of ``panel_linear``: integers on both sides, exact within a group."""
     types, bits = parameter_types(definition), int(definition.attrs["mvlm.bits"])
     has_offsets, has_row_scales = bits < 16, attribute(definition, "row_scales", False)
     arguments = [random_array(each, random) for each in types[:-1]] + [unwritten(types[-1])]

@@ -38,10 +38,10 @@ def _row_function(name: str, eps: float, x: Array, *weights: Array) -> Any:
     return x
 
 
-def row_function_trial(
+def row_function_case(
     definition: tirx.PrimFunc, random: np.random.Generator
 ) -> tuple[list[Array], Callable[[], Any]]:
-    """Make a trial of ``row_function``."""
+    """Make a test case of ``row_function``."""
     types = parameter_types(definition)
     arguments = [random_array(each, random) for each in types[:-1]] + [unwritten(types[-1])]
 
@@ -51,10 +51,10 @@ def row_function_trial(
     return arguments, expect
 
 
-def quantize_rows_trial(
+def quantize_rows_case(
     definition: tirx.PrimFunc, random: np.random.Generator
 ) -> tuple[list[Array], Callable[[], Any]]:
-    """Make a trial of ``quantize_rows``.
+    """Make a test case of ``quantize_rows``.
 
     A value's last bit may turn a tie of rounding over: an integer may be off by one.
     """

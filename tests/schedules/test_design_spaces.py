@@ -21,7 +21,7 @@ from mvlm.schedules.choice import Chosen, Knob, Recorder, by_default
 from mvlm.schedules.cpu import KERNELS
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet
 from mvlm.schedules.cpu.panel_linear import panel_linear
-from mvlm.schedules.oracles import make_trial
+from mvlm.schedules.oracles import make_kernel_case
 from mvlm.schedules.oracles.arithmetic import integer_linear
 from mvlm.schedules.oracles.linear import levels_of
 from tests.device import device
@@ -110,14 +110,14 @@ def check(name: str, choose: Callable[[tuple[Knob, ...]], list[dict[str, int]]])
         knobs = KERNELS.space(definition)
         # The signature is all that a kernel is built from.
         assert KERNELS.space(workload) == knobs
-    trial = make_trial(workload)
+    kernel_case = make_kernel_case(workload)
     for point in choose(knobs):
         with device().target:
             kernel = KERNELS.replace(definition, Chosen(point))
-        tensors = [tvm.runtime.tensor(array) for array in trial.arguments]
+        tensors = [tvm.runtime.tensor(array) for array in kernel_case.arguments]
         build(kernel)(*tensors)
         found = {place: tensor.numpy() for place, tensor in enumerate(tensors)}
-        assert trial.worst(found) <= 1, point
+        assert kernel_case.largest_error(found) <= 1, point
 
 
 @pytest.mark.slow
@@ -127,12 +127,12 @@ def test_points_of_every_instruction_set(scheme: str, instructions: InstructionS
     definition = of_linear(scheme, "n", 512, 32)
     recorder = Recorder()
     panel_linear(definition, recorder, instructions)
-    trial = make_trial(workload_of(definition, EXTENTS))
+    kernel_case = make_kernel_case(workload_of(definition, EXTENTS))
     for point in [*ends(tuple(recorder.knobs)), *drawn(tuple(recorder.knobs), 4)]:
         kernel = panel_linear(definition, Chosen(point), instructions)
-        tensors = [tvm.runtime.tensor(array) for array in trial.arguments]
+        tensors = [tvm.runtime.tensor(array) for array in kernel_case.arguments]
         build(kernel)(*tensors)
-        assert trial.worst(dict(enumerate(t.numpy() for t in tensors))) <= 1, point
+        assert kernel_case.largest_error(dict(enumerate(t.numpy() for t in tensors))) <= 1, point
 
 
 def test_what_a_kernel_cannot_do_is_refused() -> None:
@@ -143,26 +143,26 @@ def test_what_a_kernel_cannot_do_is_refused() -> None:
 
 def test_a_wrong_kernel_is_found_out() -> None:
     """The oracle is not the kernel's own arithmetic, and one wrong element is enough."""
-    trial = make_trial(workload_of(of_linear("q4a8", "n"), EXTENTS))
-    ((place, (values, allowed)),) = trial.expect().items()
-    assert trial.worst({place: values.astype(np.float32)}) <= 1
+    kernel_case = make_kernel_case(workload_of(of_linear("q4a8", "n"), EXTENTS))
+    ((place, (values, allowed)),) = kernel_case.expect().items()
+    assert kernel_case.largest_error({place: values.astype(np.float32)}) <= 1
     for wrong in (values[3, 5] + 2 * allowed[3, 5], np.nan):
         found = values.copy()
         found[3, 5] = wrong
-        assert trial.worst({place: found}) > 1
-    assert trial.worst({}) == float("inf")
+        assert kernel_case.largest_error({place: found}) > 1
+    assert kernel_case.largest_error({}) == float("inf")
 
 
 def test_levels_are_taken_apart_as_they_were_put_together() -> None:
     """The oracle's own reading of panels, against the definition of a linear layer."""
     workload = workload_of(of_linear("q4a8", "n"), EXTENTS)
-    trial = make_trial(workload)
-    x, x_scales, _, panels, scales, row_scales, _ = trial.arguments
+    kernel_case = make_kernel_case(workload)
+    x, x_scales, _, panels, scales, row_scales, _ = kernel_case.arguments
     weight = (levels_of(panels, 4) - 8)[:64]
     group_scales = np.moveaxis(scales, 2, 1).reshape(-1, 16)[:64].astype(np.float64)
     unit = float(workload.attrs["mvlm.unit"])
     expected = integer_linear(x, x_scales * unit, weight.T, group_scales.T) * row_scales.reshape(-1)
-    ((values, _),) = trial.expect().values()
+    ((values, _),) = kernel_case.expect().values()
     np.testing.assert_allclose(values, expected, rtol=1e-12)
 
 
