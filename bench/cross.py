@@ -25,7 +25,7 @@ from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.pipeline import lower
 from mvlm.models.mobilevlm import MobileVLM
-from mvlm.runtime.artifact.kernels import KernelUse
+from mvlm.runtime.artifact.kernels import KernelTraffic
 
 DOCUMENT = Path("docs/arm.md")
 # Of integers, several of which one instruction multiplies; the beginnings of their names.
@@ -86,7 +86,7 @@ def measure_mixes(job: CompileJob) -> list[Mix]:
         executable = relax.build(lowered.module, target, relax_pipeline=None)
     code = computations(_assembly(executable))
     mixes = [
-        Mix(kernel, _calls(kernel, lowered.kernel_uses), Counter(map(_kind, body)))
+        Mix(kernel, _calls(kernel, lowered.kernel_traffic), Counter(map(_kind, body)))
         for kernel, body in code.items()
     ]
     called = [mix for mix in mixes if mix.calls]
@@ -98,8 +98,8 @@ def _assembly(executable: relax.VMExecutable) -> str:
     return source
 
 
-def _calls(kernel: str, uses: Mapping[str, Mapping[str, KernelUse]]) -> dict[str, int]:
-    return {name: of[kernel].calls for name, of in uses.items() if kernel in of}
+def _calls(kernel: str, traffic: Mapping[str, Mapping[str, KernelTraffic]]) -> dict[str, int]:
+    return {name: of[kernel].calls for name, of in traffic.items() if kernel in of}
 
 
 def _kind(instruction: Instruction) -> str:

@@ -30,19 +30,19 @@ def command(
     Only the manifest is read: `mvlm verify` is what compares the files with it.
     """
     from mvlm.runtime.artifact import read_manifest
-    from mvlm.runtime.artifact.kernels import read_kernel_uses
+    from mvlm.runtime.artifact.kernels import read_kernel_traffic
 
     manifest = read_manifest(artifact)
-    uses = read_kernel_uses(artifact) if kernels else {}
+    traffic = read_kernel_traffic(artifact) if kernels else {}
     document = {"digest": manifest.digest} | manifest.to_json()
     if json:
-        show_json(document | (kernels_document(uses) if kernels else {}))
+        show_json(document | (kernels_document(traffic) if kernels else {}))
         return
     files = document.pop("files")
     show_table([(name, _short(value)) for name, value in _flatten(document)])
     show("")
     show_table([(entry["path"], readable_bytes(entry["size"])) for entry in files])
-    for function, used in uses.items():
+    for function, used in traffic.items():
         show("")
         show_kernels(function, used)
 

@@ -38,7 +38,7 @@ from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.model_zoo import identify
 from mvlm.runtime.artifact import layout
-from mvlm.runtime.artifact.kernels import uses_to_json
+from mvlm.runtime.artifact.kernels import traffic_to_json
 from mvlm.runtime.artifact.manifest import (
     AbiEntry,
     FileEntry,
@@ -160,7 +160,7 @@ def _write_library(
     module, parameters = model.export(target.tvm)
     bounds = {"n": job.prefill_chunk}
     lowered = lower(module, target.tvm, target.kernels, bounds, entered, dump_into(dump), tuned)
-    write_json(folder / layout.KERNELS, uses_to_json(lowered.kernel_uses))
+    write_json(folder / layout.KERNELS, traffic_to_json(lowered.kernel_traffic))
     entered("code")
     with tvm.transform.PassContext(opt_level=3):
         executable = relax.build(lowered.module, target.tvm, relax_pipeline=None)
@@ -179,7 +179,7 @@ def _write_library(
         executable.export_library(os.fspath(library), fcompile=link, workspace_dir=workspace)
     (folder / layout.RUNTIME_LIBRARY).write_bytes(target.runtime_library)
     progress("compile: link", len(steps), len(steps))
-    kernels = {name for uses in lowered.kernel_uses.values() for name in uses}
+    kernels = {name for traffic in lowered.kernel_traffic.values() for name in traffic}
     return Library(parameters, working_bytes(lowered.module), len(kernels))
 
 

@@ -23,8 +23,8 @@ import tvm
 from tvm import relax
 from tvm.target import Target
 
-from mvlm.compile.traffic import kernel_uses
-from mvlm.runtime.artifact.kernels import KernelUse
+from mvlm.compile.memory_traffic import count_kernel_traffic
+from mvlm.runtime.artifact.kernels import KernelTraffic
 from mvlm.schedules import KernelSet, find_kernels
 from mvlm.schedules.choice import Choose, by_default
 
@@ -46,11 +46,11 @@ class Lowered:
 
     Attributes:
         module: Ready for code generation.
-        kernel_uses: For each function, its kernels, and what it uses of each.
+        kernel_traffic: For each function, the calls and memory traffic of its kernels, by name.
     """
 
     module: tvm.IRModule
-    kernel_uses: dict[str, dict[str, KernelUse]]
+    kernel_traffic: dict[str, dict[str, KernelTraffic]]
 
 
 class TuningLookup(Protocol):
@@ -138,15 +138,15 @@ def lower(
         after: Called with each phase's name and the module that it has made.
         tuning: Looks up tuned schedules; every function gets its default if None.
     """
-    uses: dict[str, dict[str, KernelUse]] = {}
+    traffic: dict[str, dict[str, KernelTraffic]] = {}
     with target, tvm.transform.PassContext(opt_level=3):
         for phase in phases(find_kernels(kernels), upper_bounds, tuning):
             entered(phase.name)
             module = tvm.transform.Sequential(phase.passes)(module)
             if phase.name == "schedule":
-                uses = kernel_uses(module)
+                traffic = count_kernel_traffic(module)
             after(phase.name, module)
-    return Lowered(module, uses)
+    return Lowered(module, traffic)
 
 
 def dump_into(folder: Path | None) -> Callable[[str, tvm.IRModule], None]:

@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Any
 from mvlm.cli.shared.terminal import readable_bytes, show, show_columns
 
 if TYPE_CHECKING:
-    from mvlm.runtime.artifact.kernels import KernelUse
+    from mvlm.runtime.artifact.kernels import KernelTraffic
 
 _HEADER = ("kernel", "calls", "weights read", "activations read", "written")
 _CACHE_HEADER = ("cache read", "cache written")
 
 
-def kernels_document(functions: Mapping[str, Mapping[str, KernelUse]]) -> dict[str, Any]:
+def kernels_document(functions: Mapping[str, Mapping[str, KernelTraffic]]) -> dict[str, Any]:
     """Return what ``--json`` says of them: ``kernels``, and the sums as ``kernel_totals``."""
-    from mvlm.runtime.artifact.kernels import total_use, uses_to_json
+    from mvlm.runtime.artifact.kernels import total_traffic, traffic_to_json
 
-    totals = {name: asdict(total_use(uses.values())) for name, uses in functions.items()}
-    return {"kernels": uses_to_json(functions), "kernel_totals": totals}
+    totals = {name: asdict(total_traffic(traffic.values())) for name, traffic in functions.items()}
+    return {"kernels": traffic_to_json(functions), "kernel_totals": totals}
 
 
-def show_kernels(function: str, uses: Mapping[str, KernelUse]) -> None:
+def show_kernels(function: str, traffic: Mapping[str, KernelTraffic]) -> None:
     """Print a function's kernels, those that move most first, and what all move together."""
-    from mvlm.runtime.artifact.kernels import total_use
+    from mvlm.runtime.artifact.kernels import total_traffic
 
-    total = total_use(uses.values())
-    show(f"{function}: {total.calls} calls of {len(uses)} kernels")
-    if not uses:
+    total = total_traffic(traffic.values())
+    show(f"{function}: {total.calls} calls of {len(traffic)} kernels")
+    if not traffic:
         return
     has_cache = bool(total.cache_read_bytes_per_position + total.cache_written_bytes_per_position)
     header = _HEADER + (_CACHE_HEADER if has_cache else ())
-    ordered = sorted(uses.items(), key=lambda item: -_moved(item[1]))
-    rows = [_row(name, use, has_cache) for name, use in [*ordered, ("total", total)]]
+    ordered = sorted(traffic.items(), key=lambda item: -_moved(item[1]))
+    rows = [_row(name, kernel, has_cache) for name, kernel in [*ordered, ("total", total)]]
     show_columns([header, *rows])
     if has_cache:
         show(
@@ -43,24 +43,24 @@ def show_kernels(function: str, uses: Mapping[str, KernelUse]) -> None:
         )
 
 
-def _moved(use: KernelUse) -> int:
+def _moved(kernel: KernelTraffic) -> int:
     """Return the bytes that one row and one position move."""
-    amounts: dict[str, int] = asdict(use)
-    return sum(amounts.values()) - use.calls
+    amounts: dict[str, int] = asdict(kernel)
+    return sum(amounts.values()) - kernel.calls
 
 
-def _row(name: str, use: KernelUse, has_cache: bool) -> tuple[str, ...]:
+def _row(name: str, kernel: KernelTraffic, has_cache: bool) -> tuple[str, ...]:
     cells = [
-        _size(use.weight_bytes, use.weight_bytes_per_row),
-        _size(use.read_bytes, use.read_bytes_per_row),
-        _size(use.written_bytes, use.written_bytes_per_row),
+        _size(kernel.weight_bytes, kernel.weight_bytes_per_row),
+        _size(kernel.read_bytes, kernel.read_bytes_per_row),
+        _size(kernel.written_bytes, kernel.written_bytes_per_row),
     ]
     if has_cache:
         cells += [
-            _size(per_position=use.cache_read_bytes_per_position),
-            _size(per_position=use.cache_written_bytes_per_position),
+            _size(per_position=kernel.cache_read_bytes_per_position),
+            _size(per_position=kernel.cache_written_bytes_per_position),
         ]
-    return (name, str(use.calls), *cells)
+    return (name, str(kernel.calls), *cells)
 
 
 def _size(fixed: int = 0, per_row: int = 0, per_position: int = 0) -> str:

@@ -15,9 +15,9 @@ from tvm import tirx
 
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.job import CompileJob
+from mvlm.compile.memory_traffic import count_kernel_traffic
 from mvlm.compile.packing import build_model
 from mvlm.compile.pipeline import phases, tensor_functions
-from mvlm.compile.traffic import kernel_uses
 from mvlm.compile.tuning.measure_candidate import module_of, workload_of
 from mvlm.schedules import find_kernels
 from mvlm.schedules.choice import Knob
@@ -99,9 +99,9 @@ def extract_tasks(job: CompileJob, target: CompileTarget) -> list[Task]:
 def _weights(module: tvm.IRModule) -> dict[str, int]:
     """Count each function's calls in a chat turn."""
     weights: dict[str, int] = {}
-    for function, uses in kernel_uses(module).items():
-        for name, use in uses.items():
-            weights[name] = weights.get(name, 0) + use.calls * TASK_WEIGHTS.get(function, 0)
+    for function, traffic in count_kernel_traffic(module).items():
+        for name, kernel in traffic.items():
+            weights[name] = weights.get(name, 0) + kernel.calls * TASK_WEIGHTS.get(function, 0)
     return weights
 
 

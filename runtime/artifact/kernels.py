@@ -24,7 +24,7 @@ _MAX_COUNT = 10**15
 
 
 @dataclass(frozen=True)
-class KernelUse:
+class KernelTraffic:
     """How often one call of a function calls a kernel, and the bytes that all these calls move.
 
     An array counts as often as a kernel takes or returns it, and whole, whatever of it the kernel
@@ -53,29 +53,29 @@ class KernelUse:
     cache_read_bytes_per_position: int = 0
     cache_written_bytes_per_position: int = 0
 
-    def __add__(self, other: KernelUse) -> KernelUse:
-        """Return both together."""
+    def __add__(self, other: KernelTraffic) -> KernelTraffic:
+        """Return the sum of both."""
         theirs = asdict(other)
-        return KernelUse(**{name: value + theirs[name] for name, value in asdict(self).items()})
+        return KernelTraffic(**{name: value + theirs[name] for name, value in asdict(self).items()})
 
 
-def total_use(uses: Iterable[KernelUse]) -> KernelUse:
-    """Return what all uses move together."""
-    return sum(uses, KernelUse())
+def total_traffic(traffic: Iterable[KernelTraffic]) -> KernelTraffic:
+    """Return the sum of what several kernels move."""
+    return sum(traffic, KernelTraffic())
 
 
-def uses_to_json(
-    functions: Mapping[str, Mapping[str, KernelUse]],
+def traffic_to_json(
+    functions: Mapping[str, Mapping[str, KernelTraffic]],
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Return the file's content as plain JSON values."""
     return {
-        function: {kernel: asdict(use) for kernel, use in uses.items()}
-        for function, uses in functions.items()
+        function: {name: asdict(kernel) for name, kernel in traffic.items()}
+        for function, traffic in functions.items()
     }
 
 
-def read_kernel_uses(folder: Path) -> dict[str, dict[str, KernelUse]]:
-    """Read, for every function of an artifact, how it uses each kernel.
+def read_kernel_traffic(folder: Path) -> dict[str, dict[str, KernelTraffic]]:
+    """Read the memory traffic of each kernel, for every function of an artifact.
 
     Raises:
         ArtifactError: The file breaks the format.
@@ -84,13 +84,13 @@ def read_kernel_uses(folder: Path) -> dict[str, dict[str, KernelUse]]:
     return {name: _read_function(_named(document, name)) for name in document.values}
 
 
-def _read_function(document: JsonObject) -> dict[str, KernelUse]:
-    return {name: _read_use(_named(document, name)) for name in document.values}
+def _read_function(document: JsonObject) -> dict[str, KernelTraffic]:
+    return {name: _read_traffic(_named(document, name)) for name in document.values}
 
 
-def _read_use(document: JsonObject) -> KernelUse:
-    return KernelUse(
-        **{field.name: _read_count(document, field.name) for field in fields(KernelUse)}
+def _read_traffic(document: JsonObject) -> KernelTraffic:
+    return KernelTraffic(
+        **{field.name: _read_count(document, field.name) for field in fields(KernelTraffic)}
     )
 
 

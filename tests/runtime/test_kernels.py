@@ -11,12 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvlm.runtime.artifact.kernels import KernelUse, read_kernel_uses, total_use, uses_to_json
+from mvlm.runtime.artifact.kernels import (
+    KernelTraffic,
+    read_kernel_traffic,
+    total_traffic,
+    traffic_to_json,
+)
 from mvlm.runtime.artifact.layout import KERNELS, MAX_JSON_BYTES
 from mvlm.runtime.errors import ArtifactError
 
-LINEAR = KernelUse(3, 4096, 0, 64, 16, 32, 8, 0, 0)
-ATTENTION = KernelUse(2, 0, 0, 4, 128, 0, 128, 240, 240)
+LINEAR = KernelTraffic(3, 4096, 0, 64, 16, 32, 8, 0, 0)
+ATTENTION = KernelTraffic(2, 0, 0, 4, 128, 0, 128, 240, 240)
 
 
 def write(folder: Path, content: bytes) -> Path:
@@ -26,17 +31,19 @@ def write(folder: Path, content: bytes) -> Path:
 
 
 def test_kernels_json_round_trip(tmp_path: Path) -> None:
-    functions: dict[str, dict[str, KernelUse]] = {
+    functions: dict[str, dict[str, KernelTraffic]] = {
         "decode": {"attention": ATTENTION, "linear_8x8": LINEAR},
         "projector": {},
     }
-    written = json.dumps(uses_to_json(functions)).encode()
-    assert read_kernel_uses(write(tmp_path, written)) == functions
+    written = json.dumps(traffic_to_json(functions)).encode()
+    assert read_kernel_traffic(write(tmp_path, written)) == functions
 
 
 def test_a_total_adds_each_kind() -> None:
-    assert total_use([LINEAR, ATTENTION]) == KernelUse(5, 4096, 0, 68, 144, 32, 136, 240, 240)
-    assert total_use([]) == KernelUse()
+    assert total_traffic([LINEAR, ATTENTION]) == KernelTraffic(
+        5, 4096, 0, 68, 144, 32, 136, 240, 240
+    )
+    assert total_traffic([]) == KernelTraffic()
 
 
 GOOD = asdict(LINEAR)
@@ -60,7 +67,7 @@ BAD_USES: dict[str, Any] = {
 def test_bad_uses(tmp_path: Path, name: str) -> None:
     write(tmp_path, json.dumps({"decode": {"linear": BAD_USES[name]}}).encode())
     with pytest.raises(ArtifactError, match=r"kernels\.json"):
-        read_kernel_uses(tmp_path)
+        read_kernel_traffic(tmp_path)
 
 
 BAD_NAMES = ["", "a\nb", "\x1b[2J", "a b", "\ud800", "ä", "a" * 201]
@@ -72,7 +79,7 @@ def test_bad_names(tmp_path: Path, name: str) -> None:
     for functions in ({name: {}}, {"decode": {name: GOOD}}):
         write(tmp_path, json.dumps(functions).encode())
         with pytest.raises(ArtifactError, match=r"kernels\.json.*names of letters"):
-            read_kernel_uses(tmp_path)
+            read_kernel_traffic(tmp_path)
 
 
 BAD_FILES = {
@@ -91,12 +98,12 @@ BAD_FILES = {
 def test_bytes_that_list_no_kernels(tmp_path: Path, name: str) -> None:
     write(tmp_path, BAD_FILES[name])
     with pytest.raises(ArtifactError, match=r"kernels\.json"):
-        read_kernel_uses(tmp_path)
+        read_kernel_traffic(tmp_path)
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot read"):
-        read_kernel_uses(tmp_path)
+        read_kernel_traffic(tmp_path)
 
 
 json_values = st.recursive(
@@ -115,7 +122,7 @@ def test_mutations_raise_artifact_errors_only(
     for document in ({"decode": {"linear": GOOD | {key: value}}}, {"decode": outer}, outer):
         write(folder, json.dumps(document).encode())
         try:
-            total = total_use(read_kernel_uses(folder).get("decode", {}).values())
+            total = total_traffic(read_kernel_traffic(folder).get("decode", {}).values())
         except ArtifactError:
             continue
         assert all(number >= 0 for number in asdict(total).values())

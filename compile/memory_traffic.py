@@ -1,9 +1,9 @@
-"""The bytes that each function's kernels move, counted from the shapes of what they take and give.
+"""The memory traffic of each function's kernels, counted from the shapes of their arguments.
 
-An array counts whole; but of an embedding table the rows that are looked up, and of the KV cache
-what belongs to one position. What a kernel changes in place, it writes and does not read. Left out
-are the cache's page table, 4 bytes for 64 positions, and an array whose size is neither fixed nor
-linear in the rows: no function of ours has one.
+An array counts whole, except that of an embedding table only the rows looked up count, and of the
+KV cache the bytes of one position. An argument that a kernel changes in place counts as written,
+not as read. The cache's page table, 4 bytes for 64 positions, is left out, and so is an array whose
+size is neither fixed nor linear in the rows: no function of ours has one.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from tvm.sym.pattern import detect_linear_equation
 from mvlm.models.cache_layout import PAGE_SIZE
 from mvlm.models.kv_cache import PAGES, SPAN
 from mvlm.models.ops.definition import OP_ATTRIBUTE
-from mvlm.runtime.artifact.kernels import KernelUse, total_use
+from mvlm.runtime.artifact.kernels import KernelTraffic, total_traffic
 
 
 @dataclass(frozen=True)
 class _Size:
-    """Bytes of an array: at least, more for each row, and for each position of the cache."""
+    """Bytes of an array: a fixed part, a part for each row, and one for each cache position."""
 
     fixed: int = 0
     per_row: int = 0
     per_position: int = 0
 
 
-def kernel_uses(module: tvm.IRModule) -> dict[str, dict[str, KernelUse]]:
+def count_kernel_traffic(module: tvm.IRModule) -> dict[str, dict[str, KernelTraffic]]:
     """Count how often every function calls each TensorIR function, and what that moves.
 
     Args:
-        module: Functions that compute by such calls alone. Their parameters, as `nn.Module`
-            exports them, are what they take behind their ``num_input`` inputs.
+        module: Relax functions that only call TensorIR functions. Their parameters, as `nn.Module`
+            exports them, come after their ``num_input`` inputs.
     """
     functions = {
-        variable.name_hint: _function_uses(module, function)
+        variable.name_hint: _function_traffic(module, function)
         for variable, function in module.functions_items()
         if isinstance(function, relax.Function)
     }
     return dict(sorted(functions.items()))
 
 
-def _function_uses(module: tvm.IRModule, function: relax.Function) -> dict[str, KernelUse]:
-    origins, uses = _Origins(function), dict[str, KernelUse]()
+def _function_traffic(module: tvm.IRModule, function: relax.Function) -> dict[str, KernelTraffic]:
+    origins, traffic = _Origins(function), dict[str, KernelTraffic]()
 
     def visit(expression: Any) -> None:
         if not isinstance(expression, relax.Call) or not len(expression.args):
@@ -54,14 +54,16 @@ def _function_uses(module: tvm.IRModule, function: relax.Function) -> dict[str, 
         callee = expression.args[0]
         if isinstance(callee, tvm.ir.GlobalVar) and isinstance(module[callee], tirx.PrimFunc):
             name, is_lookup = callee.name_hint, _is_lookup(module[callee])
-            uses[name] = uses.get(name, KernelUse()) + _call_use(expression, is_lookup, origins)
+            traffic[name] = traffic.get(name, KernelTraffic()) + _call_traffic(
+                expression, is_lookup, origins
+            )
 
     relax.analysis.post_order_visit(function.body, visit)
-    return dict(sorted(uses.items()))
+    return dict(sorted(traffic.items()))
 
 
 class _Origins:
-    """Tells a function's parameters from what else its calls take.
+    """Tells a function's parameters from the other arguments of its calls.
 
     Args:
         function: The function.
@@ -96,51 +98,53 @@ def _is_lookup(kernel: tirx.PrimFunc) -> bool:
     return bool(attributes.get(OP_ATTRIBUTE, None) == "embedding")
 
 
-def _call_use(call: relax.Call, is_lookup: bool, origins: _Origins) -> KernelUse:
+def _call_traffic(call: relax.Call, is_lookup: bool, origins: _Origins) -> KernelTraffic:
     arguments = call.args[1].fields
-    uses = [KernelUse(calls=1)]
+    traffic = [KernelTraffic(calls=1)]
     for index, argument in enumerate(arguments):
         if index in _changed(call):
             continue
         if not origins.is_parameter(argument):
-            uses.append(_read(_size(argument.ty)))
+            traffic.append(_read(_size(argument.ty)))
         elif is_lookup:
-            uses.append(_looked_up(argument.ty, arguments[0].ty))
+            traffic.append(_looked_up(argument.ty, arguments[0].ty))
         else:
             size = _size(argument.ty)
-            uses.append(KernelUse(weight_bytes=size.fixed, weight_bytes_per_row=size.per_row))
+            traffic.append(
+                KernelTraffic(weight_bytes=size.fixed, weight_bytes_per_row=size.per_row)
+            )
     outs = call.ty.fields if isinstance(call.ty, relax.TupleType) else [call.ty]
-    return total_use([*uses, *(_written(_size(out)) for out in outs)])
+    return total_traffic([*traffic, *(_written(_size(out)) for out in outs)])
 
 
 def _changed(call: relax.Call) -> set[int]:
-    """Return the places of the arguments that a call changes."""
+    """Return the indices of the arguments that a call changes in place."""
     if call.op != tvm.ir.Op.get("relax.call_tir_inplace"):
         return set()
     return {int(index) for index in call.attrs.inplace_indices}
 
 
-def _read(size: _Size) -> KernelUse:
-    return KernelUse(
+def _read(size: _Size) -> KernelTraffic:
+    return KernelTraffic(
         read_bytes=size.fixed,
         read_bytes_per_row=size.per_row,
         cache_read_bytes_per_position=size.per_position,
     )
 
 
-def _written(size: _Size) -> KernelUse:
-    return KernelUse(
+def _written(size: _Size) -> KernelTraffic:
+    return KernelTraffic(
         written_bytes=size.fixed,
         written_bytes_per_row=size.per_row,
         cache_written_bytes_per_position=size.per_position,
     )
 
 
-def _looked_up(table: relax.TensorType, ids: relax.TensorType) -> KernelUse:
-    """Return the reading of one row of the table for each id."""
+def _looked_up(table: relax.TensorType, ids: relax.TensorType) -> KernelTraffic:
+    """Return the traffic of reading one row of the table for each id."""
     row = _size(table).fixed // int(table.shape[0])
     width, count = _itemsize(ids), _size(ids)
-    return KernelUse(
+    return KernelTraffic(
         weight_bytes=row * (count.fixed // width),
         weight_bytes_per_row=row * (count.per_row // width),
     )
@@ -157,7 +161,7 @@ def _size(array: Any) -> _Size:
     terms = [int(term) for term in detect_linear_equation(count, variables)]
     if not terms:
         return _Size()
-    # One coefficient for each variable, and what is left without any.
+    # One coefficient for each variable, and the constant.
     *slopes, fixed = terms
     of = dict.fromkeys((PAGES, SPAN), 0)
     for variable, slope in zip(variables, slopes, strict=True):

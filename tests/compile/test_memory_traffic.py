@@ -18,7 +18,7 @@ from mvlm.models.kv_cache import cache_spec, read_cache
 from mvlm.models.layers import Embedding, Linear
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import SCHEMES, plan_quantization
-from mvlm.runtime.artifact.kernels import KernelUse, total_use
+from mvlm.runtime.artifact.kernels import KernelTraffic, total_traffic
 from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex
 from tests.device import described
 
@@ -27,7 +27,7 @@ WIDTH, FEATURES, VOCABULARY = 64, 48, 10
 LAYOUT = CacheLayout(layers=1, kv_heads=2, head_dim=32, storage="int8")
 HEADS = 4 + 2 * LAYOUT.kv_heads
 
-Uses = dict[str, dict[str, KernelUse]]
+Traffic = dict[str, dict[str, KernelTraffic]]
 
 
 class Small(nn.Module):
@@ -59,8 +59,8 @@ class Small(nn.Module):
 
 
 @functools.cache
-def small() -> Uses:
-    """What the functions of `Small` use."""
+def small() -> Traffic:
+    """The memory traffic of `Small`'s functions."""
 
     def spec(*shape: int | str, dtype: str = "float32") -> nn.spec.Tensor:
         return nn.spec.Tensor(shape, dtype)
@@ -82,11 +82,11 @@ def small() -> Uses:
         module, _ = Small().export_tvm(
             spec={name: {**arguments, "$": modes} for name, arguments in functions.items()}
         )
-    return lower(module, target, "cpu", {"n": 8}).kernel_uses
+    return lower(module, target, "cpu", {"n": 8}).kernel_traffic
 
 
 def test_functions_and_kernels_by_name() -> None:
-    assert {name: list(uses) for name, uses in small().items()} == {
+    assert {name: list(traffic) for name, traffic in small().items()} == {
         "attend": ["append_to_cache", "cached_attention"],
         "look_up": ["embedding"],
         "multiply": ["linear_48x64"],
@@ -96,7 +96,7 @@ def test_functions_and_kernels_by_name() -> None:
 
 def test_of_a_table_its_rows_are_read() -> None:
     row = WIDTH // 2 + 2 * (WIDTH // 32)  # 4 bits each, and a float16 scale for each 32
-    assert small()["look_up"]["embedding"] == KernelUse(
+    assert small()["look_up"]["embedding"] == KernelTraffic(
         calls=1,
         weight_bytes_per_row=row,
         read_bytes_per_row=4,
@@ -105,7 +105,7 @@ def test_of_a_table_its_rows_are_read() -> None:
 
 
 def test_a_matrix_is_read_once_for_all_rows() -> None:
-    assert small()["multiply"]["linear_48x64"] == KernelUse(
+    assert small()["multiply"]["linear_48x64"] == KernelTraffic(
         calls=1,
         weight_bytes=4 * (WIDTH * FEATURES + FEATURES),
         read_bytes_per_row=4 * (WIDTH + FEATURES),
@@ -114,7 +114,7 @@ def test_a_matrix_is_read_once_for_all_rows() -> None:
 
 
 def test_a_view_of_a_parameter_is_a_weight() -> None:
-    assert small()["scale"]["product"] == KernelUse(
+    assert small()["scale"]["product"] == KernelTraffic(
         calls=1,
         weight_bytes=4 * WIDTH,
         read_bytes=4 * 3 * WIDTH,
@@ -125,14 +125,14 @@ def test_a_view_of_a_parameter_is_a_weight() -> None:
 def test_the_cache_is_counted_by_the_position() -> None:
     vectors = 4 * (HEADS * LAYOUT.head_dim + 2 * (LAYOUT.head_dim // 2))
     position = LAYOUT.kv_heads * 2 * (LAYOUT.head_dim + 4)  # keys and values, each with a scale
-    uses = small()["attend"]
-    assert uses["append_to_cache"] == KernelUse(
+    traffic = small()["attend"]
+    assert traffic["append_to_cache"] == KernelTraffic(
         calls=1,
         read_bytes=4,  # how many positions there are
         read_bytes_per_row=vectors,
         cache_written_bytes_per_position=position,
     )
-    assert uses["cached_attention"] == KernelUse(
+    assert traffic["cached_attention"] == KernelTraffic(
         calls=1,
         read_bytes=4,
         read_bytes_per_row=vectors,
@@ -145,8 +145,8 @@ def test_the_cache_is_counted_by_the_position() -> None:
 
 
 @functools.cache
-def bundled(quantization: str) -> tuple[MobileVLM, WeightsIndex, Uses]:
-    """The model, the index that its weights would have, and what its functions use."""
+def bundled(quantization: str) -> tuple[MobileVLM, WeightsIndex, Traffic]:
+    """The model, the index that its weights would have, and its functions' memory traffic."""
     target = described("host")
     model = MobileVLM(read_config(BUNDLED), plan_quantization(quantization))
     module, parameters = model.export(target)
@@ -156,7 +156,7 @@ def bundled(quantization: str) -> tuple[MobileVLM, WeightsIndex, Uses]:
             for i, (name, tensor) in enumerate(parameters)
         )
     )
-    return model, index, lower(module, target, "cpu", {"n": 512}).kernel_uses
+    return model, index, lower(module, target, "cpu", {"n": 512}).kernel_traffic
 
 
 SCHEMES_OF_BOTH_KINDS = ["q0f32", "q4a8"]
@@ -164,8 +164,8 @@ SCHEMES_OF_BOTH_KINDS = ["q0f32", "q4a8"]
 
 @pytest.mark.parametrize("quantization", SCHEMES_OF_BOTH_KINDS)
 def test_decoding_reads_the_weights_that_bench_says(quantization: str) -> None:
-    _, index, uses = bundled(quantization)
-    total = total_use(uses["decode"].values())
+    _, index, traffic = bundled(quantization)
+    total = total_traffic(traffic["decode"].values())
     assert total.weight_bytes == weight_bytes_per_token(index)
     assert total.weight_bytes_per_row == total.read_bytes_per_row == 0
     assert total.written_bytes_per_row == 0
@@ -174,10 +174,10 @@ def test_decoding_reads_the_weights_that_bench_says(quantization: str) -> None:
 @pytest.mark.parametrize("quantization", SCHEMES_OF_BOTH_KINDS)
 @pytest.mark.parametrize("function", ["decode", "prefill", "prefill_all"])
 def test_what_a_position_of_the_cache_takes(quantization: str, function: str) -> None:
-    model, _, uses = bundled(quantization)
+    model, _, traffic = bundled(quantization)
     spec = model.cache_layout.spec()
     position = spec.layers * sum(tensor.nbytes for tensor in spec.tensors) // PAGE_SIZE
-    total = total_use(uses[function].values())
+    total = total_traffic(traffic[function].values())
     assert total.cache_read_bytes_per_position == position
     assert total.cache_written_bytes_per_position == position
 
@@ -185,9 +185,9 @@ def test_what_a_position_of_the_cache_takes(quantization: str, function: str) ->
 @pytest.mark.parametrize("quantization", SCHEMES_OF_BOTH_KINDS)
 def test_a_prompt_of_one_row_moves_what_decoding_moves(quantization: str) -> None:
     """Every symbolic size is counted: one that is left out would be missing here."""
-    uses = bundled(quantization)[2]
-    decode, lookup = total_use(uses["decode"].values()), uses["decode"]["embedding1"]
-    prefill = total_use(uses["prefill_all"].values())
+    traffic = bundled(quantization)[2]
+    decode, lookup = total_traffic(traffic["decode"].values()), traffic["decode"]["embedding1"]
+    prefill = total_traffic(traffic["prefill_all"].values())
     assert prefill.calls == decode.calls - 1
     for kind in ("weight", "read", "written"):
         of_one_row = getattr(prefill, f"{kind}_bytes") + getattr(prefill, f"{kind}_bytes_per_row")
@@ -197,11 +197,11 @@ def test_a_prompt_of_one_row_moves_what_decoding_moves(quantization: str) -> Non
 
 @pytest.mark.parametrize("quantization", SCHEMES_OF_BOTH_KINDS)
 def test_tower_and_projector_read_each_of_their_weights_once(quantization: str) -> None:
-    _, index, uses = bundled(quantization)
+    _, index, traffic = bundled(quantization)
     sizes = dict.fromkeys(("tower", "image_projector"), 0)
     for entry in index.tensors:
         part = entry.name.split(".")[0]
         if part in sizes:
             sizes[part] += entry.nbytes
-    assert total_use(uses["vision_tower"].values()).weight_bytes == sizes["tower"]
-    assert total_use(uses["projector"].values()).weight_bytes == sizes["image_projector"]
+    assert total_traffic(traffic["vision_tower"].values()).weight_bytes == sizes["tower"]
+    assert total_traffic(traffic["projector"].values()).weight_bytes == sizes["image_projector"]
