@@ -26,7 +26,7 @@ from tvm.target import Target
 from mvlm.compile.memory_traffic import count_kernel_traffic
 from mvlm.runtime.artifact.kernels import KernelTraffic
 from mvlm.schedules import KernelSet, find_kernels
-from mvlm.schedules.choice import Choose, by_default
+from mvlm.schedules.config_space import Config, default_config
 
 # TVM ships no types, so that a pass is Any to mypy.
 Pass: TypeAlias = Any
@@ -56,7 +56,7 @@ class Lowered:
 class TuningLookup(Protocol):
     """Looks up the tuned schedule of a function."""
 
-    def kernel(self, definition: tvm.tirx.PrimFunc, kernels: KernelSet) -> Choose:
+    def kernel(self, definition: tvm.tirx.PrimFunc, kernels: KernelSet) -> Config:
         """Return the tuned knobs of a definition's kernel; the defaults where it was not tuned."""
 
     def schedule(self, function: tvm.tirx.PrimFunc, kernels: KernelSet) -> tvm.tirx.PrimFunc | None:
@@ -175,8 +175,8 @@ def _replace_definitions(kernels: KernelSet, tuning: TuningLookup | None) -> Pas
     @tvm.transform.module_pass(opt_level=0, name="ReplaceDefinitions")
     def replace(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         for variable, function in list(tensor_functions(module)):
-            choose = by_default if tuning is None else tuning.kernel(function, kernels)
-            kernel = kernels.replace(function, choose)
+            config = default_config if tuning is None else tuning.kernel(function, kernels)
+            kernel = kernels.replace(function, config)
             if kernel is not None:
                 module[variable] = kernel
         return module

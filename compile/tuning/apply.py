@@ -29,7 +29,7 @@ from mvlm.runtime.errors import ArtifactError
 if TYPE_CHECKING:
     from tvm import tirx
 
-    from mvlm.schedules.choice import Choose
+    from mvlm.schedules.config_space import Config
     from mvlm.schedules.kernel_set import KernelSet
 
 
@@ -96,33 +96,33 @@ class TunedConfigs:
     tuned: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def kernel(self, definition: tirx.PrimFunc, kernels: KernelSet) -> Choose:
+    def kernel(self, definition: tirx.PrimFunc, kernels: KernelSet) -> Config:
         """Return the tuned knobs of a definition's kernel; the defaults where it was not tuned."""
         from mvlm.compile.tuning.measure_candidate import module_of, workload_of
         from mvlm.compile.tuning.task import workload_key
-        from mvlm.schedules.choice import Chosen, by_default
+        from mvlm.schedules.config_space import FixedConfig, default_config
         from mvlm.schedules.kernel_set import OP_ATTRIBUTE
 
         if not self.found.logs or OP_ATTRIBUTE not in definition.attrs:
-            return by_default
+            return default_config
         winner = self.found.winner(workload_key(module_of(workload_of(definition))))
         if winner is None:
-            return by_default
+            return default_config
         log, result = winner
         assert result.record is not None
         config = try_read_config(log.contents.records[result.record].trace)
         knobs = {knob.name: knob.values for knob in kernels.space(definition) or ()}
         if config is None or any(v not in knobs.get(name, ()) for name, v in config.items()):
             self._warn_unused(log, result, "its kernel does not support the record's knobs")
-            return by_default
+            return default_config
         self._count_applied(log, result)
-        return Chosen(config)
+        return FixedConfig(config)
 
     def schedule(self, function: tirx.PrimFunc, kernels: KernelSet) -> tirx.PrimFunc | None:
         """Return a function that no kernel serves with its tuned schedule, or None without one."""
         from mvlm.compile.tuning.measure_candidate import module_of, replay_trace
         from mvlm.compile.tuning.task import is_static, workload_key
-        from mvlm.schedules.choice import by_default
+        from mvlm.schedules.config_space import default_config
 
         if not self.found.logs or not is_static(function):
             return None
@@ -139,7 +139,7 @@ class TunedConfigs:
             self._warn_unused(log, result, str(error).strip().splitlines()[-1][:120])
             return None
         self._count_applied(log, result)
-        finished = kernels.finish(scheduled, function, by_default)
+        finished = kernels.finish(scheduled, function, default_config)
         return finished.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
 
     def report(self, total: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import tvm
 from tvm import s_tir, tirx
 
 from mvlm.compile.tuning.log.trace import KNOB_PREFIX, check_trace
-from mvlm.schedules.choice import Knob
+from mvlm.schedules.config_space import Knob
 
 _BLOCK = "root"
 # Rows of a prompt's chunk, and pages of a KV cache of 256 positions.

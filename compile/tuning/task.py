@@ -20,7 +20,7 @@ from mvlm.compile.packing import build_model
 from mvlm.compile.pipeline import phases, tensor_functions
 from mvlm.compile.tuning.measure_candidate import module_of, workload_of
 from mvlm.schedules import find_kernels
-from mvlm.schedules.choice import Knob
+from mvlm.schedules.config_space import Knob
 from mvlm.schedules.kernel_set import OP_ATTRIBUTE, KernelSet
 from mvlm.schedules.signature import is_single_row, parameter_types
 

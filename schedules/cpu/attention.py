@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
-from mvlm.schedules.choice import Choose, by_default
+from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.exponential import exp2
 from mvlm.schedules.cpu.vectors import columns, rows_of_a_tile
 from mvlm.schedules.signature import extents, parameter_types
@@ -25,16 +25,16 @@ _ROWS = (2, 3, 4, 6, 8, 10, 12, 16)
 
 
 def bidirectional_attention(
-    definition: tirx.PrimFunc, choose: Choose = by_default
+    definition: tirx.PrimFunc, knob: Config = default_config
 ) -> tirx.PrimFunc | None:
     """Serve ``attention``."""
     heads, head_dim = int(definition.attrs["mvlm.heads"]), int(definition.attrs["mvlm.head_dim"])
     length, width = extents(parameter_types(definition)[0])
     hidden = heads * head_dim
-    width_of_tile = choose("columns", _COLUMNS, (16, 32))
+    width_of_tile = knob("columns", _COLUMNS, (16, 32))
     key_tiles = -(-length // width_of_tile)
     padded, channels = key_tiles * width_of_tile, columns(head_dim, width_of_tile)
-    tile_rows = choose("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
+    tile_rows = knob("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
     scale = head_dim**-0.5 * log2(e)  # weights are powers of two
 
     @T.prim_func(private=True, s_tir=True)

@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
-from mvlm.schedules.choice import Choose, by_default
+from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.exponential import exp2
 from mvlm.schedules.cpu.prefetch import fetch_block
 from mvlm.schedules.cpu.rotation import rotate_into
@@ -34,7 +34,7 @@ _ALONE_CHANNELS = 1024
 
 
 def cached_attention(
-    definition: tirx.PrimFunc, choose: Choose = by_default
+    definition: tirx.PrimFunc, knob: Config = default_config
 ) -> tirx.PrimFunc | None:
     """Serve ``cached_attention``."""
     types = cache_types(definition)
@@ -44,12 +44,12 @@ def cached_attention(
     heads, half, storage = types.heads, types.head_dim // 2, types.storage
     group, has_scales = heads // kv_heads, types.has_scales
     if types.is_single_row:
-        block_rows, most = 1, choose("columns", _COLUMNS_OF_ONE, (16, 32, 64, 80, 128))
-        fetches = bool(choose("fetch", 1, (0, 1)))
+        block_rows, most = 1, knob("columns", _COLUMNS_OF_ONE, (16, 32, 64, 80, 128))
+        fetches = bool(knob("fetch", 1, (0, 1)))
         loop = T.serial if heads * head_dim < _ALONE_CHANNELS else T.parallel
     else:
-        block_rows = choose("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
-        most, fetches, loop = choose("columns", _COLUMNS, (16, 32)), False, T.parallel
+        block_rows = knob("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
+        most, fetches, loop = knob("columns", _COLUMNS, (16, 32)), False, T.parallel
     tile, channels = columns(page_size, most), columns(head_dim, most)
     vector, wide = lanes(page_size), lanes(head_dim)
     add_scores = _multiply_add(block_rows, tile, vector)

@@ -9,16 +9,18 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.choice import Choose, by_default
+from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.integers import LARGEST_INT8, inverse_scale
 from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import lanes
 from mvlm.schedules.signature import cache_types, keep_parameters
 
 
-def append_to_cache(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx.PrimFunc | None:
-    """Serve ``append_to_cache``. It leaves nothing open."""
-    del choose
+def append_to_cache(
+    definition: tirx.PrimFunc, knob: Config = default_config
+) -> tirx.PrimFunc | None:
+    """Build the kernel of ``append_to_cache``. It has no knobs."""
+    del knob
     types = cache_types(definition)
     if types.head_dim % 2:
         return None

@@ -19,7 +19,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
-from mvlm.schedules.choice import Choose, by_default
+from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.vectors import rows_of_a_tile
 from mvlm.schedules.signature import (
     attribute,
@@ -38,14 +38,14 @@ _ROWS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 _ALONE_BYTES = 1 << 18
 
 
-def float_linear(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx.PrimFunc | None:
+def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
     """Serve ``linear`` over float32 or float16 weights."""
     if _packing(definition):
         return None
     x_type, w_type, *_, y_type = parameter_types(definition)
     panels, width, _ = extents(w_type)
     features, dtype = int(y_type.shape[1]), str(w_type.dtype)
-    tile_rows, strands = _tile_rows(x_type, choose), _strands(x_type, width, choose)
+    tile_rows, strands = _tile_rows(x_type, knob), _strands(x_type, width, knob)
     addends = Addends.of(definition)
     store, loop = store_panel(features, addends), panel_loop(x_type, w_type)
 
@@ -90,7 +90,9 @@ def float_linear(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx
     return keep_parameters(kernel, (True, True, addends.bias, addends.plus, True))
 
 
-def integer_linear(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx.PrimFunc | None:
+def integer_linear(
+    definition: tirx.PrimFunc, knob: Config = default_config
+) -> tirx.PrimFunc | None:
     """Serve ``linear`` over integer weights."""
     packing = _packing(definition)
     if not packing:
@@ -101,7 +103,7 @@ def integer_linear(definition: tirx.PrimFunc, choose: Choose = by_default) -> ti
     groups, dtype = int(scales_type.shape[1]), str(q_type.dtype)
     addends = Addends.of(definition)
     level, store = _level(definition), store_panel(features, addends)
-    tile_rows, loop = _tile_rows(x_type, choose), panel_loop(x_type, q_type)
+    tile_rows, loop = _tile_rows(x_type, knob), panel_loop(x_type, q_type)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -234,16 +236,16 @@ def _level(definition: tirx.PrimFunc) -> Callable[[tirx.Expr, tirx.Expr], tirx.E
     return level
 
 
-def _tile_rows(x_type: Any, choose: Choose) -> int:
+def _tile_rows(x_type: Any, knob: Config) -> int:
     """Return the rows of a register tile."""
     if is_single_row(x_type):
         return 1
-    return choose("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
+    return knob("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
 
 
-def _strands(x_type: Any, width: int, choose: Choose) -> int:
+def _strands(x_type: Any, width: int, knob: Config) -> int:
     """Return how many stretches of K are added side by side."""
     if not is_single_row(x_type):
         return 1
-    among = [strands for strands in (1, 2, 4, 8, 16) if width % strands == 0]
-    return choose("strands", max(each for each in among if each <= _STRANDS), among)
+    values = [strands for strands in (1, 2, 4, 8, 16) if width % strands == 0]
+    return knob("strands", max(each for each in values if each <= _STRANDS), values)

@@ -25,7 +25,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
-from mvlm.schedules.choice import Choose, by_default
+from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
 from mvlm.schedules.cpu.linear import Addends, panel_loop, store_panel
 from mvlm.schedules.cpu.panel_tiling import tile_many_rows, tile_one_row
@@ -44,7 +44,7 @@ _FEATURES = 16
 
 def panel_linear(
     definition: tirx.PrimFunc,
-    choose: Choose = by_default,
+    knob: Config = default_config,
     instructions: InstructionSet | None = None,
 ) -> tirx.PrimFunc:
     """Serve ``panel_linear``, by the target's instructions or by those that are given."""
@@ -62,10 +62,10 @@ def panel_linear(
     parts, group_steps = _FEATURES // lanes, _GROUP // depth
     weight_dtype, x_dtype = str(panel_type.dtype), str(x_type.dtype)
     if is_single_row(x_type):
-        tiling = tile_one_row(panels, group_steps, shares, choose)
+        tiling = tile_one_row(panels, group_steps, shares, knob)
     else:
         can_wait = features % _FEATURES == 0
-        tiling = tile_many_rows(panels, group_steps, shares, bits, can_wait, chosen, choose)
+        tiling = tile_many_rows(panels, group_steps, shares, bits, can_wait, chosen, knob)
     tile_rows, side, takes_apart = tiling.rows, tiling.side, tiling.takes_apart
     stages, together = group_steps // tiling.at_once, tiling.together
     chunks, chunk_groups = shares // tiling.chunk, tiling.chunk * sharing

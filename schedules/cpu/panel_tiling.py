@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mvlm.schedules.choice import Choose
+from mvlm.schedules.config_space import Config
 from mvlm.schedules.cpu.instructions import InstructionSet
 
 
@@ -32,23 +32,23 @@ class Tiling:
     ahead: int
 
 
-def tile_one_row(panels: int, group_steps: int, shares: int, choose: Choose) -> Tiling:
-    """Choose for one row, which waits for memory: each panel goes by once.
+def tile_one_row(panels: int, group_steps: int, shares: int, knob: Config) -> Tiling:
+    """Config for one row, which waits for memory: each panel goes by once.
 
     Args:
         panels: Of the weights.
         group_steps: Steps of a group of 32.
         shares: Scales of the row.
-        choose: Chooses.
+        knob: Chooses.
     """
     return Tiling(
         rows=1,
-        side=choose("side", 1, _divisors(panels, (1, 2, 4))),
+        side=knob("side", 1, _divisors(panels, (1, 2, 4))),
         at_once=group_steps,
         takes_apart=False,
         together=1,
         chunk=shares,
-        ahead=choose("ahead", 0, (0, 512, 1024, 2048, 4096)),
+        ahead=knob("ahead", 0, (0, 512, 1024, 2048, 4096)),
     )
 
 
@@ -59,9 +59,9 @@ def tile_many_rows(
     bits: int,
     can_wait: bool,
     instructions: InstructionSet,
-    choose: Choose,
+    knob: Config,
 ) -> Tiling:
-    """Choose for many rows, which wait for registers and caches.
+    """Config for many rows, which wait for registers and caches.
 
     Args:
         panels: Of the weights.
@@ -70,28 +70,28 @@ def tile_many_rows(
         bits: Of a weight.
         can_wait: Whether the output has a place for the sums of every panel.
         instructions: What multiplies.
-        choose: Chooses.
+        knob: Chooses.
     """
-    side = choose("side", 1, _divisors(panels, (1, 2)))
-    takes_apart = bits == 4 and bool(choose("apart", 1, (0, 1)))
+    side = knob("side", 1, _divisors(panels, (1, 2)))
+    takes_apart = bits == 4 and bool(knob("apart", 1, (0, 1)))
     usual = min(instructions.at_once, group_steps)
-    among = (usual,) if instructions.by_number else _divisors(group_steps, (1, 2, 4, 8, 16))
-    at_once = choose("at_once", usual, among)
+    values = (usual,) if instructions.by_number else _divisors(group_steps, (1, 2, 4, 8, 16))
+    at_once = knob("at_once", usual, values)
     chunks = _divisors(shares, range(1, shares + 1)) if can_wait else (shares,)
     return Tiling(
-        rows=choose("rows", instructions.rows, (1, 2, 3, 4, 5, 6, 8, 10, 12)),
+        rows=knob("rows", instructions.rows, (1, 2, 3, 4, 5, 6, 8, 10, 12)),
         side=side,
         # Both halves of a byte are steps: where they are not taken apart, all are taken at once.
         at_once=group_steps if bits == 4 and not takes_apart else at_once,
         takes_apart=takes_apart,
         # Whatever `side` is: the numbers are chosen apart from each other.
-        together=choose(
+        together=knob(
             "together", 1, _divisors(panels // max(_divisors(panels, (1, 2))), (1, 2, 4, 8))
         ),
-        chunk=choose("chunk", shares, chunks),
+        chunk=knob("chunk", shares, chunks),
         ahead=0,
     )
 
 
-def _divisors(extent: int, among: Iterable[int]) -> tuple[int, ...]:
-    return tuple(each for each in among if extent % each == 0)
+def _divisors(extent: int, values: Iterable[int]) -> tuple[int, ...]:
+    return tuple(each for each in values if extent % each == 0)

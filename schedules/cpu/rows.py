@@ -12,7 +12,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.choice import Choose, by_default
+from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.exponential import erf, sigmoid
 from mvlm.schedules.cpu.integers import LARGEST, inverse_scale
 from mvlm.schedules.cpu.vectors import columns, lanes
@@ -24,12 +24,12 @@ _STRANDS = 64
 _NORMALIZATIONS = ("rms_norm", "layer_norm")
 
 
-def row_function(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx.PrimFunc | None:
+def row_function(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
     """Serve ``row_function``."""
     x_type, *weight_types, y_type = parameter_types(definition)
     width, out_width = int(x_type.shape[1]), int(y_type.shape[1])
     vector, loop = lanes(out_width), _loop(x_type)
-    statistics, value = _statistics(definition, width, choose), _value(definition, out_width)
+    statistics, value = _statistics(definition, width, knob), _value(definition, out_width)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -53,7 +53,7 @@ def row_function(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx
     return keep_parameters(kernel, (True, *_kept(weight_types), True))
 
 
-def quantize_rows(definition: tirx.PrimFunc, choose: Choose = by_default) -> tirx.PrimFunc | None:
+def quantize_rows(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
     """Serve ``quantize_rows`` of whole groups."""
     zero = attribute(definition, "zero", 0)
     has_offsets = zero != 0
@@ -67,7 +67,7 @@ def quantize_rows(definition: tirx.PrimFunc, choose: Choose = by_default) -> tir
     shares = int(scale_type.shape[1])
     sharing = groups // shares
     largest = LARGEST[dtype]
-    statistics, value = _statistics(definition, width, choose), _value(definition, out_width)
+    statistics, value = _statistics(definition, width, knob), _value(definition, out_width)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -141,14 +141,14 @@ def _kept(weight_types: list[Any]) -> tuple[bool, bool]:
     return len(weight_types) > 0, len(weight_types) > 1
 
 
-def _statistics(definition: tirx.PrimFunc, width: int, choose: Choose) -> Any:
+def _statistics(definition: tirx.PrimFunc, width: int, knob: Config) -> Any:
     """Return what computes a row's mean and the inverse of its deviation, if they are needed.
 
     A part of a kernel, to be called with where the two go to, the input and the row.
     """
     function, eps = attribute(definition, "row_function", ""), attribute(definition, "eps", 0.0)
     is_needed, has_mean = function in _NORMALIZATIONS, function == "layer_norm"
-    strands = columns(width, choose("strands", _STRANDS, (16, 32, 64, 128)) if is_needed else 1)
+    strands = columns(width, knob("strands", _STRANDS, (16, 32, 64, 128)) if is_needed else 1)
 
     @T.inline
     def compute(known: tirx.Buffer, x: tirx.Buffer, i: tirx.Expr) -> None:

@@ -15,7 +15,7 @@ from tvm import s_tir, tirx
 from tvm.ir import StringImm
 from tvm.script import tirx as T
 
-from mvlm.schedules.choice import Choose, by_default
+from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.signature import is_single_row, parameter_types
 
 # Stretches that a loop is cut into. One row alone waits for memory, which is read ahead only within
@@ -38,14 +38,14 @@ define i32 @{_TAKE}(ptr %counter) alwaysinline {{
 
 
 def take_turns(
-    function: tirx.PrimFunc, definition: tirx.PrimFunc, choose: Choose = by_default
+    function: tirx.PrimFunc, definition: tirx.PrimFunc, knob: Config = default_config
 ) -> tirx.PrimFunc:
     """Let threads take turns in all of a function's parallel loops.
 
     Args:
         function: A scheduled function.
         definition: What it was made of, whose first parameter tells whether one row is all.
-        choose: Chooses the stretches of a loop.
+        knob: Chooses the stretches of a loop.
     """
     root = function.body
     if not isinstance(root, s_tir.SBlockRealize):
@@ -59,7 +59,7 @@ def take_turns(
     default = _STRETCHES_OF_ONE if is_one else _STRETCHES
     # An extent that is not known is taken one by one, or not shared.
     is_known = any(isinstance(loop.extent, tirx.IntImm) for loop in loops)
-    stretches = choose("stretches", default, _CHOICES if is_known else (_ALONE, default))
+    stretches = knob("stretches", default, _CHOICES if is_known else (_ALONE, default))
     body = _shared(root.block.body, stretches, counters)
     if stretches == _ALONE:
         return function.with_body(_block(root.block.name_hint, body, root.block.alloc_buffers))

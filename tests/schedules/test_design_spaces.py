@@ -17,7 +17,7 @@ from mvlm.models.ops import kv_cache
 from mvlm.models.ops.rows import RowFunction, quantize_rows
 from mvlm.models.panels import panel_layout
 from mvlm.models.quantization import SCHEMES
-from mvlm.schedules.choice import Chosen, Knob, Recorder, by_default
+from mvlm.schedules.config_space import FixedConfig, Knob, SpaceRecorder, default_config
 from mvlm.schedules.cpu import KERNELS
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet
 from mvlm.schedules.cpu.panel_linear import panel_linear
@@ -103,7 +103,7 @@ def test_the_ends_of_a_space_compute_the_same(name: str) -> None:
     check(name, lambda knobs: [*ends(knobs), *drawn(knobs, 8)])
 
 
-def check(name: str, choose: Callable[[tuple[Knob, ...]], list[dict[str, int]]]) -> None:
+def check(name: str, select: Callable[[tuple[Knob, ...]], list[dict[str, int]]]) -> None:
     definition = DEFINITIONS[name]()
     workload = workload_of(definition, EXTENTS)
     with device().target:
@@ -111,9 +111,9 @@ def check(name: str, choose: Callable[[tuple[Knob, ...]], list[dict[str, int]]])
         # The signature is all that a kernel is built from.
         assert KERNELS.space(workload) == knobs
     kernel_case = make_kernel_case(workload)
-    for point in choose(knobs):
+    for point in select(knobs):
         with device().target:
-            kernel = KERNELS.replace(definition, Chosen(point))
+            kernel = KERNELS.replace(definition, FixedConfig(point))
         tensors = [tvm.runtime.tensor(array) for array in kernel_case.arguments]
         build(kernel)(*tensors)
         found = {place: tensor.numpy() for place, tensor in enumerate(tensors)}
@@ -125,11 +125,11 @@ def check(name: str, choose: Callable[[tuple[Knob, ...]], list[dict[str, int]]])
 @pytest.mark.parametrize("scheme", ["q4a8", "q8a8", "q16a16"])
 def test_points_of_every_instruction_set(scheme: str, instructions: InstructionSet) -> None:
     definition = of_linear(scheme, "n", 512, 32)
-    recorder = Recorder()
+    recorder = SpaceRecorder()
     panel_linear(definition, recorder, instructions)
     kernel_case = make_kernel_case(workload_of(definition, EXTENTS))
     for point in [*ends(tuple(recorder.knobs)), *drawn(tuple(recorder.knobs), 4)]:
-        kernel = panel_linear(definition, Chosen(point), instructions)
+        kernel = panel_linear(definition, FixedConfig(point), instructions)
         tensors = [tvm.runtime.tensor(array) for array in kernel_case.arguments]
         build(kernel)(*tensors)
         assert kernel_case.largest_error(dict(enumerate(t.numpy() for t in tensors))) <= 1, point
@@ -138,7 +138,7 @@ def test_points_of_every_instruction_set(scheme: str, instructions: InstructionS
 def test_what_a_kernel_cannot_do_is_refused() -> None:
     definition = of_linear("q4a8", "n")
     with device().target, pytest.raises(ValueError, match="rows is 7, but must be one of"):
-        KERNELS.replace(definition, Chosen({"rows": 7}))
+        KERNELS.replace(definition, FixedConfig({"rows": 7}))
 
 
 def test_a_wrong_kernel_is_found_out() -> None:
@@ -168,4 +168,4 @@ def test_levels_are_taken_apart_as_they_were_put_together() -> None:
 
 def test_defaults_are_points_of_their_space() -> None:
     with pytest.raises(AssertionError, match="rows"):
-        by_default("rows", 3, (1, 2))
+        default_config("rows", 3, (1, 2))

@@ -8,7 +8,7 @@ import tvm
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.choice import Chosen
+from mvlm.schedules.config_space import FixedConfig
 from mvlm.schedules.cpu.turns import take_turns
 from tests.kernels import build
 
@@ -84,7 +84,7 @@ def test_what_is_not_parallel_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("function", [over_columns(3, 2), over_rows], ids=["known", "not known"])
 def test_one_stretch_is_not_shared(function: tirx.PrimFunc) -> None:
-    alone = take_turns(function, function, Chosen({"stretches": 1}))
+    alone = take_turns(function, function, FixedConfig({"stretches": 1}))
     assert "T.parallel" not in alone.script()
     y = tvm.runtime.tensor(np.zeros((ROWS, COLUMNS), np.int32))
     build(alone)(y)
