@@ -160,7 +160,7 @@ def panel_kernel(module: tvm.IRModule, target: Target) -> tirx.PrimFunc:
         if function.attrs.get("mvlm.op", "") == "panel_linear"
     )
     with target:
-        kernel = find_kernels("cpu").replace(definition)
+        kernel = find_kernels("cpu").lower(definition)
     assert kernel is not None
     return kernel
 

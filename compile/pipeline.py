@@ -176,7 +176,7 @@ def _replace_definitions(kernels: KernelSet, tuning: TuningLookup | None) -> Pas
     def replace(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         for variable, function in list(tensor_functions(module)):
             config = default_config if tuning is None else tuning.kernel(function, kernels)
-            kernel = kernels.replace(function, config)
+            kernel = kernels.lower(function, config)
             if kernel is not None:
                 module[variable] = kernel
         return module

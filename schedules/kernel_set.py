@@ -17,7 +17,7 @@ KernelBuilder = Callable[[tirx.PrimFunc, Config], tirx.PrimFunc | None]
 # The scheduled function; None if the rule does not apply.
 ScheduleRule = Callable[[tirx.PrimFunc], tirx.PrimFunc | None]
 # Rewrites a scheduled function; also gets its definition, and the configuration.
-Finish = Callable[[tirx.PrimFunc, tirx.PrimFunc, Config], tirx.PrimFunc]
+Postproc = Callable[[tirx.PrimFunc, tirx.PrimFunc, Config], tirx.PrimFunc]
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class KernelSet:
     Attributes:
         builders: For each operation, the builders of its kernels, the most specialized first.
         rules: Schedule rules for all other functions, tried in order.
-        finish: Applied to every scheduled function.
+        postproc: Applied to every scheduled function.
     """
 
     builders: Mapping[str, tuple[KernelBuilder, ...]]
     rules: tuple[ScheduleRule, ...]
-    finish: Finish = lambda function, *_: function
+    postproc: Postproc = lambda function, *_: function
 
-    def replace(
+    def lower(
         self, definition: tirx.PrimFunc, knob: Config = default_config
     ) -> tirx.PrimFunc | None:
         """Return the first kernel that supports a definition, marked as scheduled.
@@ -48,21 +48,21 @@ class KernelSet:
             if kernel is not None:
                 kept = dict(definition.attrs.items())
                 marks = kept | {"tirx.is_scheduled": True, "tirx.noalias": True}
-                finished = self.finish(kernel, definition, knob)
-                return finished.with_attrs(marks).without_attr("global_symbol")
+                processed = self.postproc(kernel, definition, knob)
+                return processed.with_attrs(marks).without_attr("global_symbol")
         return None
 
     def space(self, definition: tirx.PrimFunc) -> tuple[Knob, ...] | None:
         """Return the knobs of a definition's kernel; None where there is no kernel."""
         recorder = SpaceRecorder()
-        return None if self.replace(definition, recorder) is None else tuple(recorder.knobs)
+        return None if self.lower(definition, recorder) is None else tuple(recorder.knobs)
 
     def schedule(self, function: tirx.PrimFunc) -> tirx.PrimFunc:
         """Return a function scheduled by the first rule that applies; unchanged if none does."""
         for rule in self.rules:
             scheduled = rule(function)
             if scheduled is not None:
-                return self.finish(scheduled, function, default_config).with_attr(
+                return self.postproc(scheduled, function, default_config).with_attr(
                     "tirx.is_scheduled", True
                 )
         return function

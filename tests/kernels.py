@@ -59,7 +59,7 @@ def definition(function: Callable[..., nn.Tensor], specs: Sequence[Spec]) -> tir
 def kernel(of: tirx.PrimFunc) -> tirx.PrimFunc:
     """Return the CPU kernel that replaces a definition."""
     with device().target:
-        replaced = KERNELS.replace(of)
+        replaced = KERNELS.lower(of)
     assert replaced is not None, "no kernel serves this operation"
     return replaced
 

@@ -139,7 +139,7 @@ class TunedConfigs:
             self._warn_unused(log, result, str(error).strip().splitlines()[-1][:120])
             return None
         self._count_applied(log, result)
-        finished = kernels.finish(scheduled, function, default_config)
+        finished = kernels.postproc(scheduled, function, default_config)
         return finished.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
 
     def report(self, total: int) -> dict[str, Any]:

@@ -119,13 +119,13 @@ def scheduled_function(module: tvm.IRModule, kernels: str, as_defined: bool) -> 
     """
     function, found = module["main"], find_kernels(kernels)
     if is_signature(module):
-        kernel = found.replace(function, FixedConfig(config_of(module)))
+        kernel = found.lower(function, FixedConfig(config_of(module)))
         if kernel is None:
             raise ValueError("no kernel serves this operation")
         return kernel
     if as_defined:
         return function
-    return found.finish(function, function, default_config).with_attr("tirx.is_scheduled", True)
+    return found.postproc(function, function, default_config).with_attr("tirx.is_scheduled", True)
 
 
 def _build_one(job: tuple[str, dict[str, Any], str, Linker, str, bool]) -> str:

@@ -3,11 +3,11 @@
 from mvlm.schedules.cpu.attention import bidirectional_attention
 from mvlm.schedules.cpu.cached_attention import cached_attention
 from mvlm.schedules.cpu.default import default_schedule
+from mvlm.schedules.cpu.dynamic_parallel import schedule_dynamically
 from mvlm.schedules.cpu.kv_append import append_to_cache
 from mvlm.schedules.cpu.linear import float_linear, integer_linear
 from mvlm.schedules.cpu.panel_linear import panel_linear
 from mvlm.schedules.cpu.rows import quantize_rows, row_function
-from mvlm.schedules.cpu.turns import take_turns
 from mvlm.schedules.kernel_set import KernelSet
 
 KERNELS = KernelSet(
@@ -21,5 +21,5 @@ KERNELS = KernelSet(
         "attention": (bidirectional_attention,),
     },
     rules=(default_schedule,),
-    finish=take_turns,
+    postproc=schedule_dynamically,
 )

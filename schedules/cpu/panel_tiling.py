@@ -75,7 +75,9 @@ def tile_many_rows(
     side = knob("side", 1, _divisors(panels, (1, 2)))
     takes_apart = bits == 4 and bool(knob("apart", 1, (0, 1)))
     usual = min(instructions.at_once, group_steps)
-    values = (usual,) if instructions.by_number else _divisors(group_steps, (1, 2, 4, 8, 16))
+    values = (
+        (usual,) if instructions.needs_constant_step else _divisors(group_steps, (1, 2, 4, 8, 16))
+    )
     at_once = knob("at_once", usual, values)
     chunks = _divisors(shares, range(1, shares + 1)) if can_wait else (shares,)
     return Tiling(

@@ -113,7 +113,7 @@ def check(name: str, select: Callable[[tuple[Knob, ...]], list[dict[str, int]]])
     kernel_case = make_kernel_case(workload)
     for point in select(knobs):
         with device().target:
-            kernel = KERNELS.replace(definition, FixedConfig(point))
+            kernel = KERNELS.lower(definition, FixedConfig(point))
         tensors = [tvm.runtime.tensor(array) for array in kernel_case.arguments]
         build(kernel)(*tensors)
         found = {place: tensor.numpy() for place, tensor in enumerate(tensors)}
@@ -138,7 +138,7 @@ def test_points_of_every_instruction_set(scheme: str, instructions: InstructionS
 def test_what_a_kernel_cannot_do_is_refused() -> None:
     definition = of_linear("q4a8", "n")
     with device().target, pytest.raises(ValueError, match="rows is 7, but must be one of"):
-        KERNELS.replace(definition, FixedConfig({"rows": 7}))
+        KERNELS.lower(definition, FixedConfig({"rows": 7}))
 
 
 def test_a_wrong_kernel_is_found_out() -> None:

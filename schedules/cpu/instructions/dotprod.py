@@ -48,5 +48,5 @@ INSTRUCTIONS = InstructionSet(
     rows=4,
     dot=_dot,
     is_signed=True,
-    by_number=True,
+    needs_constant_step=True,
 )

@@ -31,7 +31,8 @@ class InstructionSet:
             the step's activations.
         is_signed: Whether `dot` takes the zero point, 128, off 8-bit weights by itself.
         at_once: Steps of one row before the next row's, at most, where rows are many.
-        by_number: Whether `dot` takes all of a group's steps, by their numbers, and no expressions.
+        needs_constant_step: Whether `dot` needs all of a group's steps at once, as Python integers:
+            an instruction that takes a lane by a constant.
     """
 
     name: str
@@ -41,4 +42,4 @@ class InstructionSet:
     dot: Callable[[tirx.Expr, Sequence[Level], Activations, int], tirx.Expr]
     is_signed: bool
     at_once: int = 16
-    by_number: bool = False
+    needs_constant_step: bool = False

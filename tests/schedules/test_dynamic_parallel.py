@@ -1,4 +1,4 @@
-"""Parallel loops whose threads take turns: every iteration once, whatever the extent."""
+"""Dynamically scheduled loops run every iteration once, whatever the extent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mvlm.schedules.config_space import FixedConfig
-from mvlm.schedules.cpu.turns import take_turns
+from mvlm.schedules.cpu.dynamic_parallel import schedule_dynamically
 from tests.kernels import build
 
 ROWS, COLUMNS = 3, 2
@@ -46,7 +46,7 @@ def over_rows(y_handle: T.handle):
 
 @T.prim_func(private=True, s_tir=True)
 def in_order(y_handle: T.handle):
-    """Share nothing."""
+    """Count the iterations of serial loops."""
     y = T.match_buffer(y_handle, (ROWS, COLUMNS), "int32")
     for i in T.serial(ROWS):
         for j in T.serial(COLUMNS):
@@ -55,8 +55,8 @@ def in_order(y_handle: T.handle):
 
 
 def counted(function: tirx.PrimFunc, shape: tuple[int, int]) -> np.ndarray:
-    """Call a function on zeros, several times: what it counts with begins at 0 each time."""
-    call = build(take_turns(function, function))
+    """Call a function on zeros, several times: its counter must start at 0 each time."""
+    call = build(schedule_dynamically(function, function))
     for _ in range(3):
         y = tvm.runtime.tensor(np.zeros(shape, np.int32))
         call(y)
@@ -66,33 +66,33 @@ def counted(function: tirx.PrimFunc, shape: tuple[int, int]) -> np.ndarray:
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("columns", [1, 2, 15, 16, 17, 64, 127, 128, 129, 300, 704])
 def test_known_extents(rows: int, columns: int) -> None:
-    """Stretches of one and of several, the last of which may be short."""
+    """Chunks of one iteration and of several, the last of which may be short."""
     expected = np.tile(1 + 10 * np.arange(columns, dtype=np.int32), (rows, 1))
     np.testing.assert_array_equal(counted(over_columns(rows, columns), (rows, columns)), expected)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 65, 200])
-def test_an_extent_that_is_not_known(rows: int) -> None:
+def test_unknown_extents(rows: int) -> None:
     expected = np.repeat(1 + np.arange(rows, dtype=np.int32), COLUMNS).reshape(rows, COLUMNS)
     np.testing.assert_array_equal(counted(over_rows, (rows, COLUMNS)), expected)
 
 
-def test_what_is_not_parallel_stays_as_it_is() -> None:
-    assert take_turns(in_order, in_order) is in_order
+def test_serial_loops_are_left_alone() -> None:
+    assert schedule_dynamically(in_order, in_order) is in_order
     assert (counted(in_order, (ROWS, COLUMNS)) == 1).all()
 
 
 @pytest.mark.parametrize("function", [over_columns(3, 2), over_rows], ids=["known", "not known"])
-def test_one_stretch_is_not_shared(function: tirx.PrimFunc) -> None:
-    alone = take_turns(function, function, FixedConfig({"stretches": 1}))
+def test_one_chunk_makes_a_serial_loop(function: tirx.PrimFunc) -> None:
+    alone = schedule_dynamically(function, function, FixedConfig({"stretches": 1}))
     assert "T.parallel" not in alone.script()
     y = tvm.runtime.tensor(np.zeros((ROWS, COLUMNS), np.int32))
     build(alone)(y)
     np.testing.assert_array_equal(y.numpy() > 0, True)
 
 
-def test_one_row_is_cut_into_fewer_stretches() -> None:
-    """It waits for memory, of which long stretches are read ahead: 704 panels, 44 a time, not 6."""
+def test_one_row_has_fewer_chunks() -> None:
+    """It is bound by memory, and the CPU prefetches within a chunk: 704 panels, 44 each, not 6."""
     one, many = over_columns(1, 704), over_columns(2, 704)
-    assert "* 44" in take_turns(one, one).script()
-    assert "* 6" in take_turns(many, many).script()
+    assert "* 44" in schedule_dynamically(one, one).script()
+    assert "* 6" in schedule_dynamically(many, many).script()

@@ -1,0 +1,118 @@
+"""Dynamic scheduling of parallel loops: threads claim chunks from an atomic counter.
+
+TVM schedules a parallel loop statically, in equal parts. All threads then wait for the slowest: one
+that had to wake up first, one on a small core, or one that shares its core with another program.
+Here a loop is cut into more chunks than there are threads, and a thread that has finished a chunk
+claims the next one.
+
+While another program keeps one of two cores busy, that is worth a tenth of the speed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import s_tir, tirx
+from tvm.ir import StringImm
+from tvm.script import tirx as T
+
+from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.signature import is_single_row, parameter_types
+
+# Chunks of a loop. A single row is bound by memory, which the CPU prefetches only within a chunk:
+# from 32 chunks on it becomes slower.
+_NUM_CHUNKS, _NUM_CHUNKS_OF_ONE_ROW = 128, 16
+_NUM_CHUNKS_VALUES = (1, 4, 8, 16, 32, 64, 128, 256)
+# One chunk is a serial loop: it starts at once, whereas other threads would have to be woken up.
+_SERIAL = 1
+# Iterations of the parallel loop that TVM schedules statically: at least one for each thread.
+_TASKS = 64
+_NEXT_CHUNK = "mvlm_next_chunk"
+# TensorIR has no atomic addition on a CPU. A monotonic one is enough: starting and joining the
+# threads orders all other memory accesses.
+_NEXT_CHUNK_IN_LLVM = f"""
+define i32 @{_NEXT_CHUNK}(ptr %counter) alwaysinline {{
+  %chunk_index = atomicrmw add ptr %counter, i32 1 monotonic
+  ret i32 %chunk_index
+}}
+"""
+
+
+def schedule_dynamically(
+    function: tirx.PrimFunc, definition: tirx.PrimFunc, knob: Config = default_config
+) -> tirx.PrimFunc:
+    """Schedule all of a function's parallel loops dynamically.
+
+    Args:
+        function: A scheduled function.
+        definition: Its definition, whose first parameter tells whether there is only one row.
+        knob: The configuration; the knob is the number of chunks of a loop.
+    """
+    root = function.body
+    if not isinstance(root, s_tir.SBlockRealize):
+        return function
+    first = parameter_types(definition)[0]
+    is_one_row = len(getattr(first, "shape", ())) > 0 and is_single_row(first)
+    loops = _parallel_loops(root.block.body)
+    if not loops:
+        return function
+    counters: list[tirx.Buffer] = []
+    default = _NUM_CHUNKS_OF_ONE_ROW if is_one_row else _NUM_CHUNKS
+    # A loop of unknown extent has a chunk for each iteration, or is serial.
+    is_known = any(isinstance(loop.extent, tirx.IntImm) for loop in loops)
+    num_chunks = knob("stretches", default, _NUM_CHUNKS_VALUES if is_known else (_SERIAL, default))
+    body = _with_dynamic_loops(root.block.body, num_chunks, counters)
+    if num_chunks == _SERIAL:
+        return function.with_body(_block(root.block.name_hint, body, root.block.alloc_buffers))
+    body = tirx.AttrStmt(T.int32(0), "pragma_import_llvm", StringImm(_NEXT_CHUNK_IN_LLVM), body)
+    block = _block(root.block.name_hint, body, [*root.block.alloc_buffers, *counters])
+    return tirx.PrimFunc(function.params, block, function.ret_type, function.attrs)
+
+
+def _parallel_loops(statement: Any) -> list[tirx.For]:
+    """Return the parallel loops of a function's body."""
+    if isinstance(statement, tirx.SeqStmt):
+        return [loop for each in statement for loop in _parallel_loops(each)]
+    is_parallel = isinstance(statement, tirx.For) and statement.kind == tirx.ForKind.PARALLEL
+    return [statement] if is_parallel else []
+
+
+def _with_dynamic_loops(statement: Any, num_chunks: int, counters: list[tirx.Buffer]) -> Any:
+    if isinstance(statement, tirx.SeqStmt):
+        return tirx.SeqStmt([_with_dynamic_loops(each, num_chunks, counters) for each in statement])
+    if not isinstance(statement, tirx.For) or statement.kind != tirx.ForKind.PARALLEL:
+        return statement
+    if num_chunks == _SERIAL:
+        return tirx.For(
+            statement.loop_var,
+            statement.min,
+            statement.extent,
+            tirx.ForKind.SERIAL,
+            statement.body,
+        )
+    counter = tirx.decl_buffer((1,), "int32", "counter")
+    counters.append(counter)
+    tasks = _task_loop(statement, counter, num_chunks)
+    return tirx.SeqStmt([tirx.BufferStore(counter, T.int32(0), [0]), tasks])
+
+
+def _task_loop(loop: tirx.For, counter: tirx.Buffer, num_chunks: int) -> tirx.For:
+    """Return a parallel loop whose tasks claim chunks of `loop` until none is left."""
+    dtype, extent = str(loop.loop_var.ty.dtype), loop.extent
+    size = -(-int(extent) // num_chunks) if isinstance(extent, tirx.IntImm) else 1
+    end = T.Cast("int32", (extent + (size - 1)) // size)
+    chunk_index = tirx.decl_buffer((1,), "int32", "chunk_index", scope="local")
+    next_chunk = tirx.BufferStore(
+        chunk_index, T.call_extern("int32", _NEXT_CHUNK, T.address_of(counter[0])), [0]
+    )
+    start = T.Cast(dtype, chunk_index[0]) * size
+    count = T.min(T.Cast(dtype, size), extent - start) if size > 1 else T.Cast(dtype, 1)
+    chunk = tirx.For(loop.loop_var, loop.min + start, count, tirx.ForKind.SERIAL, loop.body)
+    chunks = tirx.While(chunk_index[0] < end, tirx.SeqStmt([chunk, next_chunk]))
+    task = _block("chunks", tirx.SeqStmt([next_chunk, chunks]), [chunk_index])
+    return tirx.For(tirx.Var("task", "int32"), 0, _TASKS, tirx.ForKind.PARALLEL, task)
+
+
+def _block(name: str, body: Any, buffers: list[tirx.Buffer]) -> s_tir.SBlockRealize:
+    block = s_tir.SBlock([], [], [], name, body, alloc_buffers=buffers)
+    return s_tir.SBlockRealize([], True, block)
