@@ -16,10 +16,10 @@ from tvm.relax.frontend import nn
 from mvlm.models import ops
 from mvlm.models.panels import (
     FEATURES,
+    interleave_panels,
     panel_count,
     panel_layout,
     quantize_to_panels,
-    side_by_side,
 )
 from mvlm.models.quantization import GROUP_SIZE, Scheme, quantize, to_float16
 
@@ -153,8 +153,8 @@ class Linear(MatrixLayer):
         if self.scheme.activations != "float32":
             return quantize_to_panels(matrix, weight_format, rounding)
         if weight_format.is_integer:
-            return tuple(map(side_by_side, quantize(matrix, weight_format, rounding)))
-        return (side_by_side(_stored(matrix, weight_format.dtype, ", ".join(self.source))),)
+            return tuple(map(interleave_panels, quantize(matrix, weight_format, rounding)))
+        return (interleave_panels(_stored(matrix, weight_format.dtype, ", ".join(self.source))),)
 
 
 class Embedding(MatrixLayer):

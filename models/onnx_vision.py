@@ -26,7 +26,7 @@ from mvlm.models.config import MobileVLMConfig
 from mvlm.models.interchange.onnx_constants import check_constants
 from mvlm.models.interchange.onnx_graph import import_onnx
 from mvlm.models.layers import Array, PackedLayer, ReadTensor
-from mvlm.models.panels import FEATURES, panel_count, side_by_side
+from mvlm.models.panels import FEATURES, interleave_panels, panel_count
 from mvlm.models.quantization import FLOAT32, Scheme
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.input_file import is_present
@@ -92,7 +92,7 @@ class OnnxLayer(PackedLayer):
             is_factor = _is_among(constant, self._factors)
             # Constants that were folded may have overflowed, which the file does not show.
             value = check_finite(f"{_parameter(index)} of the ONNX graph", value)
-            yield _parameter(index), side_by_side(value.T) if is_factor else value
+            yield _parameter(index), interleave_panels(value.T) if is_factor else value
 
 
 class _Tracer:

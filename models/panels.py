@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.quantization import GROUP_SIZE, WeightFormat, integers_of, quantize
+from mvlm.models.quantization import GROUP_SIZE, WeightFormat, quantize, unpack
 from mvlm.models.rounding import Rounding
 
 FEATURES = 16
@@ -50,7 +50,7 @@ def panel_count(features: int) -> int:
     return -(-features // FEATURES)
 
 
-def side_by_side(rows: Array) -> Array:
+def interleave_panels(rows: Array) -> Array:
     """Arrange elements ``(features, count)`` as ``(panels, count, 16)``, filled up with zeros."""
     features, count = rows.shape
     whole = np.zeros((panel_count(features) * FEATURES, count), rows.dtype)
@@ -136,7 +136,7 @@ def quantize_to_panels(
     for first in range(0, panel_count(features), step):
         block = matrix[first * FEATURES : (first + step) * FEATURES]
         elements, *scales = quantize(block, weight_format, rounding)
-        integers = integers_of(elements, weight_format)[:, :width]
+        integers = unpack(elements, weight_format)[:, :width]
         for array, part in zip(whole, to_panels(integers, scales, weight_format), strict=True):
             array[first : first + step] = part
     return whole
@@ -157,13 +157,13 @@ def to_panels(
     layout = panel_layout(weight_format)
     integer_shape, _ = layout.arrays(width, features)["q_weight"]
     panels, groups, steps, _ = integer_shape
-    levels = np.full((panels * FEATURES, groups * GROUP_SIZE), layout.zero, layout.dtype)
-    levels[:features, :width] = integers + layout.zero
+    quantized = np.full((panels * FEATURES, groups * GROUP_SIZE), layout.zero, layout.dtype)
+    quantized[:features, :width] = integers + layout.zero
     halves = GROUP_SIZE // (layout.depth * steps)
     # panel, feature, group, half, step, j -> panel, group, step, feature, j, half
-    apart = levels.reshape(panels, FEATURES, groups, halves, steps, layout.depth)
-    apart = apart.transpose(0, 2, 4, 1, 5, 3)
-    joined = apart[..., 0] if halves == 1 else apart[..., 0] | apart[..., 1] << 4
-    arranged = [np.ascontiguousarray(joined).reshape(integer_shape), side_by_side(scales[0])]
-    arranged += [side_by_side(rows[:, None])[:, 0] for rows in scales[1:]]
+    unpacked = quantized.reshape(panels, FEATURES, groups, halves, steps, layout.depth)
+    unpacked = unpacked.transpose(0, 2, 4, 1, 5, 3)
+    joined = unpacked[..., 0] if halves == 1 else unpacked[..., 0] | unpacked[..., 1] << 4
+    arranged = [np.ascontiguousarray(joined).reshape(integer_shape), interleave_panels(scales[0])]
+    arranged += [interleave_panels(rows[:, None])[:, 0] for rows in scales[1:]]
     return tuple(arranged)

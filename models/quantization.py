@@ -28,11 +28,11 @@ Words that K does not fill end in nibbles that stand for zero.
 
 Where a scheme's activations are ``int8``, they are quantized while the model runs: each group of
 32 of a row by ``scale = max|x| / 127`` in float32 and ``rint(x * (127 / max|x|))``; with ``int16``
-8191 takes the place of 127. With ``q4a8`` up to eight groups share a scale (`sharing_groups`):
-beside what 4 bits leave of a weight, the coarser activations do not show. Products are summed
-exactly within a group, and groups in float32. 8191 is the largest number whose squares, 32 of them,
-fit into an int32; steps of 1/8191 of a group's extreme are finer than float16's for all weights
-above an eighth of it.
+8191 takes the place of 127. With ``q4a8`` up to eight groups share a scale
+(`fit_groups_per_scale`): relative to what 4 bits lose of a weight, the coarser activations do not
+show. Products are summed exactly within a group, and groups in float32. 8191 is the largest number
+of whose squares 32 fit into an int32; steps of 1/8191 of a group's largest magnitude are finer than
+float16's for all weights above an eighth of it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Scheme:
         weights: How matrices are stored.
         activations: What they are multiplied with.
         rounding: How a scale is chosen for each group, unless the user says otherwise.
-        sharing: How many groups of quantized activations share a scale, at most.
+        groups_per_scale: How many groups of quantized activations share a scale, at most.
         vision: The scheme that goes with it for tower and projector, unless the user names one.
         cache: How the KV cache is stored with it, unless the user says otherwise.
     """
@@ -127,7 +127,7 @@ class Scheme:
     weights: WeightFormat
     activations: Activations = "float32"
     rounding: Rounding = "nearest"
-    sharing: int = 1
+    groups_per_scale: int = 1
     vision: str = "q0f16"
     cache: str = "float16"
 
@@ -141,7 +141,7 @@ SCHEMES = {
         Scheme("q8a8", Q8, "int8", vision="q16a16", cache="int8"),
         # Rounded as mlc-llm rounds, so that both make the same file of a checkpoint.
         Scheme("q4f16_1", Q4MLC),
-        Scheme("q4a8", Q4, "int8", "search", sharing=8, vision="q16a16", cache="int8"),
+        Scheme("q4a8", Q4, "int8", "search", groups_per_scale=8, vision="q16a16", cache="int8"),
     )
 }
 DEFAULT_SCHEME = "q4a8"
@@ -248,11 +248,11 @@ def to_float16(values: npt.NDArray[Any], source: str, fix: str) -> npt.NDArray[n
     return half
 
 
-_FLOAT16_LEVELS = 1 << 11  # that float16 tells apart between a number and its double
+_FLOAT16_STEPS = 1 << 11  # that float16 has between a power of two and the next
 _BLOCK_VALUES = 1 << 18  # of a matrix that are quantized at once
 
 
-def sharing_groups(groups: int, most: int) -> int:
+def fit_groups_per_scale(groups: int, most: int) -> int:
     """Return how many of a row's groups share a scale: as many as divide them, at most `most`."""
     return max(count for count in range(1, most + 1) if groups % count == 0)
 
@@ -305,8 +305,8 @@ def _quantize_rows(
     # The zero point is added before rounding, as mlc-llm does it: that decides ties.
     zero = weight_format.zero_point
     steps = scales.astype(np.float32) * row_scales[:, None]
-    levels = np.rint(grouped / steps[:, :, None] + np.float32(zero))
-    integers = np.clip(levels, weight_format.lowest + zero, weight_format.highest + zero)
+    quantized = np.rint(grouped / steps[:, :, None] + np.float32(zero))
+    integers = np.clip(quantized, weight_format.lowest + zero, weight_format.highest + zero)
     packed = _packed(integers.reshape(rows, -1), weight_format)[:, : weight_format.elements(width)]
     return packed, scales, row_scales
 
@@ -335,7 +335,7 @@ def _as_float16(
     largest = np.finfo(np.float16).max
     scales = np.clip(exact, -largest, largest).astype(np.float16)
     scales = np.where(scales == 0, np.float16(1), scales)
-    if weight_format.highest > _FLOAT16_LEVELS:
+    if weight_format.highest > _FLOAT16_STEPS:
         # Rounded down it would clip the extreme: the levels are finer than the scale's own steps.
         larger = np.nextafter(scales, np.float16(np.inf))
         scales = np.where(scales < exact, np.minimum(larger, largest), scales)
@@ -359,17 +359,17 @@ def dequantize(
     row_scales: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Undo :func:`quantize` up to rounding: ``(rows, width)`` in float32."""
-    levels = integers_of(elements, weight_format)[:, :width].astype(np.float32)
+    quantized = unpack(elements, weight_format)[:, :width].astype(np.float32)
     units = (
         np.full(len(scales), weight_format.unit, np.float32) if row_scales is None else row_scales
     )
     steps = scales.astype(np.float32) * units[:, None]
     # Scales of a file may be infinite: packing the weights refuses the result.
     with np.errstate(over="ignore", invalid="ignore"):
-        return levels * np.repeat(steps, GROUP_SIZE, axis=1)[:, :width]
+        return quantized * np.repeat(steps, GROUP_SIZE, axis=1)[:, :width]
 
 
-def integers_of(elements: npt.NDArray[Any], weight_format: WeightFormat) -> npt.NDArray[np.int32]:
+def unpack(elements: npt.NDArray[Any], weight_format: WeightFormat) -> npt.NDArray[np.int32]:
     """Return the integers ``(rows, elements * packing)``, the zero point taken away."""
     if weight_format.packing == 1:
         return elements.astype(np.int32) - weight_format.zero_point

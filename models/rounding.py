@@ -57,9 +57,9 @@ def searched_scales(groups: Groups, lowest: int, highest: int) -> Scales:
     for factor in _CANDIDATES:
         for sign in signs:
             inverse = 1 / (start * np.float32(sign * factor))
-            levels = np.clip(np.rint(groups * inverse[:, :, None]), lowest, highest)
-            product = np.einsum("rgk,rgk->rg", groups, levels)
-            square = np.einsum("rgk,rgk->rg", levels, levels)
+            quantized = np.clip(np.rint(groups * inverse[:, :, None]), lowest, highest)
+            product = np.einsum("rgk,rgk->rg", groups, quantized)
+            square = np.einsum("rgk,rgk->rg", quantized, quantized)
             with np.errstate(divide="ignore", invalid="ignore"):
                 gain = product * product / square
                 better = gain > most  # never where all levels are zero: that is not a number

@@ -25,8 +25,8 @@ def attention(qkv: nn.Tensor, heads: int) -> nn.Tensor:
     function = _attention(length, heads, hidden // heads)
     flat = nn.op.reshape(qkv, (length, width))
     out = nn.Tensor.placeholder((length, hidden), "float32")
-    mixed = nn.op.tensor_ir_op(function, "attention", [flat], out)
-    return nn.op.reshape(mixed, (1, length, hidden))
+    o_acc = nn.op.tensor_ir_op(function, "attention", [flat], out)
+    return nn.op.reshape(o_acc, (1, length, hidden))
 
 
 def _attention(length: int, heads: int, head_dim: int) -> tirx.PrimFunc:
@@ -44,23 +44,25 @@ def _attention(length: int, heads: int, head_dim: int) -> tirx.PrimFunc:
         name="scores",
     )
     a = te.reduce_axis((0, length), name="a")
-    largest = te.compute(
-        (heads, length), lambda h, i: te.max(scores[h, i, a], axis=a), name="largest"
+    row_max = te.compute(
+        (heads, length), lambda h, i: te.max(scores[h, i, a], axis=a), name="row_max"
     )
     weights = te.compute(
         (heads, length, length),
-        lambda h, i, j: te.exp(scores[h, i, j] - largest[h, i]),
+        lambda h, i, j: te.exp(scores[h, i, j] - row_max[h, i]),
         name="weights",
     )
     b = te.reduce_axis((0, length), name="b")
-    total = te.compute((heads, length), lambda h, i: te.sum(weights[h, i, b], axis=b), name="total")
+    row_sum = te.compute(
+        (heads, length), lambda h, i: te.sum(weights[h, i, b], axis=b), name="row_sum"
+    )
     j = te.reduce_axis((0, length), name="j")
-    mixed = te.compute(
+    o_acc = te.compute(
         (length, hidden),
         lambda i, c: te.sum(weights[c // head_dim, i, j] * qkv[j, 2 * hidden + c], axis=j),
-        name="mixed",
+        name="o_acc",
     )
     out = te.compute(
-        (length, hidden), lambda i, c: mixed[i, c] / total[c // head_dim, i], name="out"
+        (length, hidden), lambda i, c: o_acc[i, c] / row_sum[c // head_dim, i], name="out"
     )
     return define("attention", [qkv, out], heads=heads, head_dim=head_dim)

@@ -9,7 +9,7 @@ from tvm.script import tirx as T
 from mvlm.models.cache_layout import PAGE_SIZE, CacheLayout
 from mvlm.models.kv_cache import Cache
 from mvlm.models.ops.definition import mark, row_count, without_parameters
-from mvlm.models.ops.integers import LARGEST_INT8, inverse_scale
+from mvlm.models.ops.integers import QMAX_INT8, inverse_scale
 from mvlm.models.rotary import RotaryTable, rotated
 
 # The place of the scales among the parameters.
@@ -86,10 +86,10 @@ def append_definition(rows: object, width: int, layout: CacheLayout) -> tirx.Pri
     heads, half = width - 2 * kv_heads, head_dim // 2
     m, has_scales = row_count(rows), layout.has_scales
 
-    def level(value: tirx.Expr, extreme: tirx.Expr) -> tirx.Expr:
+    def quantized(value: tirx.Expr, absmax: tirx.Expr) -> tirx.Expr:
         if not has_scales:
             return T.Cast(storage, value)
-        return T.Cast(storage, T.nearbyint(value * inverse_scale(extreme)))
+        return T.Cast(storage, T.nearbyint(value * inverse_scale(absmax)))
 
     @T.prim_func(private=True, s_tir=True)
     def meaning(
@@ -114,7 +114,7 @@ def append_definition(rows: object, width: int, layout: CacheLayout) -> tirx.Pri
         for i, g in T.grid(m, kv_heads):
             with T.sblock("append"):
                 vector = T.sblock_alloc_buffer((2, head_dim), "float32")
-                extreme = T.sblock_alloc_buffer((2,), "float32")
+                absmax = T.sblock_alloc_buffer((2,), "float32")
                 position: T.let = T.Cast("int64", start[0]) + i
                 page: T.let = T.Cast("int64", table[position // PAGE_SIZE])
                 slot: T.let = position % PAGE_SIZE
@@ -123,13 +123,13 @@ def append_definition(rows: object, width: int, layout: CacheLayout) -> tirx.Pri
                     vector[1, d] = qkv[i, heads + kv_heads + g, d]
                 if has_scales:
                     for part in range(2):
-                        extreme[part] = T.float32(0)
+                        absmax[part] = T.float32(0)
                         for d in range(head_dim):
-                            extreme[part] = T.max(extreme[part], T.abs(vector[part, d]))
-                        scales[page, g, part, slot] = extreme[part] / T.float32(LARGEST_INT8)
+                            absmax[part] = T.max(absmax[part], T.abs(vector[part, d]))
+                        scales[page, g, part, slot] = absmax[part] / T.float32(QMAX_INT8)
                 for d in range(head_dim):
-                    keys[page, g, d, slot] = level(vector[0, d], extreme[0])
-                    values[page, g, slot, d] = level(vector[1, d], extreme[1])
+                    keys[page, g, d, slot] = quantized(vector[0, d], absmax[0])
+                    values[page, g, slot, d] = quantized(vector[1, d], absmax[1])
 
     return _operation(meaning, "append_to_cache", layout)
 
@@ -165,11 +165,11 @@ def attention_definition(rows: object, heads: int, layout: CacheLayout) -> tirx.
         for i, h in T.grid(m, heads):
             with T.sblock("attend"):
                 scores = T.sblock_alloc_buffer((span * PAGE_SIZE,), "float32")
-                largest = T.sblock_alloc_buffer((1,), "float32")
-                total = T.sblock_alloc_buffer((1,), "float32")
-                visible = T.meta_var(T.Cast("int64", start[0]) + i + 1)
-                largest[0] = T.min_value("float32")
-                for j in range(visible):
+                row_max = T.sblock_alloc_buffer((1,), "float32")
+                row_sum = T.sblock_alloc_buffer((1,), "float32")
+                kv_len = T.meta_var(T.Cast("int64", start[0]) + i + 1)
+                row_max[0] = T.min_value("float32")
+                for j in range(kv_len):
                     page: T.let = T.Cast("int64", table[j // PAGE_SIZE])
                     scores[j] = T.float32(0)
                     for d in range(head_dim):
@@ -179,13 +179,13 @@ def attention_definition(rows: object, heads: int, layout: CacheLayout) -> tirx.
                     scores[j] *= T.float32(head_dim**-0.5)
                     if has_scales:
                         scores[j] *= scales[page, h // group, 0, j % PAGE_SIZE]
-                    largest[0] = T.max(largest[0], scores[j])
-                total[0] = T.float32(0)
+                    row_max[0] = T.max(row_max[0], scores[j])
+                row_sum[0] = T.float32(0)
                 for d in range(head_dim):
                     out[i, h, d] = T.float32(0)
-                for j in range(visible):
-                    scores[j] = T.exp(scores[j] - largest[0])
-                    total[0] += scores[j]
+                for j in range(kv_len):
+                    scores[j] = T.exp(scores[j] - row_max[0])
+                    row_sum[0] += scores[j]
                     if has_scales:
                         scores[j] *= scales[table[j // PAGE_SIZE], h // group, 1, j % PAGE_SIZE]
                     for d in range(head_dim):
@@ -193,6 +193,6 @@ def attention_definition(rows: object, heads: int, layout: CacheLayout) -> tirx.
                             "float32", values[table[j // PAGE_SIZE], h // group, j % PAGE_SIZE, d]
                         )
                 for d in range(head_dim):
-                    out[i, h, d] = out[i, h, d] / total[0]
+                    out[i, h, d] = out[i, h, d] / row_sum[0]
 
     return _operation(meaning, "cached_attention", layout)

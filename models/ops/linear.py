@@ -48,10 +48,12 @@ def linear(
         function = _float_linear(rows, width, features, scheme.weights, addends)
     else:
         layout = panel_layout(scheme.weights)
-        inputs = quantize_rows(as_rows(x), before, scheme.activations, layout.zero, scheme.sharing)
+        inputs = quantize_rows(
+            as_rows(x), before, scheme.activations, layout.zero, scheme.groups_per_scale
+        )
         rows, width = inputs[0].shape
-        shares = int(inputs[1].shape[1])
-        function = _panel_linear(rows, width, features, layout, shares, addends)
+        activation_scales = int(inputs[1].shape[1])
+        function = _panel_linear(rows, width, features, layout, activation_scales, addends)
     arguments = [*inputs, *weight]
     if bias is not None:
         arguments.append(bias)
@@ -107,13 +109,13 @@ def _panel_linear(
     width: int,
     features: int,
     layout: PanelLayout,
-    shares: int,
+    activation_scales: int,
     addends: _Addends,
 ) -> tirx.PrimFunc:
     m, groups = row_count(rows), width // GROUP_SIZE
-    sharing = groups // shares
+    groups_per_scale = groups // activation_scales
     x = te.placeholder((m, width), layout.activations, name="x")
-    x_scales = te.placeholder((m, shares), "float32", name="x_scales")
+    x_scales = te.placeholder((m, activation_scales), "float32", name="x_scales")
     offsets = te.placeholder((m, groups), "int32", name="offsets")
     arrays = [
         te.placeholder(shape, dtype, name=name.removeprefix("q_"))
@@ -131,7 +133,7 @@ def _panel_linear(
         return stored.astype("float32") - float(layout.zero)
 
     def product(i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
-        x_scale = x_scales[i, g // sharing] * layout.unit
+        x_scale = x_scales[i, g // groups_per_scale] * layout.unit
         left = x[i, g * GROUP_SIZE + k].astype("float32") * x_scale
         return left * weight(j) * scales[j // FEATURES, g, j % FEATURES].astype("float32")
 

@@ -14,8 +14,8 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models.ops.definition import define, row_count
-from mvlm.models.ops.integers import LARGEST, inverse_scale
-from mvlm.models.quantization import GROUP_SIZE, sharing_groups
+from mvlm.models.ops.integers import QMAX, inverse_scale
+from mvlm.models.quantization import GROUP_SIZE, fit_groups_per_scale
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,11 @@ def apply_rows(x: nn.Tensor, function: RowFunction) -> nn.Tensor:
 
 
 def quantize_rows(
-    x: nn.Tensor, function: RowFunction, dtype: str = "int8", zero: int = 0, sharing: int = 1
+    x: nn.Tensor,
+    function: RowFunction,
+    dtype: str = "int8",
+    zero: int = 0,
+    groups_per_scale: int = 1,
 ) -> tuple[nn.Tensor, ...]:
     """Apply a function to every row, and quantize it in groups (see `models.quantization`).
 
@@ -61,7 +65,7 @@ def quantize_rows(
         function: The function.
         dtype: Of the integers: int8 or int16.
         zero: The level that stands for zero in the weights that will be multiplied.
-        sharing: How many groups of 32 share a scale, at most.
+        groups_per_scale: How many groups of 32 share a scale, at most.
 
     Returns:
         Integers ``(rows, groups * 32)``, the last group filled with zeros; scales
@@ -70,16 +74,16 @@ def quantize_rows(
     """
     inputs, value = _definition(x, function)
     rows, groups = x.shape[0], -(-int(value.shape[1]) // GROUP_SIZE)
-    sharing = sharing_groups(groups, sharing)
+    groups_per_scale = fit_groups_per_scale(groups, groups_per_scale)
     outs = [
         nn.Tensor.placeholder((rows, groups * GROUP_SIZE), dtype),
-        nn.Tensor.placeholder((rows, groups // sharing), "float32"),
+        nn.Tensor.placeholder((rows, groups // groups_per_scale), "float32"),
     ]
     if zero:
         outs.append(nn.Tensor.placeholder((rows, groups), "int32"))
     meaning = define(
         "quantize_rows",
-        [*inputs, *_quantized(value, dtype, zero, sharing)],
+        [*inputs, *_quantized(value, dtype, zero, groups_per_scale)],
         zero=zero,
         **_attributes(function),
     )
@@ -108,12 +112,12 @@ def _definition(x: nn.Tensor, function: RowFunction) -> tuple[list[te.Tensor], t
     return [rows, *weights], ROW_FUNCTIONS[function.name](rows, weights, function.eps)
 
 
-def _quantized(x: te.Tensor, dtype: str, zero: int, sharing: int) -> list[te.Tensor]:
+def _quantized(x: te.Tensor, dtype: str, zero: int, groups_per_scale: int) -> list[te.Tensor]:
     m, width = x.shape
-    width, largest = int(width), LARGEST[dtype]
-    groups, together = -(-width // GROUP_SIZE), sharing * GROUP_SIZE
-    scale_count = groups // sharing
-    k = te.reduce_axis((0, together), name="k")
+    width, qmax = int(width), QMAX[dtype]
+    groups, scale_width = -(-width // GROUP_SIZE), groups_per_scale * GROUP_SIZE
+    scale_count = groups // groups_per_scale
+    k = te.reduce_axis((0, scale_width), name="k")
 
     def value(i: tirx.Expr, at: tirx.Expr) -> tirx.Expr:
         if width % GROUP_SIZE == 0:
@@ -122,18 +126,16 @@ def _quantized(x: te.Tensor, dtype: str, zero: int, sharing: int) -> list[te.Ten
 
     extreme = te.compute(
         (m, scale_count),
-        lambda i, s: te.max(tirx.abs(value(i, s * together + k)), axis=k),
+        lambda i, s: te.max(tirx.abs(value(i, s * scale_width + k)), axis=k),
         name="extreme",
     )
 
-    def level(i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
-        inverse = inverse_scale(extreme[i, j // together], largest)
+    def quantized(i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
+        inverse = inverse_scale(extreme[i, j // scale_width], qmax)
         return tirx.nearbyint(value(i, j) * inverse).astype(dtype)
 
-    integers = te.compute((m, groups * GROUP_SIZE), level, name="integers")
-    scales = te.compute(
-        (m, scale_count), lambda i, s: extreme[i, s] / float(largest), name="scales"
-    )
+    integers = te.compute((m, groups * GROUP_SIZE), quantized, name="integers")
+    scales = te.compute((m, scale_count), lambda i, s: extreme[i, s] / float(qmax), name="scales")
     if not zero:
         return [integers, scales]
     k2 = te.reduce_axis((0, GROUP_SIZE), name="k")

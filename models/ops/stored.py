@@ -59,11 +59,11 @@ def stored_value(
         bits = 32 // weight_format.packing
         shift = (along % weight_format.packing * bits).astype("uint32")
         element = (element >> shift) & tirx.const((1 << bits) - 1, "uint32")
-    level = element.astype("float32")
+    quantized = element.astype("float32")
     if weight_format.zero_point:
-        level = level - float(weight_format.zero_point)
+        quantized = quantized - float(weight_format.zero_point)
     scale = arrays[1][place(along // GROUP_SIZE)].astype("float32")
     if weight_format.has_row_scales:
         others = (*at[:axis], *at[axis + 1 :])
-        return level * (scale * arrays[2][others])
-    return level * (scale if weight_format.unit == 1 else scale * weight_format.unit)
+        return quantized * (scale * arrays[2][others])
+    return quantized * (scale if weight_format.unit == 1 else scale * weight_format.unit)

@@ -20,17 +20,19 @@ from tvm.target import Target
 
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.exponential import exp2
-from mvlm.schedules.cpu.prefetch import fetch_block
+from mvlm.schedules.cpu.prefetch import prefetch_block
 from mvlm.schedules.cpu.rotation import rotate_into
-from mvlm.schedules.cpu.vectors import columns, lanes, rows_of_a_tile
+from mvlm.schedules.cpu.vectors import default_tile_m, lanes, tile_width
 from mvlm.schedules.signature import cache_types, keep_parameters
 
-_COLUMNS = 16
-_ROWS = (2, 3, 4, 6, 8, 10, 12, 16)
+_TILE_N = 16
+_TILE_M_VALUES = (2, 3, 4, 6, 8, 10, 12, 16)
 # A single query needs more columns, so that enough additions are in flight to hide their latency.
-_COLUMNS_OF_ONE = 80
+_TILE_N_OF_ONE_ROW = 80
 # One token's heads of fewer channels in all are attended to before another thread has woken up.
-_ALONE_CHANNELS = 1024
+_SERIAL_CHANNELS = 1024
+# Of the online softmax: the row's new maximum, and the factor that rescales what is accumulated.
+_M_NEW, _ALPHA = 0, 1
 
 
 def cached_attention(
@@ -42,24 +44,24 @@ def cached_attention(
         return None
     kv_heads, head_dim, page_size = types.kv_heads, types.head_dim, types.page_size
     heads, half, storage = types.heads, types.head_dim // 2, types.storage
-    group, has_scales = heads // kv_heads, types.has_scales
+    group_size, has_scales = heads // kv_heads, types.has_scales
     if types.is_single_row:
-        block_rows, most = 1, knob("columns", _COLUMNS_OF_ONE, (16, 32, 64, 80, 128))
-        fetches = bool(knob("fetch", 1, (0, 1)))
-        loop = T.serial if heads * head_dim < _ALONE_CHANNELS else T.parallel
+        tile_m, tile_n = 1, knob("columns", _TILE_N_OF_ONE_ROW, (16, 32, 64, 80, 128))
+        prefetches = bool(knob("fetch", 1, (0, 1)))
+        loop = T.serial if heads * head_dim < _SERIAL_CHANNELS else T.parallel
     else:
-        block_rows = knob("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
-        most, fetches, loop = knob("columns", _COLUMNS, (16, 32)), False, T.parallel
-    tile, channels = columns(page_size, most), columns(head_dim, most)
-    vector, wide = lanes(page_size), lanes(head_dim)
-    add_scores = _multiply_add(block_rows, tile, vector)
-    add_values = _multiply_add(block_rows, channels, wide)
+        tile_m = knob("rows", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
+        tile_n, prefetches, loop = knob("columns", _TILE_N, (16, 32)), False, T.parallel
+    key_tile, channel_tile = tile_width(page_size, tile_n), tile_width(head_dim, tile_n)
+    key_lanes, channel_lanes = lanes(page_size), lanes(head_dim)
+    add_scores = _multiply_add(tile_m, key_tile, key_lanes)
+    add_values = _multiply_add(tile_m, channel_tile, channel_lanes)
     # One token has to wait for memory: the block that comes next is fetched while one is read.
-    fetch_values, fetch_keys = (
-        fetch_block(page_size * head_dim, inner, steps, types.storage, fetches)
+    prefetch_values, prefetch_keys = (
+        prefetch_block(page_size * head_dim, inner, steps, types.storage, prefetches)
         for inner, steps in (
-            (head_dim, page_size // tile * (head_dim // wide)),
-            (page_size, head_dim // channels * (page_size // vector)),
+            (head_dim, page_size // key_tile * (head_dim // channel_lanes)),
+            (page_size, head_dim // channel_tile * (page_size // key_lanes)),
         )
     )
     rotate = rotate_into(head_dim, scale=head_dim**-0.5 * log2(e))  # weights are powers of two
@@ -76,163 +78,177 @@ def cached_attention(
         scales_handle: T.handle,
         out_handle: T.handle,
     ):
-        rows, span, pages = T.int64(), T.int64(), T.int64()
+        rows, num_blocks, pages = T.int64(), T.int64(), T.int64()
         qkv = T.match_buffer(qkv_handle, (rows, heads + 2 * kv_heads, head_dim), "float32")
         cos = T.match_buffer(cos_handle, (rows, half), "float32")
         sin = T.match_buffer(sin_handle, (rows, half), "float32")
         start = T.match_buffer(start_handle, (1,), "int32")
-        table = T.match_buffer(table_handle, (span,), "int32")
+        table = T.match_buffer(table_handle, (num_blocks,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
         scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, page_size), "float32")
         out = T.match_buffer(out_handle, (rows, heads, head_dim), "float32")
         for h in loop(heads):
-            for block in T.serial((rows + block_rows - 1) // block_rows):
+            for block in T.serial((rows + tile_m - 1) // tile_m):
                 with T.sblock("block"):
-                    query = T.sblock_alloc_buffer((block_rows, head_dim), "float32")
-                    scores = T.sblock_alloc_buffer((block_rows, page_size), "float32")
-                    mixed = T.sblock_alloc_buffer((block_rows, head_dim), "float32")
+                    query = T.sblock_alloc_buffer((tile_m, head_dim), "float32")
+                    scores = T.sblock_alloc_buffer((tile_m, page_size), "float32")
+                    o_acc = T.sblock_alloc_buffer((tile_m, head_dim), "float32")
                     # Read and written by whole registers only: LLVM would keep them in memory.
-                    acc = T.sblock_alloc_buffer(
-                        (block_rows, tile // vector, vector), "float32", scope="local"
+                    score_acc = T.sblock_alloc_buffer(
+                        (tile_m, key_tile // key_lanes, key_lanes), "float32", scope="local"
                     )
-                    sums = T.sblock_alloc_buffer(
-                        (block_rows, channels // wide, wide), "float32", scope="local"
+                    value_acc = T.sblock_alloc_buffer(
+                        (tile_m, channel_tile // channel_lanes, channel_lanes),
+                        "float32",
+                        scope="local",
                     )
-                    lane = T.sblock_alloc_buffer((vector,), "float32", scope="local")
-                    largest = T.sblock_alloc_buffer((block_rows,), "float32")
-                    total = T.sblock_alloc_buffer((block_rows,), "float32")
-                    news = T.sblock_alloc_buffer((2,), "float32", scope="local")
+                    lane = T.sblock_alloc_buffer((key_lanes,), "float32", scope="local")
+                    row_max = T.sblock_alloc_buffer((tile_m,), "float32")
+                    row_sum = T.sblock_alloc_buffer((tile_m,), "float32")
+                    online = T.sblock_alloc_buffer((2,), "float32", scope="local")
                     # What the block's rows see: all up to its last row, which may be past the end.
-                    seen = T.meta_var(
-                        T.Cast("int64", start[0]) + T.min((block + 1) * block_rows, rows)
+                    kv_len = T.meta_var(
+                        T.Cast("int64", start[0]) + T.min((block + 1) * tile_m, rows)
                     )
-                    for r in T.serial(block_rows):
-                        i: T.let = T.min(block * block_rows + r, rows - 1)
+                    for r in T.serial(tile_m):
+                        i: T.let = T.min(block * tile_m + r, rows - 1)
                         rotate(query, r, qkv, cos, sin, i, h)
-                        largest[r] = T.min_value("float32")
-                        total[r] = T.float32(0)
+                        row_max[r] = T.min_value("float32")
+                        row_sum[r] = T.float32(0)
                         for d in T.serial(head_dim):
-                            mixed[r, d] = T.float32(0)
-                    for p in T.serial((seen + page_size - 1) // page_size):
+                            o_acc[r, d] = T.float32(0)
+                    for p in T.serial((kv_len + page_size - 1) // page_size):
                         page: T.let = T.Cast("int64", table[p])
                         # The next head's first page comes after the last one.
-                        is_last = T.meta_var((p + 1) * page_size >= seen)
-                        following: T.let = T.Cast(
+                        is_last = T.meta_var((p + 1) * page_size >= kv_len)
+                        next_page: T.let = T.Cast(
                             "int64", table[T.Select(is_last, T.int64(0), p + 1)]
                         )
-                        next_head: T.let = T.Select(is_last, T.min(h + 1, heads - 1), h) // group
-                        for column in T.serial(page_size // tile):
-                            for r in T.unroll(block_rows):
-                                for part in T.unroll(tile // vector):
-                                    acc[r, part, T.ramp(0, 1, vector)] = T.broadcast(
-                                        T.float32(0), vector
+                        next_head: T.let = (
+                            T.Select(is_last, T.min(h + 1, heads - 1), h) // group_size
+                        )
+                        for tile in T.serial(page_size // key_tile):
+                            for r in T.unroll(tile_m):
+                                for part in T.unroll(key_tile // key_lanes):
+                                    score_acc[r, part, T.ramp(0, 1, key_lanes)] = T.broadcast(
+                                        T.float32(0), key_lanes
                                     )
-                            for stretch in T.serial(head_dim // wide):
-                                fetch_values(
+                            for outer in T.serial(head_dim // channel_lanes):
+                                prefetch_values(
                                     values,
                                     page,
-                                    h // group,
-                                    column * (head_dim // wide) + stretch,
+                                    h // group_size,
+                                    tile * (head_dim // channel_lanes) + outer,
                                 )
-                                for step in T.serial(wide):
+                                for inner in T.serial(channel_lanes):
                                     add_scores(
-                                        acc,
+                                        score_acc,
                                         query,
                                         keys,
                                         page,
-                                        h // group,
-                                        stretch * wide + step,
-                                        column,
+                                        h // group_size,
+                                        outer * channel_lanes + inner,
+                                        tile,
                                     )
-                            for r in T.unroll(block_rows):
-                                for part in T.unroll(tile // vector):
-                                    scores[r, T.ramp(column * tile + part * vector, 1, vector)] = (
-                                        acc[r, part, T.ramp(0, 1, vector)]
-                                    )
-                        for r in T.serial(block_rows):
+                            for r in T.unroll(tile_m):
+                                for part in T.unroll(key_tile // key_lanes):
+                                    scores[
+                                        r, T.ramp(tile * key_tile + part * key_lanes, 1, key_lanes)
+                                    ] = score_acc[r, part, T.ramp(0, 1, key_lanes)]
+                        for r in T.serial(tile_m):
                             # The row's last position, counted from the page's first.
                             last: T.let = T.Cast(
                                 "int32",
                                 T.Cast("int64", start[0])
-                                + T.min(block * block_rows + r, rows - 1)
+                                + T.min(block * tile_m + r, rows - 1)
                                 - p * page_size,
                             )
-                            for c in T.vectorized(vector):
-                                lane[c] = largest[r]
-                            for part in T.serial(page_size // vector):
-                                for c in T.vectorized(vector):
+                            for c in T.vectorized(key_lanes):
+                                lane[c] = row_max[r]
+                            for part in T.serial(page_size // key_lanes):
+                                for c in T.vectorized(key_lanes):
                                     if has_scales:
-                                        scores[r, part * vector + c] *= scales[
-                                            page, h // group, 0, part * vector + c
+                                        scores[r, part * key_lanes + c] *= scales[
+                                            page, h // group_size, 0, part * key_lanes + c
                                         ]
                                     # What lies behind the last may be anything, NaN included.
-                                    scores[r, part * vector + c] = T.Select(
-                                        T.Cast("int32", part * vector + c) <= last,
-                                        scores[r, part * vector + c],
+                                    scores[r, part * key_lanes + c] = T.Select(
+                                        T.Cast("int32", part * key_lanes + c) <= last,
+                                        scores[r, part * key_lanes + c],
                                         T.min_value("float32"),
                                     )
-                                    lane[c] = T.max(lane[c], scores[r, part * vector + c])
-                            news[0] = lane[0]
-                            for c in T.serial(vector):
-                                news[0] = T.max(news[0], lane[c])
-                            news[1] = exp2(largest[r] - news[0])
-                            largest[r] = news[0]
-                            for c in T.vectorized(vector):
+                                    lane[c] = T.max(lane[c], scores[r, part * key_lanes + c])
+                            online[_M_NEW] = lane[0]
+                            for c in T.serial(key_lanes):
+                                online[_M_NEW] = T.max(online[_M_NEW], lane[c])
+                            online[_ALPHA] = exp2(row_max[r] - online[_M_NEW])
+                            row_max[r] = online[_M_NEW]
+                            for c in T.vectorized(key_lanes):
                                 lane[c] = T.float32(0)
-                            for part in T.serial(page_size // vector):
-                                for c in T.vectorized(vector):
-                                    scores[r, part * vector + c] = exp2(
-                                        scores[r, part * vector + c] - news[0]
+                            for part in T.serial(page_size // key_lanes):
+                                for c in T.vectorized(key_lanes):
+                                    scores[r, part * key_lanes + c] = exp2(
+                                        scores[r, part * key_lanes + c] - online[_M_NEW]
                                     )
-                                    lane[c] += scores[r, part * vector + c]
+                                    lane[c] += scores[r, part * key_lanes + c]
                                     if has_scales:
-                                        scores[r, part * vector + c] *= scales[
-                                            page, h // group, 1, part * vector + c
+                                        scores[r, part * key_lanes + c] *= scales[
+                                            page, h // group_size, 1, part * key_lanes + c
                                         ]
-                            total[r] = total[r] * news[1]
-                            for c in T.serial(vector):
-                                total[r] += lane[c]
+                            row_sum[r] = row_sum[r] * online[_ALPHA]
+                            for c in T.serial(key_lanes):
+                                row_sum[r] += lane[c]
                             for d in T.serial(head_dim):
-                                mixed[r, d] *= news[1]
-                        for column in T.serial(head_dim // channels):
-                            for r in T.unroll(block_rows):
-                                for part in T.unroll(channels // wide):
-                                    sums[r, part, T.ramp(0, 1, wide)] = mixed[
-                                        r, T.ramp(column * channels + part * wide, 1, wide)
+                                o_acc[r, d] *= online[_ALPHA]
+                        for tile in T.serial(head_dim // channel_tile):
+                            for r in T.unroll(tile_m):
+                                for part in T.unroll(channel_tile // channel_lanes):
+                                    value_acc[r, part, T.ramp(0, 1, channel_lanes)] = o_acc[
+                                        r,
+                                        T.ramp(
+                                            tile * channel_tile + part * channel_lanes,
+                                            1,
+                                            channel_lanes,
+                                        ),
                                     ]
-                            count = T.meta_var(T.min(page_size, seen - p * page_size))
-                            for stretch in T.serial((count + vector - 1) // vector):
-                                fetch_keys(
+                            count = T.meta_var(T.min(page_size, kv_len - p * page_size))
+                            for outer in T.serial((count + key_lanes - 1) // key_lanes):
+                                prefetch_keys(
                                     keys,
-                                    following,
+                                    next_page,
                                     next_head,
-                                    column * (page_size // vector) + stretch,
+                                    tile * (page_size // key_lanes) + outer,
                                 )
-                                for step in T.serial(T.min(vector, count - stretch * vector)):
+                                for inner in T.serial(T.min(key_lanes, count - outer * key_lanes)):
                                     add_values(
-                                        sums,
+                                        value_acc,
                                         scores,
                                         values,
                                         page,
-                                        h // group,
-                                        stretch * vector + step,
-                                        column,
+                                        h // group_size,
+                                        outer * key_lanes + inner,
+                                        tile,
                                     )
-                            for r in T.unroll(block_rows):
-                                for part in T.unroll(channels // wide):
-                                    mixed[r, T.ramp(column * channels + part * wide, 1, wide)] = (
-                                        sums[r, part, T.ramp(0, 1, wide)]
-                                    )
-                    for r in T.serial(block_rows):
-                        if block * block_rows + r < rows:
+                            for r in T.unroll(tile_m):
+                                for part in T.unroll(channel_tile // channel_lanes):
+                                    o_acc[
+                                        r,
+                                        T.ramp(
+                                            tile * channel_tile + part * channel_lanes,
+                                            1,
+                                            channel_lanes,
+                                        ),
+                                    ] = value_acc[r, part, T.ramp(0, 1, channel_lanes)]
+                    for r in T.serial(tile_m):
+                        if block * tile_m + r < rows:
                             for d in T.serial(head_dim):
-                                out[block * block_rows + r, h, d] = mixed[r, d] / total[r]
+                                out[block * tile_m + r, h, d] = o_acc[r, d] / row_sum[r]
 
     return keep_parameters(kernel, (*[True] * 7, has_scales, True))
 
 
-def _multiply_add(rows: int, width: int, vector: int) -> Any:
+def _multiply_add(rows: int, width: int, key_lanes: int) -> Any:
     """Return what multiplies a line of a page with each row's factor and adds it to its sums.
 
     A part of a kernel, to be called with the sums ``(rows, width / vector, vector)``, the factors
@@ -247,15 +263,15 @@ def _multiply_add(rows: int, width: int, vector: int) -> Any:
         page: tirx.Expr,
         head: tirx.Expr,
         line: tirx.Expr,
-        column: tirx.Expr,
+        tile: tirx.Expr,
     ) -> None:
-        for part in T.unroll(width // vector):
+        for part in T.unroll(width // key_lanes):
             for r in T.unroll(rows):
-                sums[r, part, T.ramp(0, 1, vector)] += T.broadcast(
-                    factors[r, line], vector
+                sums[r, part, T.ramp(0, 1, key_lanes)] += T.broadcast(
+                    factors[r, line], key_lanes
                 ) * T.Cast(
-                    f"float32x{vector}",
-                    pool[page, head, line, T.ramp(column * width + part * vector, 1, vector)],
+                    f"float32x{key_lanes}",
+                    pool[page, head, line, T.ramp(tile * width + part * key_lanes, 1, key_lanes)],
                 )
 
     return add

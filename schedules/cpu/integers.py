@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from tvm import tirx
 
-LARGEST_INT8 = 127
-LARGEST = {"int8": LARGEST_INT8, "int16": 8191}
+QMAX_INT8 = 127
+QMAX = {"int8": QMAX_INT8, "int16": 8191}
 # Below this a vector counts as zeros: the largest integer divided by its extreme would be infinite.
-_LEAST_EXTREME = 1e-30
+_MIN_ABSMAX = 1e-30
 
 
-def inverse_scale(extreme: tirx.Expr, largest: int = LARGEST_INT8) -> tirx.Expr:
-    """Return what to multiply a float32 vector with, whose largest magnitude is `extreme`."""
-    return tirx.if_then_else(
-        extreme < _LEAST_EXTREME, tirx.const(0, "float32"), float(largest) / extreme
-    )
+def inverse_scale(absmax: tirx.Expr, qmax: int = QMAX_INT8) -> tirx.Expr:
+    """Return what to multiply a float32 vector with, whose largest magnitude is `absmax`."""
+    return tirx.if_then_else(absmax < _MIN_ABSMAX, tirx.const(0, "float32"), float(qmax) / absmax)

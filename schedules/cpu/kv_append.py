@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mvlm.schedules.config_space import Config, default_config
-from mvlm.schedules.cpu.integers import LARGEST_INT8, inverse_scale
+from mvlm.schedules.cpu.integers import QMAX_INT8, inverse_scale
 from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import lanes
 from mvlm.schedules.signature import cache_types, keep_parameters
@@ -29,7 +29,7 @@ def append_to_cache(
     has_scales, vector, rotate = types.has_scales, lanes(head_dim), rotate_into(head_dim)
     loop = T.serial if types.is_single_row else T.parallel
 
-    def level(value: tirx.Expr, inverse: tirx.Expr) -> tirx.Expr:
+    def quantized(value: tirx.Expr, inverse: tirx.Expr) -> tirx.Expr:
         return T.Cast(storage, T.nearbyint(value * inverse) if has_scales else value)
 
     @T.prim_func(private=True, s_tir=True)
@@ -56,8 +56,8 @@ def append_to_cache(
             for i in T.serial(rows):
                 with T.sblock("append"):
                     pair = T.sblock_alloc_buffer((2, head_dim), "float32")
-                    extremes = T.sblock_alloc_buffer((2, vector), "float32", scope="local")
-                    extreme = T.sblock_alloc_buffer((2,), "float32", scope="local")
+                    lane_absmax = T.sblock_alloc_buffer((2, vector), "float32", scope="local")
+                    absmax = T.sblock_alloc_buffer((2,), "float32", scope="local")
                     position: T.let = T.Cast("int64", start[0]) + i
                     page: T.let = T.Cast("int64", table[position // page_size])
                     slot: T.let = position % page_size
@@ -70,23 +70,23 @@ def append_to_cache(
                     if has_scales:
                         for part in T.unroll(2):
                             for c in T.vectorized(vector):
-                                extremes[part, c] = T.float32(0)
+                                lane_absmax[part, c] = T.float32(0)
                             for tile in T.serial(head_dim // vector):
                                 for c in T.vectorized(vector):
-                                    extremes[part, c] = T.max(
-                                        extremes[part, c], T.abs(pair[part, tile * vector + c])
+                                    lane_absmax[part, c] = T.max(
+                                        lane_absmax[part, c], T.abs(pair[part, tile * vector + c])
                                     )
-                            extreme[part] = extremes[part, 0]
+                            absmax[part] = lane_absmax[part, 0]
                             for c in T.serial(vector):
-                                extreme[part] = T.max(extreme[part], extremes[part, c])
-                            scales[page, g, part, slot] = extreme[part] / T.float32(LARGEST_INT8)
-                            extreme[part] = inverse_scale(extreme[part])
+                                absmax[part] = T.max(absmax[part], lane_absmax[part, c])
+                            scales[page, g, part, slot] = absmax[part] / T.float32(QMAX_INT8)
+                            absmax[part] = inverse_scale(absmax[part])
                     for d in T.serial(head_dim):
-                        keys[page, g, d, slot] = level(pair[0, d], extreme[0])
+                        keys[page, g, d, slot] = quantized(pair[0, d], absmax[0])
                     for tile in T.serial(head_dim // vector):
                         for c in T.vectorized(vector):
-                            values[page, g, slot, tile * vector + c] = level(
-                                pair[1, tile * vector + c], extreme[1]
+                            values[page, g, slot, tile * vector + c] = quantized(
+                                pair[1, tile * vector + c], absmax[1]
                             )
 
     return keep_parameters(kernel, (*[True] * 7, has_scales))

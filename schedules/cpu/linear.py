@@ -20,7 +20,7 @@ from tvm.script import tirx as T
 from tvm.target import Target
 
 from mvlm.schedules.config_space import Config, default_config
-from mvlm.schedules.cpu.vectors import rows_of_a_tile
+from mvlm.schedules.cpu.vectors import default_tile_m
 from mvlm.schedules.signature import (
     attribute,
     extents,
@@ -32,10 +32,10 @@ from mvlm.schedules.signature import (
 _GROUP = 32
 _FEATURES = 16
 # Sums that a single row adds side by side.
-_STRANDS = 8
-_ROWS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
+_ACCUMULATORS = 8
+_TILE_M_VALUES = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 # Weights that one thread reads in the microseconds that it takes to wake another.
-_ALONE_BYTES = 1 << 18
+_SERIAL_BYTES = 1 << 18
 
 
 def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
@@ -45,7 +45,7 @@ def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> ti
     x_type, w_type, *_, y_type = parameter_types(definition)
     panels, width, _ = extents(w_type)
     features, dtype = int(y_type.shape[1]), str(w_type.dtype)
-    tile_rows, strands = _tile_rows(x_type, knob), _strands(x_type, width, knob)
+    tile_m, accumulators = _tile_m(x_type, knob), _accumulators(x_type, width, knob)
     addends = Addends.of(definition)
     store, loop = store_panel(features, addends), panel_loop(x_type, w_type)
 
@@ -64,28 +64,28 @@ def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> ti
         plus = T.match_buffer(plus_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
         for panel in loop(panels):
-            for block in T.serial((rows + tile_rows - 1) // tile_rows):
+            for block in T.serial((rows + tile_m - 1) // tile_m):
                 with T.sblock("tile"):
                     acc = T.sblock_alloc_buffer(
-                        (tile_rows * strands, _FEATURES), "float32", scope="local"
+                        (tile_m * accumulators, _FEATURES), "float32", scope="local"
                     )
-                    for r in T.unroll(tile_rows * strands):
+                    for r in T.unroll(tile_m * accumulators):
                         for c in T.vectorized(_FEATURES):
                             acc[r, c] = T.float32(0)
-                    for step in T.serial(width // strands):
-                        for strand in T.unroll(strands):
-                            for r in T.unroll(tile_rows):
+                    for step in T.serial(width // accumulators):
+                        for s in T.unroll(accumulators):
+                            for r in T.unroll(tile_m):
                                 for c in T.vectorized(_FEATURES):
-                                    acc[r * strands + strand, c] += x[
-                                        T.min(block * tile_rows + r, rows - 1),
-                                        step * strands + strand,
-                                    ] * T.Cast("float32", w[panel, step * strands + strand, c])
-                    for r in T.unroll(tile_rows):
-                        for strand in T.unroll(strands - 1):
+                                    acc[r * accumulators + s, c] += x[
+                                        T.min(block * tile_m + r, rows - 1),
+                                        step * accumulators + s,
+                                    ] * T.Cast("float32", w[panel, step * accumulators + s, c])
+                    for r in T.unroll(tile_m):
+                        for s in T.unroll(accumulators - 1):
                             for c in T.vectorized(_FEATURES):
-                                acc[r * strands, c] += acc[r * strands + strand + 1, c]
-                        if block * tile_rows + r < rows:
-                            store(y, acc, bias, plus, block * tile_rows + r, panel, r * strands)
+                                acc[r * accumulators, c] += acc[r * accumulators + s + 1, c]
+                        if block * tile_m + r < rows:
+                            store(y, acc, bias, plus, block * tile_m + r, panel, r * accumulators)
 
     return keep_parameters(kernel, (True, True, addends.bias, addends.plus, True))
 
@@ -102,8 +102,8 @@ def integer_linear(
     panels, elements, _ = extents(q_type)
     groups, dtype = int(scales_type.shape[1]), str(q_type.dtype)
     addends = Addends.of(definition)
-    level, store = _level(definition), store_panel(features, addends)
-    tile_rows, loop = _tile_rows(x_type, knob), panel_loop(x_type, q_type)
+    quantized, store = _unpack(definition), store_panel(features, addends)
+    tile_m, loop = _tile_m(x_type, knob), panel_loop(x_type, q_type)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -122,11 +122,11 @@ def integer_linear(
         plus = T.match_buffer(plus_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
         for panel in loop(panels):
-            for block in T.serial((rows + tile_rows - 1) // tile_rows):
+            for block in T.serial((rows + tile_m - 1) // tile_m):
                 with T.sblock("tile"):
-                    acc = T.sblock_alloc_buffer((tile_rows, _FEATURES), "float32", scope="local")
+                    acc = T.sblock_alloc_buffer((tile_m, _FEATURES), "float32", scope="local")
                     weight = T.sblock_alloc_buffer((_FEATURES,), "float32", scope="local")
-                    for r in T.unroll(tile_rows):
+                    for r in T.unroll(tile_m):
                         for c in T.vectorized(_FEATURES):
                             acc[r, c] = T.float32(0)
                     for element in T.serial(elements):
@@ -135,21 +135,23 @@ def integer_linear(
                             # full.
                             if element * packing + part < width:
                                 for c in T.vectorized(_FEATURES):
-                                    weight[c] = level(integers[panel, element, c], part) * T.Cast(
+                                    weight[c] = quantized(
+                                        integers[panel, element, c], part
+                                    ) * T.Cast(
                                         "float32", scales[panel, element * packing // _GROUP, c]
                                     )
-                                for r in T.unroll(tile_rows):
+                                for r in T.unroll(tile_m):
                                     for c in T.vectorized(_FEATURES):
                                         acc[r, c] += (
                                             x[
-                                                T.min(block * tile_rows + r, rows - 1),
+                                                T.min(block * tile_m + r, rows - 1),
                                                 element * packing + part,
                                             ]
                                             * weight[c]
                                         )
-                    for r in T.unroll(tile_rows):
-                        if block * tile_rows + r < rows:
-                            store(y, acc, bias, plus, block * tile_rows + r, panel, r)
+                    for r in T.unroll(tile_m):
+                        if block * tile_m + r < rows:
+                            store(y, acc, bias, plus, block * tile_m + r, panel, r)
 
     return keep_parameters(kernel, (True, True, True, addends.bias, addends.plus, True))
 
@@ -160,7 +162,7 @@ def panel_loop(x_type: Any, w_type: Any) -> Any:
     That one is done before another thread has woken up.
     """
     nbytes = prod(extents(w_type)) * np.dtype(str(w_type.dtype)).itemsize
-    return T.serial if is_single_row(x_type) and nbytes < _ALONE_BYTES else T.parallel
+    return T.serial if is_single_row(x_type) and nbytes < _SERIAL_BYTES else T.parallel
 
 
 @dataclass(frozen=True)
@@ -221,31 +223,31 @@ def _packing(definition: tirx.PrimFunc) -> int:
     return int(definition.attrs["mvlm.packing"]) if "mvlm.packing" in definition.attrs else 0
 
 
-def _level(definition: tirx.PrimFunc) -> Callable[[tirx.Expr, tirx.Expr], tirx.Expr]:
+def _unpack(definition: tirx.PrimFunc) -> Callable[[tirx.Expr, tirx.Expr], tirx.Expr]:
     """Return what reads the integer `part` of a stored element, as float32."""
     packing, zero = _packing(definition), int(definition.attrs["mvlm.zero_point"])
     bits = 32 // packing
 
-    def level(element: tirx.Expr, part: tirx.Expr) -> tirx.Expr:
+    def quantized(element: tirx.Expr, part: tirx.Expr) -> tirx.Expr:
         if packing > 1:
             shifted = T.shift_right(element, T.Cast("uint32", part * bits))
             element = T.bitwise_and(shifted, T.uint32((1 << bits) - 1))
         value = T.Cast("float32", element)
         return value - T.float32(zero) if zero else value
 
-    return level
+    return quantized
 
 
-def _tile_rows(x_type: Any, knob: Config) -> int:
+def _tile_m(x_type: Any, knob: Config) -> int:
     """Return the rows of a register tile."""
     if is_single_row(x_type):
         return 1
-    return knob("rows", rows_of_a_tile(Target.current(allow_none=False)), _ROWS)
+    return knob("rows", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
 
 
-def _strands(x_type: Any, width: int, knob: Config) -> int:
+def _accumulators(x_type: Any, width: int, knob: Config) -> int:
     """Return how many stretches of K are added side by side."""
     if not is_single_row(x_type):
         return 1
-    values = [strands for strands in (1, 2, 4, 8, 16) if width % strands == 0]
-    return knob("strands", max(each for each in values if each <= _STRANDS), values)
+    values = [accumulators for accumulators in (1, 2, 4, 8, 16) if width % accumulators == 0]
+    return knob("strands", max(each for each in values if each <= _ACCUMULATORS), values)

@@ -28,8 +28,8 @@ from tvm.target import Target
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
 from mvlm.schedules.cpu.linear import Addends, panel_loop, store_panel
-from mvlm.schedules.cpu.panel_tiling import tile_many_rows, tile_one_row
-from mvlm.schedules.cpu.prefetch import fetch_ahead
+from mvlm.schedules.cpu.panel_tiling import gemm_tiling, gemv_tiling
+from mvlm.schedules.cpu.prefetch import prefetch_ahead
 from mvlm.schedules.signature import (
     attribute,
     extents,
@@ -48,40 +48,44 @@ def panel_linear(
     instructions: InstructionSet | None = None,
 ) -> tirx.PrimFunc:
     """Serve ``panel_linear``, by the target's instructions or by those that are given."""
-    chosen = instructions or find_instructions(Target.current(allow_none=False))
+    isa = instructions or find_instructions(Target.current(allow_none=False))
     types, bits = parameter_types(definition), int(definition.attrs["mvlm.bits"])
-    has_offsets = bits < 16  # 16-bit weights are signed
+    has_zero_point = bits < 16  # 16-bit weights are signed
     has_row_scales = attribute(definition, "row_scales", False)
     x_type, x_scale_type, y_type = types[0], types[1], types[-1]
-    panel_type, scale_type = types[3:5] if has_offsets else types[2:4]
+    panel_type, scale_type = types[3:5] if has_zero_point else types[2:4]
     panels, groups, steps, step_width = extents(panel_type)
-    shares = int(x_scale_type.shape[1])
-    sharing, scale_dtype = groups // shares, str(scale_type.dtype)
+    activation_scales = int(x_scale_type.shape[1])
+    groups_per_scale, scale_dtype = groups // activation_scales, str(scale_type.dtype)
     features, addends = int(y_type.shape[1]), Addends.of(definition)
-    lanes, depth = chosen.lanes, step_width // _FEATURES
+    lanes, depth = isa.lanes, step_width // _FEATURES
     parts, group_steps = _FEATURES // lanes, _GROUP // depth
     weight_dtype, x_dtype = str(panel_type.dtype), str(x_type.dtype)
     if is_single_row(x_type):
-        tiling = tile_one_row(panels, group_steps, shares, knob)
+        tiling = gemv_tiling(panels, group_steps, activation_scales, knob)
     else:
-        can_wait = features % _FEATURES == 0
-        tiling = tile_many_rows(panels, group_steps, shares, bits, can_wait, chosen, knob)
-    tile_rows, side, takes_apart = tiling.rows, tiling.side, tiling.takes_apart
-    stages, together = group_steps // tiling.at_once, tiling.together
-    chunks, chunk_groups = shares // tiling.chunk, tiling.chunk * sharing
-    starts_at_zero = not has_offsets or (bits == 8 and chosen.is_signed)
+        can_store_partial = features % _FEATURES == 0
+        tiling = gemm_tiling(
+            panels, group_steps, activation_scales, bits, can_store_partial, isa, knob
+        )
+    tile_m, tile_panels, unpack_once = tiling.tile_m, tiling.tile_panels, tiling.unpack_once
+    stages, tiles_per_task = group_steps // tiling.k_unroll, tiling.tiles_per_task
+    k_blocks, block_groups = activation_scales // tiling.k_block, tiling.k_block * groups_per_scale
+    acc_starts_at_zero = not has_zero_point or (bits == 8 and isa.is_signed)
     unit = attribute(definition, "unit", 1.0)
     store, loop = store_panel(features, addends), panel_loop(x_type, panel_type)
-    fetch = fetch_ahead(tiling.ahead, steps * step_width * np.dtype(weight_dtype).itemsize)
+    prefetch = prefetch_ahead(
+        tiling.prefetch_distance, steps * step_width * np.dtype(weight_dtype).itemsize
+    )
 
-    def level(
-        weights: tirx.Buffer, apart: tirx.Buffer, place: tuple[tirx.Expr, ...], step: Any
+    def quantized(
+        weights: tirx.Buffer, unpacked: tirx.Buffer, place: tuple[tirx.Expr, ...], step: Any
     ) -> tirx.Expr:
         """Read a step's levels, for the features of one register."""
         panel, group, part, s = place
         ramp = T.ramp(part * depth * lanes, 1, depth * lanes)
-        if takes_apart:
-            return apart[s, group % chunk_groups, step, ramp]
+        if unpack_once:
+            return unpacked[s, group % block_groups, step, ramp]
         stored = weights[panel, group, step % steps, ramp]
         if bits != 4:
             return stored
@@ -89,10 +93,10 @@ def panel_linear(
             return stored & T.broadcast(T.uint8(15), depth * lanes)
         return stored >> T.broadcast(T.uint8(4), depth * lanes)
 
-    def products(
+    def dot(
         sums: tirx.Expr,
         weights: tirx.Buffer,
-        apart: tirx.Buffer,
+        unpacked: tirx.Buffer,
         x: tirx.Buffer,
         row: tirx.Expr,
         place: tuple[tirx.Expr, ...],
@@ -104,65 +108,65 @@ def panel_linear(
         halves = group_steps // steps
         order = [half * steps + step for step in range(steps) for half in range(halves)]
         if stages > 1:
-            order = [stage * tiling.at_once + step for step in range(tiling.at_once)]
-        levels = [(step, level(weights, apart, place, step)) for step in order]
+            order = [stage * tiling.k_unroll + step for step in range(tiling.k_unroll)]
+        step_weights = [(step, quantized(weights, unpacked, place, step)) for step in order]
 
         def activations(first: int, count: int) -> tirx.Expr:
             read = x[row, T.ramp(group * _GROUP + depth * first, 1, depth * count)]
             return T.reinterpret("int32" if count == 1 else f"int32x{count}", read)
 
-        return chosen.dot(sums, levels, activations, bits)
+        return isa.dot(sums, step_weights, activations, bits)
 
     @T.inline
-    def take_apart(
-        apart: tirx.Buffer, weights: tirx.Buffer, first: tirx.Expr, chunk: tirx.Expr
+    def unpack_panels(
+        unpacked: tirx.Buffer, weights: tirx.Buffer, first: tirx.Expr, kb: tirx.Expr
     ) -> None:
         """Take the levels of a tile's panels apart, of one chunk."""
-        for s in T.serial(side):
-            for group in T.serial(chunk_groups):
+        for s in T.serial(tile_panels):
+            for group in T.serial(block_groups):
                 for step in T.unroll(steps):
                     for b in T.vectorized(step_width):
-                        apart[s, group, step, b] = T.bitwise_and(
-                            weights[first + s, chunk * chunk_groups + group, step, b], T.uint8(15)
+                        unpacked[s, group, step, b] = T.bitwise_and(
+                            weights[first + s, kb * block_groups + group, step, b], T.uint8(15)
                         )
-                        apart[s, group, steps + step, b] = T.shift_right(
-                            weights[first + s, chunk * chunk_groups + group, step, b], T.uint8(4)
+                        unpacked[s, group, steps + step, b] = T.shift_right(
+                            weights[first + s, kb * block_groups + group, step, b], T.uint8(4)
                         )
 
     @T.inline
-    def begin(
-        total: tirx.Buffer,
+    def init_acc(
+        acc_f32: tirx.Buffer,
         y: tirx.Buffer,
         start: tirx.Expr,
         rows: tirx.Expr,
         first: tirx.Expr,
-        chunk: tirx.Expr,
+        kb: tirx.Expr,
     ) -> None:
         """Begin a tile's sums: with zeros, or with what the chunks before have added up to."""
-        for r in T.unroll(tile_rows):
-            for s in T.unroll(side):
+        for r in T.unroll(tile_m):
+            for s in T.unroll(tile_panels):
                 for part in T.unroll(parts):
                     for c in T.vectorized(lanes):
-                        total[r, s, part, c] = T.float32(0)
-        if chunks > 1:  # noqa: SIM102  # known while the kernel is built; the other is not
-            if chunk > 0:
-                for r in T.unroll(tile_rows):
-                    for s in T.unroll(side):
+                        acc_f32[r, s, part, c] = T.float32(0)
+        if k_blocks > 1:  # noqa: SIM102  # known while the kernel is built; the other is not
+            if kb > 0:
+                for r in T.unroll(tile_m):
+                    for s in T.unroll(tile_panels):
                         for part in T.unroll(parts):
                             for c in T.vectorized(lanes):
-                                total[r, s, part, c] = y[
+                                acc_f32[r, s, part, c] = y[
                                     T.min(start + r, rows - 1),
                                     (first + s) * _FEATURES + part * lanes + c,
                                 ]
 
     @T.inline
-    def add_group(
-        some: tirx.Buffer,
-        exact: tirx.Buffer,
+    def dot_group(
+        acc_block: tirx.Buffer,
+        acc_i32: tirx.Buffer,
         x: tirx.Buffer,
-        offsets: tirx.Buffer,
+        zero_point_correction: tirx.Buffer,
         weights: tirx.Buffer,
-        apart: tirx.Buffer,
+        unpacked: tirx.Buffer,
         scales: tirx.Buffer,
         start: tirx.Expr,
         rows: tirx.Expr,
@@ -175,31 +179,34 @@ def panel_linear(
         scale = T.meta_var(
             T.Cast(f"float32x{lanes}", scales[panel, group, T.ramp(part * lanes, 1, lanes)])
         )
-        for r in T.unroll(tile_rows):
-            exact[r, T.ramp(0, 1, lanes)] = T.broadcast(
-                T.int32(0) if starts_at_zero else offsets[T.min(start + r, rows - 1), group], lanes
+        for r in T.unroll(tile_m):
+            acc_i32[r, T.ramp(0, 1, lanes)] = T.broadcast(
+                T.int32(0)
+                if acc_starts_at_zero
+                else zero_point_correction[T.min(start + r, rows - 1), group],
+                lanes,
             )
         # Some steps of one row, and then the next row's, lest a row wait for its own sums.
         for stage in T.unroll(stages):
-            for r in T.unroll(tile_rows):
-                exact[r, T.ramp(0, 1, lanes)] = products(
-                    exact[r, T.ramp(0, 1, lanes)],
+            for r in T.unroll(tile_m):
+                acc_i32[r, T.ramp(0, 1, lanes)] = dot(
+                    acc_i32[r, T.ramp(0, 1, lanes)],
                     weights,
-                    apart,
+                    unpacked,
                     x,
                     T.min(start + r, rows - 1),
                     (panel, group, part, s),
                     stage,
                 )
-        for r in T.unroll(tile_rows):
-            some[r, s, part, T.ramp(0, 1, lanes)] += (
-                T.Cast(f"float32x{lanes}", exact[r, T.ramp(0, 1, lanes)]) * scale
+        for r in T.unroll(tile_m):
+            acc_block[r, s, part, T.ramp(0, 1, lanes)] += (
+                T.Cast(f"float32x{lanes}", acc_i32[r, T.ramp(0, 1, lanes)]) * scale
             )
 
     @T.inline
-    def end(
+    def store_tile(
         y: tirx.Buffer,
-        total: tirx.Buffer,
+        acc_f32: tirx.Buffer,
         row_scales: tirx.Buffer,
         bias: tirx.Buffer,
         plus: tirx.Buffer,
@@ -209,30 +216,32 @@ def panel_linear(
     ) -> None:
         """Store a tile: its sums are whole."""
         with T.sblock("end"):
-            sums = T.sblock_alloc_buffer((tile_rows * side, _FEATURES), "float32", scope="local")
-            for r in T.unroll(tile_rows):
-                for s in T.unroll(side):
+            sums = T.sblock_alloc_buffer(
+                (tile_m * tile_panels, _FEATURES), "float32", scope="local"
+            )
+            for r in T.unroll(tile_m):
+                for s in T.unroll(tile_panels):
                     for part in T.unroll(parts):
                         for c in T.vectorized(lanes):
-                            sums[r * side + s, part * lanes + c] = total[r, s, part, c] * (
+                            sums[r * tile_panels + s, part * lanes + c] = acc_f32[r, s, part, c] * (
                                 row_scales[first + s, part * lanes + c]
                                 if has_row_scales
                                 else T.float32(1)
                             )
                     if start + r < rows:
-                        store(y, sums, bias, plus, start + r, first + s, r * side + s)
+                        store(y, sums, bias, plus, start + r, first + s, r * tile_panels + s)
 
     @T.inline
-    def wait(
-        y: tirx.Buffer, total: tirx.Buffer, start: tirx.Expr, rows: tirx.Expr, first: tirx.Expr
+    def store_partial(
+        y: tirx.Buffer, acc_f32: tirx.Buffer, start: tirx.Expr, rows: tirx.Expr, first: tirx.Expr
     ) -> None:
         """Let a tile's sums wait in the output for the next chunk."""
-        for r in T.unroll(tile_rows):
+        for r in T.unroll(tile_m):
             if start + r < rows:
-                for s in T.unroll(side):
+                for s in T.unroll(tile_panels):
                     for part in T.unroll(parts):
                         for c in T.vectorized(lanes):
-                            y[start + r, (first + s) * _FEATURES + part * lanes + c] = total[
+                            y[start + r, (first + s) * _FEATURES + part * lanes + c] = acc_f32[
                                 r, s, part, c
                             ]
 
@@ -240,7 +249,7 @@ def panel_linear(
     def kernel(
         x_handle: T.handle,
         x_scale_handle: T.handle,
-        offset_handle: T.handle,
+        correction_handle: T.handle,
         panel_handle: T.handle,
         scale_handle: T.handle,
         row_scale_handle: T.handle,
@@ -250,58 +259,59 @@ def panel_linear(
     ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, groups * _GROUP), x_dtype)
-        x_scales = T.match_buffer(x_scale_handle, (rows, shares), "float32")
-        offsets = T.match_buffer(offset_handle, (rows, groups), "int32")
+        x_scales = T.match_buffer(x_scale_handle, (rows, activation_scales), "float32")
+        zero_point_correction = T.match_buffer(correction_handle, (rows, groups), "int32")
         weights = T.match_buffer(panel_handle, (panels, groups, steps, step_width), weight_dtype)
         scales = T.match_buffer(scale_handle, (panels, groups, _FEATURES), scale_dtype)
         row_scales = T.match_buffer(row_scale_handle, (panels, _FEATURES), "float32")
         bias = T.match_buffer(bias_handle, (features,), "float32")
         plus = T.match_buffer(plus_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
-        for task in loop(panels // (side * together)):
+        for task in loop(panels // (tile_panels * tiles_per_task)):
             with T.sblock("task"):
-                apart = T.sblock_alloc_buffer(
-                    (side, chunk_groups if takes_apart else 1, 2 * steps, step_width), "uint8"
+                unpacked = T.sblock_alloc_buffer(
+                    (tile_panels, block_groups if unpack_once else 1, 2 * steps, step_width),
+                    "uint8",
                 )
-                for chunk in T.serial(chunks):
-                    for number in T.serial(together):
-                        first = T.meta_var((task * together + number) * side)
-                        if takes_apart:
-                            take_apart(apart, weights, first, chunk)
-                        for block in T.serial((rows + tile_rows - 1) // tile_rows):
-                            start = T.meta_var(block * tile_rows)
+                for kb in T.serial(k_blocks):
+                    for tile in T.serial(tiles_per_task):
+                        first = T.meta_var((task * tiles_per_task + tile) * tile_panels)
+                        if unpack_once:
+                            unpack_panels(unpacked, weights, first, kb)
+                        for block in T.serial((rows + tile_m - 1) // tile_m):
+                            start = T.meta_var(block * tile_m)
                             with T.sblock("tile"):
                                 # Read and written by whole registers only: LLVM would keep it in
                                 # memory.
-                                total = T.sblock_alloc_buffer(
-                                    (tile_rows, side, parts, lanes), "float32", scope="local"
+                                acc_f32 = T.sblock_alloc_buffer(
+                                    (tile_m, tile_panels, parts, lanes), "float32", scope="local"
                                 )
-                                some = T.sblock_alloc_buffer(
-                                    (tile_rows, side, parts, lanes), "float32", scope="local"
+                                acc_block = T.sblock_alloc_buffer(
+                                    (tile_m, tile_panels, parts, lanes), "float32", scope="local"
                                 )
-                                exact = T.sblock_alloc_buffer(
-                                    (tile_rows, lanes), "int32", scope="local"
+                                acc_i32 = T.sblock_alloc_buffer(
+                                    (tile_m, lanes), "int32", scope="local"
                                 )
-                                begin(total, y, start, rows, first, chunk)
-                                for turn in T.serial(tiling.chunk):
-                                    share = T.meta_var(chunk * tiling.chunk + turn)
-                                    for r in T.unroll(tile_rows):
-                                        for s in T.unroll(side):
+                                init_acc(acc_f32, y, start, rows, first, kb)
+                                for scale_in_block in T.serial(tiling.k_block):
+                                    scale_index = T.meta_var(kb * tiling.k_block + scale_in_block)
+                                    for r in T.unroll(tile_m):
+                                        for s in T.unroll(tile_panels):
                                             for part in T.unroll(parts):
                                                 for c in T.vectorized(lanes):
-                                                    some[r, s, part, c] = T.float32(0)
-                                    for of_share in T.serial(sharing):
-                                        group = T.meta_var(share * sharing + of_share)
-                                        for s in T.unroll(side):
-                                            fetch(weights, first + s, group)
+                                                    acc_block[r, s, part, c] = T.float32(0)
+                                    for g in T.serial(groups_per_scale):
+                                        group = T.meta_var(scale_index * groups_per_scale + g)
+                                        for s in T.unroll(tile_panels):
+                                            prefetch(weights, first + s, group)
                                             for part in T.unroll(parts):
-                                                add_group(
-                                                    some,
-                                                    exact,
+                                                dot_group(
+                                                    acc_block,
+                                                    acc_i32,
                                                     x,
-                                                    offsets,
+                                                    zero_point_correction,
                                                     weights,
-                                                    apart,
+                                                    unpacked,
                                                     scales,
                                                     start,
                                                     rows,
@@ -310,23 +320,29 @@ def panel_linear(
                                                     part,
                                                     s,
                                                 )
-                                    for r in T.unroll(tile_rows):
+                                    for r in T.unroll(tile_m):
                                         row = T.meta_var(T.min(start + r, rows - 1))
-                                        x_scale = T.meta_var(x_scales[row, share] * T.float32(unit))
-                                        for s in T.unroll(side):
+                                        x_scale = T.meta_var(
+                                            x_scales[row, scale_index] * T.float32(unit)
+                                        )
+                                        for s in T.unroll(tile_panels):
                                             for part in T.unroll(parts):
                                                 for c in T.vectorized(lanes):
-                                                    total[r, s, part, c] += (
-                                                        some[r, s, part, c] * x_scale
+                                                    acc_f32[r, s, part, c] += (
+                                                        acc_block[r, s, part, c] * x_scale
                                                     )
-                                if chunks > 1:
-                                    if chunk < chunks - 1:
-                                        wait(y, total, start, rows, first)
+                                if k_blocks > 1:
+                                    if kb < k_blocks - 1:
+                                        store_partial(y, acc_f32, start, rows, first)
                                     else:
-                                        end(y, total, row_scales, bias, plus, start, rows, first)
+                                        store_tile(
+                                            y, acc_f32, row_scales, bias, plus, start, rows, first
+                                        )
                                 else:
-                                    end(y, total, row_scales, bias, plus, start, rows, first)
+                                    store_tile(
+                                        y, acc_f32, row_scales, bias, plus, start, rows, first
+                                    )
 
     addends_kept = (addends.bias, addends.plus, True)
-    kept = (True, True, has_offsets, True, True, has_row_scales, *addends_kept)
+    kept = (True, True, has_zero_point, True, True, has_row_scales, *addends_kept)
     return keep_parameters(kernel, kept)

@@ -14,50 +14,50 @@ class Tiling:
     """The tiles of one multiplication.
 
     Attributes:
-        rows: Rows of a register tile.
-        side: Panels of a register tile, side by side.
-        at_once: Steps of a group that one row takes before the next row does.
-        takes_apart: Whether 4-bit levels are taken apart before any row is multiplied.
-        together: Tiles of panels that a task takes, one after the other.
-        chunk: Of the activations' scales along K, how many all rows go through before the next.
-        ahead: How far ahead weights are asked for, in bytes; 0 if they are not.
+        tile_m: Rows of a register tile.
+        tile_panels: Panels of a register tile, side by side.
+        k_unroll: Steps of a group that one row takes before the next row does.
+        unpack_once: Whether 4-bit levels are taken apart before any row is multiplied.
+        tiles_per_task: Tiles of panels that a task takes, one after the other.
+        k_block: Of the activations' scales along K, how many all rows go through before the next.
+        prefetch_distance: How far ahead weights are asked for, in bytes; 0 if they are not.
     """
 
-    rows: int
-    side: int
-    at_once: int
-    takes_apart: bool
-    together: int
-    chunk: int
-    ahead: int
+    tile_m: int
+    tile_panels: int
+    k_unroll: int
+    unpack_once: bool
+    tiles_per_task: int
+    k_block: int
+    prefetch_distance: int
 
 
-def tile_one_row(panels: int, group_steps: int, shares: int, knob: Config) -> Tiling:
+def gemv_tiling(panels: int, group_steps: int, activation_scales: int, knob: Config) -> Tiling:
     """Config for one row, which waits for memory: each panel goes by once.
 
     Args:
         panels: Of the weights.
         group_steps: Steps of a group of 32.
-        shares: Scales of the row.
+        activation_scales: Scales of the row.
         knob: Chooses.
     """
     return Tiling(
-        rows=1,
-        side=knob("side", 1, _divisors(panels, (1, 2, 4))),
-        at_once=group_steps,
-        takes_apart=False,
-        together=1,
-        chunk=shares,
-        ahead=knob("ahead", 0, (0, 512, 1024, 2048, 4096)),
+        tile_m=1,
+        tile_panels=knob("side", 1, _divisors(panels, (1, 2, 4))),
+        k_unroll=group_steps,
+        unpack_once=False,
+        tiles_per_task=1,
+        k_block=activation_scales,
+        prefetch_distance=knob("ahead", 0, (0, 512, 1024, 2048, 4096)),
     )
 
 
-def tile_many_rows(
+def gemm_tiling(
     panels: int,
     group_steps: int,
-    shares: int,
+    activation_scales: int,
     bits: int,
-    can_wait: bool,
+    can_store_partial: bool,
     instructions: InstructionSet,
     knob: Config,
 ) -> Tiling:
@@ -66,32 +66,38 @@ def tile_many_rows(
     Args:
         panels: Of the weights.
         group_steps: Steps of a group of 32.
-        shares: Scales of a row.
+        activation_scales: Scales of a row.
         bits: Of a weight.
-        can_wait: Whether the output has a place for the sums of every panel.
+        can_store_partial: Whether the output has a place for the sums of every panel.
         instructions: What multiplies.
         knob: Chooses.
     """
-    side = knob("side", 1, _divisors(panels, (1, 2)))
-    takes_apart = bits == 4 and bool(knob("apart", 1, (0, 1)))
-    usual = min(instructions.at_once, group_steps)
+    tile_panels = knob("side", 1, _divisors(panels, (1, 2)))
+    unpack_once = bits == 4 and bool(knob("apart", 1, (0, 1)))
+    default_unroll = min(instructions.k_unroll, group_steps)
     values = (
-        (usual,) if instructions.needs_constant_step else _divisors(group_steps, (1, 2, 4, 8, 16))
+        (default_unroll,)
+        if instructions.needs_constant_step
+        else _divisors(group_steps, (1, 2, 4, 8, 16))
     )
-    at_once = knob("at_once", usual, values)
-    chunks = _divisors(shares, range(1, shares + 1)) if can_wait else (shares,)
+    k_unroll = knob("at_once", default_unroll, values)
+    k_blocks = (
+        _divisors(activation_scales, range(1, activation_scales + 1))
+        if can_store_partial
+        else (activation_scales,)
+    )
     return Tiling(
-        rows=knob("rows", instructions.rows, (1, 2, 3, 4, 5, 6, 8, 10, 12)),
-        side=side,
+        tile_m=knob("rows", instructions.tile_m, (1, 2, 3, 4, 5, 6, 8, 10, 12)),
+        tile_panels=tile_panels,
         # Both halves of a byte are steps: where they are not taken apart, all are taken at once.
-        at_once=group_steps if bits == 4 and not takes_apart else at_once,
-        takes_apart=takes_apart,
-        # Whatever `side` is: the numbers are chosen apart from each other.
-        together=knob(
+        k_unroll=group_steps if bits == 4 and not unpack_once else k_unroll,
+        unpack_once=unpack_once,
+        # Whatever `tile_panels` is: the numbers are chosen apart from each other.
+        tiles_per_task=knob(
             "together", 1, _divisors(panels // max(_divisors(panels, (1, 2))), (1, 2, 4, 8))
         ),
-        chunk=knob("chunk", shares, chunks),
-        ahead=0,
+        k_block=knob("chunk", activation_scales, k_blocks),
+        prefetch_distance=0,
     )
 
 

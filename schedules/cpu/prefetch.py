@@ -25,7 +25,7 @@ def _prefetch(element: Any) -> tirx.Expr:
     )
 
 
-def fetch_ahead(distance: int, block_bytes: int) -> Any:
+def prefetch_ahead(distance: int, block_bytes: int) -> Any:
     """Return what asks for the block of a matrix that comes some bytes later.
 
     A part of a kernel, to be called with the matrix ``(panels, blocks, ...)`` and the place of a
@@ -39,25 +39,25 @@ def fetch_ahead(distance: int, block_bytes: int) -> Any:
     lines = -(-block_bytes // _LINE_BYTES) if distance else 0
 
     @T.inline
-    def fetch(matrix: tirx.Buffer, panel: tirx.Expr, block: tirx.Expr) -> None:
+    def prefetch(matrix: tirx.Buffer, panel: tirx.Expr, block: tirx.Expr) -> None:
         inner = T.meta_var(int(matrix.shape[-1]))
-        of_a_line = T.meta_var(_LINE_BYTES // np.dtype(str(matrix.dtype)).itemsize)
+        line_elements = T.meta_var(_LINE_BYTES // np.dtype(str(matrix.dtype)).itemsize)
         for line in T.unroll(lines):
             T.evaluate(
                 _prefetch(
                     matrix[
                         panel,
                         block + blocks,
-                        line * of_a_line // inner,
-                        line * of_a_line % inner,
+                        line * line_elements // inner,
+                        line * line_elements % inner,
                     ]
                 )
             )
 
-    return fetch
+    return prefetch
 
 
-def fetch_block(elements: int, inner: int, steps: int, dtype: str, is_wanted: bool) -> Any:
+def prefetch_block(elements: int, inner: int, steps: int, dtype: str, is_enabled: bool) -> Any:
     """Return what asks for a block of a page, a stretch of it at every step of a loop.
 
     A part of a kernel, to be called with the pool ``(pages, heads, elements / inner, inner)``, the
@@ -68,18 +68,18 @@ def fetch_block(elements: int, inner: int, steps: int, dtype: str, is_wanted: bo
         inner: Of its last axis.
         steps: That the loop takes.
         dtype: Of an element.
-        is_wanted: Whether anything is asked for at all.
+        is_enabled: Whether anything is asked for at all.
     """
-    of_a_line = _LINE_BYTES // np.dtype(dtype).itemsize
-    lines = -(-elements // of_a_line // steps) if is_wanted else 0
+    line_elements = _LINE_BYTES // np.dtype(dtype).itemsize
+    lines = -(-elements // line_elements // steps) if is_enabled else 0
 
     def place(step: tirx.Expr, line: tirx.Expr) -> tuple[tirx.Expr, tirx.Expr]:
-        element = T.min((step * lines + line) * of_a_line, elements - 1)
+        element = T.min((step * lines + line) * line_elements, elements - 1)
         return element // inner, element % inner
 
     @T.inline
-    def fetch(pool: tirx.Buffer, page: tirx.Expr, head: tirx.Expr, step: tirx.Expr) -> None:
+    def prefetch(pool: tirx.Buffer, page: tirx.Expr, head: tirx.Expr, step: tirx.Expr) -> None:
         for line in T.unroll(lines):
             T.evaluate(_prefetch(pool[page, head, place(step, line)[0], place(step, line)[1]]))
 
-    return fetch
+    return prefetch

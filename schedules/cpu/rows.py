@@ -14,13 +14,13 @@ from tvm.script import tirx as T
 
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.exponential import erf, sigmoid
-from mvlm.schedules.cpu.integers import LARGEST, inverse_scale
-from mvlm.schedules.cpu.vectors import columns, lanes
+from mvlm.schedules.cpu.integers import QMAX, inverse_scale
+from mvlm.schedules.cpu.vectors import lanes, tile_width
 from mvlm.schedules.signature import attribute, is_single_row, keep_parameters, parameter_types
 
 _GROUP = 32
 # Sums of a normalization that are added side by side.
-_STRANDS = 64
+_ACCUMULATORS = 64
 _NORMALIZATIONS = ("rms_norm", "layer_norm")
 
 
@@ -42,12 +42,12 @@ def row_function(definition: tirx.PrimFunc, knob: Config = default_config) -> ti
         y = T.match_buffer(y_handle, (rows, out_width), "float32")
         for i in loop(rows):
             with T.sblock("row"):
-                known = T.sblock_alloc_buffer((2,), "float32", scope="local")
-                statistics(known, x, i)
+                stats = T.sblock_alloc_buffer((2,), "float32", scope="local")
+                statistics(stats, x, i)
                 for part in T.serial(out_width // vector):
                     for c in T.vectorized(vector):
                         y[i, part * vector + c] = value(
-                            x, weight, bias, known, i, part * vector + c
+                            x, weight, bias, stats, i, part * vector + c
                         )
 
     return keep_parameters(kernel, (True, *_kept(weight_types), True))
@@ -55,18 +55,18 @@ def row_function(definition: tirx.PrimFunc, knob: Config = default_config) -> ti
 
 def quantize_rows(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
     """Serve ``quantize_rows`` of whole groups."""
-    zero = attribute(definition, "zero", 0)
-    has_offsets = zero != 0
-    x_type, *weight_types = parameter_types(definition)[: -3 if has_offsets else -2]
-    integer_type, scale_type = parameter_types(definition)[-3 if has_offsets else -2 :][:2]
+    zero_point = attribute(definition, "zero", 0)
+    has_zero_point = zero_point != 0
+    x_type, *weight_types = parameter_types(definition)[: -3 if has_zero_point else -2]
+    integer_type, scale_type = parameter_types(definition)[-3 if has_zero_point else -2 :][:2]
     width, out_width = int(x_type.shape[1]), int(integer_type.shape[1])
     halves = 2 if attribute(definition, "row_function", "") == "silu_product" else 1
     if width != halves * out_width:  # the last group is filled up with zeros
         return None
     groups, loop, dtype = out_width // _GROUP, _loop(x_type), str(integer_type.dtype)
-    shares = int(scale_type.shape[1])
-    sharing = groups // shares
-    largest = LARGEST[dtype]
+    activation_scales = int(scale_type.shape[1])
+    groups_per_scale = groups // activation_scales
+    qmax = QMAX[dtype]
     statistics, value = _statistics(definition, width, knob), _value(definition, out_width)
 
     @T.prim_func(private=True, s_tir=True)
@@ -76,60 +76,60 @@ def quantize_rows(definition: tirx.PrimFunc, knob: Config = default_config) -> t
         bias_handle: T.handle,
         integer_handle: T.handle,
         scale_handle: T.handle,
-        offset_handle: T.handle,
+        correction_handle: T.handle,
     ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, width), "float32")
         weight = T.match_buffer(weight_handle, (out_width,), "float32")
         bias = T.match_buffer(bias_handle, (out_width,), "float32")
         integers = T.match_buffer(integer_handle, (rows, out_width), dtype)
-        scales = T.match_buffer(scale_handle, (rows, shares), "float32")
-        offsets = T.match_buffer(offset_handle, (rows, groups), "int32")
+        scales = T.match_buffer(scale_handle, (rows, activation_scales), "float32")
+        zero_point_correction = T.match_buffer(correction_handle, (rows, groups), "int32")
         for i in loop(rows):
             with T.sblock("row"):
-                known = T.sblock_alloc_buffer((2,), "float32", scope="local")
-                values = T.sblock_alloc_buffer((sharing, _GROUP), "float32", scope="local")
-                sizes = T.sblock_alloc_buffer((_GROUP,), "float32", scope="local")
-                levels = T.sblock_alloc_buffer((_GROUP,), "int32", scope="local")
-                statistics(known, x, i)
-                for share in T.serial(shares):
+                stats = T.sblock_alloc_buffer((2,), "float32", scope="local")
+                values = T.sblock_alloc_buffer((groups_per_scale, _GROUP), "float32", scope="local")
+                absmax = T.sblock_alloc_buffer((_GROUP,), "float32", scope="local")
+                quantized = T.sblock_alloc_buffer((_GROUP,), "int32", scope="local")
+                statistics(stats, x, i)
+                for scale_index in T.serial(activation_scales):
                     for c in T.vectorized(_GROUP):
-                        sizes[c] = T.float32(0)
-                    for turn in T.serial(sharing):
-                        at = T.meta_var((share * sharing + turn) * _GROUP)
+                        absmax[c] = T.float32(0)
+                    for g in T.serial(groups_per_scale):
+                        at = T.meta_var((scale_index * groups_per_scale + g) * _GROUP)
                         for c in T.vectorized(_GROUP):
-                            values[turn, c] = value(x, weight, bias, known, i, at + c)
+                            values[g, c] = value(x, weight, bias, stats, i, at + c)
                         for c in T.vectorized(_GROUP):
-                            sizes[c] = T.max(sizes[c], T.abs(values[turn, c]))
+                            absmax[c] = T.max(absmax[c], T.abs(values[g, c]))
                     for c in T.vectorized(16):
-                        sizes[c] = T.max(sizes[c], sizes[16 + c])
+                        absmax[c] = T.max(absmax[c], absmax[16 + c])
                     for c in T.vectorized(8):
-                        sizes[c] = T.max(sizes[c], sizes[8 + c])
+                        absmax[c] = T.max(absmax[c], absmax[8 + c])
                     for c in T.vectorized(4):
-                        sizes[c] = T.max(sizes[c], sizes[4 + c])
+                        absmax[c] = T.max(absmax[c], absmax[4 + c])
                     for c in T.vectorized(2):
-                        sizes[c] = T.max(sizes[c], sizes[2 + c])
-                    sizes[0] = T.max(sizes[0], sizes[1])
-                    scales[i, share] = sizes[0] / T.float32(largest)
-                    sizes[0] = inverse_scale(sizes[0], largest)
-                    for turn in T.serial(sharing):
-                        group = T.meta_var(share * sharing + turn)
+                        absmax[c] = T.max(absmax[c], absmax[2 + c])
+                    absmax[0] = T.max(absmax[0], absmax[1])
+                    scales[i, scale_index] = absmax[0] / T.float32(qmax)
+                    absmax[0] = inverse_scale(absmax[0], qmax)
+                    for g in T.serial(groups_per_scale):
+                        group = T.meta_var(scale_index * groups_per_scale + g)
                         for c in T.vectorized(_GROUP):
-                            levels[c] = T.Cast("int32", T.nearbyint(values[turn, c] * sizes[0]))
+                            quantized[c] = T.Cast("int32", T.nearbyint(values[g, c] * absmax[0]))
                         for c in T.vectorized(_GROUP):
-                            integers[i, group * _GROUP + c] = T.Cast(dtype, levels[c])
-                        if has_offsets:
+                            integers[i, group * _GROUP + c] = T.Cast(dtype, quantized[c])
+                        if has_zero_point:
                             for c in T.vectorized(16):
-                                levels[c] = levels[c] + levels[16 + c]
+                                quantized[c] = quantized[c] + quantized[16 + c]
                             for c in T.vectorized(8):
-                                levels[c] = levels[c] + levels[8 + c]
+                                quantized[c] = quantized[c] + quantized[8 + c]
                             for c in T.vectorized(4):
-                                levels[c] = levels[c] + levels[4 + c]
-                            offsets[i, group] = T.int32(-zero) * (
-                                levels[0] + levels[1] + levels[2] + levels[3]
+                                quantized[c] = quantized[c] + quantized[4 + c]
+                            zero_point_correction[i, group] = T.int32(-zero_point) * (
+                                quantized[0] + quantized[1] + quantized[2] + quantized[3]
                             )
 
-    return keep_parameters(kernel, (True, *_kept(weight_types), True, True, has_offsets))
+    return keep_parameters(kernel, (True, *_kept(weight_types), True, True, has_zero_point))
 
 
 def _loop(x_type: Any) -> Any:
@@ -148,32 +148,34 @@ def _statistics(definition: tirx.PrimFunc, width: int, knob: Config) -> Any:
     """
     function, eps = attribute(definition, "row_function", ""), attribute(definition, "eps", 0.0)
     is_needed, has_mean = function in _NORMALIZATIONS, function == "layer_norm"
-    strands = columns(width, knob("strands", _STRANDS, (16, 32, 64, 128)) if is_needed else 1)
+    accumulators = tile_width(
+        width, knob("strands", _ACCUMULATORS, (16, 32, 64, 128)) if is_needed else 1
+    )
 
     @T.inline
-    def compute(known: tirx.Buffer, x: tirx.Buffer, i: tirx.Expr) -> None:
+    def compute(stats: tirx.Buffer, x: tirx.Buffer, i: tirx.Expr) -> None:
         if is_needed:
             with T.sblock("statistics"):
-                sums = T.sblock_alloc_buffer((strands,), "float32", scope="local")
+                sums = T.sblock_alloc_buffer((accumulators,), "float32", scope="local")
                 if has_mean:
-                    for c in T.vectorized(strands):
+                    for c in T.vectorized(accumulators):
                         sums[c] = T.float32(0)
-                    for part in T.serial(width // strands):
-                        for c in T.vectorized(strands):
-                            sums[c] += x[i, part * strands + c]
-                    known[0] = T.float32(0)
-                    for c in T.serial(strands):
-                        known[0] += sums[c]
-                    known[0] = known[0] / T.float32(width)
-                for c in T.vectorized(strands):
+                    for part in T.serial(width // accumulators):
+                        for c in T.vectorized(accumulators):
+                            sums[c] += x[i, part * accumulators + c]
+                    stats[0] = T.float32(0)
+                    for c in T.serial(accumulators):
+                        stats[0] += sums[c]
+                    stats[0] = stats[0] / T.float32(width)
+                for c in T.vectorized(accumulators):
                     sums[c] = T.float32(0)
-                for part in T.serial(width // strands):
-                    for c in T.vectorized(strands):
-                        sums[c] += _square(_centred(x, known, i, part * strands + c, has_mean))
-                known[1] = T.float32(0)
-                for c in T.serial(strands):
-                    known[1] += sums[c]
-                known[1] = T.rsqrt(known[1] / T.float32(width) + T.float32(eps))
+                for part in T.serial(width // accumulators):
+                    for c in T.vectorized(accumulators):
+                        sums[c] += _square(_centred(x, stats, i, part * accumulators + c, has_mean))
+                stats[1] = T.float32(0)
+                for c in T.serial(accumulators):
+                    stats[1] += sums[c]
+                stats[1] = T.rsqrt(stats[1] / T.float32(width) + T.float32(eps))
 
     return compute
 
@@ -186,14 +188,14 @@ def _value(definition: tirx.PrimFunc, width: int) -> Callable[..., tirx.Expr]:
         x: tirx.Buffer,
         weight: tirx.Buffer,
         bias: tirx.Buffer,
-        known: tirx.Buffer,
+        stats: tirx.Buffer,
         i: tirx.Expr,
         k: tirx.Expr,
     ) -> tirx.Expr:
         if function == "rms_norm":
-            return x[i, k] * known[1] * weight[k]
+            return x[i, k] * stats[1] * weight[k]
         if function == "layer_norm":
-            return (x[i, k] - known[0]) * known[1] * weight[k] + bias[k]
+            return (x[i, k] - stats[0]) * stats[1] * weight[k] + bias[k]
         if function == "silu_product":
             return x[i, k] * sigmoid(x[i, k]) * x[i, width + k]
         if function == "quick_gelu":
@@ -206,9 +208,9 @@ def _value(definition: tirx.PrimFunc, width: int) -> Callable[..., tirx.Expr]:
 
 
 def _centred(
-    x: tirx.Buffer, known: tirx.Buffer, i: tirx.Expr, k: tirx.Expr, has_mean: bool
+    x: tirx.Buffer, stats: tirx.Buffer, i: tirx.Expr, k: tirx.Expr, has_mean: bool
 ) -> tirx.Expr:
-    return x[i, k] - known[0] if has_mean else x[i, k]
+    return x[i, k] - stats[0] if has_mean else x[i, k]
 
 
 def _square(value: tirx.Expr) -> tirx.Expr:

@@ -18,7 +18,7 @@ def lanes(extent: int) -> int:
     return width
 
 
-def columns(extent: int, most: int) -> int:
+def tile_width(extent: int, most: int) -> int:
     """Return how much of `extent` a register tile takes: whole vectors, `most` at the most."""
     vector = lanes(extent)
     return max(
@@ -26,7 +26,7 @@ def columns(extent: int, most: int) -> int:
     )
 
 
-def rows_of_a_tile(target: Target) -> int:
+def default_tile_m(target: Target) -> int:
     """Return the rows of a tile of 16 columns that fit into a CPU's float registers.
 
     AVX-512 has 32 registers of 16 floats. AVX2 has 16 of 8, of which a row takes two, and Armv8 32

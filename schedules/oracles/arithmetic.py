@@ -31,40 +31,41 @@ def from_q4(words: Array, scales: Array, width: int, zero: int = 7) -> Array:
     return out
 
 
-def quantize_rows(x: Array, dtype: str = "int8", sharing: int = 1) -> tuple[Array, Array]:
-    """Rows ``(M, K)`` as integers, and float32 scales that some groups of 32 share, step by step.
+def quantize_rows(x: Array, dtype: str = "int8", groups_per_scale: int = 1) -> tuple[Array, Array]:
+    """Rows ``(M, K)`` as integers, and float32 scales of some groups of 32 each, step by step.
 
     Args:
         x: The rows.
         dtype: Of the integers.
-        sharing: Groups of a scale, where so many divide a row's; else the next fewer that do.
+        groups_per_scale: Groups of 32 that share a scale, at most: the largest number that divides
+            a row's groups.
     """
-    largest = np.float32({"int8": 127, "int16": 8191}[dtype])
+    qmax = np.float32({"int8": 127, "int16": 8191}[dtype])
     integers = np.zeros(x.shape, dtype)
     groups = -(-x.shape[1] // 32)
-    while groups % sharing:
-        sharing -= 1
-    scales = np.zeros((len(x), groups // sharing), np.float32)
+    while groups % groups_per_scale:
+        groups_per_scale -= 1
+    scales = np.zeros((len(x), groups // groups_per_scale), np.float32)
     for row, values in enumerate(x.astype(np.float32)):
         for group in range(scales.shape[1]):
-            part = slice(32 * sharing * group, 32 * sharing * (group + 1))
-            extreme = np.abs(values[part]).max()
-            scales[row, group] = extreme / largest
-            if extreme >= np.float32(1e-30):
-                integers[row, part] = np.rint(values[part] * (largest / extreme))
+            part = slice(32 * groups_per_scale * group, 32 * groups_per_scale * (group + 1))
+            absmax = np.abs(values[part]).max()
+            scales[row, group] = absmax / qmax
+            if absmax >= np.float32(1e-30):
+                integers[row, part] = np.rint(values[part] * (qmax / absmax))
     return integers, scales
 
 
 def integer_linear(x: Array, x_scales: Array, weight: Array, scales: Array) -> Array:
     """Integers ``(M, K)`` times integers ``(K, N)``: exact within a group, groups in float64."""
     total = np.zeros((len(x), weight.shape[1]))
-    sharing = len(scales) // x_scales.shape[1]
+    groups_per_scale = len(scales) // x_scales.shape[1]
     for group in range(scales.shape[0]):
         part = slice(32 * group, 32 * group + 32)
-        exact = x[:, part].astype(np.int64) @ weight[part].astype(np.int64)
-        x_scale = x_scales[:, group // sharing, None].astype(np.float64)
+        products = x[:, part].astype(np.int64) @ weight[part].astype(np.int64)
+        x_scale = x_scales[:, group // groups_per_scale, None].astype(np.float64)
         factors = x_scale * scales[group].astype(np.float64)
-        total += exact * factors
+        total += products * factors
     return total
 
 
@@ -112,6 +113,6 @@ def causal_attention(queries: Array, keys: Array, values: Array) -> Array:
 
 def int8_vectors(x: Array) -> tuple[Array, Array]:
     """Vectors ``(..., head_dim)`` as int8 and a float32 scale each."""
-    extreme = np.abs(x.astype(np.float32)).max(-1)
-    inverse = np.where(extreme < 1e-30, 0, np.float32(127) / np.maximum(extreme, 1e-30))
-    return np.rint(x * inverse[..., None]).astype(np.int8), extreme / np.float32(127)
+    absmax = np.abs(x.astype(np.float32)).max(-1)
+    inverse = np.where(absmax < 1e-30, 0, np.float32(127) / np.maximum(absmax, 1e-30))
+    return np.rint(x * inverse[..., None]).astype(np.int8), absmax / np.float32(127)

@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 _EPS = float(np.finfo(np.float32).eps)
 _GROUP, _FEATURES = 32, 16
 # Of 16-bit activations: 32 products of two such add up within 32 bits.
-_LARGEST = {"int8": 127, "int16": 8191}
+_QMAX = {"int8": 127, "int16": 8191}
 
 
 def linear_case(
@@ -50,19 +50,19 @@ def panel_linear_case(
 ) -> tuple[list[Array], Callable[[], Any]]:
     """Make a test case of ``panel_linear``: integers on both sides, exact within a group."""
     types, bits = parameter_types(definition), int(definition.attrs["mvlm.bits"])
-    has_offsets, has_row_scales = bits < 16, attribute(definition, "row_scales", False)
+    has_zero_point, has_row_scales = bits < 16, attribute(definition, "row_scales", False)
     arguments = [random_array(each, random) for each in types[:-1]] + [unwritten(types[-1])]
-    largest = _LARGEST[str(types[0].dtype)]
-    x = random.integers(-largest, largest, arguments[0].shape, arguments[0].dtype, endpoint=True)
+    qmax = _QMAX[str(types[0].dtype)]
+    x = random.integers(-qmax, qmax, arguments[0].shape, arguments[0].dtype, endpoint=True)
     arguments[0] = x
     arguments[1] = random.uniform(0.01, 0.1, arguments[1].shape).astype(np.float32)
-    panels_at, zero = (3, 1 << (bits - 1)) if has_offsets else (2, 0)
-    if has_offsets:
+    panels_at, zero = (3, 1 << (bits - 1)) if has_zero_point else (2, 0)
+    if has_zero_point:
         sums = x.reshape(len(x), -1, _GROUP).astype(np.int32).sum(-1, dtype=np.int32)
         arguments[2] = np.int32(-zero) * sums
     else:  # of 14 bits
         shape = arguments[panels_at].shape
-        arguments[panels_at] = random.integers(-largest, largest, shape, np.int16, endpoint=True)
+        arguments[panels_at] = random.integers(-qmax, qmax, shape, np.int16, endpoint=True)
     scales = arguments[panels_at + 1]
     if scales.dtype == np.float16:
         low, high = 0.01, 0.1
@@ -71,18 +71,18 @@ def panel_linear_case(
     features, unit = arguments[-1].shape[1], attribute(definition, "unit", 1.0)
 
     def expect() -> Any:
-        levels = levels_of(arguments[panels_at], bits)[:features] - zero
+        quantized = unpack_panels(arguments[panels_at], bits)[:features] - zero
         group_scales = _rows(arguments[panels_at + 1])[:features].astype(np.float64)
         if has_row_scales:
             group_scales *= arguments[panels_at + 2].reshape(-1)[:features, None]
         groups = group_scales.shape[1]
-        sharing = groups // arguments[1].shape[1]
+        groups_per_scale = groups // arguments[1].shape[1]
         total = np.zeros((len(x), features))
         size = np.zeros_like(total)
         for group in range(groups):
             part = slice(_GROUP * group, _GROUP * (group + 1))
-            x_scale = arguments[1][:, group // sharing, None].astype(np.float64) * unit
-            left, right = x[:, part].astype(np.float64), levels[:, part].astype(np.float64)
+            x_scale = arguments[1][:, group // groups_per_scale, None].astype(np.float64) * unit
+            left, right = x[:, part].astype(np.float64), quantized[:, part].astype(np.float64)
             total += left @ right.T * x_scale * group_scales[:, group]
             size += np.abs(left) @ np.abs(right).T * x_scale * np.abs(group_scales[:, group])
         bound = (groups + 7) * _EPS * size
@@ -91,12 +91,12 @@ def panel_linear_case(
     return arguments, expect
 
 
-def levels_of(panels: Array, bits: int) -> Array:
+def unpack_panels(panels: Array, bits: int) -> Array:
     """Return the stored levels ``(panels * 16, K)`` of integer panels (see `models.panels`)."""
     count, groups, steps, width = panels.shape
     depth = width // _FEATURES
-    apart = panels.reshape(count, groups, steps, _FEATURES, depth).astype(np.int32)
-    halves = [apart & 15, apart >> 4] if bits == 4 else [apart]
+    unpacked = panels.reshape(count, groups, steps, _FEATURES, depth).astype(np.int32)
+    halves = [unpacked & 15, unpacked >> 4] if bits == 4 else [unpacked]
     # panel, group, half, step, feature, j -> panel, feature, group, half, step, j
     joined = np.stack(halves, 2).transpose(0, 4, 1, 2, 3, 5)
     return np.ascontiguousarray(joined).reshape(count * _FEATURES, groups * _GROUP)
@@ -116,8 +116,8 @@ def _unpacked(words: Array, scales: Array, packing: int, zero: int, width: int) 
             for part in range(packing)
         ]
         words = np.stack(parts, 2).reshape(len(words), -1, _FEATURES)
-    levels = words[:, :width].astype(np.float64) - zero
-    return levels * np.repeat(scales.astype(np.float64), _GROUP, axis=1)[:, :width]
+    quantized = words[:, :width].astype(np.float64) - zero
+    return quantized * np.repeat(scales.astype(np.float64), _GROUP, axis=1)[:, :width]
 
 
 def _with_addends(total: Array, bound: Array, added: list[Array]) -> tuple[Array, Array]:

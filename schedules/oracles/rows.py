@@ -66,12 +66,12 @@ def quantize_rows_case(
 
     def expect() -> Any:
         values, error = _values(definition, arguments[:first])
-        dtype, shares = str(types[first].dtype), int(types[first + 1].shape[1])
+        dtype, activation_scales = str(types[first].dtype), int(types[first + 1].shape[1])
         width = int(types[first].shape[1])
         whole = np.zeros((len(values), width), np.float32)
         whole[:, : values.shape[1]] = values
-        sharing = width // 32 // shares
-        integers, scales = _quantized(whole, dtype, sharing)
+        groups_per_scale = width // 32 // activation_scales
+        integers, scales = _quantized(whole, dtype, groups_per_scale)
         found: dict[int, Any] = {
             first: (integers, 1.0),
             first + 1: (scales, error.max() + 1e-6 * scales),
@@ -84,14 +84,14 @@ def quantize_rows_case(
     return arguments, expect
 
 
-def _quantized(x: Array, dtype: str, sharing: int) -> tuple[Array, Array]:
+def _quantized(x: Array, dtype: str, groups_per_scale: int) -> tuple[Array, Array]:
     """As the arithmetic's own, which goes value by value: too slow for a real model's rows."""
-    largest = np.float32({"int8": 127, "int16": 8191}[dtype])
-    shares = x.reshape(len(x), -1, 32 * sharing)
-    extreme = np.abs(shares).max(-1)
-    inverse = np.where(extreme < 1e-30, 0, largest / np.maximum(extreme, np.float32(1e-30)))
-    integers = np.rint(shares * inverse[..., None]).astype(dtype)
-    return integers.reshape(x.shape), extreme / largest
+    qmax = np.float32({"int8": 127, "int16": 8191}[dtype])
+    blocks = x.reshape(len(x), -1, 32 * groups_per_scale)
+    absmax = np.abs(blocks).max(-1)
+    inverse = np.where(absmax < 1e-30, 0, qmax / np.maximum(absmax, np.float32(1e-30)))
+    integers = np.rint(blocks * inverse[..., None]).astype(dtype)
+    return integers.reshape(x.shape), absmax / qmax
 
 
 def _values(definition: tirx.PrimFunc, arguments: list[Array]) -> tuple[Array, Array]:

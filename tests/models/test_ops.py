@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mvlm.models import ops
-from mvlm.models.panels import side_by_side
+from mvlm.models.panels import interleave_panels
 from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
 from mvlm.schedules.oracles.arithmetic import attention, depthwise_convolution, from_q4, linear
 from tests.kernels import Spec, definition, run
@@ -26,7 +26,7 @@ def test_linear(storage: str, rows: int | str) -> None:
     specs: list[Spec] = [((1, rows, 41), "float32"), ((1, 41, 16), storage)]
     function = definition(lambda x, w: ops.linear(x, (w,), 7, FLOAT[storage]), specs)
     assert function.attrs["mvlm.op"] == "linear"
-    found = run(function, [x, side_by_side(weight.T)], (len(x), 7))
+    found = run(function, [x, interleave_panels(weight.T)], (len(x), 7))
     np.testing.assert_allclose(found, linear(x, weight), atol=TOLERANCE)
 
 
@@ -41,7 +41,7 @@ def test_q4_linear(width: int) -> None:
         ((1, scales.shape[1], 16), "float16"),
     ]
     function = definition(lambda x, w, s: ops.linear(x, (w, s), 5, SCHEMES["q4f16_1"]), specs)
-    found = run(function, [x, side_by_side(words), side_by_side(scales)], (2, 5))
+    found = run(function, [x, interleave_panels(words), interleave_panels(scales)], (2, 5))
     np.testing.assert_allclose(found, linear(x, from_q4(words, scales, width).T), atol=TOLERANCE)
 
 

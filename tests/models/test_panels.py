@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mvlm.models import panels
-from mvlm.models.quantization import Q4, Q8, Q16, WeightFormat, integers_of, quantize
+from mvlm.models.quantization import Q4, Q8, Q16, WeightFormat, quantize, unpack
 from mvlm.schedules.oracles.arithmetic import from_panels
 
 SHAPES = [(1, 1), (16, 32), (17, 33), (40, 100)]
@@ -54,9 +54,9 @@ def level(packed: np.ndarray, n: int, k: int, weight_format: WeightFormat) -> in
 
 
 @pytest.mark.parametrize(("features", "count"), SHAPES)
-def test_elements_side_by_side(features: int, count: int) -> None:
+def test_interleaved_panels(features: int, count: int) -> None:
     rows = np.arange(1, features * count + 1, dtype=np.float32).reshape(features, count)
-    packed = panels.side_by_side(rows)
+    packed = panels.interleave_panels(rows)
     assert packed.shape == (panels.panel_count(features), count, 16)
     np.testing.assert_array_equal(from_panels(packed, features), rows)
     assert not packed.transpose(0, 2, 1).reshape(-1, count)[features:].any()
@@ -69,7 +69,7 @@ def test_a_large_matrix_is_arranged_in_blocks(
     matrix = np.random.default_rng(2).standard_normal((100, 70)).astype(np.float32)
     whole = panels.quantize_to_panels(matrix, weight_format, "nearest")
     elements, *scales = quantize(matrix, weight_format, "nearest")
-    expected = panels.to_panels(integers_of(elements, weight_format)[:, :70], scales, weight_format)
+    expected = panels.to_panels(unpack(elements, weight_format)[:, :70], scales, weight_format)
     monkeypatch.setattr(panels, "_BLOCK_VALUES", 2 * 16 * 70)
     blocks = panels.quantize_to_panels(matrix, weight_format, "nearest")
     for found in (whole, blocks):

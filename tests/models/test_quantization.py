@@ -21,8 +21,8 @@ from mvlm.models.quantization import (
     WeightFormat,
     dequantize,
     find_scheme,
+    fit_groups_per_scale,
     quantize,
-    sharing_groups,
 )
 from mvlm.models.rounding import Rounding
 from mvlm.runtime.errors import UsageError
@@ -247,10 +247,10 @@ def test_a_row_of_zeros_and_a_faint_group() -> None:
 
 
 def test_sharing_a_scale() -> None:
-    assert [sharing_groups(groups, 8) for groups in (1, 8, 19, 12, 64, 176, 80)] == [
+    assert [fit_groups_per_scale(groups, 8) for groups in (1, 8, 19, 12, 64, 176, 80)] == [
         *(1, 8, 1, 6, 8, 8, 8)
     ]
-    assert sharing_groups(64, 1) == 1
+    assert fit_groups_per_scale(64, 1) == 1
 
 
 INTEGERS = [each for each in vars(quantization).values() if isinstance(each, WeightFormat)]

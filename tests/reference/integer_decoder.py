@@ -73,7 +73,7 @@ class IntegerDecoder:
 
     def _linear(self, x: Array, name: str) -> Array:
         levels, scales = self._matrix(f"{name}.weight")
-        integers, x_scales = oracles.quantize_rows(x, "int8", self._scheme.sharing)
+        integers, x_scales = oracles.quantize_rows(x, "int8", self._scheme.groups_per_scale)
         return oracles.integer_linear(integers, x_scales, levels.T, scales.T)
 
     def _matrix(self, name: str) -> tuple[Array, Array]:

@@ -23,7 +23,7 @@ from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet
 from mvlm.schedules.cpu.panel_linear import panel_linear
 from mvlm.schedules.oracles import make_kernel_case
 from mvlm.schedules.oracles.arithmetic import integer_linear
-from mvlm.schedules.oracles.linear import levels_of
+from mvlm.schedules.oracles.linear import unpack_panels
 from tests.device import device
 from tests.kernels import build, trace
 
@@ -158,7 +158,7 @@ def test_levels_are_taken_apart_as_they_were_put_together() -> None:
     workload = workload_of(of_linear("q4a8", "n"), EXTENTS)
     kernel_case = make_kernel_case(workload)
     x, x_scales, _, panels, scales, row_scales, _ = kernel_case.arguments
-    weight = (levels_of(panels, 4) - 8)[:64]
+    weight = (unpack_panels(panels, 4) - 8)[:64]
     group_scales = np.moveaxis(scales, 2, 1).reshape(-1, 16)[:64].astype(np.float64)
     unit = float(workload.attrs["mvlm.unit"])
     expected = integer_linear(x, x_scales * unit, weight.T, group_scales.T) * row_scales.reshape(-1)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvlm.models import ops
-from mvlm.models.panels import side_by_side
+from mvlm.models.panels import interleave_panels
 from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
 from mvlm.schedules.cpu.linear import float_linear, integer_linear
 from mvlm.schedules.oracles.arithmetic import from_q4, linear
@@ -60,7 +60,7 @@ def test_float_weights_of_any_shape(storage: str, width: int, features: int) -> 
     call = compiled(kernel(float_kernel("n", width, features, storage)))
     for rows in (1, 2, 5, 6, 7, 13):
         x = random.standard_normal((rows, width), np.float32)
-        check(call([x, side_by_side(weight.T)], (rows, features)), x, weight)
+        check(call([x, interleave_panels(weight.T)], (rows, features)), x, weight)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,11 @@ def test_q4_weights_of_any_shape(width: int, features: int) -> None:
     call = compiled(kernel(q4_kernel("n", width, features)))
     for rows in (1, 2, 5, 6, 7, 13):
         x = random.standard_normal((rows, width), np.float32)
-        check(call([x, side_by_side(words), side_by_side(scales)], (rows, features)), x, weight)
+        check(
+            call([x, interleave_panels(words), interleave_panels(scales)], (rows, features)),
+            x,
+            weight,
+        )
 
 
 @pytest.mark.parametrize("rows", [1, 2, 6, 7])
@@ -85,10 +89,10 @@ def test_known_row_counts(rows: int, features: int) -> None:
     x = random.standard_normal((rows, 40), np.float32)
     weight = random.standard_normal((40, features), np.float32)
     call = compiled(kernel(float_kernel(rows, 40, features, "float32")))
-    check(call([x, side_by_side(weight.T)], (rows, features)), x, weight)
+    check(call([x, interleave_panels(weight.T)], (rows, features)), x, weight)
     words, scales = quantize(weight.T.copy(), Q4MLC)
     call = compiled(kernel(q4_kernel(rows, 40, features)))
-    found = call([x, side_by_side(words), side_by_side(scales)], (rows, features))
+    found = call([x, interleave_panels(words), interleave_panels(scales)], (rows, features))
     check(found, x, from_q4(words, scales, 40).T)
 
 
@@ -105,11 +109,11 @@ def test_random_shapes(rows: int, width: int, features: int, seed: int) -> None:
     words, scales = quantize(random.standard_normal((features, width), np.float32), Q4MLC)
     weight = from_q4(words, scales, width).T
     found = compiled(kernel(q4_kernel("n", width, features)))(
-        [x, side_by_side(words), side_by_side(scales)], (rows, features)
+        [x, interleave_panels(words), interleave_panels(scales)], (rows, features)
     )
     check(found, x, weight)
     found = compiled(kernel(float_kernel("n", width, features, "float32")))(
-        [x, side_by_side(weight.T)], (rows, features)
+        [x, interleave_panels(weight.T)], (rows, features)
     )
     check(found, x, weight)
 
@@ -122,13 +126,13 @@ def test_extreme_scales(rows: int | str, scale: float) -> None:
     x = random.standard_normal((1, 48), np.float32) * np.float32(scale)
     weight = random.standard_normal((48, 32), np.float32)
     found = compiled(kernel(float_kernel(rows, 48, 32, "float32")))(
-        [x, side_by_side(weight.T)], (1, 32)
+        [x, interleave_panels(weight.T)], (1, 32)
     )
     assert np.isfinite(found).all()
     check(found, x, weight)
     words, scales = quantize(weight.T.copy(), Q4MLC)
     found = compiled(kernel(q4_kernel(rows, 48, 32)))(
-        [x, side_by_side(words), side_by_side(scales)], (1, 32)
+        [x, interleave_panels(words), interleave_panels(scales)], (1, 32)
     )
     check(found, x, from_q4(words, scales, 48).T)
 
@@ -158,7 +162,7 @@ def test_extreme_weights(name: str, rows: int | str) -> None:
     words, scales = quantize(extreme_weights(name), Q4MLC)
     x = np.random.default_rng(5).standard_normal((1, 64), np.float32)
     found = compiled(kernel(q4_kernel(rows, 64, 16)))(
-        [x, side_by_side(words), side_by_side(scales)], (1, 16)
+        [x, interleave_panels(words), interleave_panels(scales)], (1, 16)
     )
     assert np.isfinite(found).all()
     check(found, x, from_q4(words, scales, 64).T)
@@ -171,7 +175,7 @@ def test_every_nibble_saturated(nibble: int) -> None:
     scales = np.full((2, 16), np.float16(65504))
     x = np.ones((3, 64), np.float32)
     found = compiled(kernel(q4_kernel("n", 64, 16)))(
-        [x, side_by_side(words.T), side_by_side(scales.T)], (3, 16)
+        [x, interleave_panels(words.T), interleave_panels(scales.T)], (3, 16)
     )
     np.testing.assert_array_equal(found, np.full((3, 16), 64 * (nibble - 7) * 65504.0))
 
@@ -182,7 +186,7 @@ def test_kernel_and_definition_agree(rows: int | str) -> None:
     x = random.standard_normal((1, 72), np.float32)
     words, scales = quantize(random.standard_normal((48, 72), np.float32), Q4MLC)
     meaning = q4_kernel(rows, 72, 48)
-    inputs = [x, side_by_side(words), side_by_side(scales)]
+    inputs = [x, interleave_panels(words), interleave_panels(scales)]
     slow, fast = (compiled(f)(inputs, (1, 48)) for f in (meaning, kernel(meaning)))
     np.testing.assert_allclose(fast, slow, atol=2e-5)
 
@@ -193,7 +197,7 @@ def test_nan_spreads_to_its_row_only() -> None:
     x[3, 2] = np.nan
     weight = np.ones((16, 16), np.float32)
     found = compiled(kernel(float_kernel("n", 16, 16, "float32")))(
-        [x, side_by_side(weight.T)], (7, 16)
+        [x, interleave_panels(weight.T)], (7, 16)
     )
     assert np.isnan(found[3]).all()
     assert np.isfinite(np.delete(found, 3, axis=0)).all()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from mvlm.compile.pipeline import tensor_functions
 from mvlm.models import ops
-from mvlm.models.ops.integers import LARGEST
+from mvlm.models.ops.integers import QMAX
 from mvlm.models.panels import PanelLayout, panel_layout, to_panels
-from mvlm.models.quantization import SCHEMES, integers_of, quantize, sharing_groups
+from mvlm.models.quantization import SCHEMES, fit_groups_per_scale, quantize, unpack
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet, plain
 from mvlm.schedules.cpu.panel_linear import panel_linear
 from mvlm.schedules.oracles.arithmetic import integer_linear, quantize_rows
@@ -89,20 +89,20 @@ def random_case(scheme: str, rows: int, width: int, features: int, seed: int = 0
     matrix = random.standard_normal((features, width), np.float32)
     elements, scales, *row_scales = quantize(matrix, weight_format, "search")
     values = random.standard_normal((rows, width), np.float32) * 5
-    activations, sharing = layout_of(scheme).activations, SCHEMES[scheme].sharing
-    x, x_scales = quantize_rows(values, activations, sharing)
-    weight = integers_of(elements, weight_format)[:, :width]
+    activations, groups_per_scale = layout_of(scheme).activations, SCHEMES[scheme].groups_per_scale
+    x, x_scales = quantize_rows(values, activations, groups_per_scale)
+    weight = unpack(elements, weight_format)[:, :width]
     return Case(scheme, x, x_scales, weight.T, scales.T, tuple(row_scales))
 
 
 def unscaled(scheme: str, x: Array, weight: Array) -> Case:
     """Integers whose scales are all one."""
     layout, groups, features = layout_of(scheme), len(weight) // 32, weight.shape[1]
-    shares = groups // sharing_groups(groups, SCHEMES[scheme].sharing)
+    activation_scales = groups // fit_groups_per_scale(groups, SCHEMES[scheme].groups_per_scale)
     return Case(
         scheme,
         x,
-        np.full((len(x), shares), 1 / layout.unit, np.float32),
+        np.full((len(x), activation_scales), 1 / layout.unit, np.float32),
         weight,
         np.ones((groups, features), layout.scale_dtype),
         (np.ones(features, np.float32),) if layout.has_row_scales else (),
@@ -143,10 +143,10 @@ def test_random_shapes(
 def test_saturated_values(instructions: InstructionSet, scheme: str, sign: int, end: int) -> None:
     """Every product as large as it gets, and all of one sign: nothing overflows on the way."""
     weight_format, layout = SCHEMES[scheme].weights, layout_of(scheme)
-    x = sign * LARGEST[layout.activations]
-    level = (weight_format.lowest, weight_format.highest)[end]
-    whole = unscaled(scheme, np.full((3, 64), x, layout.activations), np.full((64, 16), level))
-    group = np.float32(32 * x * level)  # the sums of 16-bit ones have more digits than float32
+    x = sign * QMAX[layout.activations]
+    quantized = (weight_format.lowest, weight_format.highest)[end]
+    whole = unscaled(scheme, np.full((3, 64), x, layout.activations), np.full((64, 16), quantized))
+    group = np.float32(32 * x * quantized)  # the sums of 16-bit ones have more digits than float32
     np.testing.assert_array_equal(whole.run(instructions), np.full((3, 16), 2 * group))
 
 
@@ -172,7 +172,7 @@ def test_integers_are_exact(instructions: InstructionSet, scheme: str, rows: int
 def test_alternating_extremes(instructions: InstructionSet, scheme: str) -> None:
     """Pairs of products that cancel in one half and add up in the other."""
     layout, signs = layout_of(scheme), np.array([-1, 1, 1, -1])
-    largest = LARGEST[layout.activations]
+    largest = QMAX[layout.activations]
     weight = np.tile(largest * signs[:, None], (16, 16))
     x = np.tile(largest * np.array([-1, 1, -1, -1], layout.activations), (2, 16))
     case = unscaled(scheme, x, weight)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tvm import tirx
 
 from mvlm.compile.pipeline import tensor_functions
-from mvlm.models.ops.integers import LARGEST
+from mvlm.models.ops.integers import QMAX
 from mvlm.models.ops.rows import ROW_FUNCTIONS, RowFunction, apply_rows, quantize_rows
 from mvlm.schedules.cpu import KERNELS
 from mvlm.schedules.oracles.arithmetic import quantize_rows as quantized_rows
@@ -45,13 +45,14 @@ def alone(name: str, arrays: list[Array]) -> tirx.PrimFunc:
 
 
 def followed(
-    name: str, arrays: list[Array], dtype: str, zero: int, sharing: int = 1
+    name: str, arrays: list[Array], dtype: str, zero: int, groups_per_scale: int = 1
 ) -> tirx.PrimFunc:
     rows = 1 if len(arrays[0]) == 1 else "n"
     specs = [((rows, arrays[0].shape[1]), "float32")]
     specs += [(array.shape, "float32") for array in arrays[1:]]
     module = trace(
-        lambda x, *w: quantize_rows(x, RowFunction(name, w, EPS), dtype, zero, sharing)[0], specs
+        lambda x, *w: quantize_rows(x, RowFunction(name, w, EPS), dtype, zero, groups_per_scale)[0],
+        specs,
     )
     ((_, function),) = tensor_functions(module)
     return function
@@ -144,7 +145,7 @@ def test_followed_by_quantizing(name: str, dtype: str, zero: int, width: int, ro
 @pytest.mark.parametrize("width", [32, 96, 100, 512, 608, 768])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_groups_that_share_a_scale(name: str, width: int, rows: int) -> None:
-    check_quantized(name, inputs(name, rows, width, width), "int8", 8, sharing=8)
+    check_quantized(name, inputs(name, rows, width, width), "int8", 8, groups_per_scale=8)
 
 
 @by_each
@@ -160,25 +161,25 @@ def test_half_a_group_behind_swiglu() -> None:
     check_quantized("silu_product", inputs("silu_product", 3, 16), "int8", 8)
 
 
-@pytest.mark.parametrize("sharing", [1, 5])
+@pytest.mark.parametrize("groups_per_scale", [1, 5])
 @pytest.mark.parametrize(("dtype", "zero"), [("int8", 8), ("int16", 0)])
-def test_quantizing_tiny_and_huge_rows(dtype: str, zero: int, sharing: int) -> None:
+def test_quantizing_tiny_and_huge_rows(dtype: str, zero: int, groups_per_scale: int) -> None:
     arrays = inputs("identity", 7, 320)
     arrays[0][0] *= np.float32(1e30)
     arrays[0][3] *= np.float32(1e-35)
     arrays[0][-1, :160] = 0
-    check_quantized("identity", arrays, dtype, zero, sharing)
+    check_quantized("identity", arrays, dtype, zero, groups_per_scale)
 
 
 def check_quantized(
-    name: str, arrays: list[Array], dtype: str, zero: int, sharing: int = 1
+    name: str, arrays: list[Array], dtype: str, zero: int, groups_per_scale: int = 1
 ) -> None:
     """Exactly what the oracle makes of the function's own float32 values."""
     rows, width = len(arrays[0]), oracle(name, *arrays).shape[1]
     groups = -(-width // 32)
     values = run(kernel(alone(name, arrays)), arrays, (rows, width))
-    expected, expected_scales = quantized_rows(values, dtype, sharing)
-    meaning = followed(name, arrays, dtype, zero, sharing)
+    expected, expected_scales = quantized_rows(values, dtype, groups_per_scale)
+    meaning = followed(name, arrays, dtype, zero, groups_per_scale)
     outs = [np.full((rows, 32 * groups), 99, dtype), np.full_like(expected_scales, 9)]
     outs += [np.full((rows, groups), 99, np.int32)] if zero else []
     tensors = [tvm.runtime.tensor(out) for out in outs]
@@ -191,7 +192,7 @@ def check_quantized(
     assert (integers[:, :width] != expected).mean() <= 0.01
     np.testing.assert_array_equal(integers[:, width:], 0)
     # GELU is off by 2e-7 of its argument, which tells where the value itself is small.
-    np.testing.assert_allclose(scales, expected_scales, rtol=2e-6, atol=1e-6 / LARGEST[dtype])
+    np.testing.assert_allclose(scales, expected_scales, rtol=2e-6, atol=1e-6 / QMAX[dtype])
     if zero:
         sums = integers.reshape(rows, -1, 32).astype(np.int64).sum(-1)
         np.testing.assert_array_equal(offsets[0], -zero * sums)

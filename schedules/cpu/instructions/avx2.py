@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, Level
+from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, StepWeights
 
 _LANES = 8
 
 
 def _dot(
-    sums: tirx.Expr, levels: Sequence[Level], activations: Activations, bits: int
+    sums: tirx.Expr, step_weights: Sequence[StepWeights], activations: Activations, bits: int
 ) -> tirx.Expr:
-    pairs = [(weights, activations(step, 1)) for step, weights in levels]
+    pairs = [(weights, activations(step, 1)) for step, weights in step_weights]
     if bits == 4:
         # Eight times two products of 15 and 127 come to 30,480: they fit into 16 bits together.
         total = _products(*pairs[0])
@@ -34,12 +34,12 @@ def _dot(
         return sums
     for weights, word in pairs:
         # 255 * 127 * 2 does not fit, 127 * 127 * 2 does: the sign goes over to the activations.
-        level = T.reinterpret("int8x32", weights ^ T.broadcast(T.uint8(128), 32))
+        quantized = T.reinterpret("int8x32", weights ^ T.broadcast(T.uint8(128), 32))
         size = T.reinterpret(
-            "uint8x32", T.call_llvm_pure_intrin("int8x32", "llvm.abs", level, T.bool(False))
+            "uint8x32", T.call_llvm_pure_intrin("int8x32", "llvm.abs", quantized, T.bool(False))
         )
         bytes_ = T.reinterpret("int8x32", T.broadcast(word, _LANES))
-        signed = T.call_llvm_pure_intrin("int8x32", "llvm.x86.avx2.psign.b", bytes_, level)
+        signed = T.call_llvm_pure_intrin("int8x32", "llvm.x86.avx2.psign.b", bytes_, quantized)
         sums = sums + _widened(
             T.call_llvm_pure_intrin("int16x16", "llvm.x86.avx2.pmadd.ub.sw", size, signed)
         )

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, Level
+from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, StepWeights
 
 _LANES = 16
 
 
 def _dot(
-    sums: tirx.Expr, levels: Sequence[Level], activations: Activations, bits: int
+    sums: tirx.Expr, step_weights: Sequence[StepWeights], activations: Activations, bits: int
 ) -> tirx.Expr:
     # Products go into 32 bits at once: nothing overflows in between.
-    for step, weights in levels:
+    for step, weights in step_weights:
         words = T.broadcast(activations(step, 1), _LANES)
         if bits == 16:
             pairs = T.reinterpret("int16x32", words)
@@ -38,5 +38,5 @@ INSTRUCTIONS = InstructionSet(
     rows=4,
     dot=_dot,
     is_signed=False,
-    at_once=4,
+    k_unroll=4,
 )

@@ -10,25 +10,25 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, Level
+from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, StepWeights
 from mvlm.schedules.cpu.instructions.plain import words
 
 _LANES = 4
 
 
 def _dot(
-    sums: tirx.Expr, levels: Sequence[Level], activations: Activations, bits: int
+    sums: tirx.Expr, step_weights: Sequence[StepWeights], activations: Activations, bits: int
 ) -> tirx.Expr:
     if bits == 16:
-        return sums + words(levels, activations)
-    for step, weights in levels:
+        return sums + words(step_weights, activations)
+    for step, weights in step_weights:
         # 4-bit levels, 0 to 15, are signed bytes as they are.
-        level = weights if bits == 4 else weights ^ T.broadcast(T.uint8(128), 16)
+        quantized = weights if bits == 4 else weights ^ T.broadcast(T.uint8(128), 16)
         sums = T.call_llvm_pure_intrin(
             "int32x4",
             "llvm.aarch64.neon.sdot",
             sums,
-            T.reinterpret("int8x16", level),
+            T.reinterpret("int8x16", quantized),
             _repeated(activations, step),
         )
     return sums

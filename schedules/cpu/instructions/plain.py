@@ -11,17 +11,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, Level
+from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, StepWeights
 
 _LANES = 4
 
 
 def _dot(
-    sums: tirx.Expr, levels: Sequence[Level], activations: Activations, bits: int
+    sums: tirx.Expr, step_weights: Sequence[StepWeights], activations: Activations, bits: int
 ) -> tirx.Expr:
     if bits == 16:
-        return sums + words(levels, activations)
-    for step, weights in levels:
+        return sums + words(step_weights, activations)
+    for step, weights in step_weights:
         word = activations(step, 1)
         # 255 * 127 fits into 16 bits.
         fours = T.reinterpret("int8x16", T.broadcast(word, _LANES))
@@ -31,12 +31,12 @@ def _dot(
     return sums
 
 
-def words(levels: Sequence[Level], activations: Activations) -> tirx.Expr:
+def words(step_weights: Sequence[StepWeights], activations: Activations) -> tirx.Expr:
     """Add the products of 16-bit integers: pairs of them into 4 sums."""
     halves = [
         sum(
             T.Cast("int32x4", _lanes(weights, half)) * T.Cast("int32x4", _lanes(pair, half))
-            for weights, pair in _with_pairs(levels, activations)
+            for weights, pair in _with_pairs(step_weights, activations)
         )
         for half in (range(4), range(4, 8))
     ]
@@ -45,10 +45,10 @@ def words(levels: Sequence[Level], activations: Activations) -> tirx.Expr:
 
 
 def _with_pairs(
-    levels: Sequence[Level], activations: Activations
+    step_weights: Sequence[StepWeights], activations: Activations
 ) -> Iterator[tuple[tirx.Expr, tirx.Expr]]:
     """Yield a step's weights, and its two activations in every lane."""
-    for step, weights in levels:
+    for step, weights in step_weights:
         yield weights, T.reinterpret("int16x8", T.broadcast(activations(step, 1), _LANES))
 
 
