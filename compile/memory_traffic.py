@@ -16,7 +16,7 @@ from tvm import relax, tirx
 from tvm.sym.pattern import detect_linear_equation
 
 from mvlm.models.cache_layout import PAGE_SIZE
-from mvlm.models.kv_cache import PAGES, SPAN
+from mvlm.models.kv_cache import NUM_BLOCKS, PAGES
 from mvlm.models.ops.definition import OP_ATTRIBUTE
 from mvlm.runtime.artifact.kernels import KernelTraffic, total_traffic
 
@@ -163,10 +163,10 @@ def _size(array: Any) -> _Size:
         return _Size()
     # One coefficient for each variable, and the constant.
     *slopes, fixed = terms
-    of = dict.fromkeys((PAGES, SPAN), 0)
+    of = dict.fromkeys((PAGES, NUM_BLOCKS), 0)
     for variable, slope in zip(variables, slopes, strict=True):
         of[variable.name] = slope
-    per_page, _ = of.pop(PAGES), of.pop(SPAN)
+    per_page, _ = of.pop(PAGES), of.pop(NUM_BLOCKS)
     return _Size(fixed, sum(of.values()), per_page // PAGE_SIZE)
 
 

@@ -92,7 +92,7 @@ class EncoderLayer(nn.Module):
         hidden, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
         attention = f"{name}.self_attn"
         self.heads = config.num_attention_heads
-        self.activation = ops.RowFunction(config.hidden_act)
+        self.activation = ops.Prologue(config.hidden_act)
         self.norm1 = LayerNorm(f"{name}.layer_norm1", hidden, eps)
         self.qkv = Linear(
             tuple(f"{attention}.{part}_proj" for part in "qkv"),
@@ -108,7 +108,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Map ``(1, S, hidden)`` to the same shape."""
-        mixed = ops.attention(self.qkv(x, before=self.norm1.rows), self.heads)
-        x = self.out(mixed, plus=x)
-        inner = self.up(x, before=self.norm2.rows)
-        return self.down(inner, before=self.activation, plus=x)
+        mixed = ops.attention(self.qkv(x, prologue=self.norm1.prologue), self.heads)
+        x = self.out(mixed, residual=x)
+        inner = self.up(x, prologue=self.norm2.prologue)
+        return self.down(inner, prologue=self.activation, residual=x)

@@ -10,7 +10,7 @@ from tvm.relax.frontend import nn
 from mvlm.models.cache_layout import CacheLayout
 
 # The extents that only a running session knows: pages of the pool, and of a sequence.
-PAGES, SPAN = "pages", "span"
+PAGES, NUM_BLOCKS = "pages", "num_blocks"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Cache:
 
 def cache_spec(layout: CacheLayout) -> list[nn.spec.Tensor]:
     """Return the specification of the one argument that a function takes the cache by."""
-    elements = [nn.spec.Tensor((1,), "int32"), nn.spec.Tensor((SPAN,), "int32")]
+    elements = [nn.spec.Tensor((1,), "int32"), nn.spec.Tensor((NUM_BLOCKS,), "int32")]
     for _ in range(layout.layers):
         elements += [nn.spec.Tensor((PAGES, *t.shape), t.dtype) for t in layout.tensors]
     return elements

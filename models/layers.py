@@ -119,18 +119,24 @@ class Linear(MatrixLayer):
         self,
         x: nn.Tensor,
         *,
-        before: ops.RowFunction = ops.IDENTITY,
-        plus: nn.Tensor | None = None,
+        prologue: ops.Prologue = ops.IDENTITY,
+        residual: nn.Tensor | None = None,
     ) -> nn.Tensor:
         """Map ``(..., width)`` to ``(..., features)``.
 
         Args:
             x: The input.
-            before: What it goes through first.
-            plus: What is added to the output, of its shape.
+            prologue: What it goes through first.
+            residual: What is added to the output, of its shape.
         """
         return ops.linear(
-            x, self.stored, self.features, self.scheme, before=before, bias=self.bias, plus=plus
+            x,
+            self.stored,
+            self.features,
+            self.scheme,
+            prologue=prologue,
+            bias=self.bias,
+            residual=residual,
         )
 
     def sources(self) -> list[str]:
@@ -235,9 +241,9 @@ class RMSNorm(Float32Params):
         self.eps = eps
 
     @property
-    def rows(self) -> ops.RowFunction:
+    def prologue(self) -> ops.Prologue:
         """The same as a function of rows, for a linear layer's input to go through."""
-        return ops.RowFunction("rms_norm", (self.weight,), self.eps)
+        return ops.Prologue("rms_norm", (self.weight,), self.eps)
 
 
 class LayerNorm(Float32Params):
@@ -248,13 +254,13 @@ class LayerNorm(Float32Params):
         self.eps = eps
 
     @property
-    def rows(self) -> ops.RowFunction:
+    def prologue(self) -> ops.Prologue:
         """The same as a function of rows, for a linear layer's input to go through."""
-        return ops.RowFunction("layer_norm", (self.weight, self.bias), self.eps)
+        return ops.Prologue("layer_norm", (self.weight, self.bias), self.eps)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Normalize ``(..., width)``."""
-        return ops.apply_rows(x, self.rows)
+        return ops.rowwise(x, self.prologue)
 
 
 class DepthwiseConvolution(Float32Params):

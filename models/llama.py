@@ -58,7 +58,7 @@ class Llama(nn.Module):
 
     def logits(self, hidden: nn.Tensor) -> nn.Tensor:
         """Map hidden states ``(1, n, hidden)`` to logits ``(1, n, vocabulary)`` float32."""
-        return self.lm_head(hidden, before=self.norm.rows)
+        return self.lm_head(hidden, prologue=self.norm.prologue)
 
 
 class DecoderLayer(nn.Module):
@@ -79,9 +79,9 @@ class DecoderLayer(nn.Module):
         self, x: nn.Tensor, table: RotaryTable, cache: Cache, *, last_only: bool
     ) -> nn.Tensor:
         """Map ``(1, n, hidden)`` to the same shape; `table` as :func:`rotary_table` makes it."""
-        x = self.attention(x, self.input_norm.rows, table, cache, last_only=last_only)
-        gates = self.gate_up(x, before=self.post_norm.rows)
-        return self.down(gates, before=ops.SILU_PRODUCT, plus=x)
+        x = self.attention(x, self.input_norm.prologue, table, cache, last_only=last_only)
+        gates = self.gate_up(x, prologue=self.post_norm.prologue)
+        return self.down(gates, prologue=ops.SILU_PRODUCT, residual=x)
 
 
 def last(x: nn.Tensor, axis: int = 0) -> nn.Tensor:
@@ -126,7 +126,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: nn.Tensor,
-        norm: ops.RowFunction,
+        norm: ops.Prologue,
         table: RotaryTable,
         cache: Cache,
         *,
@@ -138,7 +138,7 @@ class Attention(nn.Module):
         """
         batch, length, _ = x.shape
         heads = self.heads + 2 * self.kv_heads
-        qkv = nn.op.reshape(self.qkv(x, before=norm), (length, heads, self.head_dim))
+        qkv = nn.op.reshape(self.qkv(x, prologue=norm), (length, heads, self.head_dim))
         pages = ops.append_to_cache(qkv, table, cache, self.index)
         if last_only:
             cache = cache.at_last(qkv)
@@ -146,4 +146,4 @@ class Attention(nn.Module):
             table = (last(table[0]), last(table[1]))
         mixed = ops.cached_attention(qkv, table, cache, pages)
         flat = nn.op.reshape(mixed, (batch, length, self.heads * self.head_dim))
-        return self.out(flat, plus=x)
+        return self.out(flat, residual=x)

@@ -27,17 +27,17 @@ from mvlm.schedules.signature import parameter_types
 
 # All knobs of all kernels, and all operations with knobs; a test compares them with the kernels.
 KNOB_NAMES = (
-    "ahead",
-    "apart",
-    "at_once",
-    "chunk",
-    "columns",
-    "fetch",
-    "rows",
-    "side",
-    "strands",
-    "stretches",
-    "together",
+    "accumulators",
+    "k_block",
+    "k_unroll",
+    "num_chunks",
+    "prefetch",
+    "prefetch_distance",
+    "tile_m",
+    "tile_n",
+    "tile_panels",
+    "tiles_per_task",
+    "unpack_once",
 )
 OPERATIONS = (
     "append_to_cache",
@@ -46,7 +46,7 @@ OPERATIONS = (
     "linear",
     "panel_linear",
     "quantize_rows",
-    "row_function",
+    "rowwise",
 )
 _SHAPES = 12
 _INTRINSICS = "tvm.s_tir.tensor_intrin"

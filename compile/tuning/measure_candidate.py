@@ -25,7 +25,7 @@ _BLOCK = "root"
 # Rows of a prompt's chunk, and pages of a KV cache of 256 positions.
 ROWS, PAGES = 256, 4
 _SIGNATURE = "mvlm.signature"
-_EXTENTS = {"span": PAGES, "pages": PAGES}
+_EXTENTS = {"num_blocks": PAGES, "pages": PAGES}
 
 
 @dataclass(frozen=True)

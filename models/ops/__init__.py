@@ -11,18 +11,18 @@ from mvlm.models.ops.convolution import depthwise_convolution
 from mvlm.models.ops.embedding import embedding
 from mvlm.models.ops.kv_cache import append_to_cache, cached_attention
 from mvlm.models.ops.linear import linear
-from mvlm.models.ops.rows import GELU, IDENTITY, SILU_PRODUCT, RowFunction, apply_rows
+from mvlm.models.ops.rowwise import GELU, IDENTITY, SILU_PRODUCT, Prologue, rowwise
 
 __all__ = [
     "GELU",
     "IDENTITY",
     "SILU_PRODUCT",
-    "RowFunction",
+    "Prologue",
     "append_to_cache",
-    "apply_rows",
     "attention",
     "cached_attention",
     "depthwise_convolution",
     "embedding",
     "linear",
+    "rowwise",
 ]

@@ -73,10 +73,10 @@ def cached_attention(
     return out
 
 
-def _operation(meaning: tirx.PrimFunc, name: str, layout: CacheLayout) -> tirx.PrimFunc:
+def _operation(reference: tirx.PrimFunc, name: str, layout: CacheLayout) -> tirx.PrimFunc:
     """Return the operation `name`, without the parameter of the scales if there are none."""
     left_out = () if layout.has_scales else (_SCALES,)
-    definition = without_parameters(meaning, left_out)
+    definition = without_parameters(reference, left_out)
     return mark(definition, name, storage=layout.storage, kv_heads=layout.kv_heads)
 
 
@@ -92,7 +92,7 @@ def append_definition(rows: object, width: int, layout: CacheLayout) -> tirx.Pri
         return T.Cast(storage, T.nearbyint(value * inverse_scale(absmax)))
 
     @T.prim_func(private=True, s_tir=True)
-    def meaning(
+    def reference(
         qkv_handle: T.handle,
         cos_handle: T.handle,
         sin_handle: T.handle,
@@ -102,12 +102,12 @@ def append_definition(rows: object, width: int, layout: CacheLayout) -> tirx.Pri
         values_handle: T.handle,
         scales_handle: T.handle,
     ) -> None:
-        span, pages = T.int64(), T.int64()
+        num_blocks, pages = T.int64(), T.int64()
         qkv = T.match_buffer(qkv_handle, (m, width, head_dim), "float32")
         cos = T.match_buffer(cos_handle, (m, half), "float32")
         sin = T.match_buffer(sin_handle, (m, half), "float32")
         start = T.match_buffer(start_handle, (1,), "int32")
-        table = T.match_buffer(table_handle, (span,), "int32")
+        table = T.match_buffer(table_handle, (num_blocks,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, PAGE_SIZE), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, PAGE_SIZE, head_dim), storage)
         scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, PAGE_SIZE), "float32")
@@ -131,7 +131,7 @@ def append_definition(rows: object, width: int, layout: CacheLayout) -> tirx.Pri
                     keys[page, g, d, slot] = quantized(vector[0, d], absmax[0])
                     values[page, g, slot, d] = quantized(vector[1, d], absmax[1])
 
-    return _operation(meaning, "append_to_cache", layout)
+    return _operation(reference, "append_to_cache", layout)
 
 
 def attention_definition(rows: object, heads: int, layout: CacheLayout) -> tirx.PrimFunc:
@@ -141,7 +141,7 @@ def attention_definition(rows: object, heads: int, layout: CacheLayout) -> tirx.
     m, has_scales = row_count(rows), layout.has_scales
 
     @T.prim_func(private=True, s_tir=True)
-    def meaning(
+    def reference(
         qkv_handle: T.handle,
         cos_handle: T.handle,
         sin_handle: T.handle,
@@ -152,19 +152,19 @@ def attention_definition(rows: object, heads: int, layout: CacheLayout) -> tirx.
         scales_handle: T.handle,
         out_handle: T.handle,
     ) -> None:
-        span, pages = T.int64(), T.int64()
+        num_blocks, pages = T.int64(), T.int64()
         qkv = T.match_buffer(qkv_handle, (m, width, head_dim), "float32")
         cos = T.match_buffer(cos_handle, (m, half), "float32")
         sin = T.match_buffer(sin_handle, (m, half), "float32")
         start = T.match_buffer(start_handle, (1,), "int32")
-        table = T.match_buffer(table_handle, (span,), "int32")
+        table = T.match_buffer(table_handle, (num_blocks,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, PAGE_SIZE), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, PAGE_SIZE, head_dim), storage)
         scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, PAGE_SIZE), "float32")
         out = T.match_buffer(out_handle, (m, heads, head_dim), "float32")
         for i, h in T.grid(m, heads):
             with T.sblock("attend"):
-                scores = T.sblock_alloc_buffer((span * PAGE_SIZE,), "float32")
+                scores = T.sblock_alloc_buffer((num_blocks * PAGE_SIZE,), "float32")
                 row_max = T.sblock_alloc_buffer((1,), "float32")
                 row_sum = T.sblock_alloc_buffer((1,), "float32")
                 kv_len = T.meta_var(T.Cast("int64", start[0]) + i + 1)
@@ -195,4 +195,4 @@ def attention_definition(rows: object, heads: int, layout: CacheLayout) -> tirx.
                 for d in range(head_dim):
                     out[i, h, d] = out[i, h, d] / row_sum[0]
 
-    return _operation(meaning, "cached_attention", layout)
+    return _operation(reference, "cached_attention", layout)

@@ -9,7 +9,7 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models.ops.definition import define, row_count
-from mvlm.models.ops.rows import IDENTITY, RowFunction, apply_rows, as_rows, quantize_rows
+from mvlm.models.ops.rowwise import IDENTITY, Prologue, as_rows, quantize_rows, rowwise
 from mvlm.models.ops.stored import attributes, stored_placeholders, stored_value
 from mvlm.models.panels import FEATURES, PanelLayout, panel_count, panel_layout
 from mvlm.models.quantization import GROUP_SIZE, Scheme, WeightFormat
@@ -21,55 +21,55 @@ def linear(
     features: int,
     scheme: Scheme,
     *,
-    before: RowFunction = IDENTITY,
+    prologue: Prologue = IDENTITY,
     bias: nn.Tensor | None = None,
-    plus: nn.Tensor | None = None,
+    residual: nn.Tensor | None = None,
 ) -> nn.Tensor:
     """Multiply every position with a matrix.
 
     Args:
-        x: ``(..., K)`` float32, or what `before` makes that of.
+        x: ``(..., K)`` float32, or what `prologue` makes that of.
         weight: One float tensor, or integers and scales, in panels.
         features: N.
         scheme: What the weights are, and whether `x` is quantized before.
-        before: What `x` goes through first.
+        prologue: What `x` goes through first.
         bias: ``(N,)`` float32, added to every row.
-        plus: ``(..., N)`` float32, the residual that the layer closes.
+        residual: ``(..., N)`` float32, the residual that the layer closes.
 
     Returns:
         ``(..., N)`` float32.
     """
     *leading, _ = x.shape
-    addends = _Addends(bias is not None, plus is not None)
+    epilogue = _Epilogue(bias is not None, residual is not None)
     inputs: tuple[nn.Tensor, ...]
     if scheme.activations == "float32":
-        inputs = (as_rows(x if before.name == IDENTITY.name else apply_rows(x, before)),)
+        inputs = (as_rows(x if prologue.name == IDENTITY.name else rowwise(x, prologue)),)
         rows, width = inputs[0].shape
-        function = _float_linear(rows, width, features, scheme.weights, addends)
+        function = _float_linear(rows, width, features, scheme.weights, epilogue)
     else:
         layout = panel_layout(scheme.weights)
         inputs = quantize_rows(
-            as_rows(x), before, scheme.activations, layout.zero, scheme.groups_per_scale
+            as_rows(x), prologue, scheme.activations, layout.zero, scheme.groups_per_scale
         )
         rows, width = inputs[0].shape
         activation_scales = int(inputs[1].shape[1])
-        function = _panel_linear(rows, width, features, layout, activation_scales, addends)
+        function = _panel_linear(rows, width, features, layout, activation_scales, epilogue)
     arguments = [*inputs, *weight]
     if bias is not None:
         arguments.append(bias)
-    if plus is not None:
-        arguments.append(as_rows(plus))
+    if residual is not None:
+        arguments.append(as_rows(residual))
     out = nn.Tensor.placeholder((rows, features), "float32")
     y = nn.op.tensor_ir_op(function, f"linear_{features}x{width}", arguments, out)
     return nn.op.reshape(y, (*leading, features))
 
 
 @dataclass(frozen=True)
-class _Addends:
+class _Epilogue:
     """What is added to the products before they are stored."""
 
     bias: bool
-    plus: bool
+    residual: bool
 
     def define(
         self, name: str, inputs: list[te.Tensor], y: te.Tensor, **marks: int | str | float
@@ -78,10 +78,10 @@ class _Addends:
         if self.bias:
             bias = te.placeholder((y.shape[1],), "float32", name="bias")
             y, inputs = _sum(y, lambda _, j: bias[j]), [*inputs, bias]
-        if self.plus:
-            plus = te.placeholder(y.shape, "float32", name="plus")
-            y, inputs = _sum(y, lambda i, j: plus[i, j]), [*inputs, plus]
-        return define(name, [*inputs, y], bias=self.bias, plus=self.plus, **marks)
+        if self.residual:
+            residual = te.placeholder(y.shape, "float32", name="residual")
+            y, inputs = _sum(y, lambda i, j: residual[i, j]), [*inputs, residual]
+        return define(name, [*inputs, y], bias=self.bias, residual=self.residual, **marks)
 
 
 def _sum(y: te.Tensor, addend: Callable[[tirx.Expr, tirx.Expr], tirx.Expr]) -> te.Tensor:
@@ -89,7 +89,7 @@ def _sum(y: te.Tensor, addend: Callable[[tirx.Expr, tirx.Expr], tirx.Expr]) -> t
 
 
 def _float_linear(
-    rows: object, width: int, features: int, weight_format: WeightFormat, addends: _Addends
+    rows: object, width: int, features: int, weight_format: WeightFormat, epilogue: _Epilogue
 ) -> tirx.PrimFunc:
     m = row_count(rows)
     x = te.placeholder((m, width), "float32", name="x")
@@ -101,7 +101,7 @@ def _float_linear(
         return stored_value(weight_format, weight, (j // FEATURES, k, j % FEATURES), axis=1)
 
     y = te.compute((m, features), lambda i, j: te.sum(x[i, k] * stored(j), axis=k), name="y")
-    return addends.define("linear", [x, *weight], y, **attributes(weight_format))
+    return epilogue.define("linear", [x, *weight], y, **attributes(weight_format))
 
 
 def _panel_linear(
@@ -110,13 +110,13 @@ def _panel_linear(
     features: int,
     layout: PanelLayout,
     activation_scales: int,
-    addends: _Addends,
+    epilogue: _Epilogue,
 ) -> tirx.PrimFunc:
     m, groups = row_count(rows), width // GROUP_SIZE
     groups_per_scale = groups // activation_scales
     x = te.placeholder((m, width), layout.activations, name="x")
     x_scales = te.placeholder((m, activation_scales), "float32", name="x_scales")
-    offsets = te.placeholder((m, groups), "int32", name="offsets")
+    zero_point_correction = te.placeholder((m, groups), "int32", name="zero_point_correction")
     arrays = [
         te.placeholder(shape, dtype, name=name.removeprefix("q_"))
         for name, (shape, dtype) in layout.arrays(width, features).items()
@@ -140,9 +140,9 @@ def _panel_linear(
     y = te.compute((m, features), lambda i, j: te.sum(product(i, j), axis=[g, k]), name="y")
     for scale in row_scales:
         y = _times(y, scale)
-    inputs = [x, x_scales, *([offsets] if layout.zero else []), *arrays]
+    inputs = [x, x_scales, *([zero_point_correction] if layout.zero else []), *arrays]
     marks = {"bits": layout.bits, "unit": layout.unit, "row_scales": layout.has_row_scales}
-    return addends.define("panel_linear", inputs, y, **marks)
+    return epilogue.define("panel_linear", inputs, y, **marks)
 
 
 def _times(y: te.Tensor, scale: te.Tensor) -> te.Tensor:

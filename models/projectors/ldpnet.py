@@ -29,7 +29,7 @@ class LDPNet(nn.Module):
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Project and halve the grid."""
-        x = self.second(self.first(x), before=ops.GELU)
+        x = self.second(self.first(x), prologue=ops.GELU)
         return self.down(self.same(x))
 
 

@@ -31,7 +31,7 @@ class LDPNetV2(nn.Module):
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Project, pool and inject positions."""
-        x = self.second(self.first(x), before=ops.GELU)
+        x = self.second(self.first(x), prologue=ops.GELU)
         x = self._pool(x)
         return x + self.positions(x)
 

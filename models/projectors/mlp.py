@@ -32,5 +32,5 @@ class MLP(nn.Module):
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Map ``(1, tokens, in)`` to ``(1, tokens, out)``."""
         for index, layer in enumerate(self.layers):
-            x = layer(x, before=ops.GELU if index else ops.IDENTITY)
+            x = layer(x, prologue=ops.GELU if index else ops.IDENTITY)
         return x

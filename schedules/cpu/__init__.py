@@ -7,7 +7,7 @@ from mvlm.schedules.cpu.dynamic_parallel import schedule_dynamically
 from mvlm.schedules.cpu.kv_append import append_to_cache
 from mvlm.schedules.cpu.linear import float_linear, integer_linear
 from mvlm.schedules.cpu.panel_linear import panel_linear
-from mvlm.schedules.cpu.rows import quantize_rows, row_function
+from mvlm.schedules.cpu.rowwise import quantize_rows, rowwise
 from mvlm.schedules.kernel_set import KernelSet
 
 KERNELS = KernelSet(
@@ -15,7 +15,7 @@ KERNELS = KernelSet(
         "linear": (float_linear, integer_linear),
         "panel_linear": (panel_linear,),
         "quantize_rows": (quantize_rows,),
-        "row_function": (row_function,),
+        "rowwise": (rowwise,),
         "append_to_cache": (append_to_cache,),
         "cached_attention": (cached_attention,),
         "attention": (bidirectional_attention,),

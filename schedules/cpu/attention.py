@@ -31,10 +31,10 @@ def bidirectional_attention(
     heads, head_dim = int(definition.attrs["mvlm.heads"]), int(definition.attrs["mvlm.head_dim"])
     length, width = extents(parameter_types(definition)[0])
     hidden = heads * head_dim
-    tile_n = knob("columns", _TILE_N, (16, 32))
+    tile_n = knob("tile_n", _TILE_N, (16, 32))
     key_tiles = -(-length // tile_n)
     padded, channel_tile = key_tiles * tile_n, tile_width(head_dim, tile_n)
-    tile_m = knob("rows", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
+    tile_m = knob("tile_m", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
     scale = head_dim**-0.5 * log2(e)  # weights are powers of two
 
     @T.prim_func(private=True, s_tir=True)

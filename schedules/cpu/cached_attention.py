@@ -46,12 +46,12 @@ def cached_attention(
     heads, half, storage = types.heads, types.head_dim // 2, types.storage
     group_size, has_scales = heads // kv_heads, types.has_scales
     if types.is_single_row:
-        tile_m, tile_n = 1, knob("columns", _TILE_N_OF_ONE_ROW, (16, 32, 64, 80, 128))
-        prefetches = bool(knob("fetch", 1, (0, 1)))
+        tile_m, tile_n = 1, knob("tile_n", _TILE_N_OF_ONE_ROW, (16, 32, 64, 80, 128))
+        prefetches = bool(knob("prefetch", 1, (0, 1)))
         loop = T.serial if heads * head_dim < _SERIAL_CHANNELS else T.parallel
     else:
-        tile_m = knob("rows", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
-        tile_n, prefetches, loop = knob("columns", _TILE_N, (16, 32)), False, T.parallel
+        tile_m = knob("tile_m", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
+        tile_n, prefetches, loop = knob("tile_n", _TILE_N, (16, 32)), False, T.parallel
     key_tile, channel_tile = tile_width(page_size, tile_n), tile_width(head_dim, tile_n)
     key_lanes, channel_lanes = lanes(page_size), lanes(head_dim)
     add_scores = _multiply_add(tile_m, key_tile, key_lanes)

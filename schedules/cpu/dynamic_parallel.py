@@ -60,7 +60,7 @@ def schedule_dynamically(
     default = _NUM_CHUNKS_OF_ONE_ROW if is_one_row else _NUM_CHUNKS
     # A loop of unknown extent has a chunk for each iteration, or is serial.
     is_known = any(isinstance(loop.extent, tirx.IntImm) for loop in loops)
-    num_chunks = knob("stretches", default, _NUM_CHUNKS_VALUES if is_known else (_SERIAL, default))
+    num_chunks = knob("num_chunks", default, _NUM_CHUNKS_VALUES if is_known else (_SERIAL, default))
     body = _with_dynamic_loops(root.block.body, num_chunks, counters)
     if num_chunks == _SERIAL:
         return function.with_body(_block(root.block.name_hint, body, root.block.alloc_buffers))

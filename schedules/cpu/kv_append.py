@@ -43,12 +43,12 @@ def append_to_cache(
         values_handle: T.handle,
         scales_handle: T.handle,
     ):
-        rows, span, pages = T.int64(), T.int64(), T.int64()
+        rows, num_blocks, pages = T.int64(), T.int64(), T.int64()
         qkv = T.match_buffer(qkv_handle, (rows, heads + 2 * kv_heads, head_dim), "float32")
         cos = T.match_buffer(cos_handle, (rows, half), "float32")
         sin = T.match_buffer(sin_handle, (rows, half), "float32")
         start = T.match_buffer(start_handle, (1,), "int32")
-        table = T.match_buffer(table_handle, (span,), "int32")
+        table = T.match_buffer(table_handle, (num_blocks,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
         scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, page_size), "float32")

@@ -46,22 +46,22 @@ def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> ti
     panels, width, _ = extents(w_type)
     features, dtype = int(y_type.shape[1]), str(w_type.dtype)
     tile_m, accumulators = _tile_m(x_type, knob), _accumulators(x_type, width, knob)
-    addends = Addends.of(definition)
-    store, loop = store_panel(features, addends), panel_loop(x_type, w_type)
+    epilogue = Epilogue.of(definition)
+    store, loop = epilogue.store_panel(features), panel_loop(x_type, w_type)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
         x_handle: T.handle,
         w_handle: T.handle,
         bias_handle: T.handle,
-        plus_handle: T.handle,
+        residual_handle: T.handle,
         y_handle: T.handle,
     ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, width), "float32")
         w = T.match_buffer(w_handle, (panels, width, _FEATURES), dtype)
         bias = T.match_buffer(bias_handle, (features,), "float32")
-        plus = T.match_buffer(plus_handle, (rows, features), "float32")
+        residual = T.match_buffer(residual_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
         for panel in loop(panels):
             for block in T.serial((rows + tile_m - 1) // tile_m):
@@ -85,9 +85,11 @@ def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> ti
                             for c in T.vectorized(_FEATURES):
                                 acc[r * accumulators, c] += acc[r * accumulators + s + 1, c]
                         if block * tile_m + r < rows:
-                            store(y, acc, bias, plus, block * tile_m + r, panel, r * accumulators)
+                            store(
+                                y, acc, bias, residual, block * tile_m + r, panel, r * accumulators
+                            )
 
-    return keep_parameters(kernel, (True, True, addends.bias, addends.plus, True))
+    return keep_parameters(kernel, (True, True, epilogue.bias, epilogue.residual, True))
 
 
 def integer_linear(
@@ -101,8 +103,8 @@ def integer_linear(
     width, features = int(x_type.shape[1]), int(y_type.shape[1])
     panels, elements, _ = extents(q_type)
     groups, dtype = int(scales_type.shape[1]), str(q_type.dtype)
-    addends = Addends.of(definition)
-    quantized, store = _unpack(definition), store_panel(features, addends)
+    epilogue = Epilogue.of(definition)
+    quantized, store = _unpack(definition), epilogue.store_panel(features)
     tile_m, loop = _tile_m(x_type, knob), panel_loop(x_type, q_type)
 
     @T.prim_func(private=True, s_tir=True)
@@ -111,7 +113,7 @@ def integer_linear(
         q_handle: T.handle,
         s_handle: T.handle,
         bias_handle: T.handle,
-        plus_handle: T.handle,
+        residual_handle: T.handle,
         y_handle: T.handle,
     ):
         rows = T.int64()
@@ -119,7 +121,7 @@ def integer_linear(
         integers = T.match_buffer(q_handle, (panels, elements, _FEATURES), dtype)
         scales = T.match_buffer(s_handle, (panels, groups, _FEATURES), "float16")
         bias = T.match_buffer(bias_handle, (features,), "float32")
-        plus = T.match_buffer(plus_handle, (rows, features), "float32")
+        residual = T.match_buffer(residual_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
         for panel in loop(panels):
             for block in T.serial((rows + tile_m - 1) // tile_m):
@@ -151,9 +153,9 @@ def integer_linear(
                                         )
                     for r in T.unroll(tile_m):
                         if block * tile_m + r < rows:
-                            store(y, acc, bias, plus, block * tile_m + r, panel, r)
+                            store(y, acc, bias, residual, block * tile_m + r, panel, r)
 
-    return keep_parameters(kernel, (True, True, True, addends.bias, addends.plus, True))
+    return keep_parameters(kernel, (True, True, True, epilogue.bias, epilogue.residual, True))
 
 
 def panel_loop(x_type: Any, w_type: Any) -> Any:
@@ -166,56 +168,64 @@ def panel_loop(x_type: Any, w_type: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Addends:
-    """Whether a linear layer adds a bias and a residual to its products."""
+class Epilogue:
+    """What a linear layer adds to its products before it stores them.
+
+    Attributes:
+        bias: Whether there is a bias.
+        residual: Whether there is a residual.
+    """
 
     bias: bool
-    plus: bool
+    residual: bool
 
     @classmethod
-    def of(cls, definition: tirx.PrimFunc) -> Addends:
+    def of(cls, definition: tirx.PrimFunc) -> Epilogue:
         """Read it from the definition."""
-        return cls(attribute(definition, "bias", False), attribute(definition, "plus", False))
+        return cls(attribute(definition, "bias", False), attribute(definition, "residual", False))
 
+    def store_panel(self, features: int) -> Any:
+        """Return an inline function that stores a panel's sums.
 
-def store_panel(features: int, addends: Addends) -> Any:
-    """Return what stores a panel's sums, of which the last may belong to no feature.
+        It takes the output, the sums, bias and residual, the row, the panel, and the index of the
+        row of sums. The last panel may have lanes that belong to no feature.
+        """
+        has_whole_panels = features % _FEATURES == 0
 
-    A part of a kernel, to be called with the output, the sums, what is added, the row, the panel,
-    and which of the sums.
-    """
-    has_whole_panels = features % _FEATURES == 0
+        def value(
+            total: tirx.Expr,
+            bias: tirx.Buffer,
+            residual: tirx.Buffer,
+            row: tirx.Expr,
+            at: tirx.Expr,
+        ) -> tirx.Expr:
+            if self.bias:
+                total = total + bias[at]
+            return total + residual[row, at] if self.residual else total
 
-    def whole(
-        total: tirx.Expr, bias: tirx.Buffer, plus: tirx.Buffer, row: tirx.Expr, at: tirx.Expr
-    ) -> tirx.Expr:
-        if addends.bias:
-            total = total + bias[at]
-        return total + plus[row, at] if addends.plus else total
-
-    @T.inline
-    def store(
-        y: tirx.Buffer,
-        sums: tirx.Buffer,
-        bias: tirx.Buffer,
-        plus: tirx.Buffer,
-        row: tirx.Expr,
-        panel: tirx.Expr,
-        at: tirx.Expr,
-    ) -> None:
-        if has_whole_panels:
-            for c in T.vectorized(_FEATURES):
-                y[row, panel * _FEATURES + c] = whole(
-                    sums[at, c], bias, plus, row, panel * _FEATURES + c
-                )
-        else:
-            for c in T.serial(_FEATURES):
-                if panel * _FEATURES + c < features:
-                    y[row, panel * _FEATURES + c] = whole(
-                        sums[at, c], bias, plus, row, panel * _FEATURES + c
+        @T.inline
+        def store(
+            y: tirx.Buffer,
+            sums: tirx.Buffer,
+            bias: tirx.Buffer,
+            residual: tirx.Buffer,
+            row: tirx.Expr,
+            panel: tirx.Expr,
+            at: tirx.Expr,
+        ) -> None:
+            if has_whole_panels:
+                for c in T.vectorized(_FEATURES):
+                    y[row, panel * _FEATURES + c] = value(
+                        sums[at, c], bias, residual, row, panel * _FEATURES + c
                     )
+            else:
+                for c in T.serial(_FEATURES):
+                    if panel * _FEATURES + c < features:
+                        y[row, panel * _FEATURES + c] = value(
+                            sums[at, c], bias, residual, row, panel * _FEATURES + c
+                        )
 
-    return store
+        return store
 
 
 def _packing(definition: tirx.PrimFunc) -> int:
@@ -242,7 +252,7 @@ def _tile_m(x_type: Any, knob: Config) -> int:
     """Return the rows of a register tile."""
     if is_single_row(x_type):
         return 1
-    return knob("rows", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
+    return knob("tile_m", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
 
 
 def _accumulators(x_type: Any, width: int, knob: Config) -> int:
@@ -250,4 +260,4 @@ def _accumulators(x_type: Any, width: int, knob: Config) -> int:
     if not is_single_row(x_type):
         return 1
     values = [accumulators for accumulators in (1, 2, 4, 8, 16) if width % accumulators == 0]
-    return knob("strands", max(each for each in values if each <= _ACCUMULATORS), values)
+    return knob("accumulators", max(each for each in values if each <= _ACCUMULATORS), values)

@@ -27,7 +27,7 @@ from tvm.target import Target
 
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
-from mvlm.schedules.cpu.linear import Addends, panel_loop, store_panel
+from mvlm.schedules.cpu.linear import Epilogue, panel_loop
 from mvlm.schedules.cpu.panel_tiling import gemm_tiling, gemv_tiling
 from mvlm.schedules.cpu.prefetch import prefetch_ahead
 from mvlm.schedules.signature import (
@@ -57,7 +57,7 @@ def panel_linear(
     panels, groups, steps, step_width = extents(panel_type)
     activation_scales = int(x_scale_type.shape[1])
     groups_per_scale, scale_dtype = groups // activation_scales, str(scale_type.dtype)
-    features, addends = int(y_type.shape[1]), Addends.of(definition)
+    features, epilogue = int(y_type.shape[1]), Epilogue.of(definition)
     lanes, depth = isa.lanes, step_width // _FEATURES
     parts, group_steps = _FEATURES // lanes, _GROUP // depth
     weight_dtype, x_dtype = str(panel_type.dtype), str(x_type.dtype)
@@ -73,7 +73,7 @@ def panel_linear(
     k_blocks, block_groups = activation_scales // tiling.k_block, tiling.k_block * groups_per_scale
     acc_starts_at_zero = not has_zero_point or (bits == 8 and isa.is_signed)
     unit = attribute(definition, "unit", 1.0)
-    store, loop = store_panel(features, addends), panel_loop(x_type, panel_type)
+    store, loop = epilogue.store_panel(features), panel_loop(x_type, panel_type)
     prefetch = prefetch_ahead(
         tiling.prefetch_distance, steps * step_width * np.dtype(weight_dtype).itemsize
     )
@@ -209,7 +209,7 @@ def panel_linear(
         acc_f32: tirx.Buffer,
         row_scales: tirx.Buffer,
         bias: tirx.Buffer,
-        plus: tirx.Buffer,
+        residual: tirx.Buffer,
         start: tirx.Expr,
         rows: tirx.Expr,
         first: tirx.Expr,
@@ -229,7 +229,7 @@ def panel_linear(
                                 else T.float32(1)
                             )
                     if start + r < rows:
-                        store(y, sums, bias, plus, start + r, first + s, r * tile_panels + s)
+                        store(y, sums, bias, residual, start + r, first + s, r * tile_panels + s)
 
     @T.inline
     def store_partial(
@@ -254,7 +254,7 @@ def panel_linear(
         scale_handle: T.handle,
         row_scale_handle: T.handle,
         bias_handle: T.handle,
-        plus_handle: T.handle,
+        residual_handle: T.handle,
         y_handle: T.handle,
     ):
         rows = T.int64()
@@ -265,7 +265,7 @@ def panel_linear(
         scales = T.match_buffer(scale_handle, (panels, groups, _FEATURES), scale_dtype)
         row_scales = T.match_buffer(row_scale_handle, (panels, _FEATURES), "float32")
         bias = T.match_buffer(bias_handle, (features,), "float32")
-        plus = T.match_buffer(plus_handle, (rows, features), "float32")
+        residual = T.match_buffer(residual_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
         for task in loop(panels // (tile_panels * tiles_per_task)):
             with T.sblock("task"):
@@ -336,13 +336,20 @@ def panel_linear(
                                         store_partial(y, acc_f32, start, rows, first)
                                     else:
                                         store_tile(
-                                            y, acc_f32, row_scales, bias, plus, start, rows, first
+                                            y,
+                                            acc_f32,
+                                            row_scales,
+                                            bias,
+                                            residual,
+                                            start,
+                                            rows,
+                                            first,
                                         )
                                 else:
                                     store_tile(
-                                        y, acc_f32, row_scales, bias, plus, start, rows, first
+                                        y, acc_f32, row_scales, bias, residual, start, rows, first
                                     )
 
-    addends_kept = (addends.bias, addends.plus, True)
-    kept = (True, True, has_zero_point, True, True, has_row_scales, *addends_kept)
+    epilogue_kept = (epilogue.bias, epilogue.residual, True)
+    kept = (True, True, has_zero_point, True, True, has_row_scales, *epilogue_kept)
     return keep_parameters(kernel, kept)

@@ -43,12 +43,12 @@ def gemv_tiling(panels: int, group_steps: int, activation_scales: int, knob: Con
     """
     return Tiling(
         tile_m=1,
-        tile_panels=knob("side", 1, _divisors(panels, (1, 2, 4))),
+        tile_panels=knob("tile_panels", 1, _divisors(panels, (1, 2, 4))),
         k_unroll=group_steps,
         unpack_once=False,
         tiles_per_task=1,
         k_block=activation_scales,
-        prefetch_distance=knob("ahead", 0, (0, 512, 1024, 2048, 4096)),
+        prefetch_distance=knob("prefetch_distance", 0, (0, 512, 1024, 2048, 4096)),
     )
 
 
@@ -72,31 +72,31 @@ def gemm_tiling(
         instructions: What multiplies.
         knob: Chooses.
     """
-    tile_panels = knob("side", 1, _divisors(panels, (1, 2)))
-    unpack_once = bits == 4 and bool(knob("apart", 1, (0, 1)))
+    tile_panels = knob("tile_panels", 1, _divisors(panels, (1, 2)))
+    unpack_once = bits == 4 and bool(knob("unpack_once", 1, (0, 1)))
     default_unroll = min(instructions.k_unroll, group_steps)
     values = (
         (default_unroll,)
         if instructions.needs_constant_step
         else _divisors(group_steps, (1, 2, 4, 8, 16))
     )
-    k_unroll = knob("at_once", default_unroll, values)
+    k_unroll = knob("k_unroll", default_unroll, values)
     k_blocks = (
         _divisors(activation_scales, range(1, activation_scales + 1))
         if can_store_partial
         else (activation_scales,)
     )
     return Tiling(
-        tile_m=knob("rows", instructions.tile_m, (1, 2, 3, 4, 5, 6, 8, 10, 12)),
+        tile_m=knob("tile_m", instructions.tile_m, (1, 2, 3, 4, 5, 6, 8, 10, 12)),
         tile_panels=tile_panels,
         # Both halves of a byte are steps: where they are not taken apart, all are taken at once.
         k_unroll=group_steps if bits == 4 and not unpack_once else k_unroll,
         unpack_once=unpack_once,
         # Whatever `tile_panels` is: the numbers are chosen apart from each other.
         tiles_per_task=knob(
-            "together", 1, _divisors(panels // max(_divisors(panels, (1, 2))), (1, 2, 4, 8))
+            "tiles_per_task", 1, _divisors(panels // max(_divisors(panels, (1, 2))), (1, 2, 4, 8))
         ),
-        k_block=knob("chunk", activation_scales, k_blocks),
+        k_block=knob("k_block", activation_scales, k_blocks),
         prefetch_distance=0,
     )
 

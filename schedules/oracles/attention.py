@@ -93,10 +93,10 @@ class _Cache:
     def random(cls, definition: tirx.PrimFunc, random: np.random.Generator) -> _Cache:
         types, buffers = cache_types(definition), parameter_types(definition)
         qkv = random_array(buffers[0], random)
-        rows, span, half = len(qkv), int(buffers[4].shape[0]), types.head_dim // 2
-        positions = span * types.page_size - rows + np.arange(rows)
+        rows, num_blocks, half = len(qkv), int(buffers[4].shape[0]), types.head_dim // 2
+        positions = num_blocks * types.page_size - rows + np.arange(rows)
         angles = positions[:, None] * 10000.0 ** (-np.arange(half) / half)
-        table = random.permutation(int(buffers[5].shape[0]))[:span].astype(np.int32)
+        table = random.permutation(int(buffers[5].shape[0]))[:num_blocks].astype(np.int32)
         keys, values = (random_array(each, random) for each in buffers[5:7])
         scales = [
             random.uniform(0.005, 0.01, extents(each)).astype(np.float32)

@@ -13,7 +13,7 @@ from tvm import tirx
 from mvlm.schedules.kernel_set import OP_ATTRIBUTE
 from mvlm.schedules.oracles.attention import append_case, attention_case, cached_attention_case
 from mvlm.schedules.oracles.linear import linear_case, panel_linear_case
-from mvlm.schedules.oracles.rows import quantize_rows_case, row_function_case
+from mvlm.schedules.oracles.rowwise import quantize_rows_case, rowwise_case
 from mvlm.schedules.signature import parameter_types
 
 Array = npt.NDArray[Any]
@@ -58,7 +58,7 @@ class KernelCase:
 _CASES: dict[str, Callable[[tirx.PrimFunc, np.random.Generator], tuple[list[Array], Any]]] = {
     "linear": linear_case,
     "panel_linear": panel_linear_case,
-    "row_function": row_function_case,
+    "rowwise": rowwise_case,
     "quantize_rows": quantize_rows_case,
     "attention": attention_case,
     "cached_attention": cached_attention_case,

@@ -42,7 +42,7 @@ class Small(nn.Module):
         return self.table(ids)
 
     def multiply(self, x: nn.Tensor, residual: nn.Tensor) -> nn.Tensor:
-        return self.matrix(x, plus=residual)
+        return self.matrix(x, residual=residual)
 
     def scale(self, x: nn.Tensor) -> nn.Tensor:
         """Take a parameter by a view of it."""

@@ -18,7 +18,7 @@ from tests.artifacts import Shelf
 from tests.device import described
 
 NAMES = ["graph", "kernels", "fuse", "schedule", "lower"]
-HEAVY = {"linear", "attention", "embedding", "depthwise_convolution", "row_function"}
+HEAVY = {"linear", "attention", "embedding", "depthwise_convolution", "rowwise"}
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ TOLERANCE = 2e-6
 
 
 def run_kernel(qkv: Array, heads: int, *, slow: bool = False) -> Array:
-    meaning = definition(lambda x: ops.attention(x, heads), [((1, *qkv.shape), "float32")])
-    function = meaning if slow else kernel(meaning)
+    reference = definition(lambda x: ops.attention(x, heads), [((1, *qkv.shape), "float32")])
+    function = reference if slow else kernel(reference)
     return compiled(function)([qkv], (len(qkv), qkv.shape[1] // 3))
 
 

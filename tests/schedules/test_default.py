@@ -136,11 +136,11 @@ def test_depthwise_convolution_is_scheduled_right(grid: int, stride: int, channe
     random = np.random.default_rng(4)
     x = random.standard_normal((grid, grid, channels), np.float32)
     taps = random.standard_normal((9, channels), np.float32)
-    meaning = definition(
+    reference = definition(
         lambda x, w: ops.depthwise_convolution(x, w, grid, stride),
         [((1, grid * grid, channels), "float32"), ((9, channels), "float32")],
     )
-    scheduled = default_schedule(meaning)
+    scheduled = default_schedule(reference)
     assert scheduled is not None
     expected = depthwise_convolution(x, taps, stride)
     found = compiled(scheduled)([x, taps], expected.shape)

@@ -14,7 +14,7 @@ from mvlm.compile.tuning.measure_candidate import workload_of
 from mvlm.models import ops
 from mvlm.models.cache_layout import CacheLayout
 from mvlm.models.ops import kv_cache
-from mvlm.models.ops.rows import RowFunction, quantize_rows
+from mvlm.models.ops.rowwise import Prologue, quantize_rows
 from mvlm.models.panels import panel_layout
 from mvlm.models.quantization import SCHEMES
 from mvlm.schedules.config_space import FixedConfig, Knob, SpaceRecorder, default_config
@@ -28,7 +28,7 @@ from tests.device import device
 from tests.kernels import build, trace
 
 ROWS = 9  # no tile's rows divide it
-EXTENTS = {"rows": ROWS, "n": ROWS, "span": 2, "pages": 3}
+EXTENTS = {"rows": ROWS, "n": ROWS, "num_blocks": 2, "pages": 3}
 
 
 def only(module: tvm.IRModule, name: str) -> tirx.PrimFunc:
@@ -56,7 +56,7 @@ def of_linear(scheme: str, rows: int | str, width: int = 512, features: int = 64
 def of_rows(rows: int | str) -> tirx.PrimFunc:
     specs = [((rows, 256), "float32"), ((256,), "float32")]
     module = trace(
-        lambda x, w: quantize_rows(x, RowFunction("rms_norm", (w,), 1e-6), "int8", 8, 8)[0], specs
+        lambda x, w: quantize_rows(x, Prologue("rms_norm", (w,), 1e-6), "int8", 8, 8)[0], specs
     )
     return only(module, "quantize_rows")
 
@@ -137,8 +137,8 @@ def test_points_of_every_instruction_set(scheme: str, instructions: InstructionS
 
 def test_what_a_kernel_cannot_do_is_refused() -> None:
     definition = of_linear("q4a8", "n")
-    with device().target, pytest.raises(ValueError, match="rows is 7, but must be one of"):
-        KERNELS.lower(definition, FixedConfig({"rows": 7}))
+    with device().target, pytest.raises(ValueError, match="tile_m is 7, but must be one of"):
+        KERNELS.lower(definition, FixedConfig({"tile_m": 7}))
 
 
 def test_a_wrong_kernel_is_found_out() -> None:
@@ -167,5 +167,5 @@ def test_levels_are_taken_apart_as_they_were_put_together() -> None:
 
 
 def test_defaults_are_points_of_their_space() -> None:
-    with pytest.raises(AssertionError, match="rows"):
-        default_config("rows", 3, (1, 2))
+    with pytest.raises(AssertionError, match="tile_m"):
+        default_config("tile_m", 3, (1, 2))

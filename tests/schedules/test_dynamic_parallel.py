@@ -84,7 +84,7 @@ def test_serial_loops_are_left_alone() -> None:
 
 @pytest.mark.parametrize("function", [over_columns(3, 2), over_rows], ids=["known", "not known"])
 def test_one_chunk_makes_a_serial_loop(function: tirx.PrimFunc) -> None:
-    alone = schedule_dynamically(function, function, FixedConfig({"stretches": 1}))
+    alone = schedule_dynamically(function, function, FixedConfig({"num_chunks": 1}))
     assert "T.parallel" not in alone.script()
     y = tvm.runtime.tensor(np.zeros((ROWS, COLUMNS), np.int32))
     build(alone)(y)

@@ -185,9 +185,9 @@ def test_kernel_and_definition_agree(rows: int | str) -> None:
     random = np.random.default_rng(6)
     x = random.standard_normal((1, 72), np.float32)
     words, scales = quantize(random.standard_normal((48, 72), np.float32), Q4MLC)
-    meaning = q4_kernel(rows, 72, 48)
+    reference = q4_kernel(rows, 72, 48)
     inputs = [x, interleave_panels(words), interleave_panels(scales)]
-    slow, fast = (compiled(f)(inputs, (1, 48)) for f in (meaning, kernel(meaning)))
+    slow, fast = (compiled(f)(inputs, (1, 48)) for f in (reference, kernel(reference)))
     np.testing.assert_allclose(fast, slow, atol=2e-5)
 
 

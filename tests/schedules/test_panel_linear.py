@@ -54,9 +54,11 @@ class Case:
     def run(self, instructions: InstructionSet | None) -> Array:
         """By a set's kernel, or by the definition with None."""
         features = self.weight.shape[1]
-        meaning = definitions(self.scheme, len(self.x), self.x.shape[1], features)[1]
+        reference = definitions(self.scheme, len(self.x), self.x.shape[1], features)[1]
         function = (
-            meaning if instructions is None else panel_linear(meaning, instructions=instructions)
+            reference
+            if instructions is None
+            else panel_linear(reference, instructions=instructions)
         )
         return compiled(function)(self.inputs, (len(self.x), features))
 

@@ -15,7 +15,8 @@ from mvlm.runtime.artifact.json_object import JsonObject, read_json_object
 from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.errors import ArtifactError
 
-SCHEMA = 1
+# Schema 1 had other names of knobs, operations and their attributes.
+SCHEMA = 2
 _COMPILER = "apache-tvm"
 
 
@@ -201,6 +202,7 @@ def read_provenance(folder: Path) -> Provenance:
             f"{document.where} is of another schema",
             expected=SCHEMA,
             found=document.get("schema", int),
+            fix="Run `mvlm tune`: it quarantines this log and starts a new one.",
         )
     target, device = document.child("target"), document.child("device")
     check_device(device)

@@ -57,5 +57,5 @@ def _widened(sums: tirx.Expr) -> tirx.Expr:
 
 
 INSTRUCTIONS = InstructionSet(
-    name="AVX2", features=("+avx2",), lanes=_LANES, rows=4, dot=_dot, is_signed=True
+    name="AVX2", features=("+avx2",), lanes=_LANES, tile_m=4, dot=_dot, is_signed=True
 )

@@ -24,7 +24,7 @@ class InstructionSet:
         name: For people.
         features: LLVM's names of the features that it needs.
         lanes: int32 sums that a register holds, one for each feature of the output.
-        rows: Rows of activations whose sums fit into the registers, with 16 features each.
+        tile_m: Rows of activations whose sums fit into the registers, with 16 features each.
         dot: Adds products to sums: takes int32 sums of `lanes`, the levels of a group's steps, all
             of them or `k_unroll`, in any order, its activations, and whether weights have 4 bits, 8
             or 16, and returns the sums. Each lane adds its weights of a step, four or two, times
@@ -38,7 +38,7 @@ class InstructionSet:
     name: str
     features: tuple[str, ...]
     lanes: int
-    rows: int
+    tile_m: int
     dot: Callable[[tirx.Expr, Sequence[StepWeights], Activations, int], tirx.Expr]
     is_signed: bool
     k_unroll: int = 16

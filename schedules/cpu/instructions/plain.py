@@ -64,5 +64,5 @@ def _folded(pairs: tirx.Expr, bits: int) -> tirx.Expr:
 
 
 INSTRUCTIONS = InstructionSet(
-    name="plain vectors", features=(), lanes=_LANES, rows=4, dot=_dot, is_signed=False
+    name="plain vectors", features=(), lanes=_LANES, tile_m=4, dot=_dot, is_signed=False
 )

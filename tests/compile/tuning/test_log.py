@@ -62,7 +62,7 @@ def trace_of(knobs: dict[str, tuple[tuple[int, ...], int]]) -> list[object]:
 
 
 def measured(workload: int, *seconds: float, rows: int = 4) -> TuningRecord:
-    trace = trace_of({"rows": ((1, 2, 4, 8), rows)})
+    trace = trace_of({"tile_m": ((1, 2, 4, 8), rows)})
     return TuningRecord(workload, [trace, list(seconds), OPTIONS, None])
 
 
@@ -107,7 +107,7 @@ def test_what_was_written_is_read(log: Path) -> None:
         runs=(a_run(),), results={"a": task_result(0, record=1), "b": task_result(1)}
     )
     assert [record.median for record in found.contents.records] == [2.0, 1.0, 3.0]
-    assert read_config(found.contents.records[1].trace) == {"rows": 8}
+    assert read_config(found.contents.records[1].trace) == {"tile_m": 8}
     assert not found.damaged
 
 
@@ -133,7 +133,7 @@ def test_choices_are_read_from_their_trace(knobs: dict[str, list[int]], random: 
         [[["Parallel", ["l1"], [], []]], []],
         [[["SampleCategorical", [], [[1, 2], [0.5, 0.5]], ["v1"]]], []],
         [[["SampleCategorical", [], [[1, 2], [0.5, 0.5]], ["v1"]]], [[0, 7]]],
-        [[["Annotate", ["b0", "v9"], ["mvlm.rows"], []]], []],
+        [[["Annotate", ["b0", "v9"], ["mvlm.tile_m"], []]], []],
         [[["SampleCategorical", [], [], []]], [[0, 0]]],
     ],
 )
@@ -267,6 +267,16 @@ def test_provenance_that_is_damaged(log: Path) -> None:
         read_log(log)
     (log / PROVENANCE_FILE).unlink()
     with pytest.raises(ArtifactError, match=r"is not a tuning log: expected .*, found none in it"):
+        read_log(log)
+
+
+def test_a_log_of_an_older_schema_is_refused(log: Path) -> None:
+    """Its knobs and workloads have names that no kernel has today."""
+    document = json.loads((log / PROVENANCE_FILE).read_text())
+    (log / PROVENANCE_FILE).write_text(json.dumps({**document, "schema": 1}))
+    with pytest.raises(
+        ArtifactError, match=r"another schema: expected 2, found 1. Run `mvlm tune`"
+    ):
         read_log(log)
 
 

@@ -26,9 +26,16 @@ def task_of(name: str) -> Task:
 
 def seconds(config: Mapping[str, int]) -> float:
     """A landscape with one valley: each number away from it costs."""
-    best = {"rows": 6, "side": 2, "at_once": 2, "apart": 1, "together": 2, "chunk": 2}
+    best = {
+        "tile_m": 6,
+        "tile_panels": 2,
+        "k_unroll": 2,
+        "unpack_once": 1,
+        "tiles_per_task": 2,
+        "k_block": 2,
+    }
     away = [abs(math.log2(1 + config[name]) - math.log2(1 + at)) for name, at in best.items()]
-    return 1e-3 * (1 + 0.4 * sum(away) + 0.02 * math.log2(config["stretches"]))
+    return 1e-3 * (1 + 0.4 * sum(away) + 0.02 * math.log2(config["num_chunks"]))
 
 
 def search(name: str, has_cost_model: bool, seed: int, trials: int) -> list[float]:
@@ -57,7 +64,7 @@ def test_every_config_once() -> None:
 
 def test_what_was_measured_before_is_not_measured_again() -> None:
     task = task_of("quantize_rows")
-    known = [(task.default_config, 1.0), ({"rows": 77}, 1.0), ({}, 1.0)]
+    known = [(task.default_config, 1.0), ({"tile_m": 77}, 1.0), ({}, 1.0)]
     found = KnobSearch(task, device().target, None, seed=0, known=known)
     count = 0
     while candidates := found.generate_measure_candidates(5):

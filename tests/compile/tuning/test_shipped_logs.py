@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from tvm import tirx
+from tvm.target import Target
 
+from mvlm.compile.pipeline import tensor_functions
+from mvlm.compile.tuning.apply import ApplicableLogs, TunedConfigs
 from mvlm.compile.tuning.log import read_log, shipped_logs_folder
 from mvlm.compile.tuning.measure_candidate import module_of, workload_of
 from mvlm.compile.tuning.task import workload_key
 from mvlm.models.cache_layout import CacheLayout
+from mvlm.models.config import MobileVLMConfig, read_config
+from mvlm.models.mobilevlm import MobileVLM
+from mvlm.models.model_zoo import CLIP, find_published_model
 from mvlm.models.ops.kv_cache import append_definition, attention_definition
+from mvlm.models.quantization import plan_quantization
+from mvlm.models.synthetic.checkpoint import published_projector
+from mvlm.schedules.cpu import KERNELS
+
+BUNDLED = Path(__file__).parents[3] / "models" / "bundled" / "mobilevlm-shapes"
 
 # Heads, and channels of a head, of the models that the log was made for: 1.7B and 3B.
 SHAPES = [(16, 128), (32, 80)]
@@ -29,3 +43,38 @@ def test_operations_on_an_int8_cache(heads: int, head_dim: int) -> None:
     log = read_log(folder / "host-znver4")
     for definition in definitions:
         assert workload_key(module_of(workload_of(definition))) in log.contents.results
+
+
+def config_of(name: str) -> MobileVLMConfig:
+    """A model's configuration, with as few layers as have all of its kernels."""
+    bundled = read_config(BUNDLED)
+    if name == "bundled":
+        return bundled
+    published = find_published_model(name)
+    assert bundled.image is not None
+    return replace(
+        bundled,
+        language=replace(published.decoder, num_hidden_layers=2),
+        vision=replace(CLIP, num_hidden_layers=3),
+        projector=published_projector(published),
+        image=replace(bundled.image, size=CLIP.image_size),
+        select_layer=-2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kernels"), [("bundled", 14), ("MobileVLM_V2-1.7B", 17), ("MobileVLM_V2-3B", 10)]
+)
+def test_kernels_of_the_models_that_were_tuned(name: str, kernels: int) -> None:
+    """As many as won when the log was made: a rename must migrate the log, not lose it."""
+    folder = shipped_logs_folder()
+    assert folder is not None
+    log = read_log(folder / "host-znver4")
+    target, tuned = Target(dict(log.provenance.options)), TunedConfigs(ApplicableLogs((log,)))
+    with target:
+        module, _ = MobileVLM(config_of(name), plan_quantization()).export(target)
+        for _, function in tensor_functions(module):
+            tuned.kernel(function, KERNELS)
+    assert not log.damaged
+    assert not tuned.warnings
+    assert sum(map(len, tuned.tuned.values())) == kernels

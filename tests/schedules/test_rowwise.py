@@ -11,22 +11,22 @@ from tvm import tirx
 
 from mvlm.compile.pipeline import tensor_functions
 from mvlm.models.ops.integers import QMAX
-from mvlm.models.ops.rows import ROW_FUNCTIONS, RowFunction, apply_rows, quantize_rows
+from mvlm.models.ops.rowwise import PROLOGUES, Prologue, quantize_rows, rowwise
 from mvlm.schedules.cpu import KERNELS
 from mvlm.schedules.oracles.arithmetic import quantize_rows as quantized_rows
-from mvlm.schedules.oracles.rows import row_function
+from mvlm.schedules.oracles.rowwise import rowwise as expected_rowwise
 from tests.device import device
 from tests.kernels import Array, build, definition, kernel, run, trace
 
 EPS = 1e-5
-NAMES = tuple(ROW_FUNCTIONS)
+NAMES = tuple(PROLOGUES)
 WEIGHTS = {"rms_norm": 1, "layer_norm": 2}
 by_each = pytest.mark.parametrize("name", NAMES)
 
 
 def oracle(name: str, x: Array, *weights: Array) -> Array:
     """The function in float64."""
-    return row_function(name, EPS, x, *weights)
+    return expected_rowwise(name, EPS, x, *weights)
 
 
 def inputs(name: str, rows: int, width: int, seed: int = 0, size: float = 3) -> list[Array]:
@@ -41,7 +41,7 @@ def alone(name: str, arrays: list[Array]) -> tirx.PrimFunc:
     rows = 1 if len(arrays[0]) == 1 else "n"
     specs = [((rows, arrays[0].shape[1]), "float32")]
     specs += [(array.shape, "float32") for array in arrays[1:]]
-    return definition(lambda x, *w: apply_rows(x, RowFunction(name, w, EPS)), specs)
+    return definition(lambda x, *w: rowwise(x, Prologue(name, w, EPS)), specs)
 
 
 def followed(
@@ -51,7 +51,7 @@ def followed(
     specs = [((rows, arrays[0].shape[1]), "float32")]
     specs += [(array.shape, "float32") for array in arrays[1:]]
     module = trace(
-        lambda x, *w: quantize_rows(x, RowFunction(name, w, EPS), dtype, zero, groups_per_scale)[0],
+        lambda x, *w: quantize_rows(x, Prologue(name, w, EPS), dtype, zero, groups_per_scale)[0],
         specs,
     )
     ((_, function),) = tensor_functions(module)
@@ -152,9 +152,9 @@ def test_groups_that_share_a_scale(name: str, width: int, rows: int) -> None:
 @pytest.mark.parametrize("width", [1, 8, 16, 17, 31, 33, 48, 63])
 def test_no_kernel_quantizes_part_of_a_group(name: str, width: int) -> None:
     """Not even where both halves of SwiGLU's input fill a group together."""
-    meaning = followed(name, inputs(name, 3, width), "int8", 8)
+    reference = followed(name, inputs(name, 3, width), "int8", 8)
     with device().target:
-        assert KERNELS.lower(meaning) is None
+        assert KERNELS.lower(reference) is None
 
 
 def test_half_a_group_behind_swiglu() -> None:
@@ -179,11 +179,11 @@ def check_quantized(
     groups = -(-width // 32)
     values = run(kernel(alone(name, arrays)), arrays, (rows, width))
     expected, expected_scales = quantized_rows(values, dtype, groups_per_scale)
-    meaning = followed(name, arrays, dtype, zero, groups_per_scale)
+    reference = followed(name, arrays, dtype, zero, groups_per_scale)
     outs = [np.full((rows, 32 * groups), 99, dtype), np.full_like(expected_scales, 9)]
     outs += [np.full((rows, groups), 99, np.int32)] if zero else []
     tensors = [tvm.runtime.tensor(out) for out in outs]
-    function = kernel(meaning) if width % 32 == 0 else meaning
+    function = kernel(reference) if width % 32 == 0 else reference
     build(function)(*(tvm.runtime.tensor(array) for array in arrays), *tensors)
     integers, scales, *offsets = (tensor.numpy() for tensor in tensors)
     # The last bit of a value may differ between the two, and turn a tie of rounding over.

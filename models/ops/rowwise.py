@@ -19,11 +19,11 @@ from mvlm.models.quantization import GROUP_SIZE, fit_groups_per_scale
 
 
 @dataclass(frozen=True)
-class RowFunction:
+class Prologue:
     """A function of one row.
 
     Attributes:
-        name: One of `ROW_FUNCTIONS`.
+        name: One of `PROLOGUES`.
         weights: What it takes beside the row, each ``(K,)`` float32.
         eps: What a normalization adds to the variance.
     """
@@ -33,38 +33,38 @@ class RowFunction:
     eps: float = 0.0
 
 
-IDENTITY = RowFunction("identity")
-GELU = RowFunction("gelu")
-SILU_PRODUCT = RowFunction("silu_product")
+IDENTITY = Prologue("identity")
+GELU = Prologue("gelu")
+SILU_PRODUCT = Prologue("silu_product")
 
 
-def apply_rows(x: nn.Tensor, function: RowFunction) -> nn.Tensor:
+def rowwise(x: nn.Tensor, prologue: Prologue) -> nn.Tensor:
     """Apply a function to every row of ``(..., K)`` float32; ``(..., K/2)`` by SILU_PRODUCT."""
     *leading, _ = x.shape
     flat = as_rows(x)
-    inputs, y = _definition(flat, function)
+    inputs, y = _definition(flat, prologue)
     width = int(y.shape[1])
-    meaning = define("row_function", [*inputs, y], **_attributes(function))
+    reference = define("rowwise", [*inputs, y], **_attributes(prologue))
     out = nn.Tensor.placeholder((flat.shape[0], width), "float32")
-    arguments = [flat, *function.weights]
-    found = nn.op.tensor_ir_op(meaning, function.name, arguments, out)
+    arguments = [flat, *prologue.weights]
+    found = nn.op.tensor_ir_op(reference, prologue.name, arguments, out)
     return nn.op.reshape(found, (*leading, width))
 
 
 def quantize_rows(
     x: nn.Tensor,
-    function: RowFunction,
+    prologue: Prologue,
     dtype: str = "int8",
-    zero: int = 0,
+    zero_point: int = 0,
     groups_per_scale: int = 1,
 ) -> tuple[nn.Tensor, ...]:
     """Apply a function to every row, and quantize it in groups (see `models.quantization`).
 
     Args:
         x: ``(rows, K)`` float32, or ``(rows, 2 * K)`` for SILU_PRODUCT.
-        function: The function.
+        prologue: The function.
         dtype: Of the integers: int8 or int16.
-        zero: The level that stands for zero in the weights that will be multiplied.
+        zero_point: The level that stands for zero in the weights that will be multiplied.
         groups_per_scale: How many groups of 32 share a scale, at most.
 
     Returns:
@@ -72,23 +72,23 @@ def quantize_rows(
         ``(rows, groups / sharing)`` float32; and with a zero point ``(rows, groups)`` int32, the
         sums of the integers times ``-zero``: what the products with unsigned levels have too much.
     """
-    inputs, value = _definition(x, function)
+    inputs, value = _definition(x, prologue)
     rows, groups = x.shape[0], -(-int(value.shape[1]) // GROUP_SIZE)
     groups_per_scale = fit_groups_per_scale(groups, groups_per_scale)
     outs = [
         nn.Tensor.placeholder((rows, groups * GROUP_SIZE), dtype),
         nn.Tensor.placeholder((rows, groups // groups_per_scale), "float32"),
     ]
-    if zero:
+    if zero_point:
         outs.append(nn.Tensor.placeholder((rows, groups), "int32"))
-    meaning = define(
+    reference = define(
         "quantize_rows",
-        [*inputs, *_quantized(value, dtype, zero, groups_per_scale)],
-        zero=zero,
-        **_attributes(function),
+        [*inputs, *_quantized(value, dtype, zero_point, groups_per_scale)],
+        zero_point=zero_point,
+        **_attributes(prologue),
     )
-    name = "quantize" if function.name == IDENTITY.name else f"quantize_{function.name}"
-    return tuple(nn.op.tensor_ir_op(meaning, name, [x, *function.weights], outs))
+    name = "quantize" if prologue.name == IDENTITY.name else f"quantize_{prologue.name}"
+    return tuple(nn.op.tensor_ir_op(reference, name, [x, *prologue.weights], outs))
 
 
 def as_rows(x: nn.Tensor) -> nn.Tensor:
@@ -100,19 +100,19 @@ def as_rows(x: nn.Tensor) -> nn.Tensor:
     return nn.op.reshape(x, (rows, width))
 
 
-def _attributes(function: RowFunction) -> dict[str, int | str | float]:
-    return {"row_function": function.name, "eps": function.eps}
+def _attributes(prologue: Prologue) -> dict[str, int | str | float]:
+    return {"prologue": prologue.name, "eps": prologue.eps}
 
 
-def _definition(x: nn.Tensor, function: RowFunction) -> tuple[list[te.Tensor], te.Tensor]:
+def _definition(x: nn.Tensor, prologue: Prologue) -> tuple[list[te.Tensor], te.Tensor]:
     """Return the inputs, and the function's values."""
     m, width = row_count(x.shape[0]), int(x.shape[1])
     rows = te.placeholder((m, width), "float32", name="x")
-    weights = [te.placeholder((width,), "float32", name="weight") for _ in function.weights]
-    return [rows, *weights], ROW_FUNCTIONS[function.name](rows, weights, function.eps)
+    weights = [te.placeholder((width,), "float32", name="weight") for _ in prologue.weights]
+    return [rows, *weights], PROLOGUES[prologue.name](rows, weights, prologue.eps)
 
 
-def _quantized(x: te.Tensor, dtype: str, zero: int, groups_per_scale: int) -> list[te.Tensor]:
+def _quantized(x: te.Tensor, dtype: str, zero_point: int, groups_per_scale: int) -> list[te.Tensor]:
     m, width = x.shape
     width, qmax = int(width), QMAX[dtype]
     groups, scale_width = -(-width // GROUP_SIZE), groups_per_scale * GROUP_SIZE
@@ -124,29 +124,30 @@ def _quantized(x: te.Tensor, dtype: str, zero: int, groups_per_scale: int) -> li
             return x[i, at]
         return tirx.if_then_else(at < width, x[i, at], tirx.const(0, "float32"))
 
-    extreme = te.compute(
+    absmax = te.compute(
         (m, scale_count),
         lambda i, s: te.max(tirx.abs(value(i, s * scale_width + k)), axis=k),
-        name="extreme",
+        name="absmax",
     )
 
     def quantized(i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
-        inverse = inverse_scale(extreme[i, j // scale_width], qmax)
+        inverse = inverse_scale(absmax[i, j // scale_width], qmax)
         return tirx.nearbyint(value(i, j) * inverse).astype(dtype)
 
     integers = te.compute((m, groups * GROUP_SIZE), quantized, name="integers")
-    scales = te.compute((m, scale_count), lambda i, s: extreme[i, s] / float(qmax), name="scales")
-    if not zero:
+    scales = te.compute((m, scale_count), lambda i, s: absmax[i, s] / float(qmax), name="scales")
+    if not zero_point:
         return [integers, scales]
     k2 = te.reduce_axis((0, GROUP_SIZE), name="k")
-    offsets = te.compute(
+    zero_point_correction = te.compute(
         (m, groups),
         lambda i, g: te.sum(
-            integers[i, g * GROUP_SIZE + k2].astype("int32") * tirx.const(-zero, "int32"), axis=k2
+            integers[i, g * GROUP_SIZE + k2].astype("int32") * tirx.const(-zero_point, "int32"),
+            axis=k2,
         ),
-        name="offsets",
+        name="zero_point_correction",
     )
-    return [integers, scales, offsets]
+    return [integers, scales, zero_point_correction]
 
 
 def _identity(x: te.Tensor, weights: list[te.Tensor], eps: float) -> te.Tensor:
@@ -216,7 +217,7 @@ def _gelu(x: tirx.Expr) -> tirx.Expr:
     return x * 0.5 * (1.0 + tirx.erf(x * 0.5**0.5))
 
 
-ROW_FUNCTIONS: dict[str, Callable[..., te.Tensor]] = {
+PROLOGUES: dict[str, Callable[..., te.Tensor]] = {
     "identity": _identity,
     "rms_norm": _rms_norm,
     "layer_norm": _layer_norm,

@@ -17,12 +17,12 @@ Array = npt.NDArray[Any]
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
-def row_function(name: str, eps: float, x: Array, *weights: Array) -> Array:
+def rowwise(name: str, eps: float, x: Array, *weights: Array) -> Array:
     """Return a row function's values in float64."""
-    return np.asarray(_row_function(name, eps, x.astype(np.float64), *weights))
+    return np.asarray(_rowwise(name, eps, x.astype(np.float64), *weights))
 
 
-def _row_function(name: str, eps: float, x: Array, *weights: Array) -> Any:
+def _rowwise(name: str, eps: float, x: Array, *weights: Array) -> Any:
     if name == "rms_norm":
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weights[0]
     if name == "layer_norm":
@@ -38,10 +38,10 @@ def _row_function(name: str, eps: float, x: Array, *weights: Array) -> Any:
     return x
 
 
-def row_function_case(
+def rowwise_case(
     definition: tirx.PrimFunc, random: np.random.Generator
 ) -> tuple[list[Array], Callable[[], Any]]:
-    """Make a test case of ``row_function``."""
+    """Make a test case of ``rowwise``."""
     types = parameter_types(definition)
     arguments = [random_array(each, random) for each in types[:-1]] + [unwritten(types[-1])]
 
@@ -58,8 +58,8 @@ def quantize_rows_case(
 
     A value's last bit may turn a tie of rounding over: an integer may be off by one.
     """
-    types, zero = parameter_types(definition), attribute(definition, "zero", 0)
-    outs = 3 if zero else 2
+    types, zero_point = parameter_types(definition), attribute(definition, "zero_point", 0)
+    outs = 3 if zero_point else 2
     arguments = [random_array(each, random) for each in types[:-outs]]
     arguments += [unwritten(each) for each in types[-outs:]]
     first = len(arguments) - outs
@@ -76,9 +76,9 @@ def quantize_rows_case(
             first: (integers, 1.0),
             first + 1: (scales, error.max() + 1e-6 * scales),
         }
-        if zero:
+        if zero_point:
             sums = integers.reshape(len(integers), -1, 32).astype(np.int64).sum(-1)
-            found[first + 2] = (-zero * sums, 32.0 * zero)
+            found[first + 2] = (-zero_point * sums, 32.0 * zero_point)
         return found
 
     return arguments, expect
@@ -96,8 +96,8 @@ def _quantized(x: Array, dtype: str, groups_per_scale: int) -> tuple[Array, Arra
 
 def _values(definition: tirx.PrimFunc, arguments: list[Array]) -> tuple[Array, Array]:
     """Return the values, and how far float32 may be off: the rounding of what is on the way."""
-    name, eps = attribute(definition, "row_function", ""), attribute(definition, "eps", 0.0)
-    values = row_function(name, eps, *arguments)
+    name, eps = attribute(definition, "prologue", ""), attribute(definition, "eps", 0.0)
+    values = rowwise(name, eps, *arguments)
     size = 1 + np.abs(arguments[0]).max(-1, keepdims=True).astype(np.float64)
     if len(arguments) > 1:
         size = size * np.abs(arguments[1]).max() + np.abs(arguments[-1]).max()

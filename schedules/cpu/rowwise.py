@@ -24,8 +24,8 @@ _ACCUMULATORS = 64
 _NORMALIZATIONS = ("rms_norm", "layer_norm")
 
 
-def row_function(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
-    """Serve ``row_function``."""
+def rowwise(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
+    """Serve ``rowwise``."""
     x_type, *weight_types, y_type = parameter_types(definition)
     width, out_width = int(x_type.shape[1]), int(y_type.shape[1])
     vector, loop = lanes(out_width), _loop(x_type)
@@ -55,12 +55,12 @@ def row_function(definition: tirx.PrimFunc, knob: Config = default_config) -> ti
 
 def quantize_rows(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
     """Serve ``quantize_rows`` of whole groups."""
-    zero_point = attribute(definition, "zero", 0)
+    zero_point = attribute(definition, "zero_point", 0)
     has_zero_point = zero_point != 0
     x_type, *weight_types = parameter_types(definition)[: -3 if has_zero_point else -2]
     integer_type, scale_type = parameter_types(definition)[-3 if has_zero_point else -2 :][:2]
     width, out_width = int(x_type.shape[1]), int(integer_type.shape[1])
-    halves = 2 if attribute(definition, "row_function", "") == "silu_product" else 1
+    halves = 2 if attribute(definition, "prologue", "") == "silu_product" else 1
     if width != halves * out_width:  # the last group is filled up with zeros
         return None
     groups, loop, dtype = out_width // _GROUP, _loop(x_type), str(integer_type.dtype)
@@ -146,10 +146,10 @@ def _statistics(definition: tirx.PrimFunc, width: int, knob: Config) -> Any:
 
     A part of a kernel, to be called with where the two go to, the input and the row.
     """
-    function, eps = attribute(definition, "row_function", ""), attribute(definition, "eps", 0.0)
+    function, eps = attribute(definition, "prologue", ""), attribute(definition, "eps", 0.0)
     is_needed, has_mean = function in _NORMALIZATIONS, function == "layer_norm"
     accumulators = tile_width(
-        width, knob("strands", _ACCUMULATORS, (16, 32, 64, 128)) if is_needed else 1
+        width, knob("accumulators", _ACCUMULATORS, (16, 32, 64, 128)) if is_needed else 1
     )
 
     @T.inline
@@ -182,7 +182,7 @@ def _statistics(definition: tirx.PrimFunc, width: int, knob: Config) -> Any:
 
 def _value(definition: tirx.PrimFunc, width: int) -> Callable[..., tirx.Expr]:
     """Return what gives one value, or a vector of them: the function itself."""
-    function = attribute(definition, "row_function", "")
+    function = attribute(definition, "prologue", "")
 
     def value(
         x: tirx.Buffer,
