@@ -1,4 +1,4 @@
-"""What decoding costs in instructions: ``python -m mvlm.bench.instructions``.
+"""Instruction counts of decoding's hot loop: ``python -m mvlm.bench.instructions``.
 
 Nearly all of a token's time goes into one loop: a row of 8-bit activations times a panel of 4-bit
 weights, a group of 32 for 16 features at a time. Here that loop is compiled for several CPUs, none
@@ -36,7 +36,7 @@ KRYO = known_targets()["snapdragon-888-cpu"]
 # Of MobileLLaMA-1.4B's projections; the loop is the same for every size.
 _WIDTH = _FEATURES = 2048
 _SCHEME = SCHEMES["q4a8"]
-# A group's levels, 4 bits each, and one int8 scale for each feature.
+# A group's quantized values, 4 bits each, and one int8 scale for each feature.
 _GROUP_BYTES = FEATURES * (GROUP_SIZE // 2 + 1)
 # Products that a lane of a register adds at once.
 _DEPTH = 4
@@ -96,7 +96,7 @@ class Loop:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of levels and scales that an iteration reads."""
+        """Bytes of weights and scales that an iteration reads."""
         return self.groups * _GROUP_BYTES
 
     @property

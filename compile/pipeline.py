@@ -34,7 +34,7 @@ Pass: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Phase:
-    """A named stretch of the pipeline."""
+    """A named part of the pipeline."""
 
     name: str
     passes: tuple[Pass, ...]
@@ -42,7 +42,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Lowered:
-    """What the pipeline makes.
+    """The result of the pipeline.
 
     Attributes:
         module: Ready for code generation.

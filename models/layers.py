@@ -126,8 +126,8 @@ class Linear(MatrixLayer):
 
         Args:
             x: The input.
-            prologue: What it goes through first.
-            residual: What is added to the output, of its shape.
+            prologue: The row-wise function that is applied to the input first.
+            residual: Added to the output, of its shape.
         """
         return ops.linear(
             x,
@@ -242,7 +242,7 @@ class RMSNorm(Float32Params):
 
     @property
     def prologue(self) -> ops.Prologue:
-        """The same as a function of rows, for a linear layer's input to go through."""
+        """The same as the prologue of a linear layer."""
         return ops.Prologue("rms_norm", (self.weight,), self.eps)
 
 
@@ -255,7 +255,7 @@ class LayerNorm(Float32Params):
 
     @property
     def prologue(self) -> ops.Prologue:
-        """The same as a function of rows, for a linear layer's input to go through."""
+        """The same as the prologue of a linear layer."""
         return ops.Prologue("layer_norm", (self.weight, self.bias), self.eps)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:

@@ -1,8 +1,8 @@
-"""Panels: how the matrix of a linear layer lies in memory.
+"""Panels: the memory layout of a linear layer's matrix.
 
-16 output features make a panel, whose memory a kernel reads from its beginning to its end, however
-wide the matrix is. For float32 activations a panel holds, for each element along K, those of its 16
-features side by side: float weights are ``(ceil(N/16), K, 16)``; packed ones (see `quantization`)
+A panel holds 16 output features, interleaved, so that a kernel reads it sequentially, however wide
+the matrix is. For float32 activations each element along K holds 16 values, one of each feature:
+float weights are ``(ceil(N/16), K, 16)``; packed ones (see `quantization`)
 ``(ceil(N/16), ceil(K/packing), 16)``, with scales ``(ceil(N/16), ceil(K/32), 16)``.
 
 CPUs that multiply bytes (AVX2, AVX-512 VNNI, Armv8.2 dot products) multiply four neighbouring
@@ -18,11 +18,11 @@ array            shape                                         dtype
 ===============  ============================================  =================
 
 A group of 32 along K takes 8 steps of 64 bytes with 8-bit weights: byte ``4c + j`` of step s is
-the level of feature c at ``4s + j``. With 4-bit weights it takes 4: the low nibble of that byte is
-the level at ``4s + j``, the high one's at ``16 + 4s + j``. Levels are unsigned, the zero point
-(8, or 128) added. 16-bit weights are signed and take 16 steps of 32: element ``2c + j`` of step s
-is the integer of feature c at ``2s + j``. What N and K do not fill stands for zero; what N does not
-has scale 0.
+the quantized value of feature c at ``4s + j``. With 4-bit weights it takes 4: the low nibble of
+that byte is the value at ``4s + j``, the high nibble that at ``16 + 4s + j``. Quantized values are
+unsigned, with the zero point (8, or 128) added. 16-bit weights are signed and take 16 steps of 32:
+element ``2c + j`` of step s is the integer of feature c at ``2s + j``. Padding of N and K is the
+zero point; padding of N has scale 0.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def panel_count(features: int) -> int:
 
 
 def interleave_panels(rows: Array) -> Array:
-    """Arrange elements ``(features, count)`` as ``(panels, count, 16)``, filled up with zeros."""
+    """Arrange elements ``(features, count)`` as ``(panels, count, 16)``, padded with zeros."""
     features, count = rows.shape
     whole = np.zeros((panel_count(features) * FEATURES, count), rows.dtype)
     whole[:features] = rows
@@ -60,15 +60,15 @@ def interleave_panels(rows: Array) -> Array:
 
 @dataclass(frozen=True)
 class PanelLayout:
-    """How a group of 32 along K of a panel lies in memory.
+    """The layout of a group of 32 along K within a panel.
 
     Attributes:
-        bits: Of a level: 4, 8 or 16.
-        zero: The level that stands for zero.
+        bits: Of a quantized value: 4, 8 or 16.
+        zero: The zero point.
         unit: What scales are multiples of.
-        depth: Weights of one feature that lie side by side.
+        depth: Adjacent weights of one feature.
         dtype: Of an element.
-        activations: The dtype that the levels are multiplied with.
+        activations: The dtype of the activations.
         scale_dtype: Of a group's scale.
         has_row_scales: Whether each feature has a scale of which its groups' are multiples.
     """
@@ -148,7 +148,7 @@ def to_panels(
     """Arrange a matrix in panels.
 
     Args:
-        integers: ``(features, width)``, the zero point taken away.
+        integers: ``(features, width)``, the zero point subtracted.
         scales: Those of the groups ``(features, ceil(width / 32))`` and, where the format has
             them, of the rows ``(features,)``.
         weight_format: Their format.

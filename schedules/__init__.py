@@ -1,8 +1,8 @@
-"""How an operation is computed on a kind of device: TensorIR kernels and schedule rules.
+"""TensorIR kernels and schedule rules for each kind of device.
 
-A folder here serves one kind of device and offers a :class:`KernelSet`. A kernel replaces an
-operation's definition (see ``models.ops``) as a whole; a rule schedules what is left, the fused
-elementwise functions and reductions.
+A folder here is for one kind of device and has a :class:`KernelSet`. A kernel replaces an
+operation's definition (see ``models.ops``) as a whole; a rule schedules the remaining
+functions: fused elementwise ones and reductions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a definition's parameters are: their shapes and dtypes, for the kernels built for them."""
+"""Shapes and dtypes of a definition's parameters, which kernels are built from."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def is_single_row(buffer: Any) -> bool:
 
 
 def keep_parameters(kernel: tirx.PrimFunc, kept: Sequence[bool]) -> tirx.PrimFunc:
-    """Leave those parameters of a kernel out that it never reads or writes.
+    """Remove the parameters that a kernel never reads or writes.
 
-    A kernel is written once with all that it may be given; its definitions do not have all of it.
+    A kernel is written once with all optional parameters; a definition may have fewer.
     """
     parameters = [p for p, keep in zip(kernel.params, kept, strict=True) if keep]
     return tirx.PrimFunc(parameters, kernel.body, kernel.ret_type, kernel.attrs)
@@ -41,10 +41,10 @@ def attribute(definition: tirx.PrimFunc, name: str, default: Any) -> Any:
 
 @dataclass(frozen=True)
 class CacheTypes:
-    """What an operation on the KV cache works on.
+    """Shapes and dtype of an operation on the KV cache.
 
     Attributes:
-        is_single_row: Whether one new position is all.
+        is_single_row: Whether there is only one new position.
         heads: Query heads.
         kv_heads: Heads of keys and values.
         head_dim: Channels of a head.

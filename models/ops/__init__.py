@@ -1,8 +1,8 @@
-"""The heavy operations, each defined once by what it computes.
+"""The heavy operations, each defined once by a reference implementation.
 
 An operation is a TensorIR function whose attributes name it (``mvlm.op``). The definition is plain
-and slow: it is the meaning that a kernel must keep, and what runs where no kernel is known. The
-compiler replaces it by the kernel that ``schedules`` has for the target; since the function is
+and slow: it is the reference that a kernel must agree with, and it runs where there is no kernel.
+The compiler replaces it by the kernel that ``schedules`` has for the target; since the function is
 marked opaque, fusion leaves it alone until then.
 """
 

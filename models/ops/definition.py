@@ -27,7 +27,7 @@ def mark(function: tirx.PrimFunc, name: str, **attributes: int | str | float) ->
 
 
 def without_parameters(function: tirx.PrimFunc, left_out: Collection[int]) -> tirx.PrimFunc:
-    """Leave parameters out that a function neither reads nor writes.
+    """Remove parameters that a function neither reads nor writes.
 
     TVMScript has no optional parameters: such a function is written with all that it may take.
 

@@ -28,13 +28,13 @@ def linear(
     """Multiply every position with a matrix.
 
     Args:
-        x: ``(..., K)`` float32, or what `prologue` makes that of.
+        x: ``(..., K)`` float32, or the input of `prologue`.
         weight: One float tensor, or integers and scales, in panels.
         features: N.
-        scheme: What the weights are, and whether `x` is quantized before.
-        prologue: What `x` goes through first.
+        scheme: The weights' format, and whether `x` is quantized before.
+        prologue: The row-wise function that is applied to `x` first.
         bias: ``(N,)`` float32, added to every row.
-        residual: ``(..., N)`` float32, the residual that the layer closes.
+        residual: ``(..., N)`` float32, added to the result.
 
     Returns:
         ``(..., N)`` float32.
@@ -66,7 +66,7 @@ def linear(
 
 @dataclass(frozen=True)
 class _Epilogue:
-    """What is added to the products before they are stored."""
+    """The addends of the products: whether there is a bias, and a residual."""
 
     bias: bool
     residual: bool

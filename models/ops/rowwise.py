@@ -1,8 +1,8 @@
-"""What a linear layer's input goes through first: functions of each row on its own.
+"""Row-wise functions: the prologues of linear layers, and their quantization.
 
 Between two linear layers lies a normalization or an activation, and where the second one multiplies
-integers, quantizing. That is one operation: the row is read once, and what is between the steps is
-never stored.
+integers, a quantization. Both are one operation: the row is read once, and nothing is stored in
+between.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Prologue:
 
     Attributes:
         name: One of `PROLOGUES`.
-        weights: What it takes beside the row, each ``(K,)`` float32.
-        eps: What a normalization adds to the variance.
+        weights: Its parameters, each ``(K,)`` float32.
+        eps: Added to the variance by a normalization.
     """
 
     name: str
@@ -64,13 +64,13 @@ def quantize_rows(
         x: ``(rows, K)`` float32, or ``(rows, 2 * K)`` for SILU_PRODUCT.
         prologue: The function.
         dtype: Of the integers: int8 or int16.
-        zero_point: The level that stands for zero in the weights that will be multiplied.
+        zero_point: Of the weights that the result will be multiplied with.
         groups_per_scale: How many groups of 32 share a scale, at most.
 
     Returns:
         Integers ``(rows, groups * 32)``, the last group filled with zeros; scales
         ``(rows, groups / sharing)`` float32; and with a zero point ``(rows, groups)`` int32, the
-        sums of the integers times ``-zero``: what the products with unsigned levels have too much.
+        zero-point correction: the sums of the integers times ``-zero_point``.
     """
     inputs, value = _definition(x, prologue)
     rows, groups = x.shape[0], -(-int(value.shape[1]) // GROUP_SIZE)

@@ -1,4 +1,4 @@
-"""What a stored matrix means: the value of a weight, read from integers and scales or a float."""
+"""Dequantization of a stored matrix, as tensor expressions: the value of one weight."""
 
 from __future__ import annotations
 

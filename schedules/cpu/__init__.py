@@ -1,4 +1,4 @@
-"""Kernels for CPUs with vectors, in plain TensorIR: whatever LLVM's target has serves them."""
+"""Kernels for CPUs with vector instructions, in plain TensorIR for any LLVM target."""
 
 from mvlm.schedules.cpu.attention import bidirectional_attention
 from mvlm.schedules.cpu.cached_attention import cached_attention

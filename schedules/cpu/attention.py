@@ -1,10 +1,10 @@
 """Bidirectional attention on a CPU: one head at a time, a block of queries in a register tile.
 
 A head's keys are transposed and its values copied once, so that scores are vectorized over keys and
-the weighted sum over channels, and both are read from its beginning to its end for each block.
-The last tile of keys is filled up with zeros, which count for nothing.
+the weighted sum over channels, and each block reads both sequentially. The last tile of keys is
+padded with zeros, which are masked.
 
-Heads are shared between the threads.
+Threads share the heads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TILE_M_VALUES = (2, 3, 4, 6, 8, 10, 12, 16)
 def bidirectional_attention(
     definition: tirx.PrimFunc, knob: Config = default_config
 ) -> tirx.PrimFunc | None:
-    """Serve ``attention``."""
+    """Build the kernel of ``attention``."""
     heads, head_dim = int(definition.attrs["mvlm.heads"]), int(definition.attrs["mvlm.head_dim"])
     length, width = extents(parameter_types(definition)[0])
     hidden = heads * head_dim

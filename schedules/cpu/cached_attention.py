@@ -1,12 +1,12 @@
-"""Causal attention over the KV cache on a CPU: a head's pages go by once, softmax on the way.
+"""Causal attention over the KV cache on a CPU, with an online softmax over the pages of a head.
 
-A block of queries of one head takes page after page: scores, vectorized over positions; the
-largest so far, by which what has been summed is rescaled when it grows; the weighted sum of the
-values, vectorized over channels (the online softmax of FlashAttention, arXiv 2205.14135,
-section 3.1). A page is read once for a block, and nothing is kept that grows with the context.
+A block of queries of one head iterates over the pages: scores, vectorized over positions; the
+running maximum `row_max`, by which the accumulated values are rescaled when it grows; the weighted
+sum of the values, vectorized over channels (the online softmax of FlashAttention, arXiv 2205.14135,
+section 3.1). A block reads each page once, and no buffer grows with the context.
 
-One token has a block of one query, whose registers hold more positions and channels instead.
-Heads are shared between the threads.
+One token has a block of one query, with larger tiles of positions and channels instead.
+Threads share the heads.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from mvlm.schedules.signature import cache_types, keep_parameters
 
 _TILE_N = 16
 _TILE_M_VALUES = (2, 3, 4, 6, 8, 10, 12, 16)
-# A single query needs more columns, so that enough additions are in flight to hide their latency.
+# A single query needs larger tiles: enough independent additions to hide their latency.
 _TILE_N_OF_ONE_ROW = 80
-# One token's heads of fewer channels in all are attended to before another thread has woken up.
+# With fewer channels in all, one token's attention ends before another thread has woken up.
 _SERIAL_CHANNELS = 1024
 # Of the online softmax: the row's new maximum, and the factor that rescales what is accumulated.
 _M_NEW, _ALPHA = 0, 1
@@ -38,7 +38,7 @@ _M_NEW, _ALPHA = 0, 1
 def cached_attention(
     definition: tirx.PrimFunc, knob: Config = default_config
 ) -> tirx.PrimFunc | None:
-    """Serve ``cached_attention``."""
+    """Build the kernel of ``cached_attention``."""
     types = cache_types(definition)
     if types.head_dim % 2:
         return None
@@ -56,7 +56,7 @@ def cached_attention(
     key_lanes, channel_lanes = lanes(page_size), lanes(head_dim)
     add_scores = _multiply_add(tile_m, key_tile, key_lanes)
     add_values = _multiply_add(tile_m, channel_tile, channel_lanes)
-    # One token has to wait for memory: the block that comes next is fetched while one is read.
+    # One token is bound by memory: the next block is prefetched while one is read.
     prefetch_values, prefetch_keys = (
         prefetch_block(page_size * head_dim, inner, steps, types.storage, prefetches)
         for inner, steps in (
@@ -94,7 +94,7 @@ def cached_attention(
                     query = T.sblock_alloc_buffer((tile_m, head_dim), "float32")
                     scores = T.sblock_alloc_buffer((tile_m, page_size), "float32")
                     o_acc = T.sblock_alloc_buffer((tile_m, head_dim), "float32")
-                    # Read and written by whole registers only: LLVM would keep them in memory.
+                    # Access by whole registers only: otherwise LLVM keeps them in memory.
                     score_acc = T.sblock_alloc_buffer(
                         (tile_m, key_tile // key_lanes, key_lanes), "float32", scope="local"
                     )
@@ -107,7 +107,7 @@ def cached_attention(
                     row_max = T.sblock_alloc_buffer((tile_m,), "float32")
                     row_sum = T.sblock_alloc_buffer((tile_m,), "float32")
                     online = T.sblock_alloc_buffer((2,), "float32", scope="local")
-                    # What the block's rows see: all up to its last row, which may be past the end.
+                    # Positions up to the block's last row, clipped to the sequence's end.
                     kv_len = T.meta_var(
                         T.Cast("int64", start[0]) + T.min((block + 1) * tile_m, rows)
                     )
@@ -172,7 +172,7 @@ def cached_attention(
                                         scores[r, part * key_lanes + c] *= scales[
                                             page, h // group_size, 0, part * key_lanes + c
                                         ]
-                                    # What lies behind the last may be anything, NaN included.
+                                    # Positions behind the last may hold anything, NaN included.
                                     scores[r, part * key_lanes + c] = T.Select(
                                         T.Cast("int32", part * key_lanes + c) <= last,
                                         scores[r, part * key_lanes + c],
@@ -249,10 +249,10 @@ def cached_attention(
 
 
 def _multiply_add(rows: int, width: int, key_lanes: int) -> Any:
-    """Return what multiplies a line of a page with each row's factor and adds it to its sums.
+    """Return an inline function that accumulates a line of a page times each row's factor.
 
-    A part of a kernel, to be called with the sums ``(rows, width / vector, vector)``, the factors
-    ``(rows, lines)``, the pool, the page, the head, the line, and which `width` of it.
+    It takes the accumulators ``(rows, width / vector, vector)``, the factors ``(rows, lines)``, the
+    pool, the page, the head, the line, and the index of the tile of `width` elements in the line.
     """
 
     @T.inline

@@ -1,7 +1,7 @@
-"""The rule for what no kernel serves: elementwise functions, small reductions, lookups.
+"""The schedule rule for functions without a kernel: elementwise, small reductions, lookups.
 
 Producers are inlined into their consumers, each remaining loop nest is vectorized over its last
-axis and, where it is large or of unknown size, shared between the threads.
+axis and, where it is large or of unknown size, parallelized.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PARALLEL_ELEMENTS = 32_768
 
 
 def default_schedule(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
-    """Schedule any function; return it as it is where its loops have no known form."""
+    """Schedule any function; None where its loops have no known form."""
     schedule = s_tir.Schedule(function)
     blocks = dlight.normalize_prim_func(schedule)
     if blocks is None:

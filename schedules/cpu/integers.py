@@ -1,4 +1,4 @@
-"""How float32 vectors become integers, as `models.ops.integers` defines it."""
+"""Symmetric quantization of float32 vectors, as `models.ops.integers` defines it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from tvm import tirx
 
 QMAX_INT8 = 127
 QMAX = {"int8": QMAX_INT8, "int16": 8191}
-# Below this a vector counts as zeros: the largest integer divided by its extreme would be infinite.
+# Below this a vector is quantized to zeros: qmax divided by its absmax would be infinite.
 _MIN_ABSMAX = 1e-30
 
 
 def inverse_scale(absmax: tirx.Expr, qmax: int = QMAX_INT8) -> tirx.Expr:
-    """Return what to multiply a float32 vector with, whose largest magnitude is `absmax`."""
+    """Return the inverse scale of a float32 vector whose largest magnitude is `absmax`."""
     return tirx.if_then_else(absmax < _MIN_ABSMAX, tirx.const(0, "float32"), float(qmax) / absmax)

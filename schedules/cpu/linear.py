@@ -1,10 +1,10 @@
 """Linear layers with float32 activations on a CPU, over panels of 16 features.
 
-A tile of some rows and one panel stays in registers while the panel goes by once from its beginning
-to its end: each step loads the weights of 16 features, converts them, and multiplies them with one
-input for each row. A block of rows that is not full computes its last row again instead of
-branching in the inner loop, and does not store it. One row alone would wait for each addition to
-end before the next: it adds several stretches of K side by side.
+A register tile of some rows and one panel is accumulated while the panel is read once from
+beginning to end: each step loads the weights of 16 features, converts them, and multiplies them
+with one input of each row. A row block that is not full computes its last row again instead of
+branching in the inner loop, and does not store it. A single row would be bound by the latency of
+its dependent additions: it has several accumulators, each of every n-th element along K.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from mvlm.schedules.signature import (
 
 _GROUP = 32
 _FEATURES = 16
-# Sums that a single row adds side by side.
+# Accumulators of a single row.
 _ACCUMULATORS = 8
 _TILE_M_VALUES = (1, 2, 3, 4, 6, 8, 10, 12, 16)
-# Weights that one thread reads in the microseconds that it takes to wake another.
+# Bytes of weights that one thread reads in the microseconds that waking another one takes.
 _SERIAL_BYTES = 1 << 18
 
 
 def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
-    """Serve ``linear`` over float32 or float16 weights."""
+    """Build the kernel of ``linear`` over float32 or float16 weights."""
     if _packing(definition):
         return None
     x_type, w_type, *_, y_type = parameter_types(definition)
@@ -95,7 +95,7 @@ def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> ti
 def integer_linear(
     definition: tirx.PrimFunc, knob: Config = default_config
 ) -> tirx.PrimFunc | None:
-    """Serve ``linear`` over integer weights."""
+    """Build the kernel of ``linear`` over integer weights."""
     packing = _packing(definition)
     if not packing:
         return None
@@ -159,9 +159,9 @@ def integer_linear(
 
 
 def panel_loop(x_type: Any, w_type: Any) -> Any:
-    """Return how panels are gone through: shared by the threads, but for one row of a small matrix.
+    """Return the kind of loop over panels: parallel, but serial for one row of a small matrix.
 
-    That one is done before another thread has woken up.
+    That one is finished before another thread has woken up.
     """
     nbytes = prod(extents(w_type)) * np.dtype(str(w_type.dtype)).itemsize
     return T.serial if is_single_row(x_type) and nbytes < _SERIAL_BYTES else T.parallel
@@ -256,7 +256,7 @@ def _tile_m(x_type: Any, knob: Config) -> int:
 
 
 def _accumulators(x_type: Any, width: int, knob: Config) -> int:
-    """Return how many stretches of K are added side by side."""
+    """Return the number of accumulators of a sum along K."""
     if not is_single_row(x_type):
         return 1
     values = [accumulators for accumulators in (1, 2, 4, 8, 16) if width % accumulators == 0]

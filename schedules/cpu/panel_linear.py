@@ -1,19 +1,18 @@
-"""Linear layers over panels of 4- or 8-bit weights and 8-bit activations (see `models.panels`).
+"""Linear layers over panels of integer weights, with integer activations (see `models.panels`).
 
-A tile of some rows and one panel, 16 features, stays in registers while the panel goes by once
-from its beginning to its end, a group of 32 at a time: its levels are taken apart, multiplied with
-each row's four activations a step, and summed in 32 bits; the sum, exact, is then multiplied with
-the group's scale and added in float32. 32 products of 255 and 127 come to a million: nothing
-overflows. As many groups as the activations' scales are shared by are added before these are
-multiplied with; scales of whole rows of weights come last.
+A register tile of some rows and one panel, 16 features, is accumulated while the panel is read once
+from beginning to end, a group of 32 along K at a time. The group's quantized values are unpacked,
+multiplied with four activations of each row a step, and accumulated in int32, which is exact: 32
+products of 255 and 127 come to a million. The int32 sum is multiplied with the group's weight scale
+and accumulated in float32; after all groups that share an activation scale, that sum is multiplied
+with the activation scale. Scales of whole rows of weights are applied in the epilogue.
 
-Many rows would take the same 4-bit levels apart again and again: a panel's are taken apart once,
-into bytes that stay in the cache. A panel may be multiplied in chunks along K, each with all rows
-before the next one, so that less has to stay there; the sums then wait in the output.
+With many rows, each panel's nibbles are unpacked once, to bytes that stay in cache. A panel may be
+multiplied in blocks along K, each with all rows before the next one, so that less has to stay in
+cache; partial sums are then stored in the output.
 
-Panels are shared between the threads, so that each thread reads a stretch of memory of its own.
-A block of rows that is not full computes its last row again instead of branching in the inner
-loop, and does not store it.
+Threads share the panels, so that each reads a contiguous piece of memory. A row block that is not
+full computes its last row again instead of branching in the inner loop, and does not store it.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def panel_linear(
     knob: Config = default_config,
     instructions: InstructionSet | None = None,
 ) -> tirx.PrimFunc:
-    """Serve ``panel_linear``, by the target's instructions or by those that are given."""
+    """Build the kernel of ``panel_linear``, for the target's instruction set or a given one."""
     isa = instructions or find_instructions(Target.current(allow_none=False))
     types, bits = parameter_types(definition), int(definition.attrs["mvlm.bits"])
     has_zero_point = bits < 16  # 16-bit weights are signed
@@ -81,7 +80,7 @@ def panel_linear(
     def quantized(
         weights: tirx.Buffer, unpacked: tirx.Buffer, place: tuple[tirx.Expr, ...], step: Any
     ) -> tirx.Expr:
-        """Read a step's levels, for the features of one register."""
+        """Read a step's quantized values, for the features of one register."""
         panel, group, part, s = place
         ramp = T.ramp(part * depth * lanes, 1, depth * lanes)
         if unpack_once:
@@ -102,9 +101,9 @@ def panel_linear(
         place: tuple[tirx.Expr, ...],
         stage: tirx.Expr,
     ) -> tirx.Expr:
-        """Add the products of a group's stage to `sums`, for the features of one register."""
+        """Accumulate the products of a group's stage, for the features of one register."""
         group = place[1]
-        # Both halves of a byte one after the other, lest bytes wait in registers there are not.
+        # Both nibbles of a byte one after the other: fewer bytes occupy registers.
         halves = group_steps // steps
         order = [half * steps + step for step in range(steps) for half in range(halves)]
         if stages > 1:
@@ -121,7 +120,7 @@ def panel_linear(
     def unpack_panels(
         unpacked: tirx.Buffer, weights: tirx.Buffer, first: tirx.Expr, kb: tirx.Expr
     ) -> None:
-        """Take the levels of a tile's panels apart, of one chunk."""
+        """Unpack the nibbles of a tile's panels, of one block along K."""
         for s in T.serial(tile_panels):
             for group in T.serial(block_groups):
                 for step in T.unroll(steps):
@@ -142,7 +141,7 @@ def panel_linear(
         first: tirx.Expr,
         kb: tirx.Expr,
     ) -> None:
-        """Begin a tile's sums: with zeros, or with what the chunks before have added up to."""
+        """Initialize a tile's accumulators: with zeros, or with the partial sums of the output."""
         for r in T.unroll(tile_m):
             for s in T.unroll(tile_panels):
                 for part in T.unroll(parts):
@@ -175,7 +174,7 @@ def panel_linear(
         part: tirx.Expr,
         s: tirx.Expr,
     ) -> None:
-        """Add the products of a group, for the features of one register."""
+        """Accumulate the scaled products of a group, for the features of one register."""
         scale = T.meta_var(
             T.Cast(f"float32x{lanes}", scales[panel, group, T.ramp(part * lanes, 1, lanes)])
         )
@@ -186,7 +185,7 @@ def panel_linear(
                 else zero_point_correction[T.min(start + r, rows - 1), group],
                 lanes,
             )
-        # Some steps of one row, and then the next row's, lest a row wait for its own sums.
+        # Interleave rows after some steps, to hide the latency of a row's dependent additions.
         for stage in T.unroll(stages):
             for r in T.unroll(tile_m):
                 acc_i32[r, T.ramp(0, 1, lanes)] = dot(
@@ -214,7 +213,7 @@ def panel_linear(
         rows: tirx.Expr,
         first: tirx.Expr,
     ) -> None:
-        """Store a tile: its sums are whole."""
+        """Scale a tile by rows of weights, apply the epilogue, and store it."""
         with T.sblock("end"):
             sums = T.sblock_alloc_buffer(
                 (tile_m * tile_panels, _FEATURES), "float32", scope="local"
@@ -235,7 +234,7 @@ def panel_linear(
     def store_partial(
         y: tirx.Buffer, acc_f32: tirx.Buffer, start: tirx.Expr, rows: tirx.Expr, first: tirx.Expr
     ) -> None:
-        """Let a tile's sums wait in the output for the next chunk."""
+        """Store a tile's partial sums in the output, for the next block along K."""
         for r in T.unroll(tile_m):
             if start + r < rows:
                 for s in T.unroll(tile_panels):

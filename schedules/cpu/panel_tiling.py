@@ -1,4 +1,4 @@
-"""How the loops of a multiplication with panels are cut, and what of that is left open."""
+"""The tiling of a multiplication with panels, and its knobs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mvlm.schedules.cpu.instructions import InstructionSet
 
 @dataclass(frozen=True)
 class Tiling:
-    """The tiles of one multiplication.
+    """The tiling of one multiplication.
 
     Attributes:
         tile_m: Rows of a register tile.
-        tile_panels: Panels of a register tile, side by side.
-        k_unroll: Steps of a group that one row takes before the next row does.
-        unpack_once: Whether 4-bit levels are taken apart before any row is multiplied.
-        tiles_per_task: Tiles of panels that a task takes, one after the other.
-        k_block: Of the activations' scales along K, how many all rows go through before the next.
-        prefetch_distance: How far ahead weights are asked for, in bytes; 0 if they are not.
+        tile_panels: Panels of a register tile.
+        k_unroll: Steps of a group that are unrolled for one row before the next row's.
+        unpack_once: Whether 4-bit values are unpacked once for all rows, not in every tile.
+        tiles_per_task: Tiles of `tile_panels` panels that a task computes in sequence.
+        k_block: Size of a block along K, in activation scales.
+        prefetch_distance: Of weights, in bytes; 0 disables prefetching.
     """
 
     tile_m: int
@@ -33,13 +33,13 @@ class Tiling:
 
 
 def gemv_tiling(panels: int, group_steps: int, activation_scales: int, knob: Config) -> Tiling:
-    """Config for one row, which waits for memory: each panel goes by once.
+    """Tile a product of one row, which is bound by memory: each panel is read once.
 
     Args:
         panels: Of the weights.
         group_steps: Steps of a group of 32.
         activation_scales: Scales of the row.
-        knob: Chooses.
+        knob: The configuration.
     """
     return Tiling(
         tile_m=1,
@@ -61,16 +61,16 @@ def gemm_tiling(
     instructions: InstructionSet,
     knob: Config,
 ) -> Tiling:
-    """Config for many rows, which wait for registers and caches.
+    """Tile a product of many rows, which is bound by registers and caches.
 
     Args:
         panels: Of the weights.
         group_steps: Steps of a group of 32.
         activation_scales: Scales of a row.
         bits: Of a weight.
-        can_store_partial: Whether the output has a place for the sums of every panel.
-        instructions: What multiplies.
-        knob: Chooses.
+        can_store_partial: Whether the output has room for the partial sums of every panel.
+        instructions: The instruction set.
+        knob: The configuration.
     """
     tile_panels = knob("tile_panels", 1, _divisors(panels, (1, 2)))
     unpack_once = bits == 4 and bool(knob("unpack_once", 1, (0, 1)))
@@ -89,10 +89,10 @@ def gemm_tiling(
     return Tiling(
         tile_m=knob("tile_m", instructions.tile_m, (1, 2, 3, 4, 5, 6, 8, 10, 12)),
         tile_panels=tile_panels,
-        # Both halves of a byte are steps: where they are not taken apart, all are taken at once.
+        # Both nibbles of a byte are steps: without unpacking first, all steps are unrolled.
         k_unroll=group_steps if bits == 4 and not unpack_once else k_unroll,
         unpack_once=unpack_once,
-        # Whatever `tile_panels` is: the numbers are chosen apart from each other.
+        # Whatever `tile_panels` is: knobs are independent of each other.
         tiles_per_task=knob(
             "tiles_per_task", 1, _divisors(panels // max(_divisors(panels, (1, 2))), (1, 2, 4, 8))
         ),

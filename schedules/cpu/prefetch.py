@@ -1,4 +1,4 @@
-"""Asking for memory before it is read, as a part of kernels."""
+"""Software prefetching, as inline functions of kernels."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 _LINE_BYTES = 64
-# llvm.prefetch: to read; into the second cache, which keeps twice as many lines on their way as the
-# first one; data.
-_READ, _SECOND_CACHE, _DATA = 0, 2, 1
+# Arguments of llvm.prefetch: read; into L2, which has twice as many outstanding lines as L1; data.
+_READ, _L2, _DATA = 0, 2, 1
 
 
 def _prefetch(element: Any) -> tirx.Expr:
@@ -20,19 +19,19 @@ def _prefetch(element: Any) -> tirx.Expr:
         "llvm.prefetch",
         T.address_of(element),
         T.int32(_READ),
-        T.int32(_SECOND_CACHE),
+        T.int32(_L2),
         T.int32(_DATA),
     )
 
 
 def prefetch_ahead(distance: int, block_bytes: int) -> Any:
-    """Return what asks for the block of a matrix that comes some bytes later.
+    """Return an inline function that prefetches the block of a matrix at some distance.
 
-    A part of a kernel, to be called with the matrix ``(panels, blocks, ...)`` and the place of a
-    block. Behind the end of a panel lies the next one; behind the matrix nothing is read by asking.
+    It takes the matrix ``(panels, blocks, ...)`` and the panel and index of a block. The next panel
+    follows the end of a panel; prefetching past the end of the matrix is harmless.
 
     Args:
-        distance: In bytes; 0 if nothing is asked for.
+        distance: In bytes; 0 disables prefetching.
         block_bytes: Bytes of a block.
     """
     blocks = max(1, distance // block_bytes)
@@ -58,9 +57,9 @@ def prefetch_ahead(distance: int, block_bytes: int) -> Any:
 
 
 def prefetch_block(elements: int, inner: int, steps: int, dtype: str, is_enabled: bool) -> Any:
-    """Return what asks for a block of a page, a stretch of it at every step of a loop.
+    """Return an inline function that prefetches a block of a page, a part at every step of a loop.
 
-    A part of a kernel, to be called with the pool ``(pages, heads, elements / inner, inner)``, the
+    It takes the pool ``(pages, heads, elements / inner, inner)``, the
     page, the head, and the step.
 
     Args:
@@ -68,7 +67,7 @@ def prefetch_block(elements: int, inner: int, steps: int, dtype: str, is_enabled
         inner: Of its last axis.
         steps: That the loop takes.
         dtype: Of an element.
-        is_enabled: Whether anything is asked for at all.
+        is_enabled: Whether anything is prefetched.
     """
     line_elements = _LINE_BYTES // np.dtype(dtype).itemsize
     lines = -(-elements // line_elements // steps) if is_enabled else 0

@@ -1,4 +1,4 @@
-"""Rotating a head's vector (RoFormer, arXiv 2104.09864), as a part of kernels.
+"""Rotary embedding of a head's vector (RoFormer, arXiv 2104.09864), as an inline function.
 
 The first half holds the real parts of the pairs and the second the imaginary ones.
 """
@@ -14,11 +14,10 @@ from mvlm.schedules.cpu.vectors import lanes
 
 
 def rotate_into(head_dim: int, scale: float = 1.0) -> Any:
-    """Return what rotates a vector of `head_dim` channels and multiplies it with `scale`.
+    """Return an inline function that rotates a vector of `head_dim` channels and scales it.
 
-    A part of a kernel, to be called with where it goes to, ``(rows, head_dim)``, and the row there;
-    and with queries, keys and values ``(n, heads, head_dim)``, the tables ``(n, head_dim/2)``, the
-    position's row and the head.
+    It takes the output ``(rows, head_dim)`` and its row; queries, keys and values ``(n, heads,
+    head_dim)``, the tables ``(n, head_dim / 2)``, the position's row and the head.
     """
     half = head_dim // 2
     vector = lanes(half)

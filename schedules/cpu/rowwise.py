@@ -1,7 +1,7 @@
-"""Functions of single rows on a CPU, and quantizing what they give.
+"""Row-wise functions on a CPU (normalizations and activations), and quantization of their results.
 
-A normalization reads its row for the statistics first; then, as all others, it makes a group of
-values at a time, which is stored, or quantized with the groups that share its scale.
+A normalization first reads its row for the statistics. Then every function computes one vector at a
+time, which is stored, or quantized together with the groups that share its scale.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from mvlm.schedules.cpu.vectors import lanes, tile_width
 from mvlm.schedules.signature import attribute, is_single_row, keep_parameters, parameter_types
 
 _GROUP = 32
-# Sums of a normalization that are added side by side.
+# Accumulators of a normalization's sums.
 _ACCUMULATORS = 64
 _NORMALIZATIONS = ("rms_norm", "layer_norm")
 
 
 def rowwise(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
-    """Serve ``rowwise``."""
+    """Build the kernel of ``rowwise``."""
     x_type, *weight_types, y_type = parameter_types(definition)
     width, out_width = int(x_type.shape[1]), int(y_type.shape[1])
     vector, loop = lanes(out_width), _loop(x_type)
@@ -54,14 +54,14 @@ def rowwise(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.Pr
 
 
 def quantize_rows(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
-    """Serve ``quantize_rows`` of whole groups."""
+    """Build the kernel of ``quantize_rows``, for whole groups of 32."""
     zero_point = attribute(definition, "zero_point", 0)
     has_zero_point = zero_point != 0
     x_type, *weight_types = parameter_types(definition)[: -3 if has_zero_point else -2]
     integer_type, scale_type = parameter_types(definition)[-3 if has_zero_point else -2 :][:2]
     width, out_width = int(x_type.shape[1]), int(integer_type.shape[1])
     halves = 2 if attribute(definition, "prologue", "") == "silu_product" else 1
-    if width != halves * out_width:  # the last group is filled up with zeros
+    if width != halves * out_width:  # the definition pads the last group with zeros
         return None
     groups, loop, dtype = out_width // _GROUP, _loop(x_type), str(integer_type.dtype)
     activation_scales = int(scale_type.shape[1])
@@ -133,7 +133,7 @@ def quantize_rows(definition: tirx.PrimFunc, knob: Config = default_config) -> t
 
 
 def _loop(x_type: Any) -> Any:
-    """A row alone is done before another thread would have woken up."""
+    """One row is finished before another thread would have woken up."""
     return T.serial if is_single_row(x_type) else T.parallel
 
 
@@ -142,9 +142,9 @@ def _kept(weight_types: list[Any]) -> tuple[bool, bool]:
 
 
 def _statistics(definition: tirx.PrimFunc, width: int, knob: Config) -> Any:
-    """Return what computes a row's mean and the inverse of its deviation, if they are needed.
+    """Return an inline function that computes a row's mean and inverse deviation, if needed.
 
-    A part of a kernel, to be called with where the two go to, the input and the row.
+    It takes the buffer of the two results, the input and the row.
     """
     function, eps = attribute(definition, "prologue", ""), attribute(definition, "eps", 0.0)
     is_needed, has_mean = function in _NORMALIZATIONS, function == "layer_norm"
@@ -181,7 +181,7 @@ def _statistics(definition: tirx.PrimFunc, width: int, knob: Config) -> Any:
 
 
 def _value(definition: tirx.PrimFunc, width: int) -> Callable[..., tirx.Expr]:
-    """Return what gives one value, or a vector of them: the function itself."""
+    """Return the function itself: it gives the expression of one value, or of a vector."""
     function = attribute(definition, "prologue", "")
 
     def value(

@@ -1,4 +1,4 @@
-"""How wide vectorized loops are."""
+"""Widths of vectorized loops and register tiles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def lanes(extent: int) -> int:
 
 
 def tile_width(extent: int, most: int) -> int:
-    """Return how much of `extent` a register tile takes: whole vectors, `most` at the most."""
+    """Return the width of a register tile: whole vectors, a divisor of `extent`, at most `most`."""
     vector = lanes(extent)
     return max(
         width for width in range(vector, max(most, vector) + 1, vector) if extent % width == 0
@@ -27,9 +27,9 @@ def tile_width(extent: int, most: int) -> int:
 
 
 def default_tile_m(target: Target) -> int:
-    """Return the rows of a tile of 16 columns that fit into a CPU's float registers.
+    """Return the rows of a tile of 16 columns that fit into a CPU's vector registers.
 
     AVX-512 has 32 registers of 16 floats. AVX2 has 16 of 8, of which a row takes two, and Armv8 32
-    of 4, of which it takes four; some are left for what is loaded.
+    of 4, of which it takes four; some are left for loaded operands.
     """
     return 12 if "+avx512f" in cpu_features(target) else 6

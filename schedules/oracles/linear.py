@@ -1,4 +1,4 @@
-"""Linear layers over panels, whatever their weights are stored as."""
+"""Linear layers over panels, for all weight formats."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def panel_linear_case(
 
 
 def unpack_panels(panels: Array, bits: int) -> Array:
-    """Return the stored levels ``(panels * 16, K)`` of integer panels (see `models.panels`)."""
+    """Return the quantized values ``(panels * 16, K)`` of integer panels (see `models.panels`)."""
     count, groups, steps, width = panels.shape
     depth = width // _FEATURES
     unpacked = panels.reshape(count, groups, steps, _FEATURES, depth).astype(np.int32)
@@ -103,7 +103,7 @@ def unpack_panels(panels: Array, bits: int) -> Array:
 
 
 def _rows(panels: Array) -> Array:
-    """Return ``(panels * 16, count)`` of what lies side by side, ``(panels, count, 16)``."""
+    """Return ``(panels * 16, count)`` of interleaved panels ``(panels, count, 16)``."""
     return np.ascontiguousarray(np.moveaxis(panels, 2, 1)).reshape(-1, panels.shape[1])
 
 

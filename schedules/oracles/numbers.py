@@ -1,4 +1,4 @@
-"""Random numbers for a kernel's arguments, and what is in a place that nothing was written to."""
+"""Random arguments of kernels, and the fill value that shows unwritten elements."""
 
 from __future__ import annotations
 

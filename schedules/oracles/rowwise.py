@@ -1,4 +1,4 @@
-"""Functions of rows, and quantizing what they give."""
+"""Row-wise functions, and the quantization of their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def rowwise(name: str, eps: float, x: Array, *weights: Array) -> Array:
-    """Return a row function's values in float64."""
+    """Return the values of a row-wise function in float64."""
     return np.asarray(_rowwise(name, eps, x.astype(np.float64), *weights))
 
 

@@ -1,4 +1,4 @@
-"""The instructions that multiply bytes, one file for each set; kernels are written over any."""
+"""Instruction sets that multiply bytes, a file for each; kernels are generic over them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mvlm.schedules.cpu.instructions.instruction_set import InstructionSet
 
 __all__ = ["INSTRUCTION_SETS", "InstructionSet", "find_instructions"]
 
-# The best first.
+# In order of preference.
 INSTRUCTION_SETS = (
     avx512_vnni.INSTRUCTIONS,
     avx2.INSTRUCTIONS,

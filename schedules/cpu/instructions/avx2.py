@@ -33,7 +33,7 @@ def _dot(
             )
         return sums
     for weights, word in pairs:
-        # 255 * 127 * 2 does not fit, 127 * 127 * 2 does: the sign goes over to the activations.
+        # 255 * 127 * 2 overflows, 127 * 127 * 2 does not: the sign moves to the activations.
         quantized = T.reinterpret("int8x32", weights ^ T.broadcast(T.uint8(128), 32))
         size = T.reinterpret(
             "uint8x32", T.call_llvm_pure_intrin("int8x32", "llvm.abs", quantized, T.bool(False))

@@ -22,7 +22,7 @@ def _dot(
     if bits == 16:
         return sums + words(step_weights, activations)
     for step, weights in step_weights:
-        # 4-bit levels, 0 to 15, are signed bytes as they are.
+        # 4-bit values, 0 to 15, are valid signed bytes.
         quantized = weights if bits == 4 else weights ^ T.broadcast(T.uint8(128), 16)
         sums = T.call_llvm_pure_intrin(
             "int32x4",
