@@ -62,7 +62,7 @@ class WeightFormat:
         dtype: Of a stored element.
         packing: Weights in one element.
         zero_point: The stored integer that stands for zero.
-        lowest: The least integer that is stored, the zero point taken away; 0 for floats.
+        lowest: The least integer that is stored, the zero point subtracted; 0 for floats.
         highest: The greatest.
         unit: What scales are multiples of: small where they would be too small for float16.
         scale_dtype: Of a group's scale: float16, or int8 where each row has a scale of its own.
@@ -370,7 +370,7 @@ def dequantize(
 
 
 def unpack(elements: npt.NDArray[Any], weight_format: WeightFormat) -> npt.NDArray[np.int32]:
-    """Return the integers ``(rows, elements * packing)``, the zero point taken away."""
+    """Return the integers ``(rows, elements * packing)``, the zero point subtracted."""
     if weight_format.packing == 1:
         return elements.astype(np.int32) - weight_format.zero_point
     nibbles = (elements[:, :, None] >> _shifts(weight_format)) & np.uint32(15)

@@ -14,7 +14,7 @@ def attention(qkv: nn.Tensor, heads: int) -> nn.Tensor:
     ``softmax(q k^T / sqrt(head_dim)) v`` for each head (Vaswani et al. 2017, section 3.2).
 
     Args:
-        qkv: ``(1, S, 3 * heads * head_dim)`` float32: queries, keys and values side by side.
+        qkv: ``(1, S, 3 * heads * head_dim)`` float32: queries, keys and values concatenated.
         heads: How many heads.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the heavy operations compute, in NumPy and float64."""
+"""The heavy operations in NumPy, in float64."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def integer_linear(x: Array, x_scales: Array, weight: Array, scales: Array) -> A
 
 
 def attention(qkv: Array, heads: int) -> Array:
-    """Softmax attention of every row to every row; queries, keys and values side by side."""
+    """Softmax attention of every row to every row; queries, keys and values concatenated."""
     length, width = qkv.shape
     q, k, v = np.moveaxis(qkv.astype(np.float64).reshape(length, 3, heads, -1), 0, 2)
     scores = q @ np.swapaxes(k, 1, 2) / np.sqrt(width / 3 / heads)

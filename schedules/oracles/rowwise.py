@@ -85,7 +85,7 @@ def quantize_rows_case(
 
 
 def _quantized(x: Array, dtype: str, groups_per_scale: int) -> tuple[Array, Array]:
-    """As the arithmetic's own, which goes value by value: too slow for a real model's rows."""
+    """As `arithmetic.quantize_rows`, which is scalar and too slow for a real model's rows."""
     qmax = np.float32({"int8": 127, "int16": 8191}[dtype])
     blocks = x.reshape(len(x), -1, 32 * groups_per_scale)
     absmax = np.abs(blocks).max(-1)
@@ -95,7 +95,7 @@ def _quantized(x: Array, dtype: str, groups_per_scale: int) -> tuple[Array, Arra
 
 
 def _values(definition: tirx.PrimFunc, arguments: list[Array]) -> tuple[Array, Array]:
-    """Return the values, and how far float32 may be off: the rounding of what is on the way."""
+    """Return the values, and the allowed errors: float32's rounding of intermediate results."""
     name, eps = attribute(definition, "prologue", ""), attribute(definition, "eps", 0.0)
     values = rowwise(name, eps, *arguments)
     size = 1 + np.abs(arguments[0]).max(-1, keepdims=True).astype(np.float64)

@@ -94,7 +94,7 @@ def test_functions_and_kernels_by_name() -> None:
     }
 
 
-def test_of_a_table_its_rows_are_read() -> None:
+def test_embedding_traffic_is_the_rows_looked_up() -> None:
     row = WIDTH // 2 + 2 * (WIDTH // 32)  # 4 bits each, and a float16 scale for each 32
     assert small()["look_up"]["embedding"] == KernelTraffic(
         calls=1,
@@ -104,7 +104,7 @@ def test_of_a_table_its_rows_are_read() -> None:
     )
 
 
-def test_a_matrix_is_read_once_for_all_rows() -> None:
+def test_matrix_traffic_is_independent_of_rows() -> None:
     assert small()["multiply"]["linear_48x64"] == KernelTraffic(
         calls=1,
         weight_bytes=4 * (WIDTH * FEATURES + FEATURES),
@@ -113,7 +113,7 @@ def test_a_matrix_is_read_once_for_all_rows() -> None:
     )
 
 
-def test_a_view_of_a_parameter_is_a_weight() -> None:
+def test_view_of_a_parameter_counts_as_weight() -> None:
     assert small()["scale"]["product"] == KernelTraffic(
         calls=1,
         weight_bytes=4 * WIDTH,
@@ -122,7 +122,7 @@ def test_a_view_of_a_parameter_is_a_weight() -> None:
     )
 
 
-def test_the_cache_is_counted_by_the_position() -> None:
+def test_kv_cache_traffic_is_per_position() -> None:
     vectors = 4 * (HEADS * LAYOUT.head_dim + 2 * (LAYOUT.head_dim // 2))
     position = LAYOUT.kv_heads * 2 * (LAYOUT.head_dim + 4)  # keys and values, each with a scale
     traffic = small()["attend"]
@@ -173,7 +173,7 @@ def test_decoding_reads_the_weights_that_bench_says(quantization: str) -> None:
 
 @pytest.mark.parametrize("quantization", SCHEMES_OF_BOTH_KINDS)
 @pytest.mark.parametrize("function", ["decode", "prefill", "prefill_all"])
-def test_what_a_position_of_the_cache_takes(quantization: str, function: str) -> None:
+def test_kv_cache_traffic_of_the_bundled_model(quantization: str, function: str) -> None:
     model, _, traffic = bundled(quantization)
     spec = model.cache_layout.spec()
     position = spec.layers * sum(tensor.nbytes for tensor in spec.tensors) // PAGE_SIZE

@@ -78,7 +78,7 @@ def test_everything_is_scheduled_and_lowered(dumped: Path) -> None:
     assert "R.vm." in after(dumped, "lower") or "vm.builtin" in after(dumped, "lower")
 
 
-def test_what_is_ours_is_scheduled_and_nothing_dumped_unasked(
+def test_all_functions_are_scheduled_and_nothing_is_dumped_unasked(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -147,7 +147,7 @@ def test_depthwise_convolution_is_scheduled_right(grid: int, stride: int, channe
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_rule_vectorizes_and_shares_large_loops() -> None:
+def test_default_schedule_vectorizes_and_parallelizes_large_loops() -> None:
     @T.prim_func(private=True, s_tir=True)
     def doubled(x: T.Buffer((512, 128), "float32"), y: T.Buffer((512, 128), "float32")):  # type: ignore[valid-type]
         for i, j in T.grid(512, 128):
@@ -160,7 +160,7 @@ def test_rule_vectorizes_and_shares_large_loops() -> None:
     assert "T.vectorized(8)" in script
 
 
-def test_rule_leaves_what_it_does_not_know() -> None:
+def test_default_schedule_leaves_opaque_functions() -> None:
     @T.prim_func(private=True, s_tir=True)
     def opaque(x: T.Buffer((4,), "float32")):  # type: ignore[valid-type]
         for i in range(4):

@@ -1,4 +1,4 @@
-"""Every point of a kernel's design space computes the same, whatever it is fast at."""
+"""Every configuration of a kernel computes the same."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def drawn(knobs: tuple[Knob, ...], count: int) -> list[dict[str, int]]:
 
 
 def ends(knobs: tuple[Knob, ...]) -> list[dict[str, int]]:
-    """The ends of each dimension, all else being as by default."""
+    """The least and greatest value of each knob, all others at their defaults."""
     default = {knob.name: knob.default for knob in knobs}
     return [
         default | {knob.name: end} for knob in knobs for end in (knob.values[0], knob.values[-1])
@@ -93,13 +93,13 @@ def ends(knobs: tuple[Knob, ...]) -> list[dict[str, int]]:
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_drawn_points_compute_the_same(name: str) -> None:
+def test_random_configs_compute_the_same(name: str) -> None:
     check(name, lambda knobs: drawn(knobs, 1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_the_ends_of_a_space_compute_the_same(name: str) -> None:
+def test_extreme_configs_compute_the_same(name: str) -> None:
     check(name, lambda knobs: [*ends(knobs), *drawn(knobs, 8)])
 
 
@@ -123,7 +123,7 @@ def check(name: str, select: Callable[[tuple[Knob, ...]], list[dict[str, int]]])
 @pytest.mark.slow
 @pytest.mark.parametrize("instructions", INSTRUCTION_SETS, ids=lambda known: known.name)
 @pytest.mark.parametrize("scheme", ["q4a8", "q8a8", "q16a16"])
-def test_points_of_every_instruction_set(scheme: str, instructions: InstructionSet) -> None:
+def test_configs_of_every_instruction_set(scheme: str, instructions: InstructionSet) -> None:
     definition = of_linear(scheme, "n", 512, 32)
     recorder = SpaceRecorder()
     panel_linear(definition, recorder, instructions)
@@ -135,13 +135,13 @@ def test_points_of_every_instruction_set(scheme: str, instructions: InstructionS
         assert kernel_case.largest_error(dict(enumerate(t.numpy() for t in tensors))) <= 1, point
 
 
-def test_what_a_kernel_cannot_do_is_refused() -> None:
+def test_unsupported_config_is_refused() -> None:
     definition = of_linear("q4a8", "n")
     with device().target, pytest.raises(ValueError, match="tile_m is 7, but must be one of"):
         KERNELS.lower(definition, FixedConfig({"tile_m": 7}))
 
 
-def test_a_wrong_kernel_is_found_out() -> None:
+def test_oracle_detects_a_wrong_kernel() -> None:
     """The oracle is not the kernel's own arithmetic, and one wrong element is enough."""
     kernel_case = make_kernel_case(workload_of(of_linear("q4a8", "n"), EXTENTS))
     ((place, (values, allowed)),) = kernel_case.expect().items()
@@ -153,7 +153,7 @@ def test_a_wrong_kernel_is_found_out() -> None:
     assert kernel_case.largest_error({}) == float("inf")
 
 
-def test_levels_are_taken_apart_as_they_were_put_together() -> None:
+def test_unpack_panels_agrees_with_the_definition() -> None:
     """The oracle's own reading of panels, against the definition of a linear layer."""
     workload = workload_of(of_linear("q4a8", "n"), EXTENTS)
     kernel_case = make_kernel_case(workload)
@@ -166,6 +166,6 @@ def test_levels_are_taken_apart_as_they_were_put_together() -> None:
     np.testing.assert_allclose(values, expected, rtol=1e-12)
 
 
-def test_defaults_are_points_of_their_space() -> None:
+def test_default_must_be_a_value_of_the_knob() -> None:
     with pytest.raises(AssertionError, match="tile_m"):
         default_config("tile_m", 3, (1, 2))

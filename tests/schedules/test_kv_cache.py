@@ -1,4 +1,4 @@
-"""The CPU kernels of the KV cache, against NumPy: appending, and attention over what is there."""
+"""The CPU kernels of the KV cache, against NumPy: appending, and attention."""
 
 from __future__ import annotations
 
