@@ -11,7 +11,7 @@ from rich.console import Console
 from mvlm.cli.shared.run_table import _Table, run_table
 from mvlm.compile.jobs.states import StepState
 from mvlm.compile.jobs.step import ARTIFACT
-from tests.jobs.fakes import fake_step
+from tests.compile.jobs.fakes import fake_step
 
 
 def drawn(table: _Table) -> str:

@@ -20,7 +20,7 @@ from mvlm.compile.jobs.report import describe_run, read_states
 from mvlm.compile.jobs.states import Run, StepState
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Step
 from mvlm.compile.jobs.store import Store
-from tests.jobs.fakes import fake_plan, key_of, trouble, write_files
+from tests.compile.jobs.fakes import fake_plan, key_of, trouble, write_files
 
 pytestmark = pytest.mark.usefixtures("faked")
 QUICK = Options(first_delay=0.01)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mvlm.compile.jobs.page import draw_page
 from mvlm.compile.jobs.states import STATES
-from tests.jobs.fakes import key_of
+from tests.compile.jobs.fakes import key_of
 
 _VOID = {"meta", "link", "img", "br"}
 

@@ -16,7 +16,7 @@ from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.results import MAX_RESULT_BYTES, parse_artifact, parse_weights
 from mvlm.runtime.artifact import read_manifest, verify_files
 from mvlm.runtime.errors import ArtifactError, UsageError
-from tests.jobs.fakes import add_fake, fake_step, key_of
+from tests.compile.jobs.fakes import add_fake, fake_step, key_of
 
 A, W = fake_step(ARTIFACT, "a"), fake_step(WEIGHTS, "w")
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pytest
 
 TROUBLES = "MVLM_FAKE_TROUBLES"
-MODULE = "tests.jobs.fakes"
+MODULE = "tests.compile.jobs.fakes"
 
 
 def use_fake_workers(monkeypatch: pytest.MonkeyPatch, troubles: Path) -> None:
@@ -51,7 +51,7 @@ def use_fake_workers(monkeypatch: pytest.MonkeyPatch, troubles: Path) -> None:
     """
     monkeypatch.setenv(TROUBLES, os.fspath(troubles))
     # Workers do not search modules in the current folder.
-    monkeypatch.setenv("PYTHONPATH", os.fspath(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", os.fspath(Path(__file__).parents[3]))
     monkeypatch.setattr(child, "_MODULE", MODULE)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.compile.jobs.store import Store, open_store
-from tests.jobs.fakes import use_fake_workers
+from tests.compile.jobs.fakes import use_fake_workers
 
 
 @pytest.fixture

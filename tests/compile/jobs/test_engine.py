@@ -20,7 +20,7 @@ from mvlm.compile.jobs.step import WEIGHTS, Request
 from mvlm.compile.jobs.store import Store, open_store
 from mvlm.compile.jobs.store.runs import new_run_id
 from mvlm.runtime.errors import UsageError
-from tests.jobs.fakes import MODULE, fake_step, trouble
+from tests.compile.jobs.fakes import MODULE, fake_step, trouble
 
 pytestmark = pytest.mark.usefixtures("faked")
 RUN = new_run_id()

@@ -24,7 +24,7 @@ from mvlm.compile.jobs.states import (
 from mvlm.compile.jobs.store import open_store
 from mvlm.compile.jobs.store.runs import new_run_id
 from mvlm.runtime.errors import ArtifactError, UsageError
-from tests.jobs.fakes import key_of
+from tests.compile.jobs.fakes import key_of
 
 RUN = Run(
     id="20261126-041232-00ffee",

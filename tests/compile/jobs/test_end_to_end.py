@@ -18,7 +18,7 @@ from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact import layout, verify_artifact
 from mvlm.runtime.errors import ArtifactError
 from tests.cli.command_line import finish, mvlm, start
-from tests.jobs.boards import write_board
+from tests.compile.jobs.boards import write_board
 from tests.reference import write_random_checkpoint
 
 

@@ -14,7 +14,7 @@ from mvlm.compile.jobs.states import StepState
 from mvlm.compile.jobs.step import Step
 from mvlm.compile.jobs.store import open_store
 from tests.cli.command_line import mvlm
-from tests.jobs.fakes import fake_plan, key_of, trouble, use_fake_workers
+from tests.compile.jobs.fakes import fake_plan, key_of, trouble, use_fake_workers
 from tests.reference import write_random_checkpoint
 
 

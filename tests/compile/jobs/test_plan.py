@@ -19,7 +19,7 @@ from mvlm.compile.packing import build_model
 from mvlm.models.checkpoint import open_checkpoint
 from mvlm.runtime.errors import ArtifactError, TargetError
 from tests.adapters import write_adapter
-from tests.jobs.boards import write_board
+from tests.compile.jobs.boards import write_board
 from tests.reference import write_random_checkpoint
 
 

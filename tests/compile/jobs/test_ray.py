@@ -19,7 +19,7 @@ import pytest
 from mvlm.compile.jobs.store import Store, open_store
 from tests.cli.command_line import finish, mvlm, start
 from tests.cli.every_verb import PROGRAM
-from tests.jobs.boards import write_board
+from tests.compile.jobs.boards import write_board
 from tests.reference import write_random_checkpoint
 
 pytestmark = pytest.mark.ray
