@@ -23,7 +23,7 @@ def command(store: StoreUrl, run: RunName = None, json: Json = False, debug: Deb
     opened = open_store(store)
     found = opened.runs.find(run)
     report = describe_run(
-        opened, found, read_states(opened, found), opened.runs.last_beat(found.id)
+        opened, found, read_states(opened, found), opened.runs.last_renewal(found.id)
     )
     if json:
         show_json(report)

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from mvlm.compile.jobs import states
 from mvlm.compile.jobs.engines.engine import Engine
 from mvlm.compile.jobs.errors import StoreError
-from mvlm.compile.jobs.heart import Heart
+from mvlm.compile.jobs.heartbeat import Heartbeat
 from mvlm.compile.jobs.plan import Plan
 from mvlm.compile.jobs.process import this_process
 from mvlm.compile.jobs.states import Run, StepEntry, StepState
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Outcome, Request, Step
 from mvlm.compile.jobs.store import Store
-from mvlm.compile.jobs.store.claims import Claims
+from mvlm.compile.jobs.store.leases import Leases
 from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult, total_bytes
 from mvlm.compile.jobs.store.runs import new_run_id
 
@@ -91,7 +91,7 @@ class Coordinator:
         self._path, self._logs = str(plan.path), plan.logs
         self._looked = 0.0
         self.run_id = run_id or new_run_id()
-        self._claims: Claims = store.claims(self.run_id)
+        self._leases: Leases = store.leases(self.run_id)
 
     def run(self) -> tuple[Run, dict[str, StepState]]:
         """Do everything, and return the run and the states of its steps.
@@ -104,17 +104,17 @@ class Coordinator:
             self._store.sweep()
             self._reuse(self._tasks.values())
             self._run = self._enter()
-            heart = Heart(self._store, self.run_id, self._claims)
+            heartbeat = Heartbeat(self._store, self.run_id, self._leases)
             try:
                 self._work()
             except BaseException:
                 self._give_up("interrupted")
                 raise
             finally:
-                heart.stop()
+                heartbeat.stop()
         finally:
             self._engine.stop()
-            self._claims.release_all()
+            self._leases.release_all()
         return self._close(), {key: task.state for key, task in self._tasks.items()}
 
     # --- the beginning and the end ----------------------------------------------------------------
@@ -142,7 +142,7 @@ class Coordinator:
             steps=tuple(_entry(task.step) for task in self._tasks.values()),
         )
         self._store.runs.write(run)
-        self._store.runs.beat(run.id)
+        self._store.runs.renew(run.id)
         for task in self._tasks.values():
             self._set(task, task.state)
         return run
@@ -214,9 +214,9 @@ class Coordinator:
         if refusal := self._engine.refusal(task.memory):
             self._set(task, replace(task.state, state=states.FAILED, note=refusal))
         elif self._engine.has_room(task.memory) and not self._finish_if_there(task):
-            if not self._claims.take(step.key):
+            if not self._leases.acquire(step.key):
                 self._wait_for_others(task)
-            # Between the look and the claim another run may have finished it.
+            # Between the look and the lease another run may have finished it.
             elif not self._finish_if_there(task):
                 for entry in step.job.logs:
                     self._store.blobs.put(self._logs / entry.path, entry)
@@ -228,14 +228,14 @@ class Coordinator:
     def _finish_if_there(self, task: _Task) -> bool:
         found = self._find(task.step)
         if found is not None:
-            self._claims.release(task.step.key)
+            self._leases.release(task.step.key)
             # A worker may have died with its work done: such an attempt counts.
             self._set(task, replace(_reused(found), attempts=task.state.attempts))
         return found is not None
 
     def _wait_for_others(self, task: _Task) -> None:
         task.not_before = time.monotonic() + _LOOK_SECONDS
-        note = f"waits for {self._claims.holder(task.step.key)}"
+        note = f"waits for {self._leases.owner(task.step.key)}"
         if note != task.state.note:
             self._set(task, replace(task.state, note=note))
 
@@ -243,13 +243,13 @@ class Coordinator:
         if outcome.error:
             self._failed(task, outcome)
             return
-        self._claims.release(task.step.key)
+        self._leases.release(task.step.key)
         self._set(task, _after(task.state, outcome, states.DONE))
 
     def _failed(self, task: _Task, outcome: Outcome) -> None:
         """Queue a step again where that can help."""
-        with suppress(StoreError):  # a claim that does not beat is taken over
-            self._claims.release(task.step.key)
+        with suppress(StoreError):  # a lease that is not renewed expires
+            self._leases.release(task.step.key)
         attempts = max(task.state.attempts, 1)
         if not outcome.may_pass or attempts > self._options.retries:
             self._set(task, _after(task.state, outcome, states.FAILED))

@@ -13,7 +13,7 @@ from mvlm.compile.jobs.states import Run, StepEntry, StepState
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS
 from mvlm.compile.jobs.store import Store
 
-# A run that has shown nothing for so long is likely dead.
+# A run without a heartbeat for so long is likely dead.
 SILENT_SECONDS = 60.0
 LOST = "lost"
 
@@ -28,7 +28,7 @@ def read_states(store: Store, run: Run) -> dict[str, StepState]:
 
 
 def describe_run(
-    store: Store, run: Run, found: Mapping[str, StepState], beat: float | None = None
+    store: Store, run: Run, found: Mapping[str, StepState], last_renewal: float | None = None
 ) -> dict[str, Any]:
     """Return a run in plain JSON values.
 
@@ -36,7 +36,7 @@ def describe_run(
         store: Where it is kept.
         run: The run.
         found: The states of its steps.
-        beat: When it last showed that it is alive.
+        last_renewal: The time of its last heartbeat.
     """
     artifacts = [step for step in run.steps if step.kind == ARTIFACT]
     weights = [step for step in run.steps if step.kind == WEIGHTS]
@@ -46,7 +46,7 @@ def describe_run(
         "matrix": run.matrix,
         "store": store.files.url,
         "engine": run.engine,
-        "state": LOST if _is_lost(run, beat) else run.state,
+        "state": LOST if _is_lost(run, last_renewal) else run.state,
         "owner": str(run.owner),
         "started": run.started,
         "ended": run.ended,
@@ -57,11 +57,11 @@ def describe_run(
     }
 
 
-def _is_lost(run: Run, beat: float | None) -> bool:
+def _is_lost(run: Run, last_renewal: float | None) -> bool:
     """Whether nobody seems to work on a run that has not ended."""
     if run.state != states.RUNNING or run.ended is not None:
         return False
-    silent = beat is not None and time.time() - beat > SILENT_SECONDS
+    silent = last_renewal is not None and time.time() - last_renewal > SILENT_SECONDS
     return run.owner.is_gone or silent
 
 

@@ -4,7 +4,7 @@
 ``blobs/sha256/``     files by their digest, so that what is equal is kept once
 ``artifacts/``        a document for each finished artifact, written last
 ``weights/``          the same for packed weights
-``claims/``           who works on what
+``leases/``           which run works on which step
 ``runs/``             what became of each run
 ``tmp/``              what is being written; on a disk only
 ====================  ==============================================================

@@ -22,7 +22,7 @@ def check_name(name: str) -> str:
 
 
 class Files(Protocol):
-    """A store's files by names such as ``claims/abc.json``. A missing file is None, never an error.
+    """A store's files by names such as ``leases/abc.json``. A missing file is None, never an error.
 
     All functions raise :class:`mvlm.compile.jobs.errors.StoreError` where the store fails.
     """

@@ -20,7 +20,7 @@ from mvlm.compile.jobs.store.files import Files
 from mvlm.runtime.errors import UsageError
 
 MAX_LOG_BYTES = 4 << 20
-_CANCEL, _BEAT = "cancel", "beat"
+_CANCEL, _HEARTBEAT = "cancel", "heartbeat"
 _MOST_DIGITS = 40
 _MOST_ATTEMPTS = 100
 
@@ -63,13 +63,13 @@ class Runs:
         """Write a run's document."""
         self._files.write(f"runs/{run.id}/run.json", run.to_bytes())
 
-    def beat(self, run_id: str) -> None:
-        """Show that a run is alive: small, for it is written every few seconds."""
-        self._files.write(f"runs/{run_id}/{_BEAT}", str(time.time()).encode())
+    def renew(self, run_id: str) -> None:
+        """Write the time of a run's last heartbeat: small, for it is written every few seconds."""
+        self._files.write(f"runs/{run_id}/{_HEARTBEAT}", str(time.time()).encode())
 
-    def last_beat(self, run_id: str) -> float | None:
-        """Return when a run last showed that it is alive, by its own clock."""
-        data = self._files.read(f"runs/{run_id}/{_BEAT}", _MOST_DIGITS)
+    def last_renewal(self, run_id: str) -> float | None:
+        """Return the time of a run's last heartbeat, by its own clock."""
+        data = self._files.read(f"runs/{run_id}/{_HEARTBEAT}", _MOST_DIGITS)
         try:
             return float(data) if data else None
         except ValueError:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mvlm.compile.jobs.errors import DamagedError
 from mvlm.compile.jobs.store.blobs import Blobs
-from mvlm.compile.jobs.store.claims import Claims
 from mvlm.compile.jobs.store.files import Files
+from mvlm.compile.jobs.store.leases import Leases
 from mvlm.compile.jobs.store.local_files import LocalFiles
 from mvlm.compile.jobs.store.open import open_files
 from mvlm.compile.jobs.store.results import (
@@ -39,9 +39,9 @@ class Store:
         self.blobs = Blobs(files)
         self.runs = Runs(files)
 
-    def claims(self, run_id: str) -> Claims:
-        """Return the claims of a run."""
-        return Claims(self.files, run_id)
+    def leases(self, run_id: str) -> Leases:
+        """Return the leases of a run."""
+        return Leases(self.files, run_id)
 
     def artifact(self, key: str) -> ArtifactResult | None:
         """Return a finished artifact's document, or None; its files are not looked at.

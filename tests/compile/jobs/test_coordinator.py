@@ -55,8 +55,8 @@ def run(
 
 
 def assert_clean(store: Store) -> None:
-    """No claims, nothing half written; and every document's files are there and right."""
-    assert store.files.names("claims") == []
+    """No leases, nothing half written; and every document's files are there and right."""
+    assert store.files.names("leases") == []
     assert store.files.names("tmp") == []
     for kind, folder in ((ARTIFACT, "artifacts"), (WEIGHTS, "weights")):
         for name in store.files.names(folder):
@@ -214,8 +214,8 @@ def test_two_runs_share_the_work(store: Store, faked: Path) -> None:
 
 
 def test_two_that_finish_the_same_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claims save work and guard nothing: without any, results are whole all the same."""
-    monkeypatch.setattr("mvlm.compile.jobs.store.claims.Claims.take", lambda *_: True)
+    """Leases save work and guard nothing: without any, results are whole all the same."""
+    monkeypatch.setattr("mvlm.compile.jobs.store.leases.Leases.acquire", lambda *_: True)
     runs = [coordinator(store, fake_plan(2)) for _ in range(2)]
     threads = [threading.Thread(target=c.run) for c in runs]
     for thread in threads:

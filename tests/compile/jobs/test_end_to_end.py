@@ -72,7 +72,7 @@ def test_killed_and_gone_on_with_and_fetched(folder: Path) -> None:
     assert document["state"] == "done" and document["counts"]["done"] == 2
     assert [step["state"] for step in document["weights"]] == ["reused"]
     assert len(store.files.names("artifacts")) == 2
-    assert store.files.names("claims") == [] and store.files.names("tmp") == []
+    assert store.files.names("leases") == [] and store.files.names("tmp") == []
     report = json.loads(Path(document["reports"]["json"].removeprefix("file://")).read_text())
     assert report["run"] == document["run"]
 
@@ -167,4 +167,4 @@ def test_ctrl_c(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 130 and "interrupted" in result.stderr
     opened = open_store(str(store))
     assert opened.runs.find(None).state == "cancelled"
-    assert opened.files.names("claims") == [] and opened.files.names("tmp") == []
+    assert opened.files.names("leases") == [] and opened.files.names("tmp") == []

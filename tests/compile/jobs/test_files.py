@@ -58,11 +58,11 @@ def test_documents(files: Files) -> None:
 
 
 def test_exclusive_files(files: Files) -> None:
-    assert files.create("claims/a", b"first")
-    assert not files.create("claims/a", b"second")
-    assert files.read("claims/a", 10) == b"first"
-    files.remove("claims/a")
-    assert files.create("claims/a", b"third")
+    assert files.create("leases/a", b"first")
+    assert not files.create("leases/a", b"second")
+    assert files.read("leases/a", 10) == b"first"
+    files.remove("leases/a")
+    assert files.create("leases/a", b"third")
 
 
 @pytest.mark.parametrize("linked", [True, False])
@@ -131,7 +131,7 @@ def test_of_many_that_create_a_file_one_does(tmp_path: Path) -> None:
 
     def create(number: int) -> None:
         barrier.wait()
-        if files.create("claims/a", str(number).encode()):
+        if files.create("leases/a", str(number).encode()):
             won.append(number)
 
     threads = [threading.Thread(target=create, args=(number,)) for number in range(16)]
@@ -140,7 +140,7 @@ def test_of_many_that_create_a_file_one_does(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(won) == 1
-    assert files.read("claims/a", 10) == str(won[0]).encode()
+    assert files.read("leases/a", 10) == str(won[0]).encode()
 
 
 def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:

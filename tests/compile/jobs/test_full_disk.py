@@ -41,7 +41,7 @@ def test_a_disk_that_is_too_small(small_disk: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "its weights failed" in result.stderr and "no space left on the disk" in result.stderr
     opened = open_store(str(store))
-    for folder in ("artifacts", "weights", "claims", "tmp"):
+    for folder in ("artifacts", "weights", "leases", "tmp"):
         assert opened.files.names(folder) == []
     assert opened.files.names("blobs") == [] or opened.files.names("blobs/sha256") == []
 
@@ -84,4 +84,4 @@ def test_a_disk_that_fills_up_while_it_runs(
     for kind, folder in (("artifact", "artifacts"), ("weights", "weights")):
         for name in store.files.names(folder):
             assert store.whole(kind, name.removesuffix(".json"), verify=True) is not None
-    assert store.files.names("claims") == [] and store.files.names("tmp") == []
+    assert store.files.names("leases") == [] and store.files.names("tmp") == []

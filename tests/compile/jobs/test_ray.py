@@ -142,7 +142,7 @@ def assert_whole(store: Store, jobs: int) -> None:
     assert len(artifacts) == jobs
     for name in artifacts:
         assert store.whole("artifact", name.removesuffix(".json"), verify=True) is not None
-    assert store.files.names("claims") == []
+    assert store.files.names("leases") == []
     store.sweep()
     assert store.files.names("tmp") == []
 
@@ -201,7 +201,7 @@ def test_cancelling_frees_the_cluster(matrix: Path, cluster: Any, tmp_path: Path
     result = finish(process, 60)
     assert (result.exit_code, result.json["state"]) == (1, "cancelled")
     wait_for(lambda: not workers(place), 30)
-    assert open_store(str(place)).files.names("claims") == []
+    assert open_store(str(place)).files.names("leases") == []
 
 
 def test_a_step_that_no_node_can_hold(matrix: Path, cluster: Any, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_the_only_node_that_could_hold_a_step_dies(
     result = finish(process, 120)
     assert result.exit_code == 1
     assert "no node has the memory: expected about 4.00 GB, found 2.00 GB" in result.stderr
-    assert store.files.names("claims") == []
+    assert store.files.names("leases") == []
 
 
 def test_a_cluster_of_its_own(matrix: Path, tmp_path: Path) -> None:
