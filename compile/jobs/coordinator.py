@@ -196,7 +196,7 @@ class Coordinator:
                 try:
                     self._begin(task)
                 except StoreError as error:
-                    self._failed(task, Outcome(task.step.key, str(error), error.may_pass))
+                    self._failed(task, Outcome(task.step.key, str(error), error.retryable))
 
     def _has_weights(self, task: _Task) -> bool:
         """Whether a step's weights are there; where they failed, so does the step."""
@@ -251,7 +251,7 @@ class Coordinator:
         with suppress(StoreError):  # a lease that is not renewed expires
             self._leases.release(task.step.key)
         attempts = max(task.state.attempts, 1)
-        if not outcome.may_pass or attempts > self._options.retries:
+        if not outcome.retryable or attempts > self._options.retries:
             self._set(task, _after(task.state, outcome, states.FAILED))
             return
         if outcome.out_of_memory:

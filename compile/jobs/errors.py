@@ -1,4 +1,4 @@
-"""Errors of stores and of steps, and whether trying again can help."""
+"""Errors of stores and of steps, and whether a retry can help."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import errno
 
 from mvlm.runtime.errors import MvlmError
 
-# What does not mend itself in the seconds between two tries.
-_LASTING = {
+# Errors that a retry some seconds later does not help against.
+_PERMANENT = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EFBIG,
@@ -24,20 +24,20 @@ class StoreError(MvlmError):
     """The store cannot be reached, read or written.
 
     Attributes:
-        may_pass: Whether trying again can help.
+        retryable: Whether a retry can help.
     """
 
-    may_pass = True
+    retryable = True
 
 
-class LastingStoreError(StoreError):
-    """The same, where trying again cannot help: a full disk, a right that is missing."""
+class PermanentStoreError(StoreError):
+    """The same, where a retry cannot help: a full disk, a missing permission."""
 
-    may_pass = False
+    retryable = False
 
 
 class DamagedError(StoreError):
-    """A file of the store is not what its name says. Its damaged copy has been taken away."""
+    """A file of the store does not match its digest. The damaged copy has been removed."""
 
 
 class UnfinishedStepError(MvlmError):
@@ -53,12 +53,12 @@ def store_error(place: str, error: Exception) -> StoreError:
     """
     number = getattr(error, "errno", None)
     if number in _FULL:
-        return LastingStoreError(
+        return PermanentStoreError(
             f"cannot write {place}",
             found="no space left on the disk",
             fix="Free some space and run the matrix again: what is done is not done again.",
         )
-    kind = LastingStoreError if number in _LASTING or _is_refusal(error) else StoreError
+    kind = PermanentStoreError if number in _PERMANENT or _is_refusal(error) else StoreError
     said = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     return kind(f"cannot use {place}", found=str(said)[:300])
 

@@ -126,7 +126,7 @@ class Outcome:
     Attributes:
         key: The step's.
         error: What went wrong, in a line; empty where the result is in the store.
-        may_pass: Whether trying again can help.
+        retryable: Whether a retry can help.
         out_of_memory: Whether it was likely the memory that ran out.
         worker: Machine and process that did it.
         seconds: How long it took.
@@ -136,7 +136,7 @@ class Outcome:
 
     key: str
     error: str = ""
-    may_pass: bool = False
+    retryable: bool = False
     out_of_memory: bool = False
     worker: str = ""
     seconds: float = 0.0
@@ -174,7 +174,7 @@ def read_outcome(text: str) -> Outcome:
     return Outcome(
         key=document.get("key", str),
         error=document.get("error", str),
-        may_pass=document.get("may_pass", bool),
+        retryable=document.get("retryable", bool),
         out_of_memory=document.get("out_of_memory", bool),
         worker=document.get("worker", str),
         seconds=document.get("seconds", float),

@@ -54,11 +54,11 @@ def run_request(request: Request, folder: Path) -> Outcome:
         if not isinstance(raised, MvlmError):  # ours say in a line what there is to say
             with contextlib.suppress(OSError):
                 traceback.print_exception(raised)
-    may_pass, line = (False, "") if error is None else _judge(error)
+    retryable, line = (False, "") if error is None else _classify(error)
     return Outcome(
         key=request.key,
         error=" ".join(line.split())[:_MOST_CHARACTERS],
-        may_pass=may_pass,
+        retryable=retryable,
         out_of_memory=isinstance(error, MemoryError),
         worker=str(this_process()),
         seconds=time.monotonic() - begin,
@@ -67,12 +67,12 @@ def run_request(request: Request, folder: Path) -> Outcome:
     )
 
 
-def _judge(error: Exception) -> tuple[bool, str]:
-    """Whether trying again can help, and the error's line."""
+def _classify(error: Exception) -> tuple[bool, str]:
+    """Return whether a retry can help, and the error's line."""
     if isinstance(error, OSError):
         error = store_error(str(error.filename or "a file"), error)
     if isinstance(error, StoreError):
-        return error.may_pass, str(error)
+        return error.retryable, str(error)
     if isinstance(error, MvlmError):
         return False, str(error)
     if isinstance(error, MemoryError):

@@ -132,7 +132,7 @@ class Child:
         return Outcome(
             key=self.request.key,
             error=f"the worker ended before it was done: {ending}{likely}",
-            may_pass=True,
+            retryable=True,
             out_of_memory=killed,
             worker=f"{this_process().host}:{self.pid}",
             seconds=time.monotonic() - self._begin,

@@ -204,7 +204,7 @@ def _lost(request: Request, error: Exception, *, out_of_memory: bool = False) ->
     return Outcome(
         key=request.key,
         error=f"the worker is gone: {type(error).__name__}: {said}"[:1000],
-        may_pass=True,
+        retryable=True,
         out_of_memory=out_of_memory,
     )
 
@@ -223,7 +223,7 @@ def _do(text: str, attempt: int) -> str:
     try:
         child = Child(request, open_store(request.store).files, attempt)
     except StoreError as error:
-        return Outcome(request.key, str(error), error.may_pass).to_json()
+        return Outcome(request.key, str(error), error.retryable).to_json()
     try:
         return child.wait().to_json()
     finally:

@@ -13,7 +13,7 @@ import pytest
 
 from mvlm.compile.jobs.coordinator import Coordinator, Options
 from mvlm.compile.jobs.engines.local import LocalEngine
-from mvlm.compile.jobs.errors import LastingStoreError, StoreError
+from mvlm.compile.jobs.errors import PermanentStoreError, StoreError
 from mvlm.compile.jobs.plan import Plan
 from mvlm.compile.jobs.publish import write_reports
 from mvlm.compile.jobs.report import describe_run, read_states
@@ -107,7 +107,7 @@ def test_a_larger_matrix_takes_what_is_there(store: Store) -> None:
 
 
 @pytest.mark.parametrize("kind", ["die SIGKILL", "store", "half"])
-def test_what_may_pass_is_tried_again(store: Store, faked: Path, kind: str) -> None:
+def test_retryable_errors_are_retried(store: Store, faked: Path, kind: str) -> None:
     trouble(faked, "a0", kind, kind)
     ended, states = run(store, fake_plan(2))
     assert ended.state == "done"
@@ -306,7 +306,7 @@ def test_a_store_that_is_away_for_a_moment(store: Store, failing: list[Exception
 def test_a_store_that_is_full(store: Store, failing: list[Exception]) -> None:
     asked = coordinator(store, fake_plan(1))
     asked._observe = lambda step, state: (
-        failing.append(LastingStoreError("full"))
+        failing.append(PermanentStoreError("full"))
         if (step.name, state.state) == ("w", "done")
         else None
     )

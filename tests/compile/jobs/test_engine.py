@@ -15,7 +15,7 @@ import pytest
 from mvlm.compile.jobs.engines.child import Child
 from mvlm.compile.jobs.engines.local import LocalEngine
 from mvlm.compile.jobs.engines.open import open_engine
-from mvlm.compile.jobs.errors import LastingStoreError
+from mvlm.compile.jobs.errors import PermanentStoreError
 from mvlm.compile.jobs.step import WEIGHTS, Request
 from mvlm.compile.jobs.store import Store, open_store
 from mvlm.compile.jobs.store.runs import new_run_id
@@ -64,7 +64,7 @@ def test_a_step_that_is_done(store: Store, engine: LocalEngine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "error", "may_pass", "out_of_memory"),
+    ("kind", "error", "retryable", "out_of_memory"),
     [
         ("final", "tensor x is missing", False, False),
         ("bug", "internal error: KeyError: 'lost'", False, False),
@@ -82,7 +82,7 @@ def test_how_it_ends(
     faked: Path,
     kind: str,
     error: str,
-    may_pass: bool,
+    retryable: bool,
     out_of_memory: bool,
 ) -> None:
     trouble(faked, "w", kind)
@@ -90,7 +90,7 @@ def test_how_it_ends(
     engine.start(asked, 1, 0)
     (outcome,) = engine.wait(60)
     assert error in outcome.error
-    assert (outcome.may_pass, outcome.out_of_memory) == (may_pass, out_of_memory)
+    assert (outcome.retryable, outcome.out_of_memory) == (retryable, out_of_memory)
     assert store.whole(WEIGHTS, asked.key) is None
     assert store.files.names("tmp") == []
     # A traceback is for bugs; what a user can act on is a line.
@@ -145,7 +145,7 @@ def test_no_place_to_work_in(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         "tempfile.mkdtemp", lambda **_: (_ for _ in ()).throw(OSError(28, "No space"))
     )
-    with pytest.raises(LastingStoreError, match="no space left on the disk"):
+    with pytest.raises(PermanentStoreError, match="no space left on the disk"):
         Child(request(store), store.files, 1)
 
 

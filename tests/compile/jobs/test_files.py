@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvlm.compile.jobs.errors import LastingStoreError, StoreError
+from mvlm.compile.jobs.errors import PermanentStoreError, StoreError
 from mvlm.compile.jobs.store.files import Files, check_name
 from mvlm.compile.jobs.store.local_files import LocalFiles
 from mvlm.compile.jobs.store.open import open_files
@@ -110,16 +110,16 @@ def test_no_folders_are_made_where_there_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "may_pass"),
+    ("error", "retryable"),
     [(PermissionError("no"), False), (TimeoutError("late"), True), (RuntimeError("odd"), True)],
 )
-def test_whatever_a_file_system_raises(error: Exception, may_pass: bool) -> None:
+def test_whatever_a_file_system_raises(error: Exception, retryable: bool) -> None:
     system = mock.Mock(info=mock.Mock(side_effect=error), pipe_file=mock.Mock(side_effect=error))
     files = RemoteFiles("s3://bucket/x", system, "bucket/x")
     for act in (lambda: files.size("a"), lambda: files.write("a", b""), lambda: files.read("a", 1)):
         with pytest.raises(StoreError, match=r"cannot use s3://bucket/x/a") as caught:
             act()
-        assert caught.value.may_pass is may_pass
+        assert caught.value.retryable is retryable
 
 
 # --- folders ------------------------------------------------------------------------------------
@@ -193,17 +193,17 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(LastingStoreError, match=r"no space left.*Free some space"):
+    with pytest.raises(PermanentStoreError, match=r"no space left.*Free some space"):
         files.write("a", b"new")
-    with pytest.raises(LastingStoreError, match="no space left"):
+    with pytest.raises(PermanentStoreError, match="no space left"):
         files.create("b", b"new")
     assert files.read("a", 10) == b"old"
     assert (files.names("tmp"), files.size("b")) == ([], None)
 
 
-@pytest.mark.parametrize(("code", "may_pass"), [(errno.EIO, True), (errno.EACCES, False)])
+@pytest.mark.parametrize(("code", "retryable"), [(errno.EIO, True), (errno.EACCES, False)])
 def test_whether_trying_again_can_help(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, may_pass: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, retryable: bool
 ) -> None:
     def fail(_: int) -> None:
         raise OSError(code, os.strerror(code))
@@ -211,7 +211,7 @@ def test_whether_trying_again_can_help(
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StoreError) as caught:
         LocalFiles(tmp_path).write("a", b"")
-    assert caught.value.may_pass is may_pass
+    assert caught.value.retryable is retryable
 
 
 # --- URLs ---------------------------------------------------------------------------------------
