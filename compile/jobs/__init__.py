@@ -11,6 +11,6 @@
 :mod:`work`         what it does; the only module here that imports the compiler
 ``store/``          where everything is kept: results, leases, runs
 :mod:`states`       the documents of runs and of what became of their steps
-:mod:`report`       a run as one document; :mod:`page` draws it, :mod:`publish` writes both
+:mod:`report`       a run as one document; :mod:`html_report` draws it, :mod:`publish` writes both
 ==================  ================================================================
 """

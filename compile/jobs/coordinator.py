@@ -101,7 +101,7 @@ class Coordinator:
             KeyboardInterrupt: Ctrl-C; everything is stopped, and the states say so.
         """
         try:
-            self._store.sweep()
+            self._store.gc()
             self._reuse(self._tasks.values())
             self._run = self._enter()
             heartbeat = Heartbeat(self._store, self.run_id, self._leases)
@@ -276,7 +276,7 @@ class Coordinator:
             self._set(weights, replace(weights.state, state=states.QUEUED, note=note))
 
     def _find(self, step: Step, *, verify: bool = False) -> ArtifactResult | WeightsResult | None:
-        return self._store.whole(step.kind, step.key, verify=verify)
+        return self._store.find_complete(step.kind, step.key, verify=verify)
 
     def _request(self, step: Step) -> Request:
         return Request(

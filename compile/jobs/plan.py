@@ -11,9 +11,9 @@ from typing import Any
 from mvlm.compile.compile_target import require_kernels
 from mvlm.compile.distinct_names import distinct_names
 from mvlm.compile.job import CompileJob, plan_job
-from mvlm.compile.jobs.carried_logs import carry_logs, places_of
+from mvlm.compile.jobs.log_snapshot import snapshot_folders, snapshot_logs
 from mvlm.compile.jobs.matrix import Cell, Matrix, MatrixError
-from mvlm.compile.jobs.reckoning import PROGRAM_BYTES, weights_bytes
+from mvlm.compile.jobs.memory_estimate import PROGRAM_BYTES, weights_bytes
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Step
 from mvlm.compile.targets import TargetDescription, find_description
 from mvlm.compile.tuning.log import log_folders
@@ -92,7 +92,7 @@ class _Planner:
         if target is None or schemes is None or model is None or places is None:
             return []
         logs = self._ask(
-            cell, "copies", lambda: carry_logs(target.name, places, self._logs), "target"
+            cell, "copies", lambda: snapshot_logs(target.name, places, self._logs), "target"
         )
         if logs is None:
             return []
@@ -128,7 +128,7 @@ class _Planner:
             target=target,
             platform=cell.platform,
             quantization=schemes,
-            logs=places_of(logs, self._logs),
+            logs=snapshot_folders(logs, self._logs),
         )
 
     def _ask(self, cell: Cell, what: str, find: Callable[[], Any], *axes: str) -> Any:

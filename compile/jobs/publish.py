@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mvlm.compile.jobs.page import draw_page
+from mvlm.compile.jobs.html_report import render_html
 from mvlm.compile.jobs.states import FAILED, Run, StepState
 from mvlm.compile.jobs.store import Store
 
@@ -34,7 +34,7 @@ def write_reports(
     logs = {key: _tail(store.runs.log(run.id, key)) for key in failed}
     written = {
         "json": json.dumps(report, indent=1, allow_nan=False),
-        "html": draw_page(report, {key: log for key, log in logs.items() if log}),
+        "html": render_html(report, {key: log for key, log in logs.items() if log}),
     }
     return {
         kind: store.runs.write_report(run.id, f"report.{kind}", text.encode("utf-8", "replace"))

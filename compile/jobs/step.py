@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.compile.job import CompileJob, plan_job
-from mvlm.compile.jobs.carried_logs import places_of
+from mvlm.compile.jobs.log_snapshot import snapshot_folders
 from mvlm.compile.targets import TargetDescription
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
@@ -33,7 +33,7 @@ class JobSpec:
         platform: The system that it runs.
         context: Positions of the KV cache.
         digest: The checkpoint's.
-        logs: The tuning logs that it is compiled with; see :func:`~.carried_logs.carry_logs`.
+        logs: The tuning logs that it is compiled with; see :func:`~.log_snapshot.snapshot_logs`.
     """
 
     checkpoint: str
@@ -65,7 +65,7 @@ class JobSpec:
             vision_tower=_path(self.vision_tower),
             adapter=_path(self.adapter),
             context=self.context,
-            logs=() if logs is None else places_of(self.logs, logs),
+            logs=() if logs is None else snapshot_folders(self.logs, logs),
         )
 
 
@@ -78,7 +78,7 @@ class Step:
         key: Its result's.
         name: For people.
         place: An artifact's place in the matrix, for reports.
-        memory: Bytes that it is reckoned to take.
+        memory: Bytes that it is estimated to take.
         weights: The key of the weights that it needs, or makes.
         job: What it is of; of all jobs that share weights, one.
     """

@@ -27,7 +27,7 @@ from mvlm.cli.shared.terminal import (
     show_dim,
     show_table,
 )
-from mvlm.compile.jobs.page import _escape
+from mvlm.compile.jobs.html_report import _escape
 from mvlm.runtime.artifact.json_object import JsonObject
 from tests.cli.command_line import mvlm
 from tests.sentences import SENTENCES

@@ -9,8 +9,8 @@
 ``tmp/``              what is being written; on a disk only
 ====================  ==============================================================
 
-Whatever is read from it is taken as hostile until checked: documents are bounded and typed, names
-are made here and never taken from a document, and a file is compared with its digest.
+Store contents are untrusted: documents are bounded and typed, file names are made here and never
+taken from a document, and digests are verified on read.
 """
 
 from mvlm.compile.jobs.store.store import Store, open_store

@@ -1,4 +1,4 @@
-"""Files kept once under their digest, and never believed without it."""
+"""Files kept once under their digest, which is verified on read."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class LocalFiles:
     def scratch(self) -> Iterator[Path]:
         """Make a folder below ``tmp/``; see :class:`Files`.
 
-        It is removed when the block ends; one whose process was killed by :meth:`sweep`.
+        It is removed when the block ends; one whose process was killed by :meth:`gc`.
         """
         with self._explained(TEMPORARY):
             parent = self._folder / TEMPORARY
@@ -129,7 +129,7 @@ class LocalFiles:
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    def sweep(self) -> None:
+    def gc(self) -> None:
         """Remove the scratch folders of processes that are gone."""
         for name in self.names(TEMPORARY):
             place = self._folder / TEMPORARY / name

@@ -57,12 +57,12 @@ class Store:
         data = self._read("weights", key)
         return None if data is None else parse_weights(data, key, self._where("weights", key))
 
-    def whole(
+    def find_complete(
         self, kind: str, key: str, *, verify: bool = False
     ) -> ArtifactResult | WeightsResult | None:
-        """Return a step's result if it is there with all of its files, else None.
+        """Return a step's result if its document and all of its files are in the store, else None.
 
-        A document that is damaged, or that lacks a file, is taken away: the step is done again.
+        A document that is damaged, or that lacks a file, is removed: the step is done again.
 
         Args:
             kind: ``artifact`` or ``weights``.
@@ -83,7 +83,7 @@ class Store:
         return None
 
     def forget(self, kind: str, key: str) -> None:
-        """Take a result's document away; its files stay, for they may be others' too."""
+        """Remove a result's document; its files stay, because other results may share them."""
         self.files.remove(f"{_FOLDERS[kind]}/{key}.json")
 
     def add(self, result: ArtifactResult | WeightsResult, folder: Path) -> None:
@@ -100,7 +100,7 @@ class Store:
         self.files.create(f"{_FOLDERS[kind]}/{result.key}.json", result.to_bytes())
 
     def fetch_files(self, entries: Iterable[FileEntry], folder: Path, *, linked: bool) -> None:
-        """Take files out into a folder, each checked.
+        """Copy files from the store into a folder, and check each.
 
         Args:
             entries: The files; their paths lie within the folder, as :class:`FileEntry` asks.
@@ -126,10 +126,10 @@ class Store:
             self.fetch_files(result.files, folder, linked=False)
             (folder / MANIFEST).write_bytes(result.manifest.to_bytes())
 
-    def sweep(self) -> None:
-        """Remove what killed processes of this machine left half written."""
+    def gc(self) -> None:
+        """Remove the temporary files of processes of this machine that were killed."""
         if isinstance(self.files, LocalFiles):
-            self.files.sweep()
+            self.files.gc()
 
     def _read(self, kind: str, key: str) -> bytes | None:
         return self.files.read(f"{_FOLDERS[kind]}/{key}.json", MAX_RESULT_BYTES)

@@ -60,7 +60,7 @@ def assert_clean(store: Store) -> None:
     assert store.files.names("tmp") == []
     for kind, folder in ((ARTIFACT, "artifacts"), (WEIGHTS, "weights")):
         for name in store.files.names(folder):
-            assert store.whole(kind, name.removesuffix(".json"), verify=True)
+            assert store.find_complete(kind, name.removesuffix(".json"), verify=True)
 
 
 def test_tuning_logs_go_into_the_store_with_the_jobs(store: Store, tmp_path: Path) -> None:
@@ -276,12 +276,12 @@ def failing(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exce
     errors: list[Exception] = []
     found = Store.whole
 
-    def whole(self: Store, kind: str, key: str, *, verify: bool = False) -> object:
+    def find_complete(self: Store, kind: str, key: str, *, verify: bool = False) -> object:
         if kind == ARTIFACT and errors:
             raise errors.pop()
         return found(self, kind, key, verify=verify)
 
-    monkeypatch.setattr(Store, "whole", whole)
+    monkeypatch.setattr(Store, "find_complete", find_complete)
     yield errors
 
 

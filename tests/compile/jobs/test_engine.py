@@ -56,7 +56,7 @@ def test_a_step_that_is_done(store: Store, engine: LocalEngine) -> None:
     (outcome,) = engine.wait(60)
     assert (outcome.key, outcome.error) == (asked.key, "")
     assert outcome.seconds > 0 and outcome.peak_bytes and outcome.peak_bytes > 1 << 20
-    found = store.whole(WEIGHTS, asked.key, verify=True)
+    found = store.find_complete(WEIGHTS, asked.key, verify=True)
     assert found is not None and outcome.result_bytes == sum(e.size for e in found.files)
     assert "trouble: none" in store.runs.log(RUN, asked.key)
     assert store.files.names("tmp") == []
@@ -91,7 +91,7 @@ def test_how_it_ends(
     (outcome,) = engine.wait(60)
     assert error in outcome.error
     assert (outcome.retryable, outcome.out_of_memory) == (retryable, out_of_memory)
-    assert store.whole(WEIGHTS, asked.key) is None
+    assert store.find_complete(WEIGHTS, asked.key) is None
     assert store.files.names("tmp") == []
     # A traceback is for bugs; what a user can act on is a line.
     assert ("Traceback" in store.runs.log(RUN, asked.key)) is (kind in ("bug", "memory"))
@@ -135,7 +135,7 @@ def test_workers_end_with_their_parent(store: Store, faked: Path) -> None:
     parent.stdout.close()
     assert wait_until_dead(worker)
     assert len(store.files.names("tmp")) == 1
-    store.sweep()
+    store.gc()
     assert store.files.names("tmp") == []
 
 

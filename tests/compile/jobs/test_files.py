@@ -181,7 +181,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     files = LocalFiles(tmp_path)
     assert len(files.names("tmp")) == 1
     with files.scratch() as mine:
-        files.sweep()
+        files.gc()
         assert files.names("tmp") == [mine.name]
 
 

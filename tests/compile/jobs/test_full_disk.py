@@ -83,5 +83,5 @@ def test_a_disk_that_fills_up_while_it_runs(
     assert states[key_of("a1")].state in ("done", "reused")
     for kind, folder in (("artifact", "artifacts"), ("weights", "weights")):
         for name in store.files.names(folder):
-            assert store.whole(kind, name.removesuffix(".json"), verify=True) is not None
+            assert store.find_complete(kind, name.removesuffix(".json"), verify=True) is not None
     assert store.files.names("leases") == [] and store.files.names("tmp") == []

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from mvlm.compile.jobs.matrix import MatrixError, read_matrix
+from mvlm.compile.jobs.memory_estimate import PROGRAM_BYTES
 from mvlm.compile.jobs.plan import Plan, plan_matrix
-from mvlm.compile.jobs.reckoning import PROGRAM_BYTES
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Request, read_request
 from mvlm.compile.memory import needed_bytes
 from mvlm.compile.packing import build_model

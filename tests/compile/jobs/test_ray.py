@@ -105,7 +105,7 @@ def stop_within_a_step(kind: str, store: Store, place: Path) -> tuple[str, int, 
                 continue
             os.kill(process, signal.SIGSTOP)
             key = _key_of_step(kind, process)
-            if key and store.whole(kind, key) is None:
+            if key and store.find_complete(kind, key) is None:
                 return key, process, waiting
             os.kill(process, signal.SIGCONT)
     return None
@@ -141,9 +141,9 @@ def assert_whole(store: Store, jobs: int) -> None:
     artifacts = store.files.names("artifacts")
     assert len(artifacts) == jobs
     for name in artifacts:
-        assert store.whole("artifact", name.removesuffix(".json"), verify=True) is not None
+        assert store.find_complete("artifact", name.removesuffix(".json"), verify=True) is not None
     assert store.files.names("leases") == []
-    store.sweep()
+    store.gc()
     assert store.files.names("tmp") == []
 
 

@@ -47,10 +47,10 @@ def test_what_is_added_is_found(filled: Store) -> None:
     artifact, weights = filled.artifact(A.key), filled.weights(W.key)
     assert artifact is not None and weights is not None
     assert (artifact.name, weights.name) == ("a", "w")
-    assert filled.whole(ARTIFACT, A.key, verify=True) == artifact
-    assert filled.whole(WEIGHTS, W.key, verify=True) == weights
+    assert filled.find_complete(ARTIFACT, A.key, verify=True) == artifact
+    assert filled.find_complete(WEIGHTS, W.key, verify=True) == weights
     assert filled.artifact(key_of("b")) is None
-    assert filled.whole(ARTIFACT, key_of("b")) is None
+    assert filled.find_complete(ARTIFACT, key_of("b")) is None
 
 
 def test_adding_twice_changes_nothing(filled: Store, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_fetch(filled: Store, tmp_path: Path) -> None:
     verify_files(tmp_path / "out", artifact.manifest)
     # It is the user's own: what he does to it is not done to the store.
     (tmp_path / "out/chat.json").write_text("mine")
-    assert filled.whole(ARTIFACT, A.key, verify=True)
+    assert filled.find_complete(ARTIFACT, A.key, verify=True)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/one").write_text("")
     with pytest.raises(UsageError, match="is in the way"):
@@ -88,10 +88,10 @@ def test_a_damaged_blob(filled: Store, tmp_path: Path) -> None:
         filled.fetch(artifact, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not blob(filled, entry.sha256).exists()
-    assert filled.whole(ARTIFACT, A.key) is None
+    assert filled.find_complete(ARTIFACT, A.key) is None
     assert filled.artifact(A.key) is None
     add_fake(filled, A, tmp_path / "again")
-    assert filled.whole(ARTIFACT, A.key, verify=True) is not None
+    assert filled.find_complete(ARTIFACT, A.key, verify=True) is not None
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"x" * 10_000])
@@ -99,15 +99,15 @@ def test_a_blob_of_another_size(filled: Store, data: bytes) -> None:
     weights = filled.weights(W.key)
     assert weights is not None
     replace(blob(filled, weights.files[0].sha256), data)
-    assert filled.whole(WEIGHTS, W.key) is None
+    assert filled.find_complete(WEIGHTS, W.key) is None
 
 
 def test_only_verifying_finds_other_bytes_of_the_same_size(filled: Store) -> None:
     weights = filled.weights(W.key)
     assert weights is not None
     replace(blob(filled, weights.files[0].sha256), b"x" * weights.files[0].size)
-    assert filled.whole(WEIGHTS, W.key) is not None
-    assert filled.whole(WEIGHTS, W.key, verify=True) is None
+    assert filled.find_complete(WEIGHTS, W.key) is not None
+    assert filled.find_complete(WEIGHTS, W.key, verify=True) is None
 
 
 def test_a_blob_that_is_a_link(filled: Store, tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_a_blob_that_is_a_link(filled: Store, tmp_path: Path) -> None:
     path = blob(filled, artifact.files[0].sha256)
     path.rename(tmp_path / "outside")
     path.symlink_to(tmp_path / "outside")
-    assert filled.whole(ARTIFACT, A.key) is None
+    assert filled.find_complete(ARTIFACT, A.key) is None
 
 
-# --- hostile documents --------------------------------------------------------------------------
+# --- untrusted documents --------------------------------------------------------------------------
 
 
 def edited(store: Store, kind: str, **changes: Any) -> bytes:
@@ -201,5 +201,5 @@ def test_a_damaged_document_is_as_good_as_none(filled: Store, data: bytes) -> No
     path_of(filled, f"artifacts/{A.key}.json").write_bytes(data)
     with pytest.raises(ArtifactError):
         filled.artifact(A.key)
-    assert filled.whole(ARTIFACT, A.key) is None
+    assert filled.find_complete(ARTIFACT, A.key) is None
     assert filled.artifact(A.key) is None

@@ -1,4 +1,4 @@
-"""Draws a run's report as one page of HTML: the matrix, its colours, and what failed.
+"""Renders a run's report as one page of HTML: the matrix, its colours, and what failed.
 
 The page needs nothing else, neither scripts nor fonts, and everything in it that came from a file
 or a worker is escaped.
@@ -44,7 +44,7 @@ pre { background: #f3f5f7; padding: .8em; white-space: pre-wrap; font-size: 13px
 _NONE = "<td>&ndash;</td>"
 
 
-def draw_page(report: Mapping[str, Any], logs: Mapping[str, str]) -> str:
+def render_html(report: Mapping[str, Any], logs: Mapping[str, str]) -> str:
     """Return the page.
 
     Args:

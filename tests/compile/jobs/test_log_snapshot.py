@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.compile.job import plan_job
-from mvlm.compile.jobs.carried_logs import carry_logs, places_of
+from mvlm.compile.jobs.log_snapshot import snapshot_folders, snapshot_logs
 from mvlm.compile.jobs.matrix import MatrixError, read_matrix
 from mvlm.compile.jobs.plan import Plan, plan_matrix
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Request, read_request
@@ -54,11 +54,11 @@ def test_copies_are_what_was_there(tmp_path: Path) -> None:
     write_log(tmp_path / "a" / "phone", "other", target="phone")
     (write_log(tmp_path / "a" / "bad", "") / PROVENANCE_FILE).write_text("{")
     places = [tmp_path / "b", first, again, tmp_path / "a"]
-    entries = carry_logs("host", places, tmp_path / "copies")
-    found = places_of(entries, tmp_path / "copies")
+    entries = snapshot_logs("host", places, tmp_path / "copies")
+    found = snapshot_folders(entries, tmp_path / "copies")
     assert [place.name for place in found] == ["host-x", "host-x"]
     assert list(map(read_log_files, found)) == [read_log_files(second), read_log_files(first)]
-    assert carry_logs("board", places, tmp_path / "copies") == ()
+    assert snapshot_logs("board", places, tmp_path / "copies") == ()
 
 
 def test_a_plan_keeps_the_logs_as_they_were(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""How much memory a step takes, reckoned without building the model, which would import tvm."""
+"""Estimates a step's peak memory without building the model, which would import tvm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COPIES = 2
 
 
 def weights_bytes(job: CompileJob) -> int:
-    """Reckon the peak of packing a job's weights: no less than `compile.memory` finds.
+    """Estimate the peak of packing a job's weights: no less than `compile.memory` finds.
 
     Tensors of one block are taken for one layer, which is more than any layer of ours joins.
 
@@ -24,11 +24,11 @@ def weights_bytes(job: CompileJob) -> int:
         MvlmError: The checkpoint cannot be opened.
     """
     checkpoint = open_checkpoint(job.checkpoint, job.vision_tower, job.adapter)
-    there = frozenset(checkpoint.names())
+    stored_names = frozenset(checkpoint.names())
     stored = _largest_bits(job.quantization) / 8
     blocks: dict[str, float] = defaultdict(float)
     for name, shape in expected_tensors(job.config).items():
-        if name in there:
+        if name in stored_names:
             blocks[_block(name)] += checkpoint.nbytes(name) + math.prod(shape) * stored
     return PROGRAM_BYTES + _COPIES * math.ceil(max(blocks.values(), default=0))
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvlm.compile.jobs.page import draw_page
+from mvlm.compile.jobs.html_report import render_html
 from mvlm.compile.jobs.states import STATES
 from tests.compile.jobs.fakes import key_of
 
@@ -89,7 +89,7 @@ def report(jobs: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
 
 def test_a_matrix() -> None:
     jobs = [job(state, state) for state in STATES] + [job("other", model="n")]
-    page = draw_page(report(jobs), {key_of("failed"): "the end\nof the log"})
+    page = render_html(report(jobs), {key_of("failed"): "the end\nof the log"})
     text = read(page).text
     for part in (*STATES, "q4a8", "1.2 s", "5.0 MB", "400.0 MB", "of the log", "Shared weights"):
         assert part in text
@@ -101,14 +101,14 @@ def test_a_matrix() -> None:
 def test_jobs_of_one_place_are_all_shown() -> None:
     """As of models that were given the same name."""
     jobs = [job("a"), job("a", "failed", key=key_of("b"))]
-    page = draw_page(report(jobs), {})
+    page = render_html(report(jobs), {})
     matrix = page.partition("<h2>The matrix</h2>")[2].partition("</table>")[0]
     assert [f'href="#job-{each["key"][:16]}"' in matrix for each in jobs] == [True, True]
 
 
 def test_nothing_ran() -> None:
     idle = job("a", "queued", seconds=None, peak_bytes=None, result_bytes=None)
-    assert "None" not in read(draw_page(report([idle]), {})).text
+    assert "None" not in read(render_html(report([idle]), {})).text
 
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y>&amp;\0"
@@ -118,11 +118,11 @@ def test_hostile_texts() -> None:
     keys = ("name", "note", "worker", "model", "adapter", "quantization", "target", "platform")
     jobs = [job("a", "failed") | dict.fromkeys(keys, HOSTILE)]
     texts = dict.fromkeys(("run", "matrix", "store", "engine", "state"), HOSTILE)
-    page = draw_page(report(jobs, **texts), {key_of("a"): HOSTILE})
+    page = render_html(report(jobs, **texts), {key_of("a"): HOSTILE})
     assert "<script" not in page and "<img" not in page
     read(page)
 
 
 @given(st.text(max_size=60))
 def test_whatever_a_log_holds(text: str) -> None:
-    read(draw_page(report([job("a", "failed", note=text)]), {key_of("a"): text}))
+    read(render_html(report([job("a", "failed", note=text)]), {key_of("a"): text}))

@@ -1,8 +1,7 @@
-"""Tuning logs on their way with a job.
+"""A snapshot of the tuning logs that a job is planned with.
 
-What lies in a user's folder of logs differs from machine to machine, and changes while somebody
-tunes. So the logs that a matrix is planned with are copied then, and put into the store: a worker
-applies those, and no others.
+A user's folder of logs differs from machine to machine, and changes while a tuner runs. So the logs
+are copied when a matrix is planned, and put into the store: workers apply the copies alone.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from mvlm.compile.tuning.log import logs_for_target, read_log_files
 from mvlm.runtime.artifact.manifest import FileEntry
 
 
-def carry_logs(target: str, places: Iterable[Path], folder: Path) -> tuple[FileEntry, ...]:
+def snapshot_logs(target: str, places: Iterable[Path], folder: Path) -> tuple[FileEntry, ...]:
     """Copy the logs of a target's name.
 
     Args:
@@ -42,11 +41,11 @@ def carry_logs(target: str, places: Iterable[Path], folder: Path) -> tuple[FileE
     return tuple(entries)
 
 
-def places_of(entries: Sequence[FileEntry], folder: Path) -> tuple[Path, ...]:
-    """Return the places that logs are to be looked for in, the first one asked first.
+def snapshot_folders(entries: Sequence[FileEntry], folder: Path) -> tuple[Path, ...]:
+    """Return the folders of the logs in a snapshot, in the order in which they are asked.
 
     Args:
-        entries: What :func:`carry_logs` returned.
+        entries: The files that :func:`snapshot_logs` returned.
         folder: Where those files lie now.
     """
     return tuple(dict.fromkeys(folder / Path(entry.path).parent for entry in entries))
