@@ -14,7 +14,7 @@ from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json
 
 if TYPE_CHECKING:
-    from mvlm.compile.jobs.states import Run, StepEntry
+    from mvlm.compile.jobs.states import MatrixRun, StepEntry
     from mvlm.compile.jobs.store import Store
 
 EXAMPLES = (
@@ -85,7 +85,7 @@ def _show(documents: list[dict[str, Any]], json: bool) -> None:
         show(f"{document['artifact']}  {readable_bytes(document['bytes'])}")
 
 
-def _all(store: Store, run: Run, output: Path) -> dict[Path, StepEntry]:
+def _all(store: Store, run: MatrixRun, output: Path) -> dict[Path, StepEntry]:
     """Return the finished jobs of a run by the folders that they go into."""
     from mvlm.compile.jobs.report import read_states
     from mvlm.compile.jobs.states import SUCCESSFUL

@@ -18,7 +18,7 @@ from mvlm.cli.shared.run_table import run_table
 from mvlm.cli.shared.terminal import note, show, show_json
 
 if TYPE_CHECKING:
-    from mvlm.compile.jobs.plan import Plan
+    from mvlm.compile.jobs.plan import MatrixPlan
     from mvlm.compile.jobs.store import Store
 
 EXAMPLES = (
@@ -99,7 +99,7 @@ def command(
     _show(report, opened.files.url, json)
 
 
-def _plan(matrix: Path, store: str | None, logs: Path) -> tuple[Plan, Store]:
+def _plan(matrix: Path, store: str | None, logs: Path) -> tuple[MatrixPlan, Store]:
     """Read and plan a matrix, and open its store."""
     from mvlm.compile.jobs.matrix import read_matrix
     from mvlm.compile.jobs.plan import plan_matrix

@@ -12,7 +12,7 @@ from mvlm.cli.shared.terminal import cell_width, padded, readable_bytes, show, s
 from mvlm.runtime.terminal_text import one_line
 
 if TYPE_CHECKING:
-    from mvlm.compile.jobs.states import Run, StepEntry
+    from mvlm.compile.jobs.states import MatrixRun, StepEntry
 
 StoreUrl = Annotated[
     str,
@@ -30,7 +30,7 @@ RunName = Annotated[
 ]
 
 
-def find_step(run: Run, name: str) -> StepEntry:
+def find_step(run: MatrixRun, name: str) -> StepEntry:
     """Return a step of a run by its name, or by the beginning of its key.
 
     Raises:

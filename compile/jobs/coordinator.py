@@ -15,10 +15,10 @@ from mvlm.compile.jobs import states
 from mvlm.compile.jobs.engines.engine import Engine
 from mvlm.compile.jobs.errors import StoreError
 from mvlm.compile.jobs.heartbeat import Heartbeat
-from mvlm.compile.jobs.plan import Plan
+from mvlm.compile.jobs.plan import MatrixPlan
 from mvlm.compile.jobs.process import this_process
-from mvlm.compile.jobs.states import Run, StepEntry, StepState
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Outcome, Request, Step
+from mvlm.compile.jobs.states import MatrixRun, StepEntry, StepState
+from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Step, StepOutcome, StepRequest
 from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.leases import Leases
 from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult, total_bytes
@@ -27,7 +27,7 @@ from mvlm.compile.jobs.store.runs import new_run_id
 RETRIES = 2
 _TICK_SECONDS = 0.5
 # Between two looks at a step that another run works on.
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 _FIRST_DELAY_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 30.0
 
@@ -78,7 +78,7 @@ class Coordinator:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: MatrixPlan,
         store: Store,
         engine: Engine,
         options: Options | None = None,
@@ -89,11 +89,11 @@ class Coordinator:
         self._options = options or Options()
         self._tasks = {step.key: _Task(step, step.memory) for step in plan.steps}
         self._path, self._logs = str(plan.path), plan.logs
-        self._looked = 0.0
+        self._last_cancel_check = 0.0
         self.run_id = run_id or new_run_id()
         self._leases: Leases = store.leases(self.run_id)
 
-    def run(self) -> tuple[Run, dict[str, StepState]]:
+    def run(self) -> tuple[MatrixRun, dict[str, StepState]]:
         """Do everything, and return the run and the states of its steps.
 
         Raises:
@@ -103,12 +103,12 @@ class Coordinator:
         try:
             self._store.gc()
             self._reuse(self._tasks.values())
-            self._run = self._enter()
+            self._run = self._register()
             heartbeat = Heartbeat(self._store, self.run_id, self._leases)
             try:
-                self._work()
+                self._run_steps()
             except BaseException:
-                self._give_up("interrupted")
+                self._cancel_open("interrupted")
                 raise
             finally:
                 heartbeat.stop()
@@ -130,9 +130,9 @@ class Coordinator:
             if task.step.kind == WEIGHTS and task.step.key not in needed:
                 del self._tasks[task.step.key]
 
-    def _enter(self) -> Run:
+    def _register(self) -> MatrixRun:
         """Write what is to be done, and what is done already."""
-        run = Run(
+        run = MatrixRun(
             id=self.run_id,
             matrix=self._path,
             engine=self._engine.description,
@@ -147,17 +147,17 @@ class Coordinator:
             self._set(task, task.state)
         return run
 
-    def _close(self) -> Run:
+    def _close(self) -> MatrixRun:
         found = {task.state.state for task in self._tasks.values()}
         ending = states.FAILED if states.FAILED in found else states.DONE
         return self._end(states.CANCELLED if states.CANCELLED in found else ending)
 
-    def _end(self, state: str) -> Run:
+    def _end(self, state: str) -> MatrixRun:
         self._run = replace(self._run, state=state, ended=time.time())
         self._store.runs.write(self._run)
         return self._run
 
-    def _give_up(self, why: str) -> None:
+    def _cancel_open(self, why: str) -> None:
         """Stop what runs, and say of the rest that it will not be done."""
         self._engine.stop()
         for task in self._open():
@@ -167,36 +167,38 @@ class Coordinator:
 
     # --- the middle -------------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _run_steps(self) -> None:
         while self._open():
             if self._is_cancelled():
-                self._give_up("cancelled by `mvlm jobs cancel`")
+                self._cancel_open("cancelled by `mvlm jobs cancel`")
                 return
-            self._start_what_can_be()
+            self._start_ready()
             for outcome in self._engine.wait(_TICK_SECONDS):
-                self._ended(self._tasks[outcome.key], outcome)
+                self._handle_outcome(self._tasks[outcome.key], outcome)
 
     def _open(self) -> list[_Task]:
         return [task for task in self._tasks.values() if task.is_open]
 
     def _is_cancelled(self) -> bool:
         now = time.monotonic()
-        if now - self._looked < _LOOK_SECONDS:
+        if now - self._last_cancel_check < _POLL_SECONDS:
             return False
-        self._looked = now
+        self._last_cancel_check = now
         try:
             return self._store.runs.is_cancelled(self.run_id)
         except StoreError:
             return False
 
-    def _start_what_can_be(self) -> None:
+    def _start_ready(self) -> None:
         for task in self._open():
             waits = task.state.state != states.QUEUED or time.monotonic() < task.not_before
             if not waits and self._has_weights(task):
                 try:
-                    self._begin(task)
+                    self._start(task)
                 except StoreError as error:
-                    self._failed(task, Outcome(task.step.key, str(error), error.retryable))
+                    self._retry_or_fail(
+                        task, StepOutcome(task.step.key, str(error), error.retryable)
+                    )
 
     def _has_weights(self, task: _Task) -> bool:
         """Whether a step's weights are there; where they failed, so does the step."""
@@ -208,16 +210,16 @@ class Coordinator:
             self._set(task, replace(task.state, state=states.FAILED, note=note))
         return False
 
-    def _begin(self, task: _Task) -> None:
+    def _start(self, task: _Task) -> None:
         """Start a step, if there is room, nobody else does it, and it is not done yet."""
         step = task.step
         if refusal := self._engine.refusal(task.memory):
             self._set(task, replace(task.state, state=states.FAILED, note=refusal))
-        elif self._engine.has_room(task.memory) and not self._finish_if_there(task):
+        elif self._engine.has_room(task.memory) and not self._reuse_result(task):
             if not self._leases.acquire(step.key):
-                self._wait_for_others(task)
+                self._wait_for_owner(task)
             # Between the look and the lease another run may have finished it.
-            elif not self._finish_if_there(task):
+            elif not self._reuse_result(task):
                 for entry in step.job.logs:
                     self._store.blobs.put(self._logs / entry.path, entry)
                 attempt = task.state.attempts + 1
@@ -225,7 +227,7 @@ class Coordinator:
                 started = StepState(states.RUNNING, attempt, started=time.time())
                 self._set(task, started)
 
-    def _finish_if_there(self, task: _Task) -> bool:
+    def _reuse_result(self, task: _Task) -> bool:
         found = self._find(task.step)
         if found is not None:
             self._leases.release(task.step.key)
@@ -233,20 +235,20 @@ class Coordinator:
             self._set(task, replace(_reused(found), attempts=task.state.attempts))
         return found is not None
 
-    def _wait_for_others(self, task: _Task) -> None:
-        task.not_before = time.monotonic() + _LOOK_SECONDS
+    def _wait_for_owner(self, task: _Task) -> None:
+        task.not_before = time.monotonic() + _POLL_SECONDS
         note = f"waits for {self._leases.owner(task.step.key)}"
         if note != task.state.note:
             self._set(task, replace(task.state, note=note))
 
-    def _ended(self, task: _Task, outcome: Outcome) -> None:
+    def _handle_outcome(self, task: _Task, outcome: StepOutcome) -> None:
         if outcome.error:
-            self._failed(task, outcome)
+            self._retry_or_fail(task, outcome)
             return
         self._leases.release(task.step.key)
         self._set(task, _after(task.state, outcome, states.DONE))
 
-    def _failed(self, task: _Task, outcome: Outcome) -> None:
+    def _retry_or_fail(self, task: _Task, outcome: StepOutcome) -> None:
         """Queue a step again where that can help."""
         with suppress(StoreError):  # a lease that is not renewed expires
             self._leases.release(task.step.key)
@@ -260,9 +262,9 @@ class Coordinator:
         task.not_before = time.monotonic() + delay
         again = _after(task.state, outcome, states.QUEUED)
         self._set(task, replace(again, attempts=attempts, note=f"tried again: {outcome.error}"))
-        self._look_after_weights(task)
+        self._requeue_damaged_weights(task)
 
-    def _look_after_weights(self, task: _Task) -> None:
+    def _requeue_damaged_weights(self, task: _Task) -> None:
         """Queue a failed step's weights, too, if they have turned out to be damaged."""
         weights = self._tasks.get(task.step.weights)
         if weights is None or weights is task or weights.state.state not in states.SUCCESSFUL:
@@ -278,8 +280,8 @@ class Coordinator:
     def _find(self, step: Step, *, verify: bool = False) -> ArtifactResult | WeightsResult | None:
         return self._store.find_complete(step.kind, step.key, verify=verify)
 
-    def _request(self, step: Step) -> Request:
-        return Request(
+    def _request(self, step: Step) -> StepRequest:
+        return StepRequest(
             kind=step.kind,
             key=step.key,
             name=step.name,
@@ -305,7 +307,7 @@ def _reused(found: ArtifactResult | WeightsResult) -> StepState:
     return StepState(states.REUSED, result_bytes=total_bytes(found.files))
 
 
-def _after(state: StepState, outcome: Outcome, ending: str) -> StepState:
+def _after(state: StepState, outcome: StepOutcome, ending: str) -> StepState:
     return replace(
         state,
         state=ending,

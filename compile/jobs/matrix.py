@@ -247,12 +247,12 @@ def _read(path: Path, files: dict[Path, MatrixFile], way: tuple[Path, ...]) -> N
     if len(files) >= _MAX_FILES:
         raise MatrixError(f"{path} includes too many files", expected=f"at most {_MAX_FILES}")
     source = TomlFile(path, "the matrix", MatrixError, _FIX)
-    files[file] = content = source.table(MatrixFile, _spelled_out(source.parse(), source))
+    files[file] = content = source.table(MatrixFile, _expand_shorthand(source.parse(), source))
     for each in content.include:
         _read(path.parent / each, files, (*way, file))
 
 
-def _spelled_out(values: dict[str, Any], source: TomlFile) -> dict[str, Any]:
+def _expand_shorthand(values: dict[str, Any], source: TomlFile) -> dict[str, Any]:
     """Return a file's values with tables in the place of strings that stand for them."""
     for key, field in (("models", "path"), ("quantizations", "scheme")):
         entries = values.get(key)

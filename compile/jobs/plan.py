@@ -28,7 +28,7 @@ _MOST_SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class MatrixPlan:
     """What a matrix takes.
 
     Attributes:
@@ -47,7 +47,9 @@ class Plan:
         return tuple(step for step in self.steps if step.kind == ARTIFACT)
 
 
-def plan_matrix(matrix: Matrix, logs: Path, progress: Progress = lambda done, total: None) -> Plan:
+def plan_matrix(
+    matrix: Matrix, logs: Path, progress: Progress = lambda done, total: None
+) -> MatrixPlan:
     """Plan every job of a matrix; checkpoints are read once each, for their digests.
 
     Args:
@@ -68,8 +70,8 @@ def plan_matrix(matrix: Matrix, logs: Path, progress: Progress = lambda done, to
             known.setdefault(step.key, step)
     progress(len(matrix.cells), len(matrix.cells))
     planner.raise_if_bad(matrix.path)
-    steps = (*weights.values(), *_told_apart(artifacts.values()))
-    return Plan(matrix.path, steps, logs)
+    steps = (*weights.values(), *_with_unique_names(artifacts.values()))
+    return MatrixPlan(matrix.path, steps, logs)
 
 
 class _Planner:
@@ -83,29 +85,29 @@ class _Planner:
 
     def steps(self, cell: Cell) -> list[Step]:
         """Return a job's steps; none if something is wrong with it."""
-        target = self._ask(cell, "target", lambda: _find_target(cell), "target")
-        schemes = self._ask(
+        target = self._once(cell, "target", lambda: _find_target(cell), "target")
+        schemes = self._once(
             cell, "schemes", lambda: plan_quantization(**_arguments(cell)), "quantization"
         )
-        model = self._ask(cell, "model", lambda: plan_job(**_checkpoint(cell)), "model")
-        places = self._ask(cell, "logs", lambda: log_folders(cell.logs))
+        model = self._once(cell, "model", lambda: plan_job(**_checkpoint(cell)), "model")
+        places = self._once(cell, "logs", lambda: log_folders(cell.logs))
         if target is None or schemes is None or model is None or places is None:
             return []
-        logs = self._ask(
+        logs = self._once(
             cell, "copies", lambda: snapshot_logs(target.name, places, self._logs), "target"
         )
         if logs is None:
             return []
         about: tuple[str, ...] = ("model", "adapter")
-        digest = self._ask(
+        digest = self._once(
             cell, "digest", lambda: _checked_digest(replace(model, adapter=cell.adapter)), *about
         )
         about = (*about, "quantization")
         axes = (*about, "target")
-        job = self._ask(cell, "job", lambda: self._plan(cell, target, schemes, logs), *axes)
+        job = self._once(cell, "job", lambda: self._plan(cell, target, schemes, logs), *axes)
         if digest is None or job is None:
             return []
-        memory = self._ask(cell, "memory", lambda: weights_bytes(job), *about)
+        memory = self._once(cell, "memory", lambda: weights_bytes(job), *about)
         if memory is None:
             return []
         return _steps(cell, job, digest, memory, logs, _names(cell, job, self._labels))
@@ -131,7 +133,7 @@ class _Planner:
             logs=snapshot_folders(logs, self._logs),
         )
 
-    def _ask(self, cell: Cell, what: str, find: Callable[[], Any], *axes: str) -> Any:
+    def _once(self, cell: Cell, what: str, find: Callable[[], Any], *axes: str) -> Any:
         """Find out what a cell's entries on some axes say, once; None where that fails."""
         places = {axis: cell.places[axis] for axis in axes}
         key = (cell.file, what, *places.values())
@@ -223,7 +225,7 @@ def _names(cell: Cell, job: CompileJob, labels: Mapping[Path, str]) -> dict[str,
     }
 
 
-def _told_apart(steps: Iterable[Step]) -> list[Step]:
+def _with_unique_names(steps: Iterable[Step]) -> list[Step]:
     """Give steps of one name, as models in folders of one name have them, a part of their keys."""
     steps = list(steps)
     count = Counter(step.name for step in steps)

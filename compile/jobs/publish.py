@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from mvlm.compile.jobs.html_report import render_html
-from mvlm.compile.jobs.states import FAILED, Run, StepState
+from mvlm.compile.jobs.states import FAILED, MatrixRun, StepState
 from mvlm.compile.jobs.store import Store
 
 _SHOWN_LINES = 40
 
 
 def write_reports(
-    store: Store, run: Run, found: Mapping[str, StepState], report: dict[str, Any]
+    store: Store, run: MatrixRun, found: Mapping[str, StepState], report: dict[str, Any]
 ) -> dict[str, str]:
     """Write ``report.json`` and ``report.html``.
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mvlm.compile.jobs import states
-from mvlm.compile.jobs.states import Run, StepEntry, StepState
+from mvlm.compile.jobs.states import MatrixRun, StepEntry, StepState
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS
 from mvlm.compile.jobs.store import Store
 
@@ -18,7 +18,7 @@ SILENT_SECONDS = 60.0
 LOST = "lost"
 
 
-def read_states(store: Store, run: Run) -> dict[str, StepState]:
+def read_states(store: Store, run: MatrixRun) -> dict[str, StepState]:
     """Return the states of a run's steps by their keys.
 
     Raises:
@@ -28,7 +28,7 @@ def read_states(store: Store, run: Run) -> dict[str, StepState]:
 
 
 def describe_run(
-    store: Store, run: Run, found: Mapping[str, StepState], last_renewal: float | None = None
+    store: Store, run: MatrixRun, found: Mapping[str, StepState], last_renewal: float | None = None
 ) -> dict[str, Any]:
     """Return a run in plain JSON values.
 
@@ -57,7 +57,7 @@ def describe_run(
     }
 
 
-def _is_lost(run: Run, last_renewal: float | None) -> bool:
+def _is_lost(run: MatrixRun, last_renewal: float | None) -> bool:
     """Whether nobody seems to work on a run that has not ended."""
     if run.state != states.RUNNING or run.ended is not None:
         return False

@@ -52,7 +52,7 @@ class StepEntry:
 
 
 @dataclass(frozen=True)
-class Run:
+class MatrixRun:
     """One call of ``mvlm jobs run``.
 
     Attributes:
@@ -125,7 +125,7 @@ class StepState:
         return json.dumps(asdict(self) | cut).encode()
 
 
-def parse_run(data: bytes, where: str) -> Run:
+def parse_run(data: bytes, where: str) -> MatrixRun:
     """Read a run's document.
 
     Raises:
@@ -137,7 +137,7 @@ def parse_run(data: bytes, where: str) -> Run:
     texts = {key: document.get(key, str)[:_MAX_TEXT] for key in ("id", "matrix", "engine", "state")}
     return build(
         where,
-        lambda: Run(
+        lambda: MatrixRun(
             **texts,
             owner=read_process(document.child("owner")),
             started=document.get("started", float),

@@ -93,7 +93,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Request:
+class StepRequest:
     """What a worker is asked to do.
 
     Attributes:
@@ -120,7 +120,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutcome:
     """How one attempt at a step ended.
 
     Attributes:
@@ -148,15 +148,15 @@ class Outcome:
         return json.dumps(asdict(self))
 
 
-def read_request(text: str) -> Request:
-    """Read what :meth:`Request.to_json` wrote.
+def parse_step_request(text: str) -> StepRequest:
+    """Read what :meth:`StepRequest.to_json` wrote.
 
     Raises:
         ArtifactError: It is no request.
     """
     document = parse_json_object(text.encode(), "the request")
     texts = {name: document.get(name, str) for name in ("kind", "key", "name", "weights")}
-    return Request(
+    return StepRequest(
         **texts,
         job=_read_job(document.child("job")),
         store=document.get("store", str),
@@ -164,14 +164,14 @@ def read_request(text: str) -> Request:
     )
 
 
-def read_outcome(text: str) -> Outcome:
-    """Read what :meth:`Outcome.to_json` wrote.
+def parse_step_outcome(text: str) -> StepOutcome:
+    """Read what :meth:`StepOutcome.to_json` wrote.
 
     Raises:
         ArtifactError: It is no outcome.
     """
     document = parse_json_object(text.encode(), "the outcome")
-    return Outcome(
+    return StepOutcome(
         key=document.get("key", str),
         error=document.get("error", str),
         retryable=document.get("retryable", bool),

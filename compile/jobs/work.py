@@ -10,7 +10,7 @@ from typing import Any
 from mvlm.compile.driver import compile_job
 from mvlm.compile.jobs.errors import DamagedError
 from mvlm.compile.jobs.process import this_process
-from mvlm.compile.jobs.step import WEIGHTS, Request
+from mvlm.compile.jobs.step import WEIGHTS, StepRequest
 from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult
 from mvlm.compile.packing import PackedWeights, Progress, pack_job
@@ -21,7 +21,7 @@ from mvlm.runtime.machine import peak_rss_bytes
 
 
 def do_step(
-    request: Request, store: Store, folder: Path, progress: Progress
+    request: StepRequest, store: Store, folder: Path, progress: Progress
 ) -> ArtifactResult | WeightsResult:
     """Do a step and add its result to the store.
 
@@ -61,7 +61,7 @@ def do_step(
     return made
 
 
-def _weights(request: Request, store: Store, folder: Path) -> PackedWeights:
+def _weights(request: StepRequest, store: Store, folder: Path) -> PackedWeights:
     """Take the packed weights out of the store."""
     found = store.weights(request.weights)
     if found is None:
@@ -74,7 +74,7 @@ def _weights(request: Request, store: Store, folder: Path) -> PackedWeights:
     return PackedWeights(folder / "packed", found.checkpoint)
 
 
-def _check_key(request: Request, key: str) -> None:
+def _check_key(request: StepRequest, key: str) -> None:
     """Refuse to make something else than what was asked for."""
     if key != request.key:
         raise CheckpointError(
@@ -95,7 +95,7 @@ def _entry(path: Path, folder: Path) -> FileEntry:
     return FileEntry(name, path.stat().st_size, digest_file(path))
 
 
-def _made(request: Request, begin: float) -> Mapping[str, Any]:
+def _made(request: StepRequest, begin: float) -> Mapping[str, Any]:
     return {
         "run": request.run,
         "worker": str(this_process()),

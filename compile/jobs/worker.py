@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mvlm.compile.jobs.errors import StoreError, store_error
 from mvlm.compile.jobs.process import this_process
-from mvlm.compile.jobs.step import Outcome, Request, read_request
+from mvlm.compile.jobs.step import StepOutcome, StepRequest, parse_step_request
 from mvlm.compile.jobs.store import open_store
 from mvlm.compile.jobs.store.results import total_bytes
 from mvlm.runtime.errors import MvlmError
@@ -30,17 +30,17 @@ _MOST_CHARACTERS = 4_000
 
 def main(folder: str, result: str, parent: str) -> None:
     """Do the step that standard input asks for."""
-    _end_with(int(parent))
+    _die_with_parent(int(parent))
     os.set_inheritable(int(result), False)  # a linker shall not keep it open
-    request = read_request(sys.stdin.read())
-    _say(f"{request.name}: {request.kind} {request.key}")
+    request = parse_step_request(sys.stdin.read())
+    _log(f"{request.name}: {request.kind} {request.key}")
     outcome = run_request(request, Path(folder))
-    _say(f"error: {outcome.error}" if outcome.error else f"done in {outcome.seconds:.1f} s")
+    _log(f"error: {outcome.error}" if outcome.error else f"done in {outcome.seconds:.1f} s")
     with os.fdopen(int(result), "w") as file:
         file.write(outcome.to_json())
 
 
-def run_request(request: Request, folder: Path) -> Outcome:
+def run_request(request: StepRequest, folder: Path) -> StepOutcome:
     """Do a step and say how it went; nothing is raised."""
     begin, error, size = time.monotonic(), None, None
     try:
@@ -55,7 +55,7 @@ def run_request(request: Request, folder: Path) -> Outcome:
             with contextlib.suppress(OSError):
                 traceback.print_exception(raised)
     retryable, line = (False, "") if error is None else _classify(error)
-    return Outcome(
+    return StepOutcome(
         key=request.key,
         error=" ".join(line.split())[:_MOST_CHARACTERS],
         retryable=retryable,
@@ -88,17 +88,17 @@ def _progress() -> Callable[[str, int, int], None]:
         nonlocal last
         if step != last:
             last = step
-            _say(step)
+            _log(step)
 
     return show
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     with contextlib.suppress(OSError):  # a full disk costs the log, not the step
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def _end_with(parent: int) -> None:
+def _die_with_parent(parent: int) -> None:
     """Have the system kill this process when its parent ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before we could ask for that

@@ -19,7 +19,7 @@ import pytest
 from tvm import rpc
 from tvm.rpc.base import RPC_TRACKER_MAGIC, TrackerCode
 
-from mvlm.compile.jobs.engines.ray_cluster import _require_somebody
+from mvlm.compile.jobs.engines.ray_cluster import _require_listener
 from mvlm.compile.tuning.devices.providers import known_devices
 from mvlm.compile.tuning.devices.tracker import run_tracker
 from mvlm.runtime.device.server import Address
@@ -191,7 +191,7 @@ def test_addresses_of_trackers_out_of_range(text: str) -> None:
 @pytest.mark.parametrize("address", ["host:65536", "ray://host:0", "host:" + "9" * 5000])
 def test_addresses_of_clusters_out_of_range(address: str) -> None:
     with pytest.raises(UsageError, match=r"ray=ADDRESS: expected HOST:PORT.*1 to 65535"):
-        _require_somebody(address)
+        _require_listener(address)
 
 
 # --- processes ----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from mvlm.compile.jobs.step import Outcome, Request
+from mvlm.compile.jobs.step import StepOutcome, StepRequest
 
 
 class Engine(Protocol):
@@ -20,7 +20,7 @@ class Engine(Protocol):
     def has_room(self, memory: int) -> bool:
         """Whether a step of so many bytes can be started now."""
 
-    def start(self, request: Request, attempt: int, memory: int) -> None:
+    def start(self, request: StepRequest, attempt: int, memory: int) -> None:
         """Start a step.
 
         Args:
@@ -32,7 +32,7 @@ class Engine(Protocol):
             StoreError: It cannot be started.
         """
 
-    def wait(self, seconds: float) -> list[Outcome]:
+    def wait(self, seconds: float) -> list[StepOutcome]:
         """Wait until a step ends, or so many seconds; return what has ended."""
 
     def stop(self) -> None:

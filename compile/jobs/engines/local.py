@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mvlm.compile.jobs.engines.child import Child
-from mvlm.compile.jobs.step import Outcome, Request
+from mvlm.compile.jobs.engines.worker_process import WorkerProcess
+from mvlm.compile.jobs.step import StepOutcome, StepRequest
 from mvlm.compile.jobs.store.files import Files
 from mvlm.runtime.machine import available_memory_bytes
 
@@ -18,12 +18,12 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class _Running:
-    child: Child
+    child: WorkerProcess
     memory: int
 
 
 class LocalEngine:
-    """Child processes.
+    """Runs each step in a process of this machine.
 
     Args:
         files: The store's.
@@ -65,11 +65,11 @@ class LocalEngine:
         fits = budget is None or reserved + memory <= budget
         return len(self._running) < self._workers and fits
 
-    def start(self, request: Request, attempt: int, memory: int) -> None:
+    def start(self, request: StepRequest, attempt: int, memory: int) -> None:
         """Start a step; see :class:`Engine`."""
-        self._running[request.key] = _Running(Child(request, self._files, attempt), memory)
+        self._running[request.key] = _Running(WorkerProcess(request, self._files, attempt), memory)
 
-    def wait(self, seconds: float) -> list[Outcome]:
+    def wait(self, seconds: float) -> list[StepOutcome]:
         """Wait until a step ends; see :class:`Engine`."""
         deadline = time.monotonic() + seconds
         while True:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mvlm.compile.jobs.step import Outcome, Request, read_outcome, read_request
+from mvlm.compile.jobs.step import StepOutcome, StepRequest, parse_step_outcome, parse_step_request
 from mvlm.runtime.device.server import Address
 from mvlm.runtime.errors import MvlmError, UsageError
 
@@ -32,7 +32,7 @@ class EngineError(MvlmError):
 
 @dataclass(frozen=True)
 class _Running:
-    request: Request
+    request: StepRequest
     reference: Any
     memory: int
 
@@ -51,7 +51,7 @@ def open_ray(address: str | None, workers: int | None, limit: int | None) -> Ray
     """
     os.environ.update(_ENVIRONMENT)
     if address is not None:
-        _require_somebody(address)
+        _require_listener(address)
     try:
         import ray
     except ModuleNotFoundError:
@@ -64,7 +64,7 @@ def open_ray(address: str | None, workers: int | None, limit: int | None) -> Ray
     else:
         options |= {"address": address}
     try:
-        with _neutral_folder():
+        with _trusted_working_directory():
             ray.init(**options)
     except Exception as error:  # Ray raises what comes
         raise EngineError(
@@ -76,7 +76,7 @@ def open_ray(address: str | None, workers: int | None, limit: int | None) -> Ray
 
 
 @contextmanager
-def _neutral_folder() -> Iterator[None]:
+def _trusted_working_directory() -> Iterator[None]:
     """Within the block, let the current folder be one that nobody but root writes to.
 
     Ray's workers search modules in the folder that its driver was connected from, which may be an
@@ -95,7 +95,7 @@ def _neutral_folder() -> Iterator[None]:
         os.close(before)
 
 
-def _require_somebody(address: str) -> None:
+def _require_listener(address: str) -> None:
     """Ask that somebody listens at an address: Ray itself waits for minutes.
 
     Raises:
@@ -126,7 +126,7 @@ class RayEngine:
 
     def __init__(self, ray: Any, address: str, workers: int | None) -> None:
         self._ray, self._address, self._workers = ray, address, workers
-        self._task = ray.remote(max_retries=0)(_do)
+        self._task = ray.remote(max_retries=0)(_run_step)
         self._running: dict[str, _Running] = {}
 
     @property
@@ -153,13 +153,13 @@ class RayEngine:
         most = cpus if self._workers is None else min(cpus, self._workers)
         return len(self._running) < most
 
-    def start(self, request: Request, attempt: int, memory: int) -> None:
+    def start(self, request: StepRequest, attempt: int, memory: int) -> None:
         """Start a step; see :class:`Engine`."""
         task = self._task.options(num_cpus=1, memory=memory, name=request.name)
         reference = task.remote(request.to_json(), attempt)
         self._running[request.key] = _Running(request, reference, memory)
 
-    def wait(self, seconds: float) -> list[Outcome]:
+    def wait(self, seconds: float) -> list[StepOutcome]:
         """Wait until a step ends; see :class:`Engine`."""
         references = {running.reference: running for running in self._running.values()}
         if not references:
@@ -167,17 +167,17 @@ class RayEngine:
             return []
         ended, _ = self._ray.wait(list(references), num_returns=1, timeout=seconds)
         outcomes = [self._outcome(references[reference]) for reference in ended]
-        outcomes += [] if outcomes else self._stranded()
+        outcomes += [] if outcomes else self._unschedulable()
         for outcome in outcomes:
             del self._running[outcome.key]
         return outcomes
 
-    def _stranded(self) -> list[Outcome]:
+    def _unschedulable(self) -> list[StepOutcome]:
         """Give up what waits within Ray for a node that is gone: it would wait for ever."""
         stranded = [each for each in self._running.values() if self.refusal(each.memory)]
         for each in stranded:
             self._ray.cancel(each.reference, force=True)
-        return [Outcome(each.request.key, self.refusal(each.memory), True) for each in stranded]
+        return [StepOutcome(each.request.key, self.refusal(each.memory), True) for each in stranded]
 
     def stop(self) -> None:
         """Kill what runs, and leave the cluster; one of our own ends with that."""
@@ -187,10 +187,10 @@ class RayEngine:
         self._running.clear()
         self._ray.shutdown()
 
-    def _outcome(self, running: _Running) -> Outcome:
+    def _outcome(self, running: _Running) -> StepOutcome:
         errors = self._ray.exceptions
         try:
-            return read_outcome(self._ray.get(running.reference))
+            return parse_step_outcome(self._ray.get(running.reference))
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
             out_of_memory = isinstance(error, errors.OutOfMemoryError)
             return _lost(running.request, error, out_of_memory=out_of_memory)
@@ -198,10 +198,10 @@ class RayEngine:
             return _lost(running.request, error)
 
 
-def _lost(request: Request, error: Exception, *, out_of_memory: bool = False) -> Outcome:
+def _lost(request: StepRequest, error: Exception, *, out_of_memory: bool = False) -> StepOutcome:
     """Return the outcome of a step whose worker or node is gone: another one may do it."""
     said = str(error).strip().partition("\n")[0]
-    return Outcome(
+    return StepOutcome(
         key=request.key,
         error=f"the worker is gone: {type(error).__name__}: {said}"[:1000],
         retryable=True,
@@ -213,17 +213,17 @@ def _resource(node: Mapping[str, Any], name: str) -> float:
     return float(node["Resources"].get(name, 0))
 
 
-def _do(text: str, attempt: int) -> str:
+def _run_step(text: str, attempt: int) -> str:
     """Do one step on a node, in a process of its own; runs as Ray's task."""
-    from mvlm.compile.jobs.engines.child import Child
+    from mvlm.compile.jobs.engines.worker_process import WorkerProcess
     from mvlm.compile.jobs.errors import StoreError
     from mvlm.compile.jobs.store import open_store
 
-    request = read_request(text)
+    request = parse_step_request(text)
     try:
-        child = Child(request, open_store(request.store).files, attempt)
+        child = WorkerProcess(request, open_store(request.store).files, attempt)
     except StoreError as error:
-        return Outcome(request.key, str(error), error.retryable).to_json()
+        return StepOutcome(request.key, str(error), error.retryable).to_json()
     try:
         return child.wait().to_json()
     finally:

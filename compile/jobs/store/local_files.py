@@ -49,7 +49,11 @@ class LocalFiles:
 
     def read(self, name: str, limit: int) -> bytes | None:
         """Return a file's content, or None."""
-        with self._explained(name), contextlib.suppress(FileNotFoundError), self._open(name) as fd:
+        with (
+            self._store_errors(name),
+            contextlib.suppress(FileNotFoundError),
+            self._open(name) as fd,
+        ):
             blocks, left = [], limit + 1
             while left and (block := os.read(fd, left)):
                 blocks.append(block)
@@ -59,12 +63,12 @@ class LocalFiles:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file."""
-        with self._explained(name), self._written(data) as temporary:
+        with self._store_errors(name), self._written(data) as temporary:
             temporary.rename(self._made(name))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file that is not there yet."""
-        with self._explained(name), self._written(data) as temporary:
+        with self._store_errors(name), self._written(data) as temporary:
             try:
                 # A link is made whole, or refused because something is there.
                 os.link(temporary, self._made(name))
@@ -74,7 +78,7 @@ class LocalFiles:
 
     def put(self, name: str, source: Path) -> None:
         """Write a file from one of ours."""
-        with self._explained(name), self.scratch() as folder:
+        with self._store_errors(name), self.scratch() as folder:
             temporary = folder / "put"
             link_or_copy(source, temporary)
             temporary.chmod(0o444)  # others will share it
@@ -83,7 +87,7 @@ class LocalFiles:
 
     def get(self, name: str, path: Path, limit: int, *, linked: bool) -> bool:
         """Copy a file out of the store."""
-        with self._explained(name):
+        with self._store_errors(name):
             try:
                 with self._open(name) as fd:
                     if not (linked and _linked(self._path(name), path)):
@@ -94,7 +98,7 @@ class LocalFiles:
 
     def size(self, name: str) -> int | None:
         """Return a file's size, or None."""
-        with self._explained(name):
+        with self._store_errors(name):
             try:
                 status = self._path(name).lstat()
             except FileNotFoundError:
@@ -103,7 +107,7 @@ class LocalFiles:
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder."""
-        with self._explained(folder):
+        with self._store_errors(folder):
             try:
                 return sorted(path.name for path in self._path(folder).iterdir())
             except FileNotFoundError:
@@ -111,7 +115,7 @@ class LocalFiles:
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with self._explained(name):
+        with self._store_errors(name):
             self._path(name).unlink(missing_ok=True)
 
     @contextmanager
@@ -120,7 +124,7 @@ class LocalFiles:
 
         It is removed when the block ends; one whose process was killed by :meth:`gc`.
         """
-        with self._explained(TEMPORARY):
+        with self._store_errors(TEMPORARY):
             parent = self._folder / TEMPORARY
             parent.mkdir(parents=True, exist_ok=True)
             place = Path(tempfile.mkdtemp(prefix=f"{_mark(this_process())}-", dir=parent))
@@ -167,7 +171,7 @@ class LocalFiles:
             yield temporary
 
     @contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
+    def _store_errors(self, name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -42,7 +42,7 @@ class RemoteFiles:
 
     def read(self, name: str, limit: int) -> bytes | None:
         """Return a file's content, or None."""
-        with self._explained(name), contextlib.suppress(FileNotFoundError):
+        with self._store_errors(name), contextlib.suppress(FileNotFoundError):
             # Some file systems refuse a range that begins behind the end of an empty file.
             if not self.size(name):
                 return None if self.size(name) is None else b""
@@ -52,7 +52,7 @@ class RemoteFiles:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file."""
-        with self._explained(name):
+        with self._store_errors(name):
             self._system.pipe_file(self._made(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
@@ -61,7 +61,7 @@ class RemoteFiles:
         Exclusive where the file system has that, as S3 has. Elsewhere two that create a file in
         the same moment may both believe that they did, which makes them do a step twice.
         """
-        with self._explained(name):
+        with self._store_errors(name):
             try:
                 self._system.pipe_file(self._made(name), data, mode="create")
             except FileExistsError:
@@ -70,13 +70,13 @@ class RemoteFiles:
 
     def put(self, name: str, source: Path) -> None:
         """Write a file from one of ours."""
-        with self._explained(name):
+        with self._store_errors(name):
             self._system.put_file(str(source), self._made(name))
 
     def get(self, name: str, path: Path, limit: int, *, linked: bool) -> bool:
         """Copy a file out of the store."""
         left = limit + 1
-        with self._explained(name):
+        with self._store_errors(name):
             try:
                 with self._system.open(self._path(name), "rb") as source, path.open("xb") as file:
                     while left and (block := source.read(min(left, _BLOCK_BYTES))):
@@ -88,7 +88,7 @@ class RemoteFiles:
 
     def size(self, name: str) -> int | None:
         """Return a file's size, or None."""
-        with self._explained(name):
+        with self._store_errors(name):
             try:
                 found = self._system.info(self._path(name))
             except FileNotFoundError:
@@ -98,7 +98,7 @@ class RemoteFiles:
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder."""
         path = self._path(folder)
-        with self._explained(folder):
+        with self._store_errors(folder):
             self._system.invalidate_cache()
             try:
                 found = self._system.ls(path, detail=False)
@@ -109,7 +109,7 @@ class RemoteFiles:
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with self._explained(name), contextlib.suppress(FileNotFoundError):
+        with self._store_errors(name), contextlib.suppress(FileNotFoundError):
             self._system.rm_file(self._path(name))
 
     @contextmanager
@@ -129,7 +129,7 @@ class RemoteFiles:
         return path
 
     @contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
+    def _store_errors(self, name: str) -> Iterator[None]:
         """Turn whatever a file system raises into our errors; each has errors of its own."""
         try:
             yield

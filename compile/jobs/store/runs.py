@@ -11,7 +11,7 @@ from mvlm.compile.jobs.states import (
     MAX_RUN_BYTES,
     MAX_STATE_BYTES,
     RUN,
-    Run,
+    MatrixRun,
     StepState,
     parse_run,
     parse_state,
@@ -40,7 +40,7 @@ class Runs:
     def __init__(self, files: Files) -> None:
         self._files = files
 
-    def find(self, name: str | None) -> Run:
+    def find(self, name: str | None) -> MatrixRun:
         """Return a run by its name or the beginning of it, or the latest if None.
 
         Raises:
@@ -59,7 +59,7 @@ class Runs:
         data = self._files.read(f"runs/{meant[0]}/run.json", MAX_RUN_BYTES)
         return parse_run(data or b"", f"{self._files.url}/runs/{meant[0]}/run.json")
 
-    def write(self, run: Run) -> None:
+    def write(self, run: MatrixRun) -> None:
         """Write a run's document."""
         self._files.write(f"runs/{run.id}/run.json", run.to_bytes())
 
@@ -75,7 +75,7 @@ class Runs:
         except ValueError:
             return None
 
-    def state(self, run: Run, key: str) -> StepState:
+    def state(self, run: MatrixRun, key: str) -> StepState:
         """Return a step's state; queued if nothing was written of it yet."""
         name = f"runs/{run.id}/jobs/{key}.json"
         data = self._files.read(name, MAX_STATE_BYTES)
@@ -85,7 +85,7 @@ class Runs:
         """Write a step's state."""
         self._files.write(f"runs/{run_id}/jobs/{key}.json", state.to_bytes())
 
-    def cancel(self, run: Run) -> None:
+    def cancel(self, run: MatrixRun) -> None:
         """Ask a run to end; whoever runs it looks every second or so."""
         self._files.write(f"runs/{run.id}/{_CANCEL}", b"")
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvlm.compile.jobs import worker
-from mvlm.compile.jobs.engines import child
+from mvlm.compile.jobs.engines import worker_process
 from mvlm.compile.jobs.errors import DamagedError, StoreError
-from mvlm.compile.jobs.plan import Plan
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Request, Step
+from mvlm.compile.jobs.plan import MatrixPlan
+from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Step, StepRequest
 from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult
 from mvlm.compile.targets import find_description
@@ -52,7 +52,7 @@ def use_fake_workers(monkeypatch: pytest.MonkeyPatch, troubles: Path) -> None:
     monkeypatch.setenv(TROUBLES, os.fspath(troubles))
     # Workers do not search modules in the current folder.
     monkeypatch.setenv("PYTHONPATH", os.fspath(Path(__file__).parents[3]))
-    monkeypatch.setattr(child, "_MODULE", MODULE)
+    monkeypatch.setattr(worker_process, "_MODULE", MODULE)
 
 
 def key_of(name: str) -> str:
@@ -68,15 +68,15 @@ def fake_step(kind: str, name: str, weights: str = "", memory: int = 1) -> Step:
     return Step(kind, key_of(name), name, place, memory, shared, spec)
 
 
-def fake_plan(jobs: int = 2, memory: int = 1) -> Plan:
+def fake_plan(jobs: int = 2, memory: int = 1) -> MatrixPlan:
     """Return a plan of weights ``w`` and the artifacts ``a0``, ``a1``, ... that share them."""
     names = [f"a{index}" for index in range(jobs)]
     artifacts = [fake_step(ARTIFACT, name, "w", memory) for name in names]
     steps = (fake_step(WEIGHTS, "w", memory=memory), *artifacts)
-    return Plan(Path("matrix.toml"), steps, logs=Path("no-logs"))
+    return MatrixPlan(Path("matrix.toml"), steps, logs=Path("no-logs"))
 
 
-def add_fake(store: Store, request: Request | Step, folder: Path) -> None:
+def add_fake(store: Store, request: StepRequest | Step, folder: Path) -> None:
     """Add the result of a step: for a key always the same."""
     if request.kind == WEIGHTS:
         files = write_files(folder, ["weights/index.json"], request.key)
@@ -121,7 +121,7 @@ def _next_trouble(key: str) -> str:
 
 
 def _do_step(
-    request: Request, store: Store, folder: Path, progress: object
+    request: StepRequest, store: Store, folder: Path, progress: object
 ) -> WeightsResult | None:
     kind, _, value = _next_trouble(request.key).partition(" ")
     print(f"trouble: {kind or 'none'}", flush=True)

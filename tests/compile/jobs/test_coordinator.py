@@ -14,10 +14,10 @@ import pytest
 from mvlm.compile.jobs.coordinator import Coordinator, Options
 from mvlm.compile.jobs.engines.local import LocalEngine
 from mvlm.compile.jobs.errors import PermanentStoreError, StoreError
-from mvlm.compile.jobs.plan import Plan
+from mvlm.compile.jobs.plan import MatrixPlan
 from mvlm.compile.jobs.publish import write_reports
 from mvlm.compile.jobs.report import describe_run, read_states
-from mvlm.compile.jobs.states import Run, StepState
+from mvlm.compile.jobs.states import MatrixRun, StepState
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Step
 from mvlm.compile.jobs.store import Store
 from tests.compile.jobs.fakes import fake_plan, key_of, trouble, write_files
@@ -40,15 +40,19 @@ class Seen:
 
 
 def coordinator(
-    store: Store, plan: Plan, seen: Seen | None = None, options: Options = QUICK, workers: int = 2
+    store: Store,
+    plan: MatrixPlan,
+    seen: Seen | None = None,
+    options: Options = QUICK,
+    workers: int = 2,
 ) -> Coordinator:
     engine = LocalEngine(store.files, workers, available=lambda: None)
     return Coordinator(plan, store, engine, options, seen or Seen())
 
 
 def run(
-    store: Store, plan: Plan, seen: Seen | None = None, options: Options = QUICK
-) -> tuple[Run, dict[str, StepState]]:
+    store: Store, plan: MatrixPlan, seen: Seen | None = None, options: Options = QUICK
+) -> tuple[MatrixRun, dict[str, StepState]]:
     run, states = coordinator(store, plan, seen, options).run()
     names = {step.key: step.name for step in plan.steps}
     return run, {names[key]: state for key, state in states.items()}
@@ -199,7 +203,7 @@ def test_two_runs_share_the_work(store: Store, faked: Path) -> None:
         trouble(faked, name, "sleep 0.4")
     seen = [Seen(), Seen()]
     runs = [coordinator(store, fake_plan(4), each, workers=1) for each in seen]
-    ended: list[tuple[Run, dict[str, StepState]]] = []
+    ended: list[tuple[MatrixRun, dict[str, StepState]]] = []
     # Workers end with the thread that started them, so each thread lives as long as its run.
     threads = [threading.Thread(target=lambda c=c: ended.append(c.run())) for c in runs]
     for thread in threads:
@@ -274,7 +278,7 @@ def test_ctrl_c(store: Store, faked: Path) -> None:
 def failing(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exception]]:
     """Raise these, one after the other, where a step looks for its result."""
     errors: list[Exception] = []
-    found = Store.whole
+    found = Store.find_complete
 
     def find_complete(self: Store, kind: str, key: str, *, verify: bool = False) -> object:
         if kind == ARTIFACT and errors:
@@ -287,7 +291,7 @@ def failing(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exce
 
 def run_failing_later(
     store: Store, failing: list[Exception], error: Exception
-) -> tuple[Run, dict[str, StepState]]:
+) -> tuple[MatrixRun, dict[str, StepState]]:
     """Let the store fail once, when the weights are done."""
 
     def observe(step: Step, state: StepState) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.compile.jobs.engines.child import Child
 from mvlm.compile.jobs.engines.local import LocalEngine
 from mvlm.compile.jobs.engines.open import open_engine
+from mvlm.compile.jobs.engines.worker_process import WorkerProcess
 from mvlm.compile.jobs.errors import PermanentStoreError
-from mvlm.compile.jobs.step import WEIGHTS, Request
+from mvlm.compile.jobs.step import WEIGHTS, StepRequest
 from mvlm.compile.jobs.store import Store, open_store
 from mvlm.compile.jobs.store.runs import new_run_id
 from mvlm.runtime.errors import UsageError
@@ -33,9 +33,9 @@ def engine(store: Store) -> Iterator[LocalEngine]:
     engine.stop()
 
 
-def request(store: Store, name: str = "w") -> Request:
+def request(store: Store, name: str = "w") -> StepRequest:
     step = fake_step(WEIGHTS, name)
-    return Request(step.kind, step.key, name, step.weights, step.job, store.files.url, RUN)
+    return StepRequest(step.kind, step.key, name, step.weights, step.job, store.files.url, RUN)
 
 
 def alive(pid: int) -> bool:
@@ -111,12 +111,12 @@ def test_workers_end_with_their_parent(store: Store, faked: Path) -> None:
     """However that ends."""
     trouble(faked, "w", "sleep 60")
     program = (
-        "import os, sys, time; from mvlm.compile.jobs.engines import child;"
-        f"child._MODULE = {MODULE!r};"
-        "from mvlm.compile.jobs.step import read_request;"
+        "import os, sys, time; from mvlm.compile.jobs.engines import worker_process;"
+        f"worker_process._MODULE = {MODULE!r};"
+        "from mvlm.compile.jobs.step import parse_step_request;"
         "from mvlm.compile.jobs.store import open_store;"
-        "asked = read_request(sys.argv[1]);"
-        "child = child.Child(asked, open_store(asked.store).files, 1);"
+        "asked = parse_step_request(sys.argv[1]);"
+        "child = worker_process.WorkerProcess(asked, open_store(asked.store).files, 1);"
         "print(child.pid, flush=True);"
         "time.sleep(60)"
     )
@@ -146,7 +146,7 @@ def test_no_place_to_work_in(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
         "tempfile.mkdtemp", lambda **_: (_ for _ in ()).throw(OSError(28, "No space"))
     )
     with pytest.raises(PermanentStoreError, match="no space left on the disk"):
-        Child(request(store), store.files, 1)
+        WorkerProcess(request(store), store.files, 1)
 
 
 # --- memory -------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_what_running_steps_have_taken_is_theirs(
     engine = LocalEngine(store.files, workers=9, available=lambda: free)
     trouble(faked, "a", "sleep 60")
     engine.start(request(store, "a"), 1, 6_000_000_000)
-    monkeypatch.setattr(Child, "resident_bytes", 6_000_000_000)
+    monkeypatch.setattr(WorkerProcess, "resident_bytes", 6_000_000_000)
     free -= 6_000_000_000
     try:
         assert engine.has_room(4_000_000_000)

@@ -10,8 +10,8 @@ import pytest
 from mvlm.compile.job import plan_job
 from mvlm.compile.jobs.log_snapshot import snapshot_folders, snapshot_logs
 from mvlm.compile.jobs.matrix import MatrixError, read_matrix
-from mvlm.compile.jobs.plan import Plan, plan_matrix
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Request, read_request
+from mvlm.compile.jobs.plan import MatrixPlan, plan_matrix
+from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, StepRequest, parse_step_request
 from mvlm.compile.tuning.log import read_log_files
 from mvlm.compile.tuning.log.paths import (
     LOGS_VARIABLE,
@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def plan(folder: Path, keys: str) -> Plan:
+def plan(folder: Path, keys: str) -> MatrixPlan:
     path = folder / "matrix.toml"
     path.write_text(f'models = ["text"]\n{keys}', encoding="utf-8")
     return plan_matrix(read_matrix(path), folder / "copies")
@@ -67,8 +67,8 @@ def test_a_plan_keeps_the_logs_as_they_were(folder: Path) -> None:
     assert weights.job.logs == () and artifact.job.logs
     # Somebody tunes on, and another machine has other logs.
     (folder / "user" / "mine" / RECORDS_FILE).write_text("more")
-    asked = Request(ARTIFACT, artifact.key, "", "", artifact.job, "store", "run")
-    again = read_request(asked.to_json())
+    asked = StepRequest(ARTIFACT, artifact.key, "", "", artifact.job, "store", "run")
+    again = parse_step_request(asked.to_json())
     assert again == asked
     assert again.job.plan(made.logs).key(again.job.digest) == artifact.key
     assert plan(folder, "").artifacts[0].key != artifact.key
@@ -101,8 +101,8 @@ def test_logs_that_are_not_there(folder: Path) -> None:
 
 def test_requests_whose_logs_lead_elsewhere(folder: Path) -> None:
     (step,) = plan(folder, "").artifacts
-    request = json.loads(Request(ARTIFACT, step.key, "", "", step.job, "s", "r").to_json())
+    request = json.loads(StepRequest(ARTIFACT, step.key, "", "", step.job, "s", "r").to_json())
     for path in ("/etc/passwd", "../../x", ""):
         request["job"]["logs"][0]["path"] = path
         with pytest.raises(ArtifactError, match="leads out"):
-            read_request(json.dumps(request))
+            parse_step_request(json.dumps(request))

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from mvlm.compile.jobs.matrix import MatrixError, read_matrix
 from mvlm.compile.jobs.memory_estimate import PROGRAM_BYTES
-from mvlm.compile.jobs.plan import Plan, plan_matrix
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Request, read_request
+from mvlm.compile.jobs.plan import MatrixPlan, plan_matrix
+from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, StepRequest, parse_step_request
 from mvlm.compile.memory import needed_bytes
 from mvlm.compile.packing import build_model
 from mvlm.models.checkpoint import open_checkpoint
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def plan(folder: Path, text: str) -> Plan:
+def plan(folder: Path, text: str) -> MatrixPlan:
     path = folder / "matrix.toml"
     path.write_text(text, encoding="utf-8")
     return plan_matrix(read_matrix(path), folder / "logs")
@@ -101,8 +101,8 @@ def test_adapters_of_one_name_are_told_apart(folder: Path) -> None:
 
 def test_a_request_comes_back(folder: Path) -> None:
     for step in plan(folder, 'models = ["seeing"]\ntargets = ["host", "board.toml"]').steps:
-        asked = Request(step.kind, step.key, step.name, step.weights, step.job, "store", "run")
-        again = read_request(asked.to_json())
+        asked = StepRequest(step.kind, step.key, step.name, step.weights, step.job, "store", "run")
+        again = parse_step_request(asked.to_json())
         assert again == asked
         job = again.job.plan(folder / "logs")
         key = job.key() if step.kind == ARTIFACT else job.weights_key()
@@ -112,10 +112,10 @@ def test_a_request_comes_back(folder: Path) -> None:
 def test_requests_that_are_wrong() -> None:
     for text in ("", "{}", "[]", '{"kind": 1}'):
         with pytest.raises(ArtifactError):
-            read_request(text)
+            parse_step_request(text)
     wrong = '{"kind":"a","key":"k","name":"n","weights":"w","job":{"quantization":{},"target":{}}}'
     with pytest.raises((ArtifactError, TargetError)):
-        read_request(wrong)
+        parse_step_request(wrong)
 
 
 @pytest.mark.parametrize("scheme", ["q4a8", "q0f32", "q4f16_1"])

@@ -15,7 +15,7 @@ from mvlm.compile.jobs.process import this_process
 from mvlm.compile.jobs.states import (
     MAX_STATE_BYTES,
     STATES,
-    Run,
+    MatrixRun,
     StepEntry,
     StepState,
     parse_run,
@@ -26,7 +26,7 @@ from mvlm.compile.jobs.store.runs import new_run_id
 from mvlm.runtime.errors import ArtifactError, UsageError
 from tests.compile.jobs.fakes import key_of
 
-RUN = Run(
+RUN = MatrixRun(
     id="20261126-041232-00ffee",
     matrix="matrix.toml",
     engine="local",

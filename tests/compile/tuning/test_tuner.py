@@ -21,7 +21,7 @@ from mvlm.compile.driver import compile_job
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.jobs.matrix import read_matrix
 from mvlm.compile.jobs.plan import plan_matrix
-from mvlm.compile.jobs.step import Request
+from mvlm.compile.jobs.step import StepRequest
 from mvlm.compile.jobs.store import open_store
 from mvlm.compile.jobs.work import do_step
 from mvlm.compile.tuning import tuner, validate
@@ -144,7 +144,7 @@ def test_workers_of_a_matrix_apply_the_logs_that_it_was_planned_with(
     for entry in plan.artifacts[0].job.logs:
         store.blobs.put(plan.logs / entry.path, entry)
     for step in plan.steps:
-        request = Request(
+        request = StepRequest(
             step.kind, step.key, step.name, step.weights, step.job, store.files.url, "run"
         )
         (tmp_path / step.kind).mkdir()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mvlm.compile.jobs.errors import StoreError, store_error
 from mvlm.compile.jobs.process import this_process
-from mvlm.compile.jobs.step import Outcome, Request, read_outcome
+from mvlm.compile.jobs.step import StepOutcome, StepRequest, parse_step_outcome
 from mvlm.compile.jobs.store.files import Files
 from mvlm.compile.jobs.store.runs import log_name, log_path
 from mvlm.runtime.errors import ArtifactError
@@ -29,7 +29,7 @@ _ENDING_SECONDS = 0.02
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-class Child:
+class WorkerProcess:
     """One attempt at a step, in a process of its own.
 
     Started from the thread that lives as long as this process: the system kills the worker when
@@ -44,10 +44,10 @@ class Child:
         StoreError: There is no place to work in, or for the log.
     """
 
-    def __init__(self, request: Request, files: Files, attempt: int) -> None:
+    def __init__(self, request: StepRequest, files: Files, attempt: int) -> None:
         self.request, self._files = request, files
         self._log_name = log_name(request.run, request.key, attempt)
-        self._synced, self._begin = 0.0, time.monotonic()
+        self._synced, self._started = 0.0, time.monotonic()
         self._is_closed = False
         try:
             with ExitStack() as stack:
@@ -95,7 +95,7 @@ class Child:
             return 0
         return int(pages) * _PAGE_BYTES
 
-    def poll(self) -> Outcome | None:
+    def poll(self) -> StepOutcome | None:
         """Return how it went, or None while it runs."""
         if self._process.poll() is None:
             if time.monotonic() - self._synced > _SYNC_SECONDS:
@@ -104,11 +104,11 @@ class Child:
         data = os.read(self.result, _MOST_BYTES)
         self._close()
         try:
-            return read_outcome(data.decode())
+            return parse_step_outcome(data.decode())
         except (ArtifactError, UnicodeDecodeError):
             return self._unfinished()
 
-    def wait(self) -> Outcome:
+    def wait(self) -> StepOutcome:
         """Wait until it ends, and return how it went."""
         while (outcome := self.poll()) is None:
             # Its end of the pipe closes when it ends, however it ends.
@@ -124,18 +124,18 @@ class Child:
             self._process.wait()
         self._close()
 
-    def _unfinished(self) -> Outcome:
+    def _unfinished(self) -> StepOutcome:
         code = self._process.returncode
         killed = code == -signal.SIGKILL
         ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         likely = ", as the system does where memory runs out" if killed else ""
-        return Outcome(
+        return StepOutcome(
             key=self.request.key,
             error=f"the worker ended before it was done: {ending}{likely}",
             retryable=True,
             out_of_memory=killed,
             worker=f"{this_process().host}:{self.pid}",
-            seconds=time.monotonic() - self._begin,
+            seconds=time.monotonic() - self._started,
         )
 
     def _close(self) -> None:
