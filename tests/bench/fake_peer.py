@@ -1,7 +1,7 @@
 """A worker that runs no model: ``python -m tests.bench.fake_peer NAME=VALUE...``.
 
 It answers as `mvlm.bench.peers.worker` does, each request with the same numbers, and appends what
-it was asked to the file `log`. Troubles: `crash`, `hang`, `rubbish` and `refuse` name the request
+it was asked to the file `log`. Faults: `crash`, `hang`, `rubbish` and `refuse` name the request
 at which it kills itself, sleeps, prints what is no reply, or says that it failed.
 """
 

@@ -49,15 +49,15 @@ def test_a_failure_is_told_and_the_process_goes_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "words"),
+    ("fault", "words"),
     [
         ("crash", "fake ended at `read`: found SIGKILL: about to go"),
         ("hang", "fake hangs: expected an answer to `read` within 3 s, found none"),
         ("rubbish", "fake answers nonsense: expected a reply to `read`, found 'ggml: hello there'"),
     ],
 )
-def test_trouble_is_an_error_and_no_process(trouble: str, words: str) -> None:
-    with Child("fake", (*FAKE, f"{trouble}=read")) as child:
+def test_a_faulty_worker_is_an_error_and_leaves_no_process(fault: str, words: str) -> None:
+    with Child("fake", (*FAKE, f"{fault}=read")) as child:
         child.ask("peak", 60)
         with pytest.raises(PeerError) as raised:
             child.ask("read", 3)

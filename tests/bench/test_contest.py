@@ -130,12 +130,12 @@ def test_where_that_does_not_help_all_rounds_count(stage: Stage) -> None:
     assert outcome.repeated == 0 and not outcome.load.is_quiet
 
 
-@pytest.mark.parametrize("trouble", ["crash", "rubbish", "refuse"])
+@pytest.mark.parametrize("fault", ["crash", "rubbish", "refuse"])
 @pytest.mark.parametrize("request_", ["open", "decode"])
 def test_a_tool_that_fails_does_not_keep_the_others(
-    stage: Stage, trouble: str, request_: str
+    stage: Stage, fault: str, request_: str
 ) -> None:
-    stage.options = {"b": [f"{trouble}={request_}"]}
+    stage.options = {"b": [f"{fault}={request_}"]}
     outcome = stage.run(Scenario("s", "", Decode(20, 4)), ["a", "b", "c"])
     assert [len(outcome.scores[name].values) for name in "abc"] == [2, 0, 2]
     failure = outcome.scores["b"].failure

@@ -3,7 +3,7 @@
 Run as a program: importing the compiler takes longer than compiling a small model, so it is done
 once, and before the compiler starts threads, which a fork would lose.
 
-Arguments: a checkpoint, a folder to write to, and one trouble for each child: ``SIGINT@weights``
+Arguments: a checkpoint, a folder to write to, and one fault for each child: ``SIGINT@weights``
 sends the signal when the compiler reports that step, ``SIGINT@1.5`` after so many seconds, and
 ``LIMIT@1024`` lets no file grow beyond so many bytes. The artifacts are ``FOLDER/NUMBER/artifact``.
 Prints a JSON list of how the children ended: ``done``, ``kill``, ``interrupt``, or an error's line.
@@ -23,8 +23,8 @@ from mvlm.compile.job import CompileJob, plan_job
 from mvlm.runtime.errors import MvlmError
 
 
-def compile_in_trouble(job: CompileJob, destination: Path, kind: str, value: str) -> None:
-    """Compile in this process, which the trouble ends."""
+def compile_with_fault(job: CompileJob, destination: Path, kind: str, value: str) -> None:
+    """Compile in this process, which the fault ends."""
 
     def progress(step: str, done: int, total: int) -> None:
         if step == value:
@@ -47,7 +47,7 @@ def in_child(job: CompileJob, destination: Path, kind: str, value: str) -> str:
     if child == 0:
         end = "done"
         try:
-            compile_in_trouble(job, destination, kind, value)
+            compile_with_fault(job, destination, kind, value)
         except KeyboardInterrupt:
             end = "interrupt"
         except MvlmError as error:
@@ -66,8 +66,8 @@ def in_child(job: CompileJob, destination: Path, kind: str, value: str) -> str:
 def main() -> None:
     job = plan_job(Path(sys.argv[1]), quantization="q0f32")
     ends = []
-    for index, trouble in enumerate(sys.argv[3:]):
-        kind, value = trouble.split("@")
+    for index, fault in enumerate(sys.argv[3:]):
+        kind, value = fault.split("@")
         ends.append(in_child(job, Path(sys.argv[2]) / str(index) / "artifact", kind, value))
     print(json.dumps(ends))
 

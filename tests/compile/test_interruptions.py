@@ -32,14 +32,14 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def ended_early(checkpoint: Path, folder: Path, troubles: list[str]) -> list[str]:
-    """How compilations with these troubles ended."""
-    for index in range(len(troubles)):
+def ended_early(checkpoint: Path, folder: Path, faults: list[str]) -> list[str]:
+    """How compilations with these faults ended."""
+    for index in range(len(faults)):
         old = folder / str(index) / "artifact"
         old.mkdir(parents=True)
         (old / MANIFEST).write_text(OLD)
     result = subprocess.run(
-        [sys.executable, "-m", "tests.compile.interrupted", checkpoint, folder, *troubles],
+        [sys.executable, "-m", "tests.compile.interrupted", checkpoint, folder, *faults],
         stdout=subprocess.PIPE,
         check=True,
         timeout=300,
@@ -48,9 +48,9 @@ def ended_early(checkpoint: Path, folder: Path, troubles: list[str]) -> list[str
     return ends
 
 
-def check(folder: Path, troubles: list[str], ends: list[str]) -> None:
+def check(folder: Path, faults: list[str], ends: list[str]) -> None:
     """What was there before still is; leftovers are no artifacts, and the next one sweeps them."""
-    for index, (trouble, end) in enumerate(zip(troubles, ends, strict=True)):
+    for index, (fault, end) in enumerate(zip(faults, ends, strict=True)):
         parent = folder / str(index)
         destination = parent / "artifact"
         if end == "done":
@@ -58,9 +58,9 @@ def check(folder: Path, troubles: list[str], ends: list[str]) -> None:
             verify_artifact(destination)
             assert names(parent) == ["artifact"]
             continue
-        assert (destination / MANIFEST).read_text() == OLD, trouble
+        assert (destination / MANIFEST).read_text() == OLD, fault
         leftovers = [path for path in parent.iterdir() if path != destination]
-        assert len(leftovers) == (end == "kill"), trouble
+        assert len(leftovers) == (end == "kill"), fault
         for leftover in leftovers:
             assert leftover.name.startswith(".artifact.staging-")
             assert not is_artifact(leftover)
@@ -73,21 +73,21 @@ def check(folder: Path, troubles: list[str], ends: list[str]) -> None:
 
 def test_ended_early(checkpoint: Path, tmp_path: Path) -> None:
     """By a kill, by Ctrl-C in one of our passes, by files that cannot grow as on a full disk."""
-    troubles = {
+    faults = {
         "SIGKILL@compile: code": "kill",
         "SIGKILL@manifest": "kill",
         "SIGINT@compile: schedule": "interrupt",
         "LIMIT@1024": "ArtifactError: cannot write",
     }
-    check_troubles(checkpoint, tmp_path, troubles)
+    check_faults(checkpoint, tmp_path, faults)
 
 
-def check_troubles(checkpoint: Path, folder: Path, troubles: dict[str, str]) -> None:
-    ends = ended_early(checkpoint, folder, list(troubles))
-    for end, expected in zip(ends, troubles.values(), strict=True):
+def check_faults(checkpoint: Path, folder: Path, faults: dict[str, str]) -> None:
+    ends = ended_early(checkpoint, folder, list(faults))
+    for end, expected in zip(ends, faults.values(), strict=True):
         assert end.startswith(expected)
         assert "Error" not in end or "no space left" in end
-    check(folder, list(troubles), ends)
+    check(folder, list(faults), ends)
 
 
 @pytest.mark.slow
@@ -99,29 +99,29 @@ def check_troubles(checkpoint: Path, folder: Path, troubles: dict[str, str]) -> 
     ],
 )
 def test_files_that_cannot_grow(checkpoint: Path, tmp_path: Path, bits: tuple[int, ...]) -> None:
-    troubles = {f"LIMIT@{1 << limit}": "ArtifactError: cannot write" for limit in bits}
-    check_troubles(checkpoint, tmp_path, troubles)
+    faults = {f"LIMIT@{1 << limit}": "ArtifactError: cannot write" for limit in bits}
+    check_faults(checkpoint, tmp_path, faults)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGINT"])
 def test_ended_early_at_every_step(checkpoint: Path, tmp_path: Path, signal: str) -> None:
     steps = ["graph", "kernels", "fuse", "schedule", "lower", "code", "link"]
-    troubles = [f"{signal}@compile: {step}" for step in steps] + [f"{signal}@weights"]
-    ends = ended_early(checkpoint, tmp_path, troubles)
+    faults = [f"{signal}@compile: {step}" for step in steps] + [f"{signal}@weights"]
+    ends = ended_early(checkpoint, tmp_path, faults)
     assert set(ends) == {"kill" if signal == "SIGKILL" else "interrupt"}
-    check(tmp_path, troubles, ends)
+    check(tmp_path, faults, ends)
 
 
 @pytest.mark.slow
 def test_interrupted_at_any_time(checkpoint: Path, tmp_path: Path) -> None:
     """Also inside TVM, which runs our passes as callbacks of its own."""
     times = np.random.default_rng(0).uniform(0.05, 4, 16)
-    troubles = [f"SIG{'KILL' if i % 4 == 0 else 'INT'}@{time:.2f}" for i, time in enumerate(times)]
-    ends = ended_early(checkpoint, tmp_path, troubles)
+    faults = [f"SIG{'KILL' if i % 4 == 0 else 'INT'}@{time:.2f}" for i, time in enumerate(times)]
+    ends = ended_early(checkpoint, tmp_path, faults)
     assert set(ends) <= {"kill", "interrupt", "done"}
     assert "interrupt" in ends
-    check(tmp_path, troubles, ends)
+    check(tmp_path, faults, ends)
 
 
 # --- a full disk --------------------------------------------------------------------------------

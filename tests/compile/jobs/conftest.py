@@ -17,8 +17,8 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Workers without a compiler; returns the folder of their troubles."""
-    folder = tmp_path / "troubles"
+    """Workers without a compiler; returns the folder of their faults."""
+    folder = tmp_path / "faults"
     folder.mkdir()
     use_fake_workers(monkeypatch, folder)
     return folder

@@ -1,7 +1,7 @@
-"""Steps whose work is faked: results of a few bytes, and troubles by the step's name.
+"""Steps whose work is faked: results of a few bytes, and faults by the step's name.
 
 Run as a program it is a worker: what `mvlm.compile.jobs.worker` runs, without the compiler. The
-folder ``$MVLM_FAKE_TROUBLES`` has a file for each step that shall have trouble, named by its key; a
+folder ``$MVLM_FAKE_FAULTS`` has a file for each step that shall fail, named by its key; a
 line of it is what happens at one attempt.
 """
 
@@ -38,18 +38,18 @@ from mvlm.runtime.errors import CheckpointError
 if TYPE_CHECKING:
     import pytest
 
-TROUBLES = "MVLM_FAKE_TROUBLES"
+FAULTS = "MVLM_FAKE_FAULTS"
 MODULE = "tests.compile.jobs.fakes"
 
 
-def use_fake_workers(monkeypatch: pytest.MonkeyPatch, troubles: Path) -> None:
+def use_fake_workers(monkeypatch: pytest.MonkeyPatch, faults: Path) -> None:
     """Let steps be done by this module's `main`, which needs no compiler.
 
     Args:
         monkeypatch: Undoes it.
-        troubles: The folder that says what goes wrong.
+        faults: The folder that says what goes wrong.
     """
-    monkeypatch.setenv(TROUBLES, os.fspath(troubles))
+    monkeypatch.setenv(FAULTS, os.fspath(faults))
     # Workers do not search modules in the current folder.
     monkeypatch.setenv("PYTHONPATH", os.fspath(Path(__file__).parents[3]))
     monkeypatch.setattr(worker_process, "_MODULE", MODULE)
@@ -105,13 +105,13 @@ def write_files(folder: Path, paths: list[str], text: str) -> tuple[FileEntry, .
     return tuple(entries)
 
 
-def trouble(folder: Path, name: str, *attempts: str) -> None:
-    """Ask for trouble at the attempts of a step."""
+def inject_fault(folder: Path, name: str, *attempts: str) -> None:
+    """Let a step's attempts fail, each in its way."""
     (folder / key_of(name)).write_text("\n".join(attempts))
 
 
-def _next_trouble(key: str) -> str:
-    folder = os.environ.get(TROUBLES)
+def _next_fault(key: str) -> str:
+    folder = os.environ.get(FAULTS)
     path = Path(folder or "/nowhere") / key
     if not path.exists():
         return ""
@@ -123,8 +123,8 @@ def _next_trouble(key: str) -> str:
 def _do_step(
     request: StepRequest, store: Store, folder: Path, progress: object
 ) -> WeightsResult | None:
-    kind, _, value = _next_trouble(request.key).partition(" ")
-    print(f"trouble: {kind or 'none'}", flush=True)
+    kind, _, value = _next_fault(request.key).partition(" ")
+    print(f"fault: {kind or 'none'}", flush=True)
     if kind == "sleep":
         time.sleep(float(value))
     elif kind == "die":

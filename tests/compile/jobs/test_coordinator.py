@@ -1,4 +1,4 @@
-"""Runs of faked steps: what is done once, what is tried again, and what is left after trouble."""
+"""Runs of faked steps: what is done once, what is tried again, and what is left after a fault."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mvlm.compile.jobs.report import describe_run, read_states
 from mvlm.compile.jobs.states import MatrixRun, StepState
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Step
 from mvlm.compile.jobs.store import Store
-from tests.compile.jobs.fakes import fake_plan, key_of, trouble, write_files
+from tests.compile.jobs.fakes import fake_plan, inject_fault, key_of, write_files
 
 pytestmark = pytest.mark.usefixtures("faked")
 QUICK = Options(first_delay=0.01)
@@ -112,18 +112,18 @@ def test_a_larger_matrix_takes_what_is_there(store: Store) -> None:
 
 @pytest.mark.parametrize("kind", ["die SIGKILL", "store", "half"])
 def test_retryable_errors_are_retried(store: Store, faked: Path, kind: str) -> None:
-    trouble(faked, "a0", kind, kind)
+    inject_fault(faked, "a0", kind, kind)
     ended, states = run(store, fake_plan(2))
     assert ended.state == "done"
     assert (states["a0"].state, states["a0"].attempts) == ("done", 3)
     assert states["a0"].note == ""
     log = store.runs.log(ended.id, key_of("a0"))
-    assert log.count("trouble:") == 3
+    assert log.count("fault:") == 3
     assert_clean(store)
 
 
 def test_not_for_ever(store: Store, faked: Path) -> None:
-    trouble(faked, "a0", *["store"] * 9)
+    inject_fault(faked, "a0", *["store"] * 9)
     ended, states = run(store, fake_plan(2), options=Options(retries=1, first_delay=0.01))
     assert ended.state == "failed"
     assert (states["a0"].state, states["a0"].attempts) == ("failed", 2)
@@ -133,7 +133,7 @@ def test_not_for_ever(store: Store, faked: Path) -> None:
 
 
 def test_what_cannot_pass_is_final_and_holds_up_nobody(store: Store, faked: Path) -> None:
-    trouble(faked, "a0", "final")
+    inject_fault(faked, "a0", "final")
     ended, states = run(store, fake_plan(3))
     assert (ended.state, states["a0"].attempts) == ("failed", 1)
     assert states["a0"].note == "tensor x is missing"
@@ -143,7 +143,7 @@ def test_what_cannot_pass_is_final_and_holds_up_nobody(store: Store, faked: Path
 
 
 def test_weights_that_fail_fail_those_that_need_them(store: Store, faked: Path) -> None:
-    trouble(faked, "w", "final")
+    inject_fault(faked, "w", "final")
     _, states = run(store, fake_plan(2))
     for name in ("a0", "a1"):
         assert states[name].state == "failed" and states[name].attempts == 0
@@ -152,7 +152,7 @@ def test_weights_that_fail_fail_those_that_need_them(store: Store, faked: Path) 
 
 
 def test_weights_that_turn_out_damaged_are_packed_again(store: Store, faked: Path) -> None:
-    trouble(faked, "a0", "damaged")
+    inject_fault(faked, "a0", "damaged")
     seen = Seen()
     ended, states = run(store, fake_plan(1), seen)
     assert ended.state == "done"
@@ -189,7 +189,7 @@ def _larger(step: Step) -> Step:
 
 
 def test_what_ran_out_of_memory_gets_more(store: Store, faked: Path) -> None:
-    trouble(faked, "w", "die SIGKILL")
+    inject_fault(faked, "w", "die SIGKILL")
     engine = LocalEngine(store.files, 2, available=lambda: 2_500_000_000)
     _, states = Coordinator(fake_plan(1, memory=2_000_000_000), store, engine, QUICK).run()
     assert "expected about 4.00 GB" in states[key_of("w")].note
@@ -200,7 +200,7 @@ def test_what_ran_out_of_memory_gets_more(store: Store, faked: Path) -> None:
 
 def test_two_runs_share_the_work(store: Store, faked: Path) -> None:
     for name in ("w", "a0", "a1", "a2", "a3"):
-        trouble(faked, name, "sleep 0.4")
+        inject_fault(faked, name, "sleep 0.4")
     seen = [Seen(), Seen()]
     runs = [coordinator(store, fake_plan(4), each, workers=1) for each in seen]
     ended: list[tuple[MatrixRun, dict[str, StepState]]] = []
@@ -235,7 +235,7 @@ def test_two_that_finish_the_same_step(store: Store, monkeypatch: pytest.MonkeyP
 
 def test_cancelling_while_it_runs(store: Store, faked: Path) -> None:
     for name in ("a0", "a1"):
-        trouble(faked, name, "sleep 60")
+        inject_fault(faked, name, "sleep 60")
     plan = fake_plan(3)
     asked = coordinator(store, plan)
 
@@ -258,7 +258,7 @@ def test_cancelling_while_it_runs(store: Store, faked: Path) -> None:
 
 
 def test_ctrl_c(store: Store, faked: Path) -> None:
-    trouble(faked, "a0", "sleep 60")
+    inject_fault(faked, "a0", "sleep 60")
 
     def press(step: Step, state: StepState) -> None:
         if (step.name, state.state) == ("a0", "running"):
@@ -322,12 +322,12 @@ def test_a_store_that_is_full(store: Store, failing: list[Exception]) -> None:
 
 
 def test_reports(store: Store, faked: Path) -> None:
-    trouble(faked, "a0", "final")
+    inject_fault(faked, "a0", "final")
     plan = fake_plan(2)
     ended, states = coordinator(store, plan).run()
     report = describe_run(store, ended, states)
     assert report["counts"]["failed"] == 1 and report["counts"]["done"] == 1
     urls = write_reports(store, ended, states, report)
     page = Path(urls["html"].removeprefix("file://")).read_text()
-    assert "trouble: final" in page and "tensor x is missing" in page
+    assert "fault: final" in page and "tensor x is missing" in page
     assert store.runs.find(None).state == "failed"

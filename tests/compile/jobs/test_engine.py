@@ -20,7 +20,7 @@ from mvlm.compile.jobs.step import WEIGHTS, StepRequest
 from mvlm.compile.jobs.store import Store, open_store
 from mvlm.compile.jobs.store.runs import new_run_id
 from mvlm.runtime.errors import UsageError
-from tests.compile.jobs.fakes import MODULE, fake_step, trouble
+from tests.compile.jobs.fakes import MODULE, fake_step, inject_fault
 
 pytestmark = pytest.mark.usefixtures("faked")
 RUN = new_run_id()
@@ -58,7 +58,7 @@ def test_a_step_that_is_done(store: Store, engine: LocalEngine) -> None:
     assert outcome.seconds > 0 and outcome.peak_bytes and outcome.peak_bytes > 1 << 20
     found = store.find_complete(WEIGHTS, asked.key, verify=True)
     assert found is not None and outcome.result_bytes == sum(e.size for e in found.files)
-    assert "trouble: none" in store.runs.log(RUN, asked.key)
+    assert "fault: none" in store.runs.log(RUN, asked.key)
     assert store.files.names("tmp") == []
     assert engine.wait(0) == []
 
@@ -85,7 +85,7 @@ def test_how_it_ends(
     retryable: bool,
     out_of_memory: bool,
 ) -> None:
-    trouble(faked, "w", kind)
+    inject_fault(faked, "w", kind)
     asked = request(store)
     engine.start(asked, 1, 0)
     (outcome,) = engine.wait(60)
@@ -98,7 +98,7 @@ def test_how_it_ends(
 
 
 def test_stopping_kills(store: Store, engine: LocalEngine, faked: Path) -> None:
-    trouble(faked, "w", "sleep 60")
+    inject_fault(faked, "w", "sleep 60")
     engine.start(request(store), 1, 0)
     (running,) = engine._running.values()
     assert alive(running.child.pid)
@@ -109,7 +109,7 @@ def test_stopping_kills(store: Store, engine: LocalEngine, faked: Path) -> None:
 
 def test_workers_end_with_their_parent(store: Store, faked: Path) -> None:
     """However that ends."""
-    trouble(faked, "w", "sleep 60")
+    inject_fault(faked, "w", "sleep 60")
     program = (
         "import os, sys, time; from mvlm.compile.jobs.engines import worker_process;"
         f"worker_process._MODULE = {MODULE!r};"
@@ -128,7 +128,7 @@ def test_workers_end_with_their_parent(store: Store, faked: Path) -> None:
     # It has asked to be told of its parent's end when it prints.
     log = Path(store.files.folder or "") / f"runs/{RUN}/logs/{request(store).key}.1.log"
     deadline = time.monotonic() + 30
-    while "trouble" not in log.read_text() and time.monotonic() < deadline:
+    while "fault" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
@@ -156,7 +156,7 @@ def test_never_more_than_fits(store: Store, faked: Path) -> None:
     """What is reserved counts, not what is taken so far."""
     engine = LocalEngine(store.files, workers=9, available=lambda: 10_000_000_000)
     for name in ("a", "b", "c"):
-        trouble(faked, name, "sleep 60")
+        inject_fault(faked, name, "sleep 60")
     try:
         for name, fits in (("a", True), ("b", True), ("c", False)):
             assert engine.has_room(4_000_000_000) is fits
@@ -174,7 +174,7 @@ def test_what_running_steps_have_taken_is_theirs(
     """Free memory goes down as they take what was set aside for them, and that counts once."""
     free = 10_000_000_000
     engine = LocalEngine(store.files, workers=9, available=lambda: free)
-    trouble(faked, "a", "sleep 60")
+    inject_fault(faked, "a", "sleep 60")
     engine.start(request(store, "a"), 1, 6_000_000_000)
     monkeypatch.setattr(WorkerProcess, "resident_bytes", 6_000_000_000)
     free -= 6_000_000_000

@@ -14,7 +14,7 @@ from mvlm.compile.jobs.states import StepState
 from mvlm.compile.jobs.step import Step
 from mvlm.compile.jobs.store import open_store
 from tests.cli.command_line import mvlm
-from tests.compile.jobs.fakes import fake_plan, key_of, trouble, use_fake_workers
+from tests.compile.jobs.fakes import fake_plan, inject_fault, key_of, use_fake_workers
 from tests.reference import write_random_checkpoint
 
 
@@ -61,7 +61,7 @@ def test_a_disk_that_fills_up_while_it_runs(
 ) -> None:
     """Even states and logs cannot be written; the run ends, and goes on when there is room."""
     use_fake_workers(monkeypatch, tmp_path)
-    trouble(tmp_path, "a0", "sleep 1")
+    inject_fault(tmp_path, "a0", "sleep 1")
     store = open_store(str(small_disk / "store"))
     plan, seen = fake_plan(2), dict[str, StepState]()
     fillers: list[Path] = []
