@@ -1,5 +1,5 @@
-"""Other tools beside ours: one file a tool, and the contest between them.
+"""Other tools relative to ours: one file a tool, and the benchmark of them all.
 
-Every tool runs in a child process of its own (`worker`), which the contest asks for one piece of
+Every tool runs in a child process of its own (`worker`), which the benchmark asks for one piece of
 work at a time (`child`), in turns: ours, theirs, ours, theirs.
 """

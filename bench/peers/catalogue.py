@@ -21,7 +21,7 @@ class Peer:
         extra: The extra of this package that installs it.
         packages: The distributions that have to be there.
         stored: How it keeps the decoder's weights, in words for a table.
-        sees: Whether it can be asked for images.
+        has_vision: Whether it can encode images.
         note: What else a user should know of its installation.
     """
 
@@ -30,7 +30,7 @@ class Peer:
     extra: str
     packages: tuple[str, ...]
     stored: str
-    sees: bool
+    has_vision: bool
     note: str = ""
 
     @property
@@ -59,7 +59,7 @@ PEERS = {
             "llama-cpp",
             ("llama-cpp-python", "gguf"),
             "Q4_0, f16 mmproj",
-            sees=True,
+            has_vision=True,
             note="it is built from source, which takes a C++ compiler and minutes",
         ),
         Peer(
@@ -68,7 +68,7 @@ PEERS = {
             "onnxruntime-genai",
             ("onnxruntime-genai", "onnx-ir", "transformers"),
             "int4, block 32, accuracy level 4",
-            sees=False,
+            has_vision=False,
             note="it needs Python 3.11 or newer",
         ),
         Peer(
@@ -77,7 +77,7 @@ PEERS = {
             "openvino-genai",
             ("openvino-genai", "openvino", "optimum-intel", "nncf"),
             "int4, groups of 32",
-            sees=False,
+            has_vision=False,
         ),
         Peer(
             "torch",
@@ -85,7 +85,7 @@ PEERS = {
             "torch",
             ("torch", "transformers"),
             "float32",
-            sees=True,
+            has_vision=True,
         ),
     )
 }

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mvlm.bench.machine_load import MAX_OTHERS, MAX_STOLEN
+from mvlm.bench.peers.benchmark import ScenarioResult
 from mvlm.bench.peers.catalogue import OURS
-from mvlm.bench.peers.contest import Outcome
-from mvlm.bench.peers.verdict import (
-    Judgement,
-    advantage,
+from mvlm.bench.peers.goal_check import (
+    GoalResult,
     bandwidth_share,
+    check_goals,
     cosine,
     disturbances,
-    judge,
-    kept_beside_busy,
+    kept_under_load,
+    ratio,
 )
-from mvlm.bench.quiet import MOST_OTHERS, MOST_STOLEN
 from mvlm.bench.report import Spread
 
 # The five speeds of `bench --json`, and the scenarios that they are taken from.
@@ -38,7 +38,7 @@ class Comparison:
         threads: That the tools computed on, where a scenario does not say otherwise.
         rounds: That count.
         peers: The other tools' names.
-        outcomes: Of the scenarios that ran.
+        results: Of the scenarios that ran.
         machine: CPU, cores, memory, load.
         command: What runs it again.
     """
@@ -47,42 +47,42 @@ class Comparison:
     threads: int
     rounds: int
     peers: tuple[str, ...]
-    outcomes: tuple[Outcome, ...]
+    results: tuple[ScenarioResult, ...]
     machine: dict[str, Any]
     command: str
 
-    def outcome(self, name: str) -> Outcome | None:
-        """Return a scenario's outcome, or None if it did not run."""
-        return next((each for each in self.outcomes if each.scenario.name == name), None)
+    def result(self, name: str) -> ScenarioResult | None:
+        """Return a scenario's result, or None if it did not run."""
+        return next((each for each in self.results if each.scenario.name == name), None)
 
     @property
-    def judgements(self) -> list[Judgement]:
+    def goal_results(self) -> list[GoalResult]:
         """The goals of the scenarios that ran."""
-        return judge({outcome.scenario.name: outcome for outcome in self.outcomes})
+        return check_goals({result.scenario.name: result for result in self.results})
 
     @property
     def disturbances(self) -> list[str]:
         """Why there can be no verdict; empty if there can."""
-        return disturbances(self.outcomes)
+        return disturbances(self.results)
 
     @property
     def failures(self) -> list[str]:
         """What went wrong in a tool, by scenario."""
         return [
-            f"{outcome.scenario.name}: {score.failure}"
-            for outcome in self.outcomes
-            for score in outcome.scores.values()
-            if score.failure
+            f"{result.scenario.name}: {tool_result.failure}"
+            for result in self.results
+            for tool_result in result.tool_results.values()
+            if tool_result.failure
         ]
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
         """What each tool says of itself."""
         return {
-            name: score.facts
-            for outcome in self.outcomes
-            for name, score in outcome.scores.items()
-            if score.facts
+            name: tool_result.facts
+            for result in self.results
+            for name, tool_result in result.tool_results.items()
+            if tool_result.facts
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -97,66 +97,66 @@ class Comparison:
             "command": self.command,
             "machine": self.machine,
             "systems": self.facts,
-            "scenarios": [_scenario(outcome) for outcome in self.outcomes],
+            "scenarios": [_scenario(result) for result in self.results],
             "quiet": {
                 "is_quiet": not self.disturbances,
-                "most_others": MOST_OTHERS,
-                "most_stolen": MOST_STOLEN,
+                "max_others": MAX_OTHERS,
+                "max_stolen": MAX_STOLEN,
                 "reasons": self.disturbances,
             },
-            "goals": [_goal(each, bool(self.disturbances)) for each in self.judgements],
+            "goals": [_goal(each, bool(self.disturbances)) for each in self.goal_results],
             "failures": self.failures,
         }
 
     def _stats(self, name: str) -> dict[str, Any]:
         stats: dict[str, Any] = {}
         for stat, scenario in _STATS.items():
-            outcome = self.outcome(scenario)
-            score = outcome.scores.get(name) if outcome else None
-            stats[stat] = vars(Spread.of(score.values)) if score and score.values else None
+            result = self.result(scenario)
+            tool_result = result.tool_results.get(name) if result else None
+            stats[stat] = (
+                vars(Spread.of(tool_result.values)) if tool_result and tool_result.values else None
+            )
         return stats
 
     def _ratios(self, peer: str) -> dict[str, float | None]:
-        found = {stat: self.outcome(scenario) for stat, scenario in _STATS.items()}
+        found = {stat: self.result(scenario) for stat, scenario in _STATS.items()}
         return {
-            stat: None if outcome is None else advantage(outcome, OURS, peer)
-            for stat, outcome in found.items()
+            stat: None if result is None else ratio(result, OURS, peer)
+            for stat, result in found.items()
         }
 
 
-def _scenario(outcome: Outcome) -> dict[str, Any]:
-    scenario = outcome.scenario
+def _scenario(result: ScenarioResult) -> dict[str, Any]:
+    scenario = result.scenario
     return {
         "name": scenario.name,
         "title": scenario.title,
         "unit": scenario.unit,
-        "threads": outcome.threads,
-        "order": outcome.order,
-        "repeated_rounds": outcome.repeated,
-        "load": vars(outcome.load) | {"is_quiet": outcome.load.is_quiet},
-        "read_bandwidth_bytes_s": vars(Spread.of(outcome.bandwidths))
-        if outcome.bandwidths
-        else None,
-        "systems": {name: _score(outcome, name) for name in outcome.scores},
+        "threads": result.threads,
+        "order": result.order,
+        "repeated_rounds": result.repeated,
+        "load": vars(result.load) | {"is_quiet": result.load.is_quiet},
+        "read_bandwidth_bytes_s": vars(Spread.of(result.bandwidths)) if result.bandwidths else None,
+        "systems": {name: _tool_result(result, name) for name in result.tool_results},
     }
 
 
-def _score(outcome: Outcome, name: str) -> dict[str, Any]:
-    score = outcome.scores[name]
+def _tool_result(result: ScenarioResult, name: str) -> dict[str, Any]:
+    tool_result = result.tool_results[name]
     return {
-        "values": score.values,
-        "spread": vars(Spread.of(score.values)) if score.values else None,
-        "alone": score.beside or None,
-        "kept_beside_busy": kept_beside_busy(outcome, name),
-        "bandwidth_share": bandwidth_share(outcome, name),
-        "features_cosine": cosine(outcome, name),
-        "failure": score.failure,
+        "values": tool_result.values,
+        "spread": vars(Spread.of(tool_result.values)) if tool_result.values else None,
+        "alone": tool_result.baseline or None,
+        "kept_under_load": kept_under_load(result, name),
+        "bandwidth_share": bandwidth_share(result, name),
+        "features_cosine": cosine(result, name),
+        "failure": tool_result.failure,
     }
 
 
-def _goal(judgement: Judgement, disturbed: bool) -> dict[str, Any]:
-    return vars(judgement.goal) | {
-        "at_least": judgement.goal.at_least,
-        "reached": judgement.reached,
-        "is_met": None if disturbed else judgement.is_met,
+def _goal(goal_result: GoalResult, disturbed: bool) -> dict[str, Any]:
+    return vars(goal_result.goal) | {
+        "at_least": goal_result.goal.at_least,
+        "reached": goal_result.reached,
+        "is_met": None if disturbed else goal_result.is_met,
     }

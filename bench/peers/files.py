@@ -7,9 +7,9 @@ from collections.abc import Callable
 from importlib import import_module, metadata
 from pathlib import Path
 
+from mvlm.bench.peers.benchmark import Tool
 from mvlm.bench.peers.catalogue import Peer
-from mvlm.bench.peers.child import Child
-from mvlm.bench.peers.contest import Contender
+from mvlm.bench.peers.tool_process import ToolProcess
 from mvlm.compile.cache_folder import ELSEWHERE, cache_folder
 from mvlm.compile.job import CompileJob
 from mvlm.compile.provenance import files_digest
@@ -24,9 +24,9 @@ _KEY_DIGITS = 16
 def prepare_peer(
     peer: Peer,
     job: CompileJob,
-    start: Callable[[str], Child] = Child,
+    start: Callable[[str], ToolProcess] = ToolProcess,
     notice: Callable[[str], None] = lambda line: None,
-) -> Contender:
+) -> Tool:
     """Return a tool with its files, which are made if they are not in the cache.
 
     Args:
@@ -50,7 +50,7 @@ def prepare_peer(
                 vision_tower=str(job.vision_tower.resolve()) if job.vision_tower else None,
                 folder=str(staging),
             )
-    return Contender(peer.name, peer.module, import_module(peer.module).files(folder), peer.sees)
+    return Tool(peer.name, peer.module, import_module(peer.module).files(folder), peer.has_vision)
 
 
 def _key(peer: Peer, job: CompileJob) -> str:

@@ -80,7 +80,9 @@ class LlamaCpp:
         self._require(self._context, "makes a context")
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._token = 0
-        self._eyes = _Eyes(self._model, setup, self._require) if setup.sees else None
+        self._vision_tower = (
+            _VisionTower(self._model, setup, self._require) if setup.has_vision else None
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return the build's flags, and how the weights are held."""
@@ -132,10 +134,10 @@ class LlamaCpp:
         logits = self._api.llama_get_logits_ith(self._context, -1)
         self._token = int(np.argmax(np.ctypeslib.as_array(logits, (self._setup.vocabulary,))))
 
-    def _seeing(self) -> _Eyes:
-        self._require(self._eyes, "opens the mmproj")
-        assert self._eyes is not None
-        return self._eyes
+    def _seeing(self) -> _VisionTower:
+        self._require(self._vision_tower, "opens the mmproj")
+        assert self._vision_tower is not None
+        return self._vision_tower
 
     def _require(self, good: object, what: str) -> None:
         if not good:
@@ -143,7 +145,7 @@ class LlamaCpp:
             raise MvlmError("llama.cpp failed", expected=f"that it {what}", found=said)
 
 
-class _Eyes:
+class _VisionTower:
     """llama.cpp's multimodal half, and the image that it was shown."""
 
     def __init__(self, model: Any, setup: Setup, require: Any) -> None:
@@ -183,7 +185,7 @@ class _Eyes:
             for chunk in found
             if api.mtmd_input_chunk_get_type(chunk) == api.MTMD_INPUT_CHUNK_TYPE_IMAGE
         ]
-        self._require(len(images) == 1, f"sees one image, not {len(images)}")
+        self._require(len(images) == 1, f"takes one image, not {len(images)}")
         self._chunk = images[0]
 
     def encode(self) -> None:

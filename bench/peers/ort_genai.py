@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mvlm.bench.peers.runner import ReadsTextOnly, Setup
+from mvlm.bench.peers.runner import Setup, TextOnlyRunner
 
 _MODEL = "model"
 _OPTIONS = ("int4_block_size=32", "int4_accuracy_level=4")
@@ -45,7 +45,7 @@ def open_runner(setup: Setup) -> OrtGenai:
     return OrtGenai(setup)
 
 
-class OrtGenai(ReadsTextOnly):
+class OrtGenai(TextOnlyRunner):
     """A model, and a generator for what was read last."""
 
     name = "onnxruntime-genai"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mvlm.bench.peers.runner import ReadsTextOnly, Setup
+from mvlm.bench.peers.runner import Setup, TextOnlyRunner
 from mvlm.runtime.errors import MvlmError
 
 _MODEL = "model"
@@ -49,7 +49,7 @@ def open_runner(setup: Setup) -> OpenVino:
     return OpenVino(setup)
 
 
-class OpenVino(ReadsTextOnly):
+class OpenVino(TextOnlyRunner):
     """A compiled model with its state: the KV cache of one sequence."""
 
     name = "OpenVINO GenAI"

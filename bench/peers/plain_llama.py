@@ -1,6 +1,6 @@
 """Writes the decoder as a plain LLaMA in the layout of transformers, for tools that convert that.
 
-The tokenizer is a stand-in of the right size: the converters ask for one, and the contest, which
+The tokenizer is a stand-in of the right size: the converters ask for one, and the benchmark, which
 hands ids over, uses none.
 """
 

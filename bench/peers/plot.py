@@ -6,10 +6,10 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mvlm.bench.peers.benchmark import ScenarioResult
 from mvlm.bench.peers.catalogue import OURS
 from mvlm.bench.peers.comparison import Comparison
-from mvlm.bench.peers.contest import Outcome
-from mvlm.bench.peers.verdict import bandwidth_share, median
+from mvlm.bench.peers.goal_check import bandwidth_share, median
 from mvlm.runtime.errors import MvlmError
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def _lines(
     for name, colour in zip(names, _COLOURS, strict=False):
         points = []
         for length, scenario in scenarios.items():
-            outcome = comparison.outcome(scenario)
-            value = median(outcome, name) if outcome else None
+            result = comparison.result(scenario)
+            value = median(result, name) if result else None
             if value is not None:
                 points.append((length, value))
         axes.plot([x for x, _ in points], [y for _, y in points], "o-", color=colour, label=name)
@@ -103,22 +103,22 @@ def _bars(
     _tidy(axes)
 
 
-def _percent(outcome: Outcome, name: str) -> float | None:
-    share = bandwidth_share(outcome, name)
+def _percent(result: ScenarioResult, name: str) -> float | None:
+    share = bandwidth_share(result, name)
     return None if share is None else 100 * share
 
 
 def _grouped(
     comparison: Comparison,
     names: tuple[str, ...],
-    value: Callable[[Outcome, str], float | None],
+    value: Callable[[ScenarioResult, str], float | None],
 ) -> dict[str, list[float | None]]:
     groups = {}
     for scenario in _THREADS:
-        outcome = comparison.outcome(scenario)
-        if outcome is not None:
-            words = f"{outcome.threads} thread{'s' if outcome.threads > 1 else ''}"
-            groups[words] = [value(outcome, name) for name in names]
+        result = comparison.result(scenario)
+        if result is not None:
+            words = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
+            groups[words] = [value(result, name) for name in names]
     return groups
 
 

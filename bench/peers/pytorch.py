@@ -56,8 +56,8 @@ class PyTorch:
         checkpoint = open_checkpoint(folder, Path(tower) if tower else None)
         self._torch, self._image, self._bos = torch, setup.image, setup.bos
         self._language = _language(config, checkpoint)
-        self._tower = _tower(config, checkpoint) if setup.sees else None
-        self._projector = _projector(config, checkpoint) if setup.sees else None
+        self._tower = _tower(config, checkpoint) if setup.has_vision else None
+        self._projector = _projector(config, checkpoint) if setup.has_vision else None
         self._past: Any = None
         self._token = 0
         self._pixels: Any = None

@@ -1,4 +1,4 @@
-"""What the contest asks of a tool; each tool's file has a class that does it."""
+"""What the benchmark asks of a tool; each tool's file has a class that does it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Setup:
         vocabulary: Rows of the embedding table.
         bos: The id that starts every prompt.
         image: The tower's input; None for a model of text only.
-        sees: Whether images will be asked for; a tool that loads its tower apart may leave it.
+        has_vision: Whether images will be encoded; if not, a tool need not load its tower.
     """
 
     files: dict[str, str]
@@ -36,7 +36,7 @@ class Setup:
     vocabulary: int
     bos: int
     image: ImageSpec | None
-    sees: bool
+    has_vision: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return the setup as plain JSON values."""
@@ -76,7 +76,7 @@ class Runner(Protocol):
         """Forget everything, read an image and then ids, and choose the next token."""
 
 
-class ReadsTextOnly:
+class TextOnlyRunner:
     """The half of a `Runner` that is about images, for a tool that has no MobileVLM.
 
     Attributes:

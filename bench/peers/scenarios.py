@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mvlm.bench.peers.catalogue import OURS
-from mvlm.bench.peers.works import (
+from mvlm.bench.peers.workloads import (
+    ContinuedDecode,
     Decode,
-    DecodeBesideBusy,
-    DecodeOn,
+    DecodeUnderLoad,
     Encode,
     FirstToken,
     Memory,
     Prefill,
-    Work,
+    Workload,
 )
 from mvlm.runtime.errors import UsageError
 
 Unit = Literal["tok/s", "ms", "bytes"]
 
-# Ours with its tower in 16-bit integers, as close to float32 as float16 is, beside the 8-bit one.
+# Our build with its tower in 16-bit integers, as close to float32 as float16 is; `OURS` has 8 bits.
 OURS_16 = f"{OURS}, 16-bit tower"
 
 # Our builds: the schemes of the decoder, and of tower and projector.
@@ -38,10 +38,10 @@ class Scenario:
     Attributes:
         name: On the command line.
         title: In tables.
-        work: What a tool has to do.
+        workload: What a tool has to do.
         unit: Of the values; of tokens a second more is better, of the others less.
         threads: How many, where that is not what the user asks for.
-        fresh: Whether each round takes a new process.
+        new_process: Whether each round takes a new process.
         ours: Our builds that take part.
         bandwidth: Whether each round measures the memory's read bandwidth, too.
         features: Whether the tower's features are compared.
@@ -49,10 +49,10 @@ class Scenario:
 
     name: str
     title: str
-    work: Work
+    workload: Workload
     unit: Unit = "tok/s"
     threads: int | None = None
-    fresh: bool = False
+    new_process: bool = False
     ours: tuple[str, ...] = (OURS,)
     bandwidth: bool = False
     features: bool = False
@@ -74,14 +74,14 @@ SCENARIOS = {
             threads=1,
             bandwidth=True,
         ),
-        Scenario("decode-at-100", "decode at 100 tokens of context", DecodeOn(100, 24)),
-        Scenario("decode-at-500", "decode at 500", DecodeOn(500, 24)),
-        Scenario("decode-at-1000", "decode at 1,000", DecodeOn(1000, 24)),
-        Scenario("decode-at-1900", "decode at 1,900", DecodeOn(1900, 24)),
+        Scenario("decode-at-100", "decode at 100 tokens of context", ContinuedDecode(100, 24)),
+        Scenario("decode-at-500", "decode at 500", ContinuedDecode(500, 24)),
+        Scenario("decode-at-1000", "decode at 1,000", ContinuedDecode(1000, 24)),
+        Scenario("decode-at-1900", "decode at 1,900", ContinuedDecode(1900, 24)),
         Scenario(
-            "decode-beside-busy",
-            "decode beside one busy process",
-            DecodeBesideBusy(100, 16),
+            "decode-under-load",
+            "decode under load: one busy process",
+            DecodeUnderLoad(100, 16),
         ),
         Scenario("prefill-64", "prefill, 64 tokens", Prefill(64)),
         Scenario("prefill-256", "prefill, 256 tokens", Prefill(256)),
@@ -99,16 +99,16 @@ SCENARIOS = {
         Scenario(
             "memory-text",
             "peak memory, 200 tokens and 128 more",
-            Memory(200, 128, sees=False),
+            Memory(200, 128, has_vision=False),
             "bytes",
-            fresh=True,
+            new_process=True,
         ),
         Scenario(
             "memory-image",
             "peak memory, image, 32 tokens and 128 more",
-            Memory(32, 128, sees=True),
+            Memory(32, 128, has_vision=True),
             "bytes",
-            fresh=True,
+            new_process=True,
         ),
     )
 }
@@ -121,15 +121,15 @@ class Goal:
     Attributes:
         scenario: Of which it is.
         measure: ``faster`` than the peer, ``memory`` of the peer's, ``bandwidth`` share,
-            ``features`` cosine to float32's, ``kept`` of the speed of another scenario, ``busy``
-            speed of the quiet one's.
+            ``features`` cosine to float32's, ``kept`` of the speed of another scenario,
+            ``under_load`` of the speed without the load.
         bound: What is to be reached.
         ours: Our build.
         against: The peer, or the other scenario.
     """
 
     scenario: str
-    measure: Literal["faster", "memory", "bandwidth", "features", "kept", "busy"]
+    measure: Literal["faster", "memory", "bandwidth", "features", "kept", "under_load"]
     bound: float
     ours: str = OURS
     against: str | None = None
@@ -144,7 +144,7 @@ GOALS = (
     Goal("decode", "faster", 1.5, against="llama.cpp"),
     Goal("decode", "bandwidth", 0.80),
     Goal("decode-at-1900", "kept", 0.80, against="decode-at-100"),
-    Goal("decode-beside-busy", "busy", 0.45),
+    Goal("decode-under-load", "under_load", 0.45),
     Goal("prefill-256", "faster", 2.5, against="llama.cpp"),
     Goal("prefill-1024", "faster", 2.5, against="llama.cpp"),
     Goal("vision", "faster", 2.5, against="llama.cpp"),
@@ -158,12 +158,12 @@ GOALS = (
 )
 
 
-def find_scenarios(names: Iterable[str], *, sees: bool, context: int) -> tuple[Scenario, ...]:
+def find_scenarios(names: Iterable[str], *, has_vision: bool, context: int) -> tuple[Scenario, ...]:
     """Return the scenarios of these names in their own order, or all that the model can do.
 
     Args:
         names: The names; none for all.
-        sees: Whether the model has a tower.
+        has_vision: Whether the model has a tower.
         context: Positions that it was trained for.
 
     Raises:
@@ -176,7 +176,7 @@ def find_scenarios(names: Iterable[str], *, sees: bool, context: int) -> tuple[S
     chosen = [s for s in SCENARIOS.values() if not wanted or s.name in wanted]
     found = []
     for scenario in chosen:
-        reason = _obstacle(scenario, sees, context)
+        reason = _unsupported_reason(scenario, has_vision, context)
         if reason is None:
             found.append(scenario)
         elif wanted:
@@ -184,10 +184,10 @@ def find_scenarios(names: Iterable[str], *, sees: bool, context: int) -> tuple[S
     return tuple(found)
 
 
-def _obstacle(scenario: Scenario, sees: bool, context: int) -> str | None:
-    if scenario.work.sees and not sees:
+def _unsupported_reason(scenario: Scenario, has_vision: bool, context: int) -> str | None:
+    if scenario.workload.has_vision and not has_vision:
         return "a model of text only"
     # Where an image is asked for, the positions beside it are few.
-    if scenario.work.positions(0) >= context:
+    if scenario.workload.positions(0) >= context:
         return f"a model of {context} positions"
     return None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 
+from mvlm.bench.peers.benchmark import ScenarioResult
 from mvlm.bench.peers.catalogue import OURS, PEERS
 from mvlm.bench.peers.comparison import Comparison
-from mvlm.bench.peers.contest import Outcome
+from mvlm.bench.peers.goal_check import bandwidth_share, kept_under_load, median, ratio
 from mvlm.bench.peers.scenarios import OURS_16, SCENARIOS, Goal
-from mvlm.bench.peers.verdict import advantage, bandwidth_share, kept_beside_busy, median
 
 Rows = list[list[str]]
 _NOTHING = "–"  # noqa: RUF001
@@ -18,29 +18,29 @@ _BUILDS = {OURS: "8-bit tower", OURS_16: "16-bit tower"}
 def speeds(comparison: Comparison) -> Rows:
     """Medians of every tool, and how many times better ours is; the header first."""
     rows = [["", OURS, *comparison.peers]]
-    for outcome in comparison.outcomes:
-        builds = outcome.scenario.ours
+    for result in comparison.results:
+        builds = result.scenario.ours
         for build in builds:
-            title = outcome.scenario.title
+            title = result.scenario.title
             if len(builds) > 1:
                 title += f", {_BUILDS[build]}"
-            cells = [_value(outcome, build)]
-            cells += [_peer_cell(outcome, build, peer) for peer in comparison.peers]
+            cells = [_value(result, build)]
+            cells += [_peer_cell(result, build, peer) for peer in comparison.peers]
             rows.append([title, *cells])
-        if outcome.bandwidths:
-            rows.append(["   of the read bandwidth", *_shares(outcome, comparison.peers)])
-        if any(score.beside for score in outcome.scores.values()):
-            rows.append(["   of the speed alone", *_kept(outcome, comparison.peers)])
+        if result.bandwidths:
+            rows.append(["   of the read bandwidth", *_shares(result, comparison.peers)])
+        if any(tool_result.baseline for tool_result in result.tool_results.values()):
+            rows.append(["   of the speed alone", *_kept(result, comparison.peers)])
     return rows
 
 
 def goals(comparison: Comparison) -> Rows:
     """Every goal, what was reached, and whether that is enough; the header first."""
     rows = [["goal", "wanted", "reached", ""]]
-    for judgement in comparison.judgements:
-        goal = judgement.goal
-        reached = _NOTHING if judgement.reached is None else _ratio(goal, judgement.reached)
-        met = {True: "met", False: "missed", None: "not measured"}[judgement.is_met]
+    for goal_result in comparison.goal_results:
+        goal = goal_result.goal
+        reached = _NOTHING if goal_result.reached is None else _ratio(goal, goal_result.reached)
+        met = {True: "met", False: "missed", None: "not measured"}[goal_result.is_met]
         sign = ">=" if goal.at_least else "<="
         rows.append([describe(goal), f"{sign} {_ratio(goal, goal.bound)}", reached, met])
     return rows
@@ -59,12 +59,12 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         rows.append((name, f"{stored(name, said)}; {versions}"))
         if "system_info" in said:
             rows.append(("", said["system_info"]))
-    bandwidths = [each for outcome in comparison.outcomes for each in outcome.bandwidths]
+    bandwidths = [each for result in comparison.results for each in result.bandwidths]
     if bandwidths:
         low, high = (f"{value / 1e9:.1f}" for value in (min(bandwidths), max(bandwidths)))
         middle = f"{statistics.median(bandwidths) / 1e9:.1f}"
         rows.append(("bandwidth", f"{middle} GB/s read, {low} to {high}, beside the decoding"))
-    repeated = sum(outcome.repeated for outcome in comparison.outcomes)
+    repeated = sum(result.repeated for result in comparison.results)
     if repeated:
         rows.append(("repeated", f"{repeated} rounds, which other processes had disturbed"))
     return rows
@@ -97,7 +97,7 @@ def describe(goal: Goal) -> str:
         case "kept":
             assert goal.against is not None
             return f"{title}: part of the speed of `{goal.against}`"
-        case "busy":
+        case "under_load":
             return f"{title}: part of the speed alone"
 
 
@@ -111,30 +111,30 @@ def _ratio(goal: Goal, value: float) -> str:
     return f"{value:.0%}"
 
 
-def _value(outcome: Outcome, name: str) -> str:
-    middle = median(outcome, name)
+def _value(result: ScenarioResult, name: str) -> str:
+    middle = median(result, name)
     if middle is None:
-        failed = name in outcome.scores and outcome.scores[name].failure
+        failed = name in result.tool_results and result.tool_results[name].failure
         return "failed" if failed else _NOTHING
-    if outcome.scenario.unit == "bytes":
+    if result.scenario.unit == "bytes":
         return f"{middle / 1e9:.2f} GB"
     digits = 0 if middle >= 100 else 1
-    return f"{middle:,.{digits}f} {outcome.scenario.unit}"
+    return f"{middle:,.{digits}f} {result.scenario.unit}"
 
 
-def _peer_cell(outcome: Outcome, build: str, peer: str) -> str:
-    value, times = _value(outcome, peer), advantage(outcome, build, peer)
+def _peer_cell(result: ScenarioResult, build: str, peer: str) -> str:
+    value, times = _value(result, peer), ratio(result, build, peer)
     if times is None:
         return value
-    return f"{value} ({times:.2f}{'' if outcome.scenario.unit == 'bytes' else 'x'})"
+    return f"{value} ({times:.2f}{'' if result.scenario.unit == 'bytes' else 'x'})"
 
 
-def _shares(outcome: Outcome, peers: tuple[str, ...]) -> list[str]:
-    return [_percent(bandwidth_share(outcome, name)) for name in (OURS, *peers)]
+def _shares(result: ScenarioResult, peers: tuple[str, ...]) -> list[str]:
+    return [_percent(bandwidth_share(result, name)) for name in (OURS, *peers)]
 
 
-def _kept(outcome: Outcome, peers: tuple[str, ...]) -> list[str]:
-    return [_percent(kept_beside_busy(outcome, name)) for name in (OURS, *peers)]
+def _kept(result: ScenarioResult, peers: tuple[str, ...]) -> list[str]:
+    return [_percent(kept_under_load(result, name)) for name in (OURS, *peers)]
 
 
 def _percent(share: float | None) -> str:

@@ -9,7 +9,7 @@ Requests and replies are JSON, one a line, on standard input and output:
             `vision_tower` `folder`
 `open`      `module` `setup`               what the tool says of itself
 `read`      `positions`                    `seconds`
-`decode`    `tokens` `most_seconds`        `seconds`, `tokens`, which may be fewer
+`decode`    `tokens` `max_seconds`        `seconds`, `tokens`, which may be fewer
 `encode`                                   `seconds`
 `features`                                 `shape`, `base64` of float32; or `shape` null
 `answer`    `words`                        `seconds`
@@ -85,7 +85,7 @@ class Worker:
             case "read":
                 return {"seconds": self._read(request["positions"])}
             case "decode":
-                return self._decode(request["tokens"], request["most_seconds"])
+                return self._decode(request["tokens"], request["max_seconds"])
             case "encode":
                 return {"seconds": _timed(self._tool.encode)}
             case "features":
@@ -100,7 +100,7 @@ class Worker:
     def _open(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._setup = Setup.from_json(request["setup"])
         self._runner = import_module(request["module"]).open_runner(self._setup)
-        if self._setup.sees:
+        if self._setup.has_vision:
             self._tool.show(bundled_image(self._setup))
         return self._tool.facts()
 
@@ -110,7 +110,7 @@ class Worker:
         self._prompt = self._used = positions
         return seconds
 
-    def _decode(self, tokens: int, most_seconds: float) -> dict[str, Any]:
+    def _decode(self, tokens: int, max_seconds: float) -> dict[str, Any]:
         """Decode so many tokens, or as many as there is time for.
 
         Where they do not fit into the cache any more, the prompt is read again before.
@@ -119,7 +119,7 @@ class Worker:
             self._read(self._prompt)
         begin = time.perf_counter()
         done = 0
-        while done < tokens and (done == 0 or time.perf_counter() - begin < most_seconds):
+        while done < tokens and (done == 0 or time.perf_counter() - begin < max_seconds):
             self._tool.step()
             done += 1
         self._used += done

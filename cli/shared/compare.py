@@ -18,8 +18,8 @@ from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.terminal import is_terminal, note, show, show_json, show_table
 
 if TYPE_CHECKING:
+    from mvlm.bench.peers.benchmark import Tool
     from mvlm.bench.peers.comparison import Comparison
-    from mvlm.bench.peers.contest import Contender
 
 # Where nobody looks, nothing is wrapped.
 _WIDE = 160
@@ -56,7 +56,7 @@ def compare(place: Path, invocation: Invocation, request: Request) -> None:
         MvlmError: A tool is not installed, or its files cannot be made.
         Exit: With code 1, where nothing could be judged or a tool failed.
     """
-    from mvlm.bench.peers.page import write_page
+    from mvlm.bench.peers.speed_page import write_page
 
     comparison = _measure(place, invocation, request)
     if invocation.json:
@@ -81,9 +81,9 @@ def compare(place: Path, invocation: Invocation, request: Request) -> None:
 
 
 def _measure(place: Path, invocation: Invocation, request: Request) -> Comparison:
+    from mvlm.bench.peers.benchmark import Benchmark
     from mvlm.bench.peers.catalogue import find_peers
     from mvlm.bench.peers.comparison import Comparison
-    from mvlm.bench.peers.contest import Contest
     from mvlm.bench.peers.plot import require_matplotlib
     from mvlm.bench.peers.runner import Setup
     from mvlm.bench.peers.scenarios import find_scenarios
@@ -102,7 +102,7 @@ def _measure(place: Path, invocation: Invocation, request: Request) -> Compariso
     job = plan_job(place, vision_tower=request.vision_tower)
     config = job.config
     scenarios = find_scenarios(
-        request.scenarios, sees=config.vision is not None, context=job.context
+        request.scenarios, has_vision=config.vision is not None, context=job.context
     )
     machine, cores = machine_facts(), os.sched_getaffinity(0)
     setup = Setup(
@@ -112,18 +112,18 @@ def _measure(place: Path, invocation: Invocation, request: Request) -> Compariso
         vocabulary=config.language.vocab_size,
         bos=config.generation.bos_token_id,
         image=config.image,
-        sees=False,
+        has_vision=False,
     )
-    contenders = _contenders(place, invocation, request, [s.ours for s in scenarios])
+    tools = _tools(place, invocation, request, [s.ours for s in scenarios])
     from mvlm.bench.peers.files import prepare_peer
 
-    contenders |= {peer.name: prepare_peer(peer, job, notice=note) for peer in peers}
+    tools |= {peer.name: prepare_peer(peer, job, notice=note) for peer in peers}
     with progress_bars() as progress:
-        contest = Contest(setup, config.image_tokens, request.rounds, cores, progress=progress)
-        outcomes = tuple(
-            contest.run(
+        benchmark = Benchmark(setup, config.image_tokens, request.rounds, cores, progress=progress)
+        results = tuple(
+            benchmark.run(
                 scenario,
-                [contenders[name] for name in (*scenario.ours, *(peer.name for peer in peers))],
+                [tools[name] for name in (*scenario.ours, *(peer.name for peer in peers))],
             )
             for scenario in scenarios
         )
@@ -132,7 +132,7 @@ def _measure(place: Path, invocation: Invocation, request: Request) -> Compariso
         threads=setup.threads,
         rounds=request.rounds,
         peers=tuple(peer.name for peer in peers),
-        outcomes=outcomes,
+        results=results,
         machine=machine | {"load_after": list(os.getloadavg())},
         command=_command(place, request),
     )
@@ -151,11 +151,11 @@ def _require_checkpoint(place: Path) -> None:
         )
 
 
-def _contenders(
+def _tools(
     place: Path, invocation: Invocation, request: Request, builds: Sequence[Sequence[str]]
-) -> dict[str, Contender]:
+) -> dict[str, Tool]:
     """Our own builds that the scenarios ask for, compiled if they are not in the cache."""
-    from mvlm.bench.peers.contest import Contender
+    from mvlm.bench.peers.benchmark import Tool
     from mvlm.bench.peers.scenarios import BUILDS
 
     found = {}
@@ -169,7 +169,7 @@ def _contenders(
             vision_tower=request.vision_tower,
         )
         files = {"artifact": str(artifact)}
-        found[name] = Contender(name, "mvlm.bench.peers.ours", files, sees=True)
+        found[name] = Tool(name, "mvlm.bench.peers.ours", files, has_vision=True)
     return found
 
 
@@ -193,7 +193,7 @@ def _show(comparison: Comparison) -> None:
 
     _show_grid(speeds(comparison))
     show_table(facts(comparison))
-    if comparison.judgements and not comparison.disturbances:
+    if comparison.goal_results and not comparison.disturbances:
         show("")
         _show_grid(goals(comparison))
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from mvlm.bench.peers import catalogue, contest, files
-from mvlm.bench.peers.child import Child
-from mvlm.bench.peers.contest import Contender
-from mvlm.bench.quiet import NOTHING, Load
+from mvlm.bench.machine_load import NO_LOAD, Load
+from mvlm.bench.peers import benchmark, catalogue, files
+from mvlm.bench.peers.benchmark import Tool
+from mvlm.bench.peers.tool_process import ToolProcess
 from mvlm.cli.shared import compare
 from tests.artifacts import Shelf
 from tests.cli.command_line import Result, mvlm
@@ -26,12 +26,12 @@ class Machine:
     """Fake tools on a machine whose load a test chooses."""
 
     def __init__(self) -> None:
-        self.load = NOTHING
+        self.load = NO_LOAD
         self.options: dict[str, list[str]] = {}
 
-    def start(self, name: str) -> Child:
+    def start(self, name: str) -> ToolProcess:
         options = self.options.get(name, [])
-        return Child(name, (sys.executable, "-m", "tests.bench.fake_peer", *options))
+        return ToolProcess(name, (sys.executable, "-m", "tests.bench.fake_peer", *options))
 
 
 class Meter:
@@ -49,14 +49,14 @@ class Meter:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr(contest, "LoadMeter", lambda *_: Meter(machine))
-    monkeypatch.setattr(contest, "measure_in_child", lambda *_: [1e9])
-    started = functools.partial(contest.Contest, start=machine.start)
-    monkeypatch.setattr(contest, "Contest", started)
+    monkeypatch.setattr(benchmark, "LoadMeter", lambda *_: Meter(machine))
+    monkeypatch.setattr(benchmark, "measure_in_child", lambda *_: [1e9])
+    started = functools.partial(benchmark.Benchmark, start=machine.start)
+    monkeypatch.setattr(benchmark, "Benchmark", started)
     monkeypatch.setattr(compare, "find_artifact", lambda *_, **__: Path("an-artifact"))
 
-    def prepared(peer: catalogue.Peer, *_: object, **__: object) -> Contender:
-        return Contender(peer.name, peer.module, {}, peer.sees)
+    def prepared(peer: catalogue.Peer, *_: object, **__: object) -> Tool:
+        return Tool(peer.name, peer.module, {}, peer.has_vision)
 
     monkeypatch.setattr(files, "prepare_peer", prepared)
     return machine
@@ -179,7 +179,7 @@ def test_a_missing_tool_names_the_command_that_installs_it(
     ("arguments", "words"),
     [
         (("--peer", "nobody"), "expected llama.cpp or"),
-        (("--peer", "torch", "--scenario", "nothing"), "decode-beside-busy"),
+        (("--peer", "torch", "--scenario", "nothing"), "decode-under-load"),
         (("--peer", "torch", "--runs", "0"), "--runs"),
         (("--peer", "torch", "--tokens", "3"), "--tokens is not for a comparison"),
         (("--peer", "torch", "--profile"), "--profile is not for a comparison"),
@@ -212,7 +212,7 @@ def compared(result: Result, *scenarios: str) -> dict[str, dict[str, dict[str, A
     found = {scenario["name"]: scenario["systems"] for scenario in document["scenarios"]}
     assert found.keys() == set(scenarios)
     for systems in found.values():
-        assert all(score["spread"]["median"] > 0 for score in systems.values())
+        assert all(tool_result["spread"]["median"] > 0 for tool_result in systems.values())
     assert result.exit_code == (0 if document["quiet"]["is_quiet"] else 1)
     return found
 
@@ -233,7 +233,7 @@ def test_beside_torch(shelf: Shelf, empty_cache: Path, monkeypatch: pytest.Monke
 
 
 BUNDLED = Path(__file__).parents[2] / "models" / "bundled" / "mobilevlm-shapes"
-ALL_KINDS = ("decode", "decode-beside-busy", "prefill-64", "vision", "first-token", "memory-text")
+ALL_KINDS = ("decode", "decode-under-load", "prefill-64", "vision", "first-token", "memory-text")
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from pathlib import Path
 
 # Cores' worth of CPU time. An idle Linux with its daemons takes a hundredth; a tenth already moves
 # a median of two threads by some percent.
-MOST_OTHERS = 0.10
-MOST_STOLEN = 0.03
+MAX_OTHERS = 0.10
+MAX_STOLEN = 0.03
 
 # Long enough for a tick of a thread that spins to show.
 _SETTLING_STEP = 0.1
@@ -57,10 +57,10 @@ class Load:
     @property
     def is_quiet(self) -> bool:
         """Whether speeds of these seconds can be judged."""
-        return self.others <= MOST_OTHERS and self.stolen <= MOST_STOLEN
+        return self.others <= MAX_OTHERS and self.stolen <= MAX_STOLEN
 
 
-NOTHING = Load(0.0, 0.0, 0.0)
+NO_LOAD = Load(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class LoadMeter:
         since, now = self._since, self._read()
         seconds = now.at - since.at
         if seconds <= 0:
-            return NOTHING
+            return NO_LOAD
         others = (now.busy - since.busy) - (now.own - since.own)
         return Load(seconds, max(0.0, others) / seconds, (now.stolen - since.stolen) / seconds)
 

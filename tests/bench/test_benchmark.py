@@ -1,4 +1,4 @@
-"""The contest with tools that only pretend: whose turn it is, what counts, and what is judged."""
+"""The benchmark of fake tools: the order of measurements, which rounds count, and the goals."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench.peers import contest as contest_module
-from mvlm.bench.peers import works
+from mvlm.bench.machine_load import Load
+from mvlm.bench.peers import benchmark as benchmark_module
+from mvlm.bench.peers import workloads
+from mvlm.bench.peers.benchmark import Benchmark, ScenarioResult, Tool
 from mvlm.bench.peers.catalogue import OURS, PEERS
-from mvlm.bench.peers.child import Child
 from mvlm.bench.peers.comparison import Comparison
-from mvlm.bench.peers.contest import Contender, Contest, Outcome
+from mvlm.bench.peers.goal_check import check_goals
 from mvlm.bench.peers.runner import Setup
 from mvlm.bench.peers.scenarios import (
     GOALS,
@@ -22,9 +23,8 @@ from mvlm.bench.peers.scenarios import (
     Scenario,
     find_scenarios,
 )
-from mvlm.bench.peers.verdict import judge
-from mvlm.bench.peers.works import Decode, DecodeBesideBusy, DecodeOn, Memory, Prefill
-from mvlm.bench.quiet import Load
+from mvlm.bench.peers.tool_process import ToolProcess
+from mvlm.bench.peers.workloads import ContinuedDecode, Decode, DecodeUnderLoad, Memory, Prefill
 from mvlm.runtime.errors import UsageError
 
 QUIET, NOISY = Load(1.0, 0.01, 0.0), Load(1.0, 0.7, 0.0)
@@ -38,8 +38,8 @@ class Stage:
         self.log = folder / "log"
         self.options: dict[str, list[str]] = {}
         self.loads: list[Load] = []
-        monkeypatch.setattr(contest_module, "LoadMeter", lambda *_: self)
-        monkeypatch.setattr(contest_module, "measure_in_child", lambda *_: [1e9, 3e9])
+        monkeypatch.setattr(benchmark_module, "LoadMeter", lambda *_: self)
+        monkeypatch.setattr(benchmark_module, "measure_in_child", lambda *_: [1e9, 3e9])
 
     def settle(self) -> None: ...
 
@@ -48,15 +48,15 @@ class Stage:
     def load(self) -> Load:
         return self.loads.pop(0) if self.loads else QUIET
 
-    def start(self, name: str) -> Child:
+    def start(self, name: str) -> ToolProcess:
         options = [f"name={name}", f"log={self.log}", *self.options.get(name, ())]
-        return Child(name, (sys.executable, "-m", "tests.bench.fake_peer", *options))
+        return ToolProcess(name, (sys.executable, "-m", "tests.bench.fake_peer", *options))
 
     def run(
         self, scenario: Scenario, names: Sequence[str] = ("a", "b"), rounds: int = 2
-    ) -> Outcome:
-        contenders = [Contender(name, "no.module", {"model": name}, sees=True) for name in names]
-        return Contest(SETUP, 144, rounds, {0}, self.start).run(scenario, contenders)
+    ) -> ScenarioResult:
+        tools = [Tool(name, "no.module", {"model": name}, has_vision=True) for name in names]
+        return Benchmark(SETUP, 144, rounds, {0}, self.start).run(scenario, tools)
 
     def asked(self, *kinds: str) -> list[tuple[str, str]]:
         lines = [line.split() for line in self.log.read_text().splitlines()]
@@ -72,62 +72,62 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def test_tools_take_turns(stage: Stage) -> None:
-    outcome = stage.run(Scenario("s", "", Prefill(64)), rounds=3)
-    assert outcome.order == ["a", "b"] * 3
+    result = stage.run(Scenario("s", "", Prefill(64)), rounds=3)
+    assert result.order == ["a", "b"] * 3
     # One reading before the rounds does not count, and each tool is opened once.
     assert stage.asked("read") == [("a", "read"), ("b", "read")] * 4
     assert stage.asked("open") == [("a", "open"), ("b", "open")]
     assert len(stage.pids()) == 2
-    assert outcome.scores["a"].values == [6400.0] * 3
+    assert result.tool_results["a"].values == [6400.0] * 3
 
 
 def test_decoding_reads_its_prompt_each_time(stage: Stage) -> None:
-    outcome = stage.run(Scenario("s", "", Decode(200, 128), bandwidth=True), ["a"])
+    result = stage.run(Scenario("s", "", Decode(200, 128), bandwidth=True), ["a"])
     assert stage.asked("read", "decode") == [("a", "read"), ("a", "decode")] * 3
-    assert outcome.scores["a"].values == [12800.0] * 2
-    assert outcome.bandwidths == [1e9, 3e9] * 2
+    assert result.tool_results["a"].values == [12800.0] * 2
+    assert result.bandwidths == [1e9, 3e9] * 2
 
 
 def test_decoding_on_reads_once(stage: Stage) -> None:
-    stage.run(Scenario("s", "", DecodeOn(100, 12)), ["a"])
+    stage.run(Scenario("s", "", ContinuedDecode(100, 12)), ["a"])
     assert [do for _, do in stage.asked("read", "decode")] == ["read", *["decode"] * 3]
 
 
 def test_memory_takes_new_processes(stage: Stage) -> None:
     stage.options = {"b": ["bytes=3e6"]}
-    outcome = stage.run(Scenario("s", "", Memory(5, 3, sees=False), "bytes", fresh=True))
-    assert outcome.order == ["a", "b"] * 2 and len(stage.pids()) == 4
-    assert outcome.scores["b"].values == [3e6] * 2
+    result = stage.run(Scenario("s", "", Memory(5, 3, has_vision=False), "bytes", new_process=True))
+    assert result.order == ["a", "b"] * 2 and len(stage.pids()) == 4
+    assert result.tool_results["b"].values == [3e6] * 2
     assert stage.asked()[:4] == [("a", do) for do in ("open", "read", "decode", "peak")]
 
 
 def test_a_scenario_may_have_its_own_threads(stage: Stage) -> None:
-    outcome = stage.run(Scenario("s", "", Prefill(256), threads=1), ["a"])
-    setup = outcome.scores["a"].facts["setup"]
-    assert (outcome.threads, setup["threads"], setup["context"]) == (1, 1, 512)
-    assert setup["files"] == {"model": "a"} and not setup["sees"]
+    result = stage.run(Scenario("s", "", Prefill(256), threads=1), ["a"])
+    setup = result.tool_results["a"].facts["setup"]
+    assert (result.threads, setup["threads"], setup["context"]) == (1, 1, 512)
+    assert setup["files"] == {"model": "a"} and not setup["has_vision"]
 
 
 def test_beside_a_busy_process_both_speeds_count(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(works, "_SETTLING_SECONDS", 0.0)
-    outcome = stage.run(Scenario("s", "", DecodeBesideBusy(10, 4)), ["a"], rounds=1)
-    assert outcome.scores["a"].values == outcome.scores["a"].beside == [400.0]
+    monkeypatch.setattr(workloads, "_SETTLING_SECONDS", 0.0)
+    result = stage.run(Scenario("s", "", DecodeUnderLoad(10, 4)), ["a"], rounds=1)
+    assert result.tool_results["a"].values == result.tool_results["a"].baseline == [400.0]
 
 
 def test_a_disturbed_round_is_done_again(stage: Stage) -> None:
     stage.loads = [QUIET, QUIET, NOISY, NOISY]
-    outcome = stage.run(Scenario("s", "", Prefill(64)), rounds=2)
-    assert len(outcome.scores["a"].values) == 2 and outcome.order == ["a", "b"] * 3
-    assert outcome.repeated == 1 and outcome.load.is_quiet
+    result = stage.run(Scenario("s", "", Prefill(64)), rounds=2)
+    assert len(result.tool_results["a"].values) == 2 and result.order == ["a", "b"] * 3
+    assert result.repeated == 1 and result.load.is_quiet
 
 
 def test_where_that_does_not_help_all_rounds_count(stage: Stage) -> None:
     stage.loads = [NOISY] * 100
-    outcome = stage.run(Scenario("s", "", Prefill(64)), ["a"], rounds=2)
-    assert len(outcome.scores["a"].values) == 4
-    assert outcome.repeated == 0 and not outcome.load.is_quiet
+    result = stage.run(Scenario("s", "", Prefill(64)), ["a"], rounds=2)
+    assert len(result.tool_results["a"].values) == 4
+    assert result.repeated == 0 and not result.load.is_quiet
 
 
 @pytest.mark.parametrize("fault", ["crash", "rubbish", "refuse"])
@@ -136,43 +136,43 @@ def test_a_tool_that_fails_does_not_keep_the_others(
     stage: Stage, fault: str, request_: str
 ) -> None:
     stage.options = {"b": [f"{fault}={request_}"]}
-    outcome = stage.run(Scenario("s", "", Decode(20, 4)), ["a", "b", "c"])
-    assert [len(outcome.scores[name].values) for name in "abc"] == [2, 0, 2]
-    failure = outcome.scores["b"].failure
+    result = stage.run(Scenario("s", "", Decode(20, 4)), ["a", "b", "c"])
+    assert [len(result.tool_results[name].values) for name in "abc"] == [2, 0, 2]
+    failure = result.tool_results["b"].failure
     assert failure is not None and request_ in failure and "b " in failure
-    assert not outcome.scores["a"].failure and not outcome.scores["c"].failure
+    assert not result.tool_results["a"].failure and not result.tool_results["c"].failure
 
 
 def test_a_tool_that_hangs_is_ended(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(works, "TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(workloads, "TIMEOUT_SECONDS", 2.0)
     stage.options = {"b": ["hang=read"]}
-    outcome = stage.run(Scenario("s", "", Prefill(20)))
-    assert "b hangs" in (outcome.scores["b"].failure or "")
-    assert len(outcome.scores["a"].values) == 2
+    result = stage.run(Scenario("s", "", Prefill(20)))
+    assert "b hangs" in (result.tool_results["b"].failure or "")
+    assert len(result.tool_results["a"].values) == 2
 
 
 def test_where_all_fail_it_ends(stage: Stage) -> None:
     stage.options = {"a": ["crash=open"]}
-    outcome = stage.run(Scenario("s", "", Prefill(20)), ["a"])
-    assert outcome.scores["a"].values == [] and outcome.scores["a"].failure
+    result = stage.run(Scenario("s", "", Prefill(20)), ["a"])
+    assert result.tool_results["a"].values == [] and result.tool_results["a"].failure
 
 
 def test_a_tool_without_eyes_is_not_asked(stage: Stage) -> None:
-    blind = Contender("blind", "no.module", {}, sees=False)
-    contest = Contest(SETUP, 144, 1, {0}, stage.start)
-    assert contest.run(SCENARIOS["first-token"], [blind]).scores == {}
+    blind = Tool("blind", "no.module", {}, has_vision=False)
+    benchmark = Benchmark(SETUP, 144, 1, {0}, stage.start)
+    assert benchmark.run(SCENARIOS["first-token"], [blind]).tool_results == {}
 
 
 def test_what_a_model_cannot_do_is_left_out_or_refused() -> None:
-    every = find_scenarios((), sees=True, context=2048)
+    every = find_scenarios((), has_vision=True, context=2048)
     assert [scenario.name for scenario in every] == list(SCENARIOS)
-    blind = find_scenarios((), sees=False, context=1100)
+    blind = find_scenarios((), has_vision=False, context=1100)
     assert {"vision", "memory-image", "decode-at-1900"}.isdisjoint(s.name for s in blind)
     assert "prefill-1024" in {scenario.name for scenario in blind}
     with pytest.raises(UsageError, match="--scenario vision: found a model of text only"):
-        find_scenarios(("vision",), sees=False, context=2048)
+        find_scenarios(("vision",), has_vision=False, context=2048)
     with pytest.raises(UsageError, match="a model of 1000 positions"):
-        find_scenarios(("prefill-1024",), sees=True, context=1000)
+        find_scenarios(("prefill-1024",), has_vision=True, context=1000)
 
 
 def test_every_goal_is_of_something_that_is_measured() -> None:
@@ -181,18 +181,20 @@ def test_every_goal_is_of_something_that_is_measured() -> None:
         assert goal.against is None or goal.against in PEERS or goal.against in SCENARIOS
 
 
-# --- verdicts -----------------------------------------------------------------------------------
+# --- goals --------------------------------------------------------------------------------------
 
 
-def scored(name: str, load: Load = QUIET, **values: Sequence[float]) -> Outcome:
-    """An outcome of a scenario; of `ours`, `f16`, `llama` and `torch`."""
+def scored(name: str, load: Load = QUIET, **values: Sequence[float]) -> ScenarioResult:
+    """A result of a scenario; of `ours`, `f16`, `llama` and `torch`."""
     names = {"ours": OURS, "f16": OURS_16, "llama": "llama.cpp", "torch": "torch"}
-    scores = {names[key]: contest_module.Score(list(found)) for key, found in values.items()}
-    return Outcome(SCENARIOS[name], 2, scores, load=load)
+    tool_results = {
+        names[key]: benchmark_module.ToolResult(list(found)) for key, found in values.items()
+    }
+    return ScenarioResult(SCENARIOS[name], 2, tool_results, load=load)
 
 
-def reached(*outcomes: Outcome) -> dict[tuple[str, str, str, str | None], float | None]:
-    judged = judge({outcome.scenario.name: outcome for outcome in outcomes})
+def reached(*results: ScenarioResult) -> dict[tuple[str, str, str, str | None], float | None]:
+    judged = check_goals({result.scenario.name: result for result in results})
     return {
         (each.goal.scenario, each.goal.measure, each.goal.ours, each.goal.against): each.reached
         for each in judged
@@ -215,14 +217,14 @@ def test_times_and_bytes_are_better_when_less() -> None:
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
-    judged = judge({"prefill-256": scored("prefill-256", ours=[1], torch=[1])})
+    judged = check_goals({"prefill-256": scored("prefill-256", ours=[1], torch=[1])})
     assert [(each.reached, each.is_met) for each in judged] == [(None, None)]
 
 
 def test_a_bound_is_met_from_its_own_side() -> None:
     met = {
         each.goal.scenario: each.is_met
-        for each in judge(
+        for each in check_goals(
             {
                 "memory-text": scored("memory-text", ours=[0.65], llama=[1]),
                 "prefill-256": scored("prefill-256", ours=[2.49], llama=[1]),
@@ -234,15 +236,15 @@ def test_a_bound_is_met_from_its_own_side() -> None:
 
 def test_shares_and_what_is_kept() -> None:
     decode = scored("decode", ours=[40])
-    decode.scores[OURS].facts["weight_bytes_per_token"] = 5e8
+    decode.tool_results[OURS].facts["weight_bytes_per_token"] = 5e8
     decode.bandwidths = [20e9, 25e9, 99e9]
-    busy = scored("decode-beside-busy", ours=[20])
-    busy.scores[OURS].beside = [40]
+    busy = scored("decode-under-load", ours=[20])
+    busy.tool_results[OURS].baseline = [40]
     found = reached(
         decode, busy, scored("decode-at-100", ours=[40]), scored("decode-at-1900", ours=[30])
     )
     assert found["decode", "bandwidth", OURS, None] == pytest.approx(0.8)
-    assert found["decode-beside-busy", "busy", OURS, None] == 0.5
+    assert found["decode-under-load", "under_load", OURS, None] == 0.5
     assert found["decode-at-1900", "kept", OURS, "decode-at-100"] == 0.75
 
 
@@ -250,18 +252,18 @@ def test_features_are_held_against_float32s() -> None:
     import numpy as np
 
     vision = scored("vision", ours=[1], torch=[1])
-    vision.scores["torch"].features = np.array([[1.0, 0.0]], np.float32)
-    vision.scores[OURS].features = np.array([[1.0, 1.0]], np.float32)
+    vision.tool_results["torch"].features = np.array([[1.0, 0.0]], np.float32)
+    vision.tool_results[OURS].features = np.array([[1.0, 1.0]], np.float32)
     found = reached(vision)["vision", "features", OURS, None]
     assert found == pytest.approx(2**-0.5)
 
 
-def comparison(*outcomes: Outcome) -> Comparison:
+def comparison(*results: ScenarioResult) -> Comparison:
     machine = {"cpu": "A CPU", "cores": 2, "load_before": [0.1], "load_after": [0.2]}
-    for outcome in outcomes:
-        for score in outcome.scores.values():
-            score.facts.setdefault("versions", {"fake": "1"})
-    return Comparison("model", 2, 5, ("llama.cpp",), outcomes, machine, "mvlm bench model")
+    for result in results:
+        for tool_result in result.tool_results.values():
+            tool_result.facts.setdefault("versions", {"fake": "1"})
+    return Comparison("model", 2, 5, ("llama.cpp",), results, machine, "mvlm bench model")
 
 
 def test_there_is_no_verdict_where_the_machine_was_not_quiet() -> None:

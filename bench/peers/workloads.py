@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from mvlm.bench.peers.busy import busy_process
-from mvlm.bench.peers.child import Child
+from mvlm.bench.peers.background_load import background_load
+from mvlm.bench.peers.tool_process import ToolProcess
 
 # A tool that is slower than this allows decodes fewer tokens; its speed is of those.
-MOST_DECODE_SECONDS = 20.0
+MAX_DECODE_SECONDS = 20.0
 # What no tool takes for one request, the slowest at the longest prompt included.
 TIMEOUT_SECONDS = 300.0
 
@@ -22,41 +22,41 @@ _SETTLING_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One measurement.
 
     Attributes:
         value: In the scenario's unit.
-        beside: The same work under the conditions that it is held against, if there are any.
+        baseline: The same without the background load, if the workload has one.
     """
 
     value: float
-    beside: float | None = None
+    baseline: float | None = None
 
 
-class Work(Protocol):
+class Workload(Protocol):
     """What is asked of a tool, once before the rounds and once in each."""
 
     @property
-    def sees(self) -> bool:
+    def has_vision(self) -> bool:
         """Whether it needs the vision tower."""
 
     def positions(self, image_tokens: int) -> int:
         """Positions of the KV cache that it takes."""
 
-    def prepare(self, child: Child) -> None:
+    def prepare(self, child: ToolProcess) -> None:
         """Do what does not count, so that the rounds find warm caches."""
 
-    def measure(self, child: Child) -> Measured:
+    def measure(self, child: ToolProcess) -> Measurement:
         """Do the work once."""
 
 
-def _decode(child: Child, tokens: int) -> float:
-    done = child.ask("decode", TIMEOUT_SECONDS, tokens=tokens, most_seconds=MOST_DECODE_SECONDS)
+def _decode(child: ToolProcess, tokens: int) -> float:
+    done = child.ask("decode", TIMEOUT_SECONDS, tokens=tokens, max_seconds=MAX_DECODE_SECONDS)
     return float(done["tokens"] / done["seconds"])
 
 
-def _read(child: Child, positions: int) -> float:
+def _read(child: ToolProcess, positions: int) -> float:
     return float(child.ask("read", TIMEOUT_SECONDS, positions=positions)["seconds"])
 
 
@@ -66,59 +66,59 @@ class Decode:
 
     prompt: int
     tokens: int
-    sees = False
+    has_vision = False
 
     def positions(self, image_tokens: int) -> int:
         """Of prompt and answer."""
         return self.prompt + self.tokens
 
-    def prepare(self, child: Child) -> None:
+    def prepare(self, child: ToolProcess) -> None:
         """Decode a little."""
         _read(child, self.prompt)
         _decode(child, min(self.tokens, _WARM_TOKENS))
 
-    def measure(self, child: Child) -> Measured:
+    def measure(self, child: ToolProcess) -> Measurement:
         """Begin anew each time."""
         _read(child, self.prompt)
-        return Measured(_decode(child, self.tokens))
+        return Measurement(_decode(child, self.tokens))
 
 
 @dataclass(frozen=True)
-class DecodeOn:
+class ContinuedDecode:
     """Read a long prompt once; each round decodes on from there: tokens a second."""
 
     prompt: int
     tokens: int
-    sees = False
+    has_vision = False
 
     def positions(self, image_tokens: int) -> int:
         """Of the prompt and some rounds; when they are full, the worker reads the prompt again."""
         return self.prompt + _WARM_TOKENS + _ROUNDS_KEPT * self.tokens
 
-    def prepare(self, child: Child) -> None:
+    def prepare(self, child: ToolProcess) -> None:
         """Read the prompt and decode a little."""
         _read(child, self.prompt)
         _decode(child, _WARM_TOKENS)
 
-    def measure(self, child: Child) -> Measured:
+    def measure(self, child: ToolProcess) -> Measurement:
         """Decode on."""
-        return Measured(_decode(child, self.tokens))
+        return Measurement(_decode(child, self.tokens))
 
 
 @dataclass(frozen=True)
-class DecodeBesideBusy(DecodeOn):
-    """Decode on, alone and then beside a process that keeps one core busy."""
+class DecodeUnderLoad(ContinuedDecode):
+    """Decode on, alone and then while a process keeps one core busy."""
 
     def positions(self, image_tokens: int) -> int:
-        """As `DecodeOn`, with two decodings a round."""
+        """As `ContinuedDecode`, with two decodings a round."""
         return self.prompt + _WARM_TOKENS + 2 * _ROUNDS_KEPT * self.tokens
 
-    def measure(self, child: Child) -> Measured:
-        """Decode alone, then beside it."""
+    def measure(self, child: ToolProcess) -> Measurement:
+        """Decode alone, then under load."""
         alone = super().measure(child).value
-        with busy_process():
+        with background_load():
             time.sleep(_SETTLING_SECONDS)
-            return Measured(super().measure(child).value, beside=alone)
+            return Measurement(super().measure(child).value, baseline=alone)
 
 
 @dataclass(frozen=True)
@@ -126,38 +126,38 @@ class Prefill:
     """Read a prompt from an empty cache: tokens a second."""
 
     prompt: int
-    sees = False
+    has_vision = False
 
     def positions(self, image_tokens: int) -> int:
         """Of the prompt."""
         return self.prompt
 
-    def prepare(self, child: Child) -> None:
+    def prepare(self, child: ToolProcess) -> None:
         """Read it once."""
         _read(child, self.prompt)
 
-    def measure(self, child: Child) -> Measured:
+    def measure(self, child: ToolProcess) -> Measurement:
         """Read it again, from its beginning."""
-        return Measured(self.prompt / _read(child, self.prompt))
+        return Measurement(self.prompt / _read(child, self.prompt))
 
 
 @dataclass(frozen=True)
 class Encode:
     """Run tower and projector on one preprocessed image: milliseconds."""
 
-    sees = True
+    has_vision = True
 
     def positions(self, image_tokens: int) -> int:
         """None are written; no cache is smaller."""
         return 1
 
-    def prepare(self, child: Child) -> None:
+    def prepare(self, child: ToolProcess) -> None:
         """Run them once."""
         self.measure(child)
 
-    def measure(self, child: Child) -> Measured:
+    def measure(self, child: ToolProcess) -> Measurement:
         """Run them."""
-        return Measured(1e3 * float(child.ask("encode", TIMEOUT_SECONDS)["seconds"]))
+        return Measurement(1e3 * float(child.ask("encode", TIMEOUT_SECONDS)["seconds"]))
 
 
 @dataclass(frozen=True)
@@ -165,19 +165,19 @@ class FirstToken:
     """A new image and a question, to the answer's first token: milliseconds."""
 
     words: int
-    sees = True
+    has_vision = True
 
     def positions(self, image_tokens: int) -> int:
         """Of a start, the image and the question."""
         return 1 + image_tokens + self.words
 
-    def prepare(self, child: Child) -> None:
+    def prepare(self, child: ToolProcess) -> None:
         """Ask once."""
         self.measure(child)
 
-    def measure(self, child: Child) -> Measured:
+    def measure(self, child: ToolProcess) -> Measurement:
         """Ask."""
-        return Measured(
+        return Measurement(
             1e3 * float(child.ask("answer", TIMEOUT_SECONDS, words=self.words)["seconds"])
         )
 
@@ -191,20 +191,20 @@ class Memory:
 
     prompt: int
     tokens: int
-    sees: bool
+    has_vision: bool
 
     def positions(self, image_tokens: int) -> int:
         """Of what is read and decoded."""
-        return 1 + (image_tokens if self.sees else 0) + self.prompt + self.tokens
+        return 1 + (image_tokens if self.has_vision else 0) + self.prompt + self.tokens
 
-    def prepare(self, child: Child) -> None:
+    def prepare(self, child: ToolProcess) -> None:
         """Nothing: the first use counts."""
 
-    def measure(self, child: Child) -> Measured:
+    def measure(self, child: ToolProcess) -> Measurement:
         """Use the model, then ask for the peak."""
-        if self.sees:
+        if self.has_vision:
             child.ask("answer", TIMEOUT_SECONDS, words=self.prompt)
         else:
             _read(child, self.prompt)
         _decode(child, self.tokens)
-        return Measured(float(child.ask("peak", TIMEOUT_SECONDS)["bytes"]))
+        return Measurement(float(child.ask("peak", TIMEOUT_SECONDS)["bytes"]))

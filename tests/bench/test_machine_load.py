@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench import quiet
-from mvlm.bench.quiet import MOST_OTHERS, MOST_STOLEN, NOTHING, Load, LoadMeter
+from mvlm.bench import machine_load
+from mvlm.bench.machine_load import MAX_OTHERS, MAX_STOLEN, NO_LOAD, Load, LoadMeter
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -16,9 +16,9 @@ class Kernel:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.now = folder, 0.0
-        monkeypatch.setattr(quiet.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(quiet.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(quiet.time, "sleep", self.sleep)
+        monkeypatch.setattr(machine_load.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(machine_load.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(machine_load.time, "sleep", self.sleep)
         self.used = {os.getpid(): 0.0}
         self.spinning: list[int] = []
         self.tell(0, 0, 0)
@@ -67,20 +67,20 @@ def test_what_is_ours_does_not_count(kernel: Kernel) -> None:
         pytest.approx(0.05),
     )
     meter.restart()
-    assert meter.load() == NOTHING
+    assert meter.load() == NO_LOAD
 
 
 def test_quiet_is_what_the_limits_say() -> None:
-    assert Load(1.0, MOST_OTHERS, MOST_STOLEN).is_quiet
-    assert not Load(1.0, MOST_OTHERS + 0.01, 0).is_quiet
-    assert not Load(1.0, 0, MOST_STOLEN + 0.01).is_quiet
+    assert Load(1.0, MAX_OTHERS, MAX_STOLEN).is_quiet
+    assert not Load(1.0, MAX_OTHERS + 0.01, 0).is_quiet
+    assert not Load(1.0, 0, MAX_STOLEN + 0.01).is_quiet
 
 
 def test_loads_add_up_by_their_length() -> None:
     assert Load(1.0, 0.4, 0.0) + Load(3.0, 0.0, 0.2) == Load(
         4.0, pytest.approx(0.1), pytest.approx(0.15)
     )
-    assert NOTHING + NOTHING == NOTHING
+    assert NO_LOAD + NO_LOAD == NO_LOAD
 
 
 def test_waits_for_threads_that_spin_on(kernel: Kernel) -> None:

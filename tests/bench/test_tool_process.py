@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from mvlm.bench.peers.child import Child, PeerError
+from mvlm.bench.peers.tool_process import PeerError, ToolProcess
 from mvlm.bench.peers.worker import Worker
 from tests.cli.command_line import finish
 
@@ -35,14 +35,14 @@ def wait_for_end(pid: int, seconds: float = 20) -> bool:
 
 
 def test_answers_and_ends() -> None:
-    with Child("fake", FAKE) as child:
+    with ToolProcess("fake", FAKE) as child:
         assert child.ask("read", 60, positions=3) == {"seconds": 0.01}
         pid = child.pid
     assert not is_running(pid)
 
 
 def test_a_failure_is_told_and_the_process_goes_on() -> None:
-    with Child("fake", (*FAKE, "refuse=read")) as child:
+    with ToolProcess("fake", (*FAKE, "refuse=read")) as child:
         with pytest.raises(PeerError, match="fake fails at `read`: found no such model"):
             child.ask("read", 60)
         assert child.ask("peak", 60) == {"bytes": 1e6}
@@ -57,7 +57,7 @@ def test_a_failure_is_told_and_the_process_goes_on() -> None:
     ],
 )
 def test_a_faulty_worker_is_an_error_and_leaves_no_process(fault: str, words: str) -> None:
-    with Child("fake", (*FAKE, f"{fault}=read")) as child:
+    with ToolProcess("fake", (*FAKE, f"{fault}=read")) as child:
         child.ask("peak", 60)
         with pytest.raises(PeerError) as raised:
             child.ask("read", 3)
@@ -67,7 +67,7 @@ def test_a_faulty_worker_is_an_error_and_leaves_no_process(fault: str, words: st
 
 def test_what_cannot_start_says_why() -> None:
     with (
-        Child("fake", (sys.executable, "-c", "import no_such_module")) as child,
+        ToolProcess("fake", (sys.executable, "-c", "import no_such_module")) as child,
         pytest.raises(PeerError, match="exit code 1: ModuleNotFoundError"),
     ):
         child.ask("read", 60)
@@ -75,8 +75,8 @@ def test_what_cannot_start_says_why() -> None:
 
 PARENT = """
 import sys
-from mvlm.bench.peers.child import Child
-child = Child("fake", (sys.executable, "-m", "tests.bench.fake_peer", "hang=read"))
+from mvlm.bench.peers.tool_process import ToolProcess
+child = ToolProcess("fake", (sys.executable, "-m", "tests.bench.fake_peer", "hang=read"))
 child.ask("peak", 60)
 print(child.pid, flush=True)
 child.ask("read", 600)
@@ -122,5 +122,5 @@ def test_what_libraries_print_is_no_reply() -> None:
         "worker.peak_rss_bytes = lambda: os.write(1, b'C prints this') and plain()\n"
         "worker.main()"
     )
-    with Child("chatty", (sys.executable, "-c", code)) as child:
+    with ToolProcess("chatty", (sys.executable, "-c", code)) as child:
         assert child.ask("peak", 60)["bytes"] > 1e6

@@ -1,4 +1,4 @@
-"""A worker process, from its parent's side: requests with a time limit, and an end in any case."""
+"""A tool's worker process, from its parent's side: requests with a time limit, and its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mvlm.runtime.start_module import module_command
 
 WORKER = tuple(module_command("mvlm.bench.peers.worker"))
 
-_MOST_LINE = 256 << 20
+_MAX_LINE_BYTES = 256 << 20
 _SHOWN_BYTES = 4096
 _SHOWN = 200
 _ENDING_SECONDS = 5.0
@@ -29,7 +29,7 @@ class PeerError(MvlmError):
     """A tool failed at its work: it said so, ended, hung, or printed what is no reply."""
 
 
-class Child:
+class ToolProcess:
     """One tool's process.
 
     Args:
@@ -109,7 +109,7 @@ class Child:
                 assert stream is not None
                 stream.close()
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> ToolProcess:
         return self
 
     def __exit__(
@@ -127,7 +127,7 @@ class Child:
         """Hand the process's lines over, and at its end an empty one."""
         assert self._process.stdout is not None
         with self._process.stdout as stream:
-            while line := stream.readline(_MOST_LINE):
+            while line := stream.readline(_MAX_LINE_BYTES):
                 self._lines.put(line)
         self._lines.put(b"")
 

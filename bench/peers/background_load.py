@@ -1,6 +1,6 @@
-"""A process that keeps one core busy, on whichever core it is put: ``python -m ...peers.busy``.
+"""A process that keeps one core busy: ``python -m mvlm.bench.peers.background_load``.
 
-It computes in registers, so that what it takes from others is time on a core, and not memory.
+It computes in registers, so that it takes time on a core from other processes, but no memory.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mvlm.runtime.start_module import module_command
 
 
 @contextmanager
-def busy_process() -> Iterator[None]:
-    """Keep a core busy within the block."""
-    command = module_command("mvlm.bench.peers.busy")
+def background_load() -> Iterator[None]:
+    """Keep one core busy within the block."""
+    command = module_command("mvlm.bench.peers.background_load")
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
         try:
             assert child.stdout is not None
