@@ -96,34 +96,34 @@ class LlamaCpp:
             "weight_bytes_per_token": _weight_bytes(Path(self._setup.files["model"])),
         }
 
-    def read(self, ids: Sequence[int]) -> None:
+    def prefill(self, ids: Sequence[int]) -> None:
         """Read a prompt into the emptied cache."""
         self._api.llama_memory_clear(self._memory, False)
         self._decode(ids)
 
-    def step(self) -> None:
+    def decode(self) -> None:
         """Decode one token."""
         self._decode([self._token])
 
-    def show(self, image: RgbImage) -> None:
+    def set_image(self, image: RgbImage) -> None:
         """Let mtmd preprocess an image."""
-        self._seeing().show(image)
+        self._require_vision().set_image(image)
 
-    def encode(self) -> None:
+    def encode_image(self) -> None:
         """Run tower and projector."""
-        self._seeing().encode()
+        self._require_vision().encode_image()
 
     def features(self) -> FloatArray | None:
         """Return None: only the projector's output can be had."""
         return None
 
-    def answer(self, image: RgbImage, ids: Sequence[int]) -> None:
+    def first_token(self, image: RgbImage, ids: Sequence[int]) -> None:
         """Read an image and a question, the image first."""
         self._api.llama_memory_clear(self._memory, False)
-        eyes = self._seeing()
-        eyes.show(image)
-        eyes.encode()
-        eyes.read_into(self._context, self._parameters.n_batch)
+        tower = self._require_vision()
+        tower.set_image(image)
+        tower.encode_image()
+        tower.prefill_into(self._context, self._parameters.n_batch)
         self._decode(ids)
 
     def _decode(self, ids: Sequence[int]) -> None:
@@ -134,7 +134,7 @@ class LlamaCpp:
         logits = self._api.llama_get_logits_ith(self._context, -1)
         self._token = int(np.argmax(np.ctypeslib.as_array(logits, (self._setup.vocabulary,))))
 
-    def _seeing(self) -> _VisionTower:
+    def _require_vision(self) -> _VisionTower:
         self._require(self._vision_tower, "opens the mmproj")
         assert self._vision_tower is not None
         return self._vision_tower
@@ -162,7 +162,7 @@ class _VisionTower:
         self._chunks: Any = None
         self._chunk: Any = None
 
-    def show(self, image: RgbImage) -> None:
+    def set_image(self, image: RgbImage) -> None:
         api = self._api
         height, width, _ = image.shape
         pixels = (ctypes.c_uint8 * image.size).from_buffer_copy(image.tobytes())
@@ -188,11 +188,11 @@ class _VisionTower:
         self._require(len(images) == 1, f"takes one image, not {len(images)}")
         self._chunk = images[0]
 
-    def encode(self) -> None:
+    def encode_image(self) -> None:
         status = self._api.mtmd_encode_chunk(self._context, self._chunk)
         self._require(status == 0, f"encodes the image: status {status}")
 
-    def read_into(self, context: Any, batch: int) -> None:
+    def prefill_into(self, context: Any, batch: int) -> None:
         after = ctypes.c_int32(0)
         status = self._api.mtmd_helper_decode_image_chunk(
             self._context,

@@ -71,7 +71,7 @@ class OrtGenai(TextOnlyRunner):
             "weight_bytes_per_token": None,
         }
 
-    def read(self, ids: Sequence[int]) -> None:
+    def prefill(self, ids: Sequence[int]) -> None:
         """Read a prompt with a new generator; its first token is chosen here."""
         self._generator = None
         parameters = self._api.GeneratorParams(self._model)
@@ -82,6 +82,6 @@ class OrtGenai(TextOnlyRunner):
         self._generator.append_tokens(list(ids))
         self._generator.generate_next_token()
 
-    def step(self) -> None:
+    def decode(self) -> None:
         """Read the chosen token and choose the next one."""
         self._generator.generate_next_token()

@@ -45,22 +45,22 @@ class Ours:
             "weight_bytes_per_token": weight_bytes_per_token(read_weights_index(self._folder)),
         }
 
-    def read(self, ids: Sequence[int]) -> None:
+    def prefill(self, ids: Sequence[int]) -> None:
         """Read a prompt into the emptied session."""
         self._session.clear()
         self._token = int(np.argmax(self._session.prefill(ids).logits))
 
-    def step(self) -> None:
+    def decode(self) -> None:
         """Decode one token."""
         self._token = int(np.argmax(self._session.decode(self._token)))
 
-    def show(self, image: RgbImage) -> None:
+    def set_image(self, image: RgbImage) -> None:
         """Preprocess an image."""
         spec = self._model.settings.image
         assert spec is not None
         self._pixels = preprocess(Image.fromarray(image), spec)
 
-    def encode(self) -> None:
+    def encode_image(self) -> None:
         """Run tower and projector; a session would remember the image."""
         self._model.project(self._model.vision_features(self._shown()))
 
@@ -68,10 +68,10 @@ class Ours:
         """Return the tower's features ``(1, patches, C)``."""
         return self._model.vision_features(self._shown())
 
-    def answer(self, image: RgbImage, ids: Sequence[int]) -> None:
+    def first_token(self, image: RgbImage, ids: Sequence[int]) -> None:
         """Read an image and a question in a new session, which knows no image."""
         self._session = Session(self._model, self._context)
-        self.show(image)
+        self.set_image(image)
         seen = self._session.encode_image(self._shown())
         prefill = self._session.prefill([self._bos, IMAGE_TOKEN_ID, *ids], [seen])
         self._token = int(np.argmax(prefill.logits))

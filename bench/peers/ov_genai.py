@@ -76,13 +76,13 @@ class OpenVino(TextOnlyRunner):
             "weight_bytes_per_token": None,
         }
 
-    def read(self, ids: Sequence[int]) -> None:
+    def prefill(self, ids: Sequence[int]) -> None:
         """Read a prompt into the emptied state."""
         self._request.reset_state()
         self._position = 0
         self._infer(ids)
 
-    def step(self) -> None:
+    def decode(self) -> None:
         """Decode one token."""
         self._infer([self._token])
 

@@ -83,16 +83,16 @@ class PyTorch:
             "weight_bytes_per_token": _FLOAT_BYTES * read,
         }
 
-    def read(self, ids: Sequence[int]) -> None:
+    def prefill(self, ids: Sequence[int]) -> None:
         """Read a prompt into a new cache."""
         self._past = None
         self._run(input_ids=self._torch.tensor([ids]))
 
-    def step(self) -> None:
+    def decode(self) -> None:
         """Decode one token."""
         self._run(input_ids=self._torch.tensor([[self._token]]))
 
-    def show(self, image: RgbImage) -> None:
+    def set_image(self, image: RgbImage) -> None:
         """Preprocess an image as MobileVLM does."""
         from PIL import Image
 
@@ -101,7 +101,7 @@ class PyTorch:
         assert self._image is not None
         self._pixels = self._torch.from_numpy(preprocess(Image.fromarray(image), self._image))
 
-    def encode(self) -> None:
+    def encode_image(self) -> None:
         """Run tower and projector."""
         self._embedded()
 
@@ -111,10 +111,10 @@ class PyTorch:
         found: FloatArray = self._tower(self._pixels).numpy()
         return found
 
-    def answer(self, image: RgbImage, ids: Sequence[int]) -> None:
+    def first_token(self, image: RgbImage, ids: Sequence[int]) -> None:
         """Read an image and a question in one pass."""
         self._past = None
-        self.show(image)
+        self.set_image(image)
         table = self._language.get_input_embeddings()
         first, rest = (table(self._torch.tensor([part])) for part in ([self._bos], ids))
         self._run(inputs_embeds=self._torch.cat([first, self._embedded(), rest], 1))

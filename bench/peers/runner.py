@@ -57,22 +57,22 @@ class Runner(Protocol):
     def facts(self) -> dict[str, Any]:
         """Say what there is to know of the tool: versions, flags, how it holds the weights."""
 
-    def read(self, ids: Sequence[int]) -> None:
+    def prefill(self, ids: Sequence[int]) -> None:
         """Forget what was read, read a prompt, and choose the most likely next token."""
 
-    def step(self) -> None:
+    def decode(self) -> None:
         """Read the chosen token and choose the next one; an end of sequence ends nothing."""
 
-    def show(self, image: RgbImage) -> None:
+    def set_image(self, image: RgbImage) -> None:
         """Take an image and bring it into the shape that the tower reads."""
 
-    def encode(self) -> None:
+    def encode_image(self) -> None:
         """Run tower and projector on the image that was shown."""
 
     def features(self) -> FloatArray | None:
         """Return the tower's features of that image, or None where the tool keeps them."""
 
-    def answer(self, image: RgbImage, ids: Sequence[int]) -> None:
+    def first_token(self, image: RgbImage, ids: Sequence[int]) -> None:
         """Forget everything, read an image and then ids, and choose the next token."""
 
 
@@ -85,11 +85,11 @@ class TextOnlyRunner:
 
     name: str
 
-    def show(self, image: RgbImage) -> None:
+    def set_image(self, image: RgbImage) -> None:
         """Refuse."""
         self._refuse()
 
-    def encode(self) -> None:
+    def encode_image(self) -> None:
         """Refuse."""
         self._refuse()
 
@@ -97,7 +97,7 @@ class TextOnlyRunner:
         """Return None."""
         return None
 
-    def answer(self, image: RgbImage, ids: Sequence[int]) -> None:
+    def first_token(self, image: RgbImage, ids: Sequence[int]) -> None:
         """Refuse."""
         self._refuse()
 

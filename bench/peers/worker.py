@@ -2,19 +2,19 @@
 
 Requests and replies are JSON, one a line, on standard input and output:
 
-=========== ============================== ==========================================
-`do`        with                           replies
-=========== ============================== ==========================================
-`prepare`   `module` `checkpoint`          nothing: the tool's files are in the folder
-            `vision_tower` `folder`
-`open`      `module` `setup`               what the tool says of itself
-`read`      `positions`                    `seconds`
-`decode`    `tokens` `max_seconds`        `seconds`, `tokens`, which may be fewer
-`encode`                                   `seconds`
-`features`                                 `shape`, `base64` of float32; or `shape` null
-`answer`    `words`                        `seconds`
-`peak`                                     `bytes`
-=========== ============================== ==========================================
+============== ============================== ==========================================
+`do`           with                           replies
+============== ============================== ==========================================
+`prepare`      `module` `checkpoint`          nothing: the tool's files are in the folder
+               `vision_tower` `folder`
+`open`         `module` `setup`               what the tool says of itself
+`prefill`      `positions`                    `seconds`
+`decode`       `tokens` `max_seconds`         `seconds`, `tokens`, which may be fewer
+`encode_image`                                `seconds`
+`features`                                    `shape`, `base64` of float32; or `shape` null
+`first_token`  `words`                        `seconds`
+`peak`                                        `bytes`
+============== ============================== ==========================================
 
 A reply is ``{"ok": {...}}`` or ``{"error": "..."}``. What a library prints goes to standard error.
 The process ends with its standard input, and the kernel ends it with its parent.
@@ -82,16 +82,16 @@ class Worker:
                 return _prepare(request)
             case "open":
                 return self._open(request)
-            case "read":
-                return {"seconds": self._read(request["positions"])}
+            case "prefill":
+                return {"seconds": self._prefill(request["positions"])}
             case "decode":
                 return self._decode(request["tokens"], request["max_seconds"])
-            case "encode":
-                return {"seconds": _timed(self._tool.encode)}
+            case "encode_image":
+                return {"seconds": _timed(self._tool.encode_image)}
             case "features":
                 return self._features()
-            case "answer":
-                return self._show_and_ask(request["words"])
+            case "first_token":
+                return self._first_token(request["words"])
             case "peak":
                 return {"bytes": peak_rss_bytes()}
             case unknown:
@@ -101,12 +101,12 @@ class Worker:
         self._setup = Setup.from_json(request["setup"])
         self._runner = import_module(request["module"]).open_runner(self._setup)
         if self._setup.has_vision:
-            self._tool.show(bundled_image(self._setup))
+            self._tool.set_image(bundled_image(self._setup))
         return self._tool.facts()
 
-    def _read(self, positions: int) -> float:
+    def _prefill(self, positions: int) -> float:
         ids = prompt(self._opened, positions)
-        seconds = _timed(lambda: self._tool.read(ids))
+        seconds = _timed(lambda: self._tool.prefill(ids))
         self._prompt = self._used = positions
         return seconds
 
@@ -116,19 +116,19 @@ class Worker:
         Where they do not fit into the cache any more, the prompt is read again before.
         """
         if self._prompt and self._used + tokens > self._opened.context:
-            self._read(self._prompt)
+            self._prefill(self._prompt)
         begin = time.perf_counter()
         done = 0
         while done < tokens and (done == 0 or time.perf_counter() - begin < max_seconds):
-            self._tool.step()
+            self._tool.decode()
             done += 1
         self._used += done
         return {"seconds": time.perf_counter() - begin, "tokens": done}
 
-    def _show_and_ask(self, count: int) -> dict[str, Any]:
+    def _first_token(self, count: int) -> dict[str, Any]:
         shown, ids = bundled_image(self._opened), words(self._opened, count)
         self._prompt = self._used = 0
-        return {"seconds": _timed(lambda: self._tool.answer(shown, ids))}
+        return {"seconds": _timed(lambda: self._tool.first_token(shown, ids))}
 
     def _features(self) -> dict[str, Any]:
         features = self._tool.features()

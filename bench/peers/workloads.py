@@ -56,8 +56,8 @@ def _decode(child: ToolProcess, tokens: int) -> float:
     return float(done["tokens"] / done["seconds"])
 
 
-def _read(child: ToolProcess, positions: int) -> float:
-    return float(child.ask("read", TIMEOUT_SECONDS, positions=positions)["seconds"])
+def _prefill(child: ToolProcess, positions: int) -> float:
+    return float(child.ask("prefill", TIMEOUT_SECONDS, positions=positions)["seconds"])
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class Decode:
 
     def prepare(self, child: ToolProcess) -> None:
         """Decode a little."""
-        _read(child, self.prompt)
+        _prefill(child, self.prompt)
         _decode(child, min(self.tokens, _WARM_TOKENS))
 
     def measure(self, child: ToolProcess) -> Measurement:
         """Begin anew each time."""
-        _read(child, self.prompt)
+        _prefill(child, self.prompt)
         return Measurement(_decode(child, self.tokens))
 
 
@@ -97,7 +97,7 @@ class ContinuedDecode:
 
     def prepare(self, child: ToolProcess) -> None:
         """Read the prompt and decode a little."""
-        _read(child, self.prompt)
+        _prefill(child, self.prompt)
         _decode(child, _WARM_TOKENS)
 
     def measure(self, child: ToolProcess) -> Measurement:
@@ -134,11 +134,11 @@ class Prefill:
 
     def prepare(self, child: ToolProcess) -> None:
         """Read it once."""
-        _read(child, self.prompt)
+        _prefill(child, self.prompt)
 
     def measure(self, child: ToolProcess) -> Measurement:
         """Read it again, from its beginning."""
-        return Measurement(self.prompt / _read(child, self.prompt))
+        return Measurement(self.prompt / _prefill(child, self.prompt))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Encode:
 
     def measure(self, child: ToolProcess) -> Measurement:
         """Run them."""
-        return Measurement(1e3 * float(child.ask("encode", TIMEOUT_SECONDS)["seconds"]))
+        return Measurement(1e3 * float(child.ask("encode_image", TIMEOUT_SECONDS)["seconds"]))
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class FirstToken:
     def measure(self, child: ToolProcess) -> Measurement:
         """Ask."""
         return Measurement(
-            1e3 * float(child.ask("answer", TIMEOUT_SECONDS, words=self.words)["seconds"])
+            1e3 * float(child.ask("first_token", TIMEOUT_SECONDS, words=self.words)["seconds"])
         )
 
 
@@ -203,8 +203,8 @@ class Memory:
     def measure(self, child: ToolProcess) -> Measurement:
         """Use the model, then ask for the peak."""
         if self.has_vision:
-            child.ask("answer", TIMEOUT_SECONDS, words=self.prompt)
+            child.ask("first_token", TIMEOUT_SECONDS, words=self.prompt)
         else:
-            _read(child, self.prompt)
+            _prefill(child, self.prompt)
         _decode(child, self.tokens)
         return Measurement(float(child.ask("peak", TIMEOUT_SECONDS)["bytes"]))

@@ -75,7 +75,7 @@ def test_tools_take_turns(stage: Stage) -> None:
     result = stage.run(Scenario("s", "", Prefill(64)), rounds=3)
     assert result.order == ["a", "b"] * 3
     # One reading before the rounds does not count, and each tool is opened once.
-    assert stage.asked("read") == [("a", "read"), ("b", "read")] * 4
+    assert stage.asked("prefill") == [("a", "prefill"), ("b", "prefill")] * 4
     assert stage.asked("open") == [("a", "open"), ("b", "open")]
     assert len(stage.pids()) == 2
     assert result.tool_results["a"].values == [6400.0] * 3
@@ -83,14 +83,14 @@ def test_tools_take_turns(stage: Stage) -> None:
 
 def test_decoding_reads_its_prompt_each_time(stage: Stage) -> None:
     result = stage.run(Scenario("s", "", Decode(200, 128), bandwidth=True), ["a"])
-    assert stage.asked("read", "decode") == [("a", "read"), ("a", "decode")] * 3
+    assert stage.asked("prefill", "decode") == [("a", "prefill"), ("a", "decode")] * 3
     assert result.tool_results["a"].values == [12800.0] * 2
     assert result.bandwidths == [1e9, 3e9] * 2
 
 
 def test_decoding_on_reads_once(stage: Stage) -> None:
     stage.run(Scenario("s", "", ContinuedDecode(100, 12)), ["a"])
-    assert [do for _, do in stage.asked("read", "decode")] == ["read", *["decode"] * 3]
+    assert [do for _, do in stage.asked("prefill", "decode")] == ["prefill", *["decode"] * 3]
 
 
 def test_memory_takes_new_processes(stage: Stage) -> None:
@@ -98,7 +98,7 @@ def test_memory_takes_new_processes(stage: Stage) -> None:
     result = stage.run(Scenario("s", "", Memory(5, 3, has_vision=False), "bytes", new_process=True))
     assert result.order == ["a", "b"] * 2 and len(stage.pids()) == 4
     assert result.tool_results["b"].values == [3e6] * 2
-    assert stage.asked()[:4] == [("a", do) for do in ("open", "read", "decode", "peak")]
+    assert stage.asked()[:4] == [("a", do) for do in ("open", "prefill", "decode", "peak")]
 
 
 def test_a_scenario_may_have_its_own_threads(stage: Stage) -> None:
@@ -145,7 +145,7 @@ def test_a_tool_that_fails_does_not_keep_the_others(
 
 def test_a_tool_that_hangs_is_ended(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workloads, "TIMEOUT_SECONDS", 2.0)
-    stage.options = {"b": ["hang=read"]}
+    stage.options = {"b": ["hang=prefill"]}
     result = stage.run(Scenario("s", "", Prefill(20)))
     assert "b hangs" in (result.tool_results["b"].failure or "")
     assert len(result.tool_results["a"].values) == 2

@@ -36,31 +36,34 @@ def wait_for_end(pid: int, seconds: float = 20) -> bool:
 
 def test_answers_and_ends() -> None:
     with ToolProcess("fake", FAKE) as child:
-        assert child.ask("read", 60, positions=3) == {"seconds": 0.01}
+        assert child.ask("prefill", 60, positions=3) == {"seconds": 0.01}
         pid = child.pid
     assert not is_running(pid)
 
 
 def test_a_failure_is_told_and_the_process_goes_on() -> None:
-    with ToolProcess("fake", (*FAKE, "refuse=read")) as child:
-        with pytest.raises(PeerError, match="fake fails at `read`: found no such model"):
-            child.ask("read", 60)
+    with ToolProcess("fake", (*FAKE, "refuse=prefill")) as child:
+        with pytest.raises(PeerError, match="fake fails at `prefill`: found no such model"):
+            child.ask("prefill", 60)
         assert child.ask("peak", 60) == {"bytes": 1e6}
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("crash", "fake ended at `read`: found SIGKILL: about to go"),
-        ("hang", "fake hangs: expected an answer to `read` within 3 s, found none"),
-        ("rubbish", "fake answers nonsense: expected a reply to `read`, found 'ggml: hello there'"),
+        ("crash", "fake ended at `prefill`: found SIGKILL: about to go"),
+        ("hang", "fake hangs: expected an answer to `prefill` within 3 s, found none"),
+        (
+            "rubbish",
+            "fake answers nonsense: expected a reply to `prefill`, found 'ggml: hello there'",
+        ),
     ],
 )
 def test_a_faulty_worker_is_an_error_and_leaves_no_process(fault: str, words: str) -> None:
-    with ToolProcess("fake", (*FAKE, f"{fault}=read")) as child:
+    with ToolProcess("fake", (*FAKE, f"{fault}=prefill")) as child:
         child.ask("peak", 60)
         with pytest.raises(PeerError) as raised:
-            child.ask("read", 3)
+            child.ask("prefill", 3)
         assert str(raised.value) == words
         assert not is_running(child.pid)
 
@@ -70,16 +73,16 @@ def test_what_cannot_start_says_why() -> None:
         ToolProcess("fake", (sys.executable, "-c", "import no_such_module")) as child,
         pytest.raises(PeerError, match="exit code 1: ModuleNotFoundError"),
     ):
-        child.ask("read", 60)
+        child.ask("prefill", 60)
 
 
 PARENT = """
 import sys
 from mvlm.bench.peers.tool_process import ToolProcess
-child = ToolProcess("fake", (sys.executable, "-m", "tests.bench.fake_peer", "hang=read"))
+child = ToolProcess("fake", (sys.executable, "-m", "tests.bench.fake_peer", "hang=prefill"))
 child.ask("peak", 60)
 print(child.pid, flush=True)
-child.ask("read", 600)
+child.ask("prefill", 600)
 """
 
 
@@ -104,7 +107,7 @@ def test_the_worker_tells_errors_and_goes_on() -> None:
     import json
 
     requests = io.StringIO(
-        '{"do": "dance"}\nnonsense\n{"do": "read", "positions": 1}\n{"do": "peak"}\n'
+        '{"do": "dance"}\nnonsense\n{"do": "prefill", "positions": 1}\n{"do": "peak"}\n'
     )
     replies = io.StringIO()
     Worker().serve(requests, replies)

@@ -120,11 +120,11 @@ def test_a_document_of_a_machine_that_is_not_quiet_is_one_document(
 def test_a_tool_that_fails_is_told_beside_the_others_numbers(
     machine: Machine, checkpoint: Path
 ) -> None:
-    machine.options = {"torch": ["crash=read"]}
+    machine.options = {"torch": ["crash=prefill"]}
     result = bench(checkpoint, *ONE)
     assert result.exit_code == 1
     assert "6,400 tok/s" in result.stdout and "failed" in result.stdout
-    assert result.stderr.startswith("error: prefill-64: torch ended at `read`: found SIGKILL")
+    assert result.stderr.startswith("error: prefill-64: torch ended at `prefill`: found SIGKILL")
 
 
 def test_writes_the_page(machine: Machine, checkpoint: Path, tmp_path: Path) -> None:
