@@ -13,7 +13,7 @@ import numpy as np
 
 from mvlm.bench.bandwidth import measure_in_child
 from mvlm.bench.device_report import SCHEMA_VERSION
-from mvlm.bench.measure import Plan, measure_speeds
+from mvlm.bench.measure import MeasurementPlan, measure_speeds
 from mvlm.bench.report import machine_facts, make_report
 from mvlm.compile.targets import known_targets
 from mvlm.compile.targets.detect import recognise_machine
@@ -34,7 +34,7 @@ Progress = Callable[[str, int, int], None]
 def check_device(
     artifact: Path,
     image: Path | None,
-    plan: Plan,
+    plan: MeasurementPlan,
     threads: int | None,
     progress: Progress = lambda step, done, total: None,
 ) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What real sizes cost: ``python -m mvlm.bench.footprint``.
 
 For each published model, with random weights: how long compiling takes and how much memory, how
-large the artifact is, how soon it can be asked, and what it keeps in memory beside its weights.
+large the artifact is, how long loading takes, and what memory it takes besides its weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mvlm.bench.document import write_table
+from mvlm.bench.docs_table import write_table
 from mvlm.models.model_zoo import CLIP_NAME, PUBLISHED_MODELS, find_published_model
 from mvlm.runtime.start_module import module_command
 
@@ -34,8 +34,8 @@ class Footprint:
         compile_seconds: Wall time of `mvlm compile`.
         compile_peak_bytes: Its largest resident memory.
         artifact_bytes: Of the artifact.
-        open_seconds: From the start of opening a verified, warm artifact to a model that answers.
-        beside_bytes: Resident memory that is not files, after an image and a prompt of 2,048
+        load_seconds: From the start of loading a verified, warm artifact to a model that answers.
+        anonymous_bytes: Resident memory that is not files, after an image and a prompt of 2,048
             positions.
         cache_bytes: Of keys and values in a full context: a part of that.
     """
@@ -45,8 +45,8 @@ class Footprint:
     compile_seconds: float
     compile_peak_bytes: int
     artifact_bytes: int
-    open_seconds: float
-    beside_bytes: int
+    load_seconds: float
+    anonymous_bytes: int
     cache_bytes: int
 
 
@@ -71,7 +71,7 @@ def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
     seconds = time.perf_counter() - begin
     shutil.rmtree(checkpoint)
     opened = subprocess.run(
-        module_command("mvlm.bench.opening", str(artifact)),
+        module_command("mvlm.bench.load_time", str(artifact)),
         check=True,
         stdout=subprocess.PIPE,
     )
@@ -82,8 +82,8 @@ def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
         seconds,
         peak,
         folder_bytes(artifact),
-        found["open_seconds"],
-        found["beside_bytes"],
+        found["load_seconds"],
+        found["anonymous_bytes"],
         found["cache_bytes"],
     )
 
@@ -107,7 +107,7 @@ def folder_bytes(folder: Path) -> int:
 def table(results: Sequence[Footprint]) -> str:
     """Write results as Markdown."""
     lines = [
-        "| model | checkpoint | compile | its memory | artifact | open | beside weights "
+        "| model | checkpoint | compile | its memory | artifact | load | besides weights "
         "| KV cache |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
@@ -118,8 +118,8 @@ def table(results: Sequence[Footprint]) -> str:
             f"{result.compile_seconds:.0f} s",
             f"{result.compile_peak_bytes / 1e9:.2f} GB",
             f"{result.artifact_bytes / 1e9:.2f} GB",
-            f"{result.open_seconds:.2f} s",
-            f"{result.beside_bytes / 1e6:.0f} MB",
+            f"{result.load_seconds:.2f} s",
+            f"{result.anonymous_bytes / 1e6:.0f} MB",
             f"{result.cache_bytes / 1e6:.0f} MB",
         ]
         lines.append(f"| {' | '.join(cells)} |")

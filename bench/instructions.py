@@ -18,9 +18,9 @@ from tvm import tirx
 from tvm.relax.frontend import nn
 from tvm.target import Target
 
-from mvlm.bench import reckoning
+from mvlm.bench import roofline
 from mvlm.bench.assembly import Instruction, innermost_loop
-from mvlm.bench.document import write_table
+from mvlm.bench.docs_table import write_table
 from mvlm.compile.compile_target import tvm_options
 from mvlm.compile.pipeline import tensor_functions
 from mvlm.compile.targets import known_targets
@@ -115,9 +115,9 @@ class Loop:
         return sum(each.stores or each.is_on_stack for each in self.body)
 
     @property
-    def work(self) -> reckoning.Work:
+    def work(self) -> roofline.LoopWork:
         """What a core has to do for an iteration."""
-        return reckoning.work_of(self.body, self.weight_bytes)
+        return roofline.loop_work(self.body, self.weight_bytes)
 
 
 def compile_loop(processor: Processor) -> Loop:
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT}")
     options = parser.parse_args()
     loops = [compile_loop(processor) for processor in PROCESSORS]
-    tables = {"instructions": table(loops), "reckoned": reckoning.table(KRYO, loops[0].work)}
+    tables = {"instructions": table(loops), "roofline": roofline.table(KRYO, loops[0].work)}
     for name, text in tables.items():
         print(text)
         if options.write:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mvlm.bench.made_up import made_up_words
+from mvlm.bench.random_tokens import random_tokens
 from mvlm.runtime.chat import Stats
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.machine import peak_rss_bytes
@@ -26,7 +26,7 @@ _MAX_RUNS = 10_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasurementPlan:
     """What is measured.
 
     Attributes:
@@ -52,7 +52,7 @@ class Plan:
 
 def measure_speeds(
     model: Model,
-    plan: Plan,
+    plan: MeasurementPlan,
     pixels: FloatArray | None = None,
     progress: Callable[[int], None] = lambda runs: None,
 ) -> list[Stats]:
@@ -81,7 +81,7 @@ def measure_speeds(
 
 
 def profile_kernels(
-    model: Model, plan: Plan, pixels: FloatArray | None = None
+    model: Model, plan: MeasurementPlan, pixels: FloatArray | None = None
 ) -> Mapping[str, tuple[KernelTime, ...]]:
     """Run a model twice and time the second run's kernels, by function.
 
@@ -94,7 +94,7 @@ def profile_kernels(
     return profiler.times()
 
 
-def _prompt(settings: ChatSettings, plan: Plan, has_image: bool) -> list[int]:
+def _prompt(settings: ChatSettings, plan: MeasurementPlan, has_image: bool) -> list[int]:
     """Make up a prompt of the planned number of positions; the same one each time."""
     image = settings.image_tokens if has_image else 0
     text = plan.prompt_tokens - image
@@ -110,7 +110,7 @@ def _prompt(settings: ChatSettings, plan: Plan, has_image: bool) -> list[int]:
             expected=f"at most {settings.context} together, the model's context",
             found=plan.prompt_tokens + plan.tokens,
         )
-    words = made_up_words(settings.vocabulary, text - 1)
+    words = random_tokens(settings.vocabulary, text - 1)
     return [settings.bos, *([IMAGE_TOKEN_ID] if has_image else []), *words]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.bench.document import write_table
+from mvlm.bench.docs_table import write_table
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.model_zoo import find_published_model

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.bench.bandwidth import METHOD
-from mvlm.bench.measure import Plan
+from mvlm.bench.measure import MeasurementPlan
 from mvlm.runtime.artifact import Manifest
 from mvlm.runtime.artifact.weights import WeightsIndex, read_weights_index
 from mvlm.runtime.chat import Stats
@@ -62,7 +62,7 @@ class Report:
     decode_tok_s: Spread
     first_token_ms: Spread
     peak_rss_bytes: Spread
-    plan: Plan
+    plan: MeasurementPlan
     threads: int
     weight_bytes_per_token: int
     read_bandwidth_bytes_s: float
@@ -79,7 +79,7 @@ class Report:
 def make_report(
     folder: Path,
     manifest: Manifest,
-    plan: Plan,
+    plan: MeasurementPlan,
     threads: int,
     runs: Sequence[Stats],
     bandwidths: Sequence[float],

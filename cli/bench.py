@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mvlm.cli.shared.artifacts import find_artifact
-from mvlm.cli.shared.compare import Request, compare
+from mvlm.cli.shared.compare import ComparisonRequest, compare
 from mvlm.cli.shared.options import (
     Debug,
     Json,
@@ -125,16 +125,18 @@ def command(
         compare(
             place,
             invocation(context),
-            Request(tuple(peer), tuple(scenario or ()), runs, threads, vision_tower, write),
+            ComparisonRequest(
+                tuple(peer), tuple(scenario or ()), runs, threads, vision_tower, write
+            ),
         )
         return
     _refuse(context, _COMPARED, "is for a comparison with --peer")
     from mvlm.bench.bandwidth import measure_in_child
-    from mvlm.bench.measure import Plan, measure_speeds, profile_kernels
+    from mvlm.bench.measure import MeasurementPlan, measure_speeds, profile_kernels
     from mvlm.bench.report import machine_facts, make_report
     from mvlm.runtime.model import Model
 
-    plan = Plan(runs, prompt_tokens, tokens)
+    plan = MeasurementPlan(runs, prompt_tokens, tokens)
     artifact = find_artifact(
         place, invocation(context), quantization=quantization, vision_tower=vision_tower
     )
@@ -163,7 +165,7 @@ def command(
 def _show_reports(paths: Sequence[Path], place: Path | None, write: Path | None) -> None:
     """Print the reports of devices as a table, and put it into the documentation."""
     from mvlm.bench.device_report import MARK, read_device_report, table
-    from mvlm.bench.document import write_table
+    from mvlm.bench.docs_table import write_table
 
     if place is not None:
         raise UsageError("--from-report measures nothing", found=str(place), fix="Leave it out.")

@@ -54,7 +54,7 @@ def command(
     """
     from mvlm.bench.device_check import check_device
     from mvlm.bench.device_report import read_device_report, table
-    from mvlm.bench.measure import Plan
+    from mvlm.bench.measure import MeasurementPlan
     from mvlm.runtime.atomic_write import atomic_write
     from mvlm.runtime.errors import UsageError
 
@@ -65,7 +65,7 @@ def command(
         raise UsageError("--output", expected="a file in a folder that can be written", found=found)
     shown = image or _bundled_image(artifact)
     with progress_bars() as progress:
-        plan = Plan(runs, prompt_tokens, tokens)
+        plan = MeasurementPlan(runs, prompt_tokens, tokens)
         document = check_device(artifact, shown, plan, threads, progress)
     with atomic_write(place) as file:
         file.write((dumps(document, indent=1) + "\n").encode())

@@ -1,5 +1,5 @@
 """Other tools relative to ours: one file a tool, and the benchmark of them all.
 
 Every tool runs in a child process of its own (`worker`), which the benchmark asks for one piece of
-work at a time (`child`), in turns: ours, theirs, ours, theirs.
+work at a time (`tool_process`), interleaved: ours, theirs, ours, theirs.
 """

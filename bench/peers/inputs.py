@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mvlm.bench.made_up import made_up_words
 from mvlm.bench.peers.runner import RgbImage, Setup
+from mvlm.bench.random_tokens import random_tokens
 
 _IMAGE = Path("bundled", "images", "demo.png")
 
@@ -19,7 +19,7 @@ def prompt(setup: Setup, positions: int) -> list[int]:
 
 def words(setup: Setup, count: int) -> list[int]:
     """Make up so many ordinary ids; the same ones each time."""
-    return made_up_words(setup.vocabulary, count)
+    return random_tokens(setup.vocabulary, count)
 
 
 def bundled_image(setup: Setup) -> RgbImage:

@@ -52,7 +52,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     loads = ", ".join(f"{machine[key][0]:.1f}" for key in ("load_before", "load_after"))
     rows = [
         ("machine", f"{machine['cpu']}, {machine['cores']} cores, load before and after {loads}"),
-        ("run", f"{comparison.rounds} rounds in turns, {comparison.threads} threads, medians"),
+        ("run", f"{comparison.rounds} interleaved rounds, {comparison.threads} threads, medians"),
     ]
     for name, said in comparison.facts.items():
         versions = ", ".join(f"{key} {value}" for key, value in said["versions"].items())

@@ -28,7 +28,7 @@ _NO_VERDICT = 1
 
 
 @dataclass(frozen=True)
-class Request:
+class ComparisonRequest:
     """What the user wants to have compared.
 
     Attributes:
@@ -48,7 +48,7 @@ class Request:
     write: Path | None
 
 
-def compare(place: Path, invocation: Invocation, request: Request) -> None:
+def compare(place: Path, invocation: Invocation, request: ComparisonRequest) -> None:
     """Compare, print the result, and write the page if that was asked for.
 
     Raises:
@@ -80,7 +80,7 @@ def compare(place: Path, invocation: Invocation, request: Request) -> None:
             note(f"wrote {path}")
 
 
-def _measure(place: Path, invocation: Invocation, request: Request) -> Comparison:
+def _measure(place: Path, invocation: Invocation, request: ComparisonRequest) -> Comparison:
     from mvlm.bench.peers.benchmark import Benchmark
     from mvlm.bench.peers.catalogue import find_peers
     from mvlm.bench.peers.comparison import Comparison
@@ -152,7 +152,7 @@ def _require_checkpoint(place: Path) -> None:
 
 
 def _tools(
-    place: Path, invocation: Invocation, request: Request, builds: Sequence[Sequence[str]]
+    place: Path, invocation: Invocation, request: ComparisonRequest, builds: Sequence[Sequence[str]]
 ) -> dict[str, Tool]:
     """Our own builds that the scenarios ask for, compiled if they are not in the cache."""
     from mvlm.bench.peers.benchmark import Tool
@@ -173,7 +173,7 @@ def _tools(
     return found
 
 
-def _command(place: Path, request: Request) -> str:
+def _command(place: Path, request: ComparisonRequest) -> str:
     """The command line that measures this again; of the place, the last part of its name."""
     words = ["mvlm", "bench", place.resolve().name]
     for option, values in (("--peer", request.peers), ("--scenario", request.scenarios)):

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import tvm
 from tvm import tirx
 
-from mvlm.bench.document import write_table
+from mvlm.bench.docs_table import write_table
 from mvlm.bench.instructions import DOCUMENT, decode_kernel
 from mvlm.models.panels import panel_layout
 from mvlm.models.quantization import SCHEMES

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench import instructions, picture, reckoning
+from mvlm.bench import instructions, roofline, vision_roofline
 from mvlm.bench.assembly import computations, innermost_loop
-from mvlm.bench.cross import _kind
+from mvlm.bench.cross_compile import _kind
 from mvlm.bench.instructions import PROCESSORS, Loop, compile_loop
 
 DOCUMENT = Path(__file__).parents[2] / instructions.DOCUMENT
@@ -125,52 +125,52 @@ def test_the_page_is_what_is_counted(loops: dict[str, Loop]) -> None:
     """Write it again with `python -m mvlm.bench.instructions --write`."""
     page = DOCUMENT.read_text(encoding="utf-8")
     assert instructions.table(list(loops.values())) in page
-    assert reckoning.table(instructions.KRYO, loops["sdot"].work) in page
+    assert roofline.table(instructions.KRYO, loops["sdot"].work) in page
 
 
 def test_the_tower_on_the_page() -> None:
-    """Write it again with `python -m mvlm.bench.picture --write`."""
-    loops = [picture.compile_tower_loop(scheme) for scheme in ("q8a8", "q16a16")]
-    assert picture.table(loops) in DOCUMENT.read_text(encoding="utf-8")
+    """Write it again with `python -m mvlm.bench.vision_roofline --write`."""
+    loops = [vision_roofline.compile_tower_loop(scheme) for scheme in ("q8a8", "q16a16")]
+    assert vision_roofline.table(loops) in DOCUMENT.read_text(encoding="utf-8")
     # An iteration is a group of 32 for 16 features and four rows.
     assert [loop.products for loop in loops] == [32 * 16 * 4] * 2
     assert loops[0].seconds < loops[1].seconds
 
 
-def test_products_of_an_image() -> None:
-    assert picture.image_products() == pytest.approx(170.6e9, rel=1e-2)
+def test_vision_roofline_counts_the_products_of_an_image() -> None:
+    assert vision_roofline.image_products() == pytest.approx(170.6e9, rel=1e-2)
 
 
-# --- reckoning ----------------------------------------------------------------------------------
+# --- roofline ----------------------------------------------------------------------------------
 
-WORK = reckoning.Work(instructions=100, vector=80, loads=20, weight_bytes=288)
+WORK = roofline.LoopWork(instructions=100, vector=80, loads=20, weight_bytes=288)
 X1, A78, A55 = instructions.KRYO.cpu.cores
 
 
 def test_cycles_are_those_of_the_busiest_part() -> None:
-    assert reckoning.cycles(A78, WORK) == 80 / 2
-    assert reckoning.cycles(X1, WORK) == max(80 / 4, 100 / 5)
-    assert reckoning.cycles(A55, WORK) == 80 + 20 / 0.5  # one waits for the other
+    assert roofline.cycles(A78, WORK) == 80 / 2
+    assert roofline.cycles(X1, WORK) == max(80 / 4, 100 / 5)
+    assert roofline.cycles(A55, WORK) == 80 + 20 / 0.5  # one waits for the other
 
 
 def test_threads_take_turns() -> None:
     each = [288 / 20 * 2.84e9, 3 * 288 / 40 * 2.42e9]
-    assert reckoning.cores_bytes_s((X1, A78), WORK) == pytest.approx(sum(each))
-    assert reckoning.cores_bytes_s((A55,), WORK) == pytest.approx(4 * 288 / 120 * 1.8e9)
+    assert roofline.cores_bytes_s((X1, A78), WORK) == pytest.approx(sum(each))
+    assert roofline.cores_bytes_s((A55,), WORK) == pytest.approx(4 * 288 / 120 * 1.8e9)
 
 
 def test_bytes_of_a_token() -> None:
     """1.30 billion weights of 4.25 bits, without the embedding table, and 26 MB of cache."""
-    config = reckoning.find_published_model(reckoning.MODEL).decoder
+    config = roofline.find_published_model(roofline.MODEL).decoder
     weights = 24 * (4 * 2048 * 2048 + 3 * 2048 * 5632) + 32_000 * 2048
-    assert reckoning.bytes_of_a_token(config, 0) == weights * 4.25 / 8
-    cache = reckoning.bytes_of_a_token(config, 256) - weights * 4.25 / 8
+    assert roofline.bytes_of_a_token(config, 0) == weights * 4.25 / 8
+    cache = roofline.bytes_of_a_token(config, 256) - weights * 4.25 / 8
     assert cache == 24 * 256 * 2 * 16 * (128 + 4)
 
 
 def test_the_lesser_bound_counts() -> None:
     cores, token = (X1, A78), 0.7165e9
-    slow = reckoning.Work(instructions=1000, vector=1000, loads=20, weight_bytes=288)
-    assert reckoning.tokens_s(cores, WORK, 25.6e9) == pytest.approx(25.6e9 / token, rel=1e-3)
-    computed = reckoning.cores_bytes_s(cores, slow)
-    assert reckoning.tokens_s(cores, slow, 25.6e9) == pytest.approx(computed / token, rel=1e-3)
+    slow = roofline.LoopWork(instructions=1000, vector=1000, loads=20, weight_bytes=288)
+    assert roofline.tokens_s(cores, WORK, 25.6e9) == pytest.approx(25.6e9 / token, rel=1e-3)
+    computed = roofline.cores_bytes_s(cores, slow)
+    assert roofline.tokens_s(cores, slow, 25.6e9) == pytest.approx(computed / token, rel=1e-3)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mvlm.bench.measure import Plan, measure_speeds
+from mvlm.bench.measure import MeasurementPlan, measure_speeds
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
@@ -26,7 +26,9 @@ def test_runs_what_was_planned(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Session, "read", counted_read)
     monkeypatch.setattr(Session, "step", counted_step)
     pixels = np.zeros((1, 3, 56, 56), np.float32)
-    runs = measure_speeds(model, Plan(runs=3, prompt_tokens=17, tokens=5), pixels, done.append)
+    runs = measure_speeds(
+        model, MeasurementPlan(runs=3, prompt_tokens=17, tokens=5), pixels, done.append
+    )
     assert len(runs) == 3 and done == [0, 1, 2, 3]
     # One run more than is counted; all positions are computed each time, the image's too.
     assert [(reading.positions, reading.computed) for reading in read] == [(17, 17)] * 4
@@ -40,13 +42,13 @@ def test_the_image_takes_its_part_of_the_prompt(shelf: Shelf) -> None:
     model = Model(shelf.artifact("ldpnet"), threads=1)
     pixels = np.zeros((1, 3, 56, 56), np.float32)
     with pytest.raises(UsageError, match="the image takes 4"):
-        measure_speeds(model, Plan(prompt_tokens=5), pixels)
+        measure_speeds(model, MeasurementPlan(prompt_tokens=5), pixels)
     context = model.settings.context
     with pytest.raises(UsageError, match="context"):
-        measure_speeds(model, Plan(prompt_tokens=context - 3, tokens=4), pixels)
+        measure_speeds(model, MeasurementPlan(prompt_tokens=context - 3, tokens=4), pixels)
 
 
 @pytest.mark.parametrize("field", ["runs", "prompt_tokens", "tokens"])
 def test_a_plan_is_checked(field: str) -> None:
     with pytest.raises(UsageError, match="--" + field.replace("_", "-")):
-        Plan(**{field: 0})
+        MeasurementPlan(**{field: 0})

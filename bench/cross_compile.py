@@ -1,7 +1,7 @@
 """What compiling a real size for a device costs, and what its kernels are made of.
 
-``python -m mvlm.bench.cross CHECKPOINT [--target NAME] [--write]``: compiles in a process of its
-own, whose time and memory are taken, and counts the instructions of each kernel in LLVM's assembly.
+``python -m mvlm.bench.cross_compile CHECKPOINT [--target NAME] [--write]`` compiles in a process
+of its own, measures its time and memory, and counts each kernel's instructions in LLVM's assembly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tvm
 from tvm import relax
 
 from mvlm.bench.assembly import Instruction, computations
-from mvlm.bench.document import write_table
+from mvlm.bench.docs_table import write_table
 from mvlm.bench.footprint import folder_bytes, run_mvlm
 from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
@@ -137,7 +137,7 @@ def table(model: str, cost: Cost, mixes: Sequence[Mix]) -> str:
 
 def main() -> None:
     """Measure, and print the table or put it into the documentation."""
-    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.cross", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.cross_compile", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--target", default="snapdragon-888-cpu")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
@@ -147,7 +147,7 @@ def main() -> None:
     text = table(job.name, cost, measure_mixes(job))
     print(text)
     if options.write:
-        write_table(DOCUMENT, "cross", text)
+        write_table(DOCUMENT, "cross-compile", text)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the model of costs is worth, in searches with and without: `python -m mvlm.bench.searching`.
+"""Compares searches with and without the cost model: `python -m mvlm.bench.cost_model_ablation`.
 
-Each search begins with an empty log, for the same kernels and the same number of trials. What is
-compared is the time of a turn spent in those kernels, by the best that was found, after each trial;
+Each search begins with an empty log, for the same kernels and the same number of trials. Compared
+are the time of a chat's turn in those kernels, by the best configurations found, after each trial;
 and after how many trials that is near the best of all searches.
 
-Times are relative to the interleaved default's, which cancels the machine's drift.
+The speed of a machine drifts; times are given relative to the interleaved default.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from mvlm.bench.document import write_table
+from mvlm.bench.docs_table import write_table
 from mvlm.bench.report import machine_facts
 from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
@@ -49,15 +49,15 @@ def search(
     Returns:
         Shares of the defaults' time.
     """
-    with tempfile.TemporaryDirectory(prefix="mvlm-searching-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mvlm-ablation-") as folder:
         plan = TuningOptions(trials, Path(folder), seed, has_model, functions=FUNCTIONS)
         result = tune(job, plan)
         database = read_log(result.log).contents
-    curve = turn_seconds(database, calls)
+    curve = weighted_seconds(database, calls)
     return [seconds / curve[0] for seconds in curve]
 
 
-def turn_seconds(database: Database, calls: dict[str, int]) -> list[float]:
+def weighted_seconds(database: Database, calls: dict[str, int]) -> list[float]:
     """Return a turn's time by the best so far, once every task's default is measured."""
     of_workload = {
         result.workload: calls[key] for key, result in database.results.items() if key in calls
@@ -97,7 +97,7 @@ def table(curves: dict[bool, list[list[float]]], cpu: str) -> str:
         + " |",
         "|---|" + "--:|" * (len(shown) + len(_NEAR)),
     ]
-    for has_model, name in ((True, "with the model of costs"), (False, "by chance")):
+    for has_model, name in ((True, "with the cost model"), (False, "random")):
         shares = [
             median(100 * curve[min(at, len(curve) - 1)] for curve in curves[has_model])
             for at in shown
@@ -113,7 +113,9 @@ def table(curves: dict[bool, list[list[float]]], cpu: str) -> str:
 
 def main() -> None:
     """Search with and without the cost model, interleaved, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.searching", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mvlm.bench.cost_model_ablation", description=__doc__
+    )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--trials", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
@@ -132,7 +134,7 @@ def main() -> None:
     text = table(curves, str(machine_facts()["cpu"]))
     print(text)
     if options.write:
-        write_table(DOCUMENT, "searching", text)
+        write_table(DOCUMENT, "cost-model-ablation", text)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvlm.bench.jobs import DOCUMENT, Timing, table, write_matrix
+from mvlm.bench.job_matrix import DOCUMENT, Timing, table, write_matrix
 from mvlm.compile.jobs.matrix import read_matrix
 from mvlm.compile.jobs.plan import plan_matrix
 

@@ -1,4 +1,4 @@
-"""Decoding on a device, reckoned from its description: nothing here has run on one.
+"""A roofline estimate of decoding on a device, from its description: nothing here has run on one.
 
 A token reads every weight once, so its time is at least that of reading them, and at least that of
 the loop which multiplies them. Clocks, memory and what cores issue in a cycle are the
@@ -30,7 +30,7 @@ SHARES = (0.35, 0.6, 0.8)
 
 
 @dataclass(frozen=True)
-class Work:
+class LoopWork:
     """What one iteration of the loop asks of a core.
 
     Attributes:
@@ -46,10 +46,10 @@ class Work:
     weight_bytes: int = 0
 
 
-def work_of(loop: Sequence[Instruction], weight_bytes: int = 0) -> Work:
+def loop_work(loop: Sequence[Instruction], weight_bytes: int = 0) -> LoopWork:
     """Return what an iteration of a loop asks of a core."""
     pairs = sum(each.loads and each.mnemonic == "ldp" for each in loop)
-    return Work(
+    return LoopWork(
         instructions=len(loop),
         vector=sum(each.is_vector for each in loop),
         loads=sum(each.loads for each in loop) + pairs,
@@ -57,23 +57,23 @@ def work_of(loop: Sequence[Instruction], weight_bytes: int = 0) -> Work:
     )
 
 
-def cycles(core: Core, work: Work) -> float:
-    """Reckon the cycles of an iteration, everything in the caches and never waiting."""
+def cycles(core: Core, work: LoopWork) -> float:
+    """Estimate the cycles of an iteration, everything in the caches and never waiting."""
     vector, loads = work.vector / core.vector, work.loads / core.loads
     busy = vector + loads if core.in_order else max(vector, loads)
     return max(busy, work.instructions / core.width)
 
 
-def iterations_s(cores: Sequence[Core], work: Work) -> float:
-    """Reckon the iterations that cores do together in a second, a thread on each.
+def iterations_s(cores: Sequence[Core], work: LoopWork) -> float:
+    """Estimate the iterations that cores do together in a second, a thread on each.
 
-    Threads take turns, so that none waits for a slower one for long.
+    Loops are scheduled dynamically, so that no thread waits for a slower one for long.
     """
     return sum(core.count * core.gigahertz * 1e9 / cycles(core, work) for core in cores)
 
 
-def cores_bytes_s(cores: Sequence[Core], work: Work) -> float:
-    """Reckon the bytes of weights that cores multiply together in a second."""
+def cores_bytes_s(cores: Sequence[Core], work: LoopWork) -> float:
+    """Estimate the bytes of weights that cores multiply together in a second."""
     return work.weight_bytes * iterations_s(cores, work)
 
 
@@ -88,19 +88,19 @@ def bytes_of_a_token(config: LlamaConfig, positions: int) -> float:
     return weights * _WEIGHT_BITS / 8 + cache
 
 
-def tokens_s(cores: Sequence[Core], work: Work, memory_bytes_s: float) -> float:
-    """Reckon decoding: the lesser of what cores multiply and of what memory delivers."""
+def tokens_s(cores: Sequence[Core], work: LoopWork, memory_bytes_s: float) -> float:
+    """Estimate decoding: the lesser of what cores multiply and of what memory delivers."""
     bound = min(cores_bytes_s(cores, work), memory_bytes_s)
     return bound / bytes_of_a_token(find_published_model(MODEL).decoder, POSITIONS)
 
 
-def table(target: TargetDescription, work: Work) -> str:
-    """Write what is reckoned as Markdown: with the fast cores, and with all of them."""
+def table(target: TargetDescription, work: LoopWork) -> str:
+    """Write the estimates as Markdown: with the fast cores, and with all of them."""
     assert target.memory is not None
     peak = target.memory.gigabytes_s
     heads = " | ".join(f"tok/s at {100 * share:.0f} % of {peak} GB/s" for share in SHARES)
     lines = [
-        f"| reckoned, {target.name} | the cores could multiply | {heads} |",
+        f"| estimated, {target.name} | the cores could multiply | {heads} |",
         "|---|--:|" + "--:|" * len(SHARES),
     ]
     for cores in (fast_cores(target), target.cpu.cores):

@@ -1,4 +1,4 @@
-"""Made-up words: what models are asked to read where only time and memory count."""
+"""Random tokens: the prompt where only time and memory count."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 _FIRST_ORDINARY_ID = 3
 
 
-def made_up_words(vocabulary: int, count: int) -> list[int]:
-    """Return so many ordinary ids of a vocabulary; the same ones each time."""
+def random_tokens(vocabulary: int, count: int) -> list[int]:
+    """Return `count` ordinary token ids of a vocabulary; the same ones each time."""
     first = min(_FIRST_ORDINARY_ID, vocabulary - 1)
     words: list[int] = np.random.default_rng(0).integers(first, vocabulary, count).tolist()
     return words

@@ -1,4 +1,4 @@
-"""Opens an artifact in a process of its own and prints what that took: for `footprint`."""
+"""Loads an artifact in a process of its own and prints time and memory: for `footprint`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
-from mvlm.bench.made_up import made_up_words
+from mvlm.bench.random_tokens import random_tokens
 from mvlm.runtime.model import Model
 
 _TIMES = 3
 _LONGEST_PROMPT = 2048  # positions: MobileLLaMA's whole context
 
 
-def beside_bytes() -> int:
+def anonymous_bytes() -> int:
     """Resident memory of this process that is not a mapped file, in bytes."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return sum(int(fields[key].split()[0]) * 1024 for key in ("RssAnon", "RssShmem"))
 
 
 def main() -> None:
-    """Open the artifact several times, look at an image and fill the context once."""
+    """Load the artifact several times, encode an image and fill the context once."""
     folder, times = Path(sys.argv[1]), []
     for _ in range(_TIMES):
         begin = time.perf_counter()
@@ -32,7 +32,7 @@ def main() -> None:
         times.append(time.perf_counter() - begin)
     cache, settings = model.new_cache(), model.settings
     positions = min(_LONGEST_PROMPT, settings.context)
-    ids = made_up_words(settings.vocabulary, positions)
+    ids = random_tokens(settings.vocabulary, positions)
     if settings.image is not None:
         size = settings.image.size
         model.project(model.vision_features(np.zeros((1, 3, size, size), np.float32)))
@@ -40,8 +40,8 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "open_seconds": statistics.median(times),
-                "beside_bytes": beside_bytes(),
+                "load_seconds": statistics.median(times),
+                "anonymous_bytes": anonymous_bytes(),
                 "cache_bytes": settings.cache.nbytes(settings.context),
             }
         )

@@ -1,4 +1,4 @@
-"""Puts a measured table into its place in the documentation."""
+"""Writes a measured table into its place in the documentation."""
 
 from __future__ import annotations
 

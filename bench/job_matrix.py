@@ -1,4 +1,4 @@
-"""Times a matrix of small compile jobs: ``python -m mvlm.bench.jobs``.
+"""Times a matrix of small compile jobs: ``python -m mvlm.bench.job_matrix``.
 
 The bundled model's checkpoint in 12 schemes for 2 devices: 24 jobs, which share 12 packings. Each
 run begins with an empty store; a last one finds everything done.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvlm.bench.document import write_table
+from mvlm.bench.docs_table import write_table
 from mvlm.bench.quality import BUNDLED
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.start_module import module_command
@@ -138,7 +138,7 @@ def main() -> None:
         results.append(measure("again, all done", matrix, store, workers))
     print(table(results), end="")
     if options.write:
-        write_table(DOCUMENT, "jobs", table(results))
+        write_table(DOCUMENT, "job-matrix", table(results))
 
 
 if __name__ == "__main__":

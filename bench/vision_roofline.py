@@ -1,8 +1,10 @@
-"""An image on the Snapdragon 888, reckoned: ``python -m mvlm.bench.picture``.
+"""An roofline estimate of encoding a picture on the Snapdragon 888.
+
+Run as ``python -m mvlm.bench.vision_roofline``.
 
 Nearly all of an image's time goes into the tower's linear layers, and theirs into one loop over
-many rows. It is compiled for the device, its instructions are counted, and the cores are reckoned
-to issue them at what their description says, everything in the caches: nothing here has run on one.
+many rows. It is compiled for the device, its instructions are counted, and the cores are assumed
+to issue them as their description says, everything in the caches: nothing here has run on one.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ import tvm
 from tvm.relax.frontend import nn
 from tvm.target import Target
 
-from mvlm.bench.document import write_table
+from mvlm.bench.docs_table import write_table
 from mvlm.bench.instructions import DOCUMENT, KRYO, PROCESSORS, kernel_loop, panel_kernel
-from mvlm.bench.reckoning import Work, fast_cores, iterations_s, work_of
+from mvlm.bench.roofline import LoopWork, fast_cores, iterations_s, loop_work
 from mvlm.models.layers import Linear
 from mvlm.models.quantization import SCHEMES
 
@@ -39,11 +41,11 @@ class TowerLoop:
 
     scheme: str
     products: int
-    work: Work
+    work: LoopWork
 
     @property
     def seconds(self) -> float:
-        """Reckoned for all of an image's linear layers, a thread on each fast core."""
+        """Estimated for all of an image's linear layers, a thread on each fast core."""
         return image_products() / (self.products * iterations_s(fast_cores(KRYO), self.work))
 
 
@@ -59,7 +61,7 @@ def compile_tower_loop(scheme: str) -> TowerLoop:
     target, made = Target(dict(PROCESSORS[0].target)), _PRODUCTS[scheme]
     body = kernel_loop(panel_kernel(_layer(scheme), target), target, next(iter(made)))
     products = sum(made.get(each.mnemonic.removesuffix("2"), 0) for each in body)
-    return TowerLoop(scheme, products, work_of(body))
+    return TowerLoop(scheme, products, loop_work(body))
 
 
 def _layer(scheme: str) -> tvm.IRModule:
@@ -73,9 +75,9 @@ def _layer(scheme: str) -> tvm.IRModule:
 
 
 def table(loops: list[TowerLoop]) -> str:
-    """Write what is reckoned as Markdown."""
+    """Write the estimates as Markdown."""
     lines = [
-        f"| tower, reckoned, {KRYO.cpu.threads} threads | instructions for 1,000 products "
+        f"| tower, estimated, {KRYO.cpu.threads} threads | instructions for 1,000 products "
         "| linear layers of an image |",
         "|---|--:|--:|",
     ]
@@ -89,13 +91,15 @@ def table(loops: list[TowerLoop]) -> str:
 
 def main() -> None:
     """Print the table, or put it into the documentation."""
-    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.picture", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mvlm.bench.vision_roofline", description=__doc__
+    )
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
     options = parser.parse_args()
     text = table([compile_tower_loop(scheme) for scheme in _PRODUCTS])
     print(text)
     if options.write:
-        write_table(DOCUMENT, "image", text)
+        write_table(DOCUMENT, "vision-roofline", text)
 
 
 if __name__ == "__main__":
