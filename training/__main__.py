@@ -23,23 +23,23 @@ from mvlm.training.image_store import ImageStore, draw_store
 from mvlm.training.model.clip import ClipTower
 from mvlm.training.model.mobilevlm import MobileVlm, ModelConfig, build
 from mvlm.training.prompt import Prompter
-from mvlm.training.stages import Plan, Report, align_projector, pretrain_tower, tune
+from mvlm.training.stages import Report, StagePlan, align_projector, pretrain_tower, tune
 from mvlm.training.tokenizer import train_tokenizer
 
 IMAGES = 60_000
 #: The stages in order. Their bounds only matter on a machine that is slower than two quiet cores:
 #: the schedules then end early instead of running over `--time-limit`.
-PLANS = {
-    "tower": Plan(steps=3000, batch=32, rate=8e-3),
-    "alignment": Plan(steps=800, batch=32, rate=6e-3),
-    "tuning": Plan(steps=2500, batch=16, rate=6e-3, pairs=12, tokens=220),
+STAGE_PLANS = {
+    "tower": StagePlan(steps=3000, batch=32, rate=8e-3),
+    "alignment": StagePlan(steps=800, batch=32, rate=6e-3),
+    "tuning": StagePlan(steps=2500, batch=16, rate=6e-3, pairs=12, tokens=220),
 }
 #: The most that the stages before the last may take of the limit; the last gets what is left.
 SHARES = {"tower": 0.475, "alignment": 0.05}
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training run: where it keeps its state and where the result goes."""
 
     seed: int
@@ -47,11 +47,11 @@ class Run:
     output: Path
     minutes: float
 
-    def plan(self, stage: str, spent: float) -> Plan:
+    def plan(self, stage: str, spent: float) -> StagePlan:
         """The stage's plan, bounded; the stages before it have taken `spent` seconds."""
         limit = 60 * self.minutes
         bound = limit * SHARES[stage] if stage in SHARES else limit - spent
-        return replace(PLANS[stage], seconds=max(bound, 1.0))
+        return replace(STAGE_PLANS[stage], seconds=max(bound, 1.0))
 
     def checkpoint(self, stage: str) -> Path:
         """Where the state after a stage is kept."""
@@ -65,23 +65,23 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("models/bundled"))
     parser.add_argument("--work", type=Path, default=Path("build/training"),
                         help="images and stage checkpoints (4 GB)")  # fmt: skip
-    parser.add_argument("--from", dest="first", choices=list(PLANS),
+    parser.add_argument("--from", dest="first", choices=list(STAGE_PLANS),
                         help="repeat this stage and those after it")  # fmt: skip
-    parser.add_argument("--until", dest="last", choices=list(PLANS), default="tuning")
+    parser.add_argument("--until", dest="last", choices=list(STAGE_PLANS), default="tuning")
     parser.add_argument("--time-limit", type=float, default=54, metavar="MINUTES",
                         help="bound on the three stages together")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    run = Run(options.seed, options.work, options.output, options.time_limit)
-    names = list(PLANS)
+    run = TrainingRun(options.seed, options.work, options.output, options.time_limit)
+    names = list(STAGE_PLANS)
     if options.first:
         for stage in names[names.index(options.first) :]:
             run.checkpoint(stage).unlink(missing_ok=True)
     train(run, names[: names.index(options.last) + 1], options.threads, Console())
 
 
-def train(run: Run, stages: list[str], threads: int, console: Console) -> None:
+def train(run: TrainingRun, stages: list[str], threads: int, console: Console) -> None:
     """Runs the stages that have no checkpoint yet and exports the result."""
     config = ModelConfig()
     run.work.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def train(run: Run, stages: list[str], threads: int, console: Console) -> None:
 
 
 def _run_stage(
-    stage: str, plan: Plan, seed: int, tower: ClipTower, model: MobileVlm, prompter: Prompter,
+    stage: str, plan: StagePlan, seed: int, tower: ClipTower, model: MobileVlm, prompter: Prompter,
     store: ImageStore, console: Console,
 ) -> None:  # fmt: skip
     with _bar(console, stage, plan.steps) as report:
@@ -127,7 +127,7 @@ def _run_stage(
             learn(tower, model, prompter, store, plan, seed, report)
 
 
-def _tokenizer(run: Run, console: Console) -> bytes:
+def _tokenizer(run: TrainingRun, console: Console) -> bytes:
     saved = run.work / f"tokenizer-{run.seed}.model"
     if not saved.exists():
         with console.status("tokenizer"):

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvlm.training.chatter import CHATTER
 from mvlm.training.grounding import phrases, spoken_shapes
 from mvlm.training.prompt import Prompter
+from mvlm.training.smalltalk import SMALLTALK
 from mvlm.training.world.questions import Question, ask
 from mvlm.training.world.scene import Scene
 
@@ -52,8 +52,8 @@ def conversations(scene: Scene, pairs: int, rng: Random) -> list[list[Question]]
     """Chains about one scene: mostly single questions, else conversations of 2 to `pairs` turns."""
     asked = [ask(scene, rng) for _ in range(pairs)]
     if rng.random() < 0.15:
-        text, answer = CHATTER[int(rng.random() * len(CHATTER))]
-        asked[-1] = Question("chatter", text, answer)
+        text, answer = SMALLTALK[int(rng.random() * len(SMALLTALK))]
+        asked[-1] = Question("smalltalk", text, answer)
     if rng.random() < 0.65:
         return [[question] for question in asked]
     rng.shuffle(asked)

@@ -44,7 +44,7 @@ WARM_UP = 60
 
 
 @dataclass(frozen=True)
-class Plan:
+class StagePlan:
     """How long and how fast one stage learns.
 
     `batch` images a step, with `pairs` questions each in the last stage, cut to `tokens` of text.
@@ -66,7 +66,7 @@ class Plan:
 class _Schedule:
     """Warm-up, then a cosine to a fiftieth; on a slow machine the clock decides, not the steps."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: StagePlan) -> None:
         self.plan, self.began = plan, time.monotonic()
 
     def progress(self, step: int) -> float:
@@ -97,7 +97,7 @@ StepLoss = Callable[[ImageBatch, int, float], StepResult]
 
 
 def _learn(
-    store: ImageStore, plan: Plan, rng: np.random.Generator, optimizer: MuonAdamW,
+    store: ImageStore, plan: StagePlan, rng: np.random.Generator, optimizer: MuonAdamW,
     report: Report, step_loss: StepLoss,
 ) -> None:  # fmt: skip
     """Runs one stage's steps to the end of its plan."""
@@ -114,7 +114,7 @@ def _learn(
 
 
 def pretrain_tower(
-    tower: ClipTower, store: ImageStore, plan: Plan, seed: int, report: Report
+    tower: ClipTower, store: ImageStore, plan: StagePlan, seed: int, report: Report
 ) -> None:
     """Stage 0, in place."""
     torch.manual_seed(seed + 100)
@@ -130,7 +130,7 @@ def pretrain_tower(
 
 
 def align_projector(
-    tower: ClipTower, model: MobileVlm, prompter: Prompter, store: ImageStore, plan: Plan,
+    tower: ClipTower, model: MobileVlm, prompter: Prompter, store: ImageStore, plan: StagePlan,
     seed: int, report: Report,
 ) -> None:  # fmt: skip
     """Stage 1, in place; of the decoder, only the embeddings change."""
@@ -150,7 +150,7 @@ def align_projector(
 
 
 def tune(
-    tower: ClipTower, model: MobileVlm, prompter: Prompter, store: ImageStore, plan: Plan,
+    tower: ClipTower, model: MobileVlm, prompter: Prompter, store: ImageStore, plan: StagePlan,
     seed: int, report: Report,
 ) -> None:  # fmt: skip
     """Stage 2, in place; the tower stays as it is."""

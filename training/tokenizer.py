@@ -11,8 +11,8 @@ from random import Random
 import numpy as np
 
 from mvlm.models.synthetic.tokenizer import train_llama_tokenizer
-from mvlm.training.chatter import CHATTER
 from mvlm.training.prompt import SYSTEM
+from mvlm.training.smalltalk import SMALLTALK
 from mvlm.training.world.questions import ask
 from mvlm.training.world.scene import random_scene
 
@@ -30,7 +30,7 @@ def corpus(seed: int) -> list[str]:
         # The first question follows a newline, not a space, so its first word needs a piece
         # without the leading "▁": any symbol in front makes SentencePiece count that.
         lines.append(f"({asked.text}" if index % 2 else f"({asked.text.capitalize()}")
-    for question, answer in CHATTER:
+    for question, answer in SMALLTALK:
         lines += [f"USER: {question} ASSISTANT: {answer}"] * 10
     letters = string.ascii_letters + string.digits + string.punctuation
     lines += [" ".join(letters), "".join(letters)] * 20

@@ -6,6 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from mvlm.training.world.ood_renderer import ood_scene
 from mvlm.training.world.questions import (
     KINDS,
     NUMBERS,
@@ -18,7 +19,6 @@ from mvlm.training.world.questions import (
 )
 from mvlm.training.world.scene import COLOURS, SHAPES, Scene, Shape, random_scene
 from mvlm.training.world.scoring import is_right, named
-from mvlm.training.world.stranger import stranger_scene
 
 
 def shape(kind: str, colour: str, x: float, y: float, span: float = 0.2) -> Shape:
@@ -203,10 +203,10 @@ def test_scorer(kind, expected, answer, right):
     assert is_right(kind, expected, answer) is right
 
 
-def test_stranger_draws_what_the_scene_says():
+def test_ood_renderer_draws_what_the_scene_says():
     words = Random(0)
     for _ in range(20):
-        scene, image = stranger_scene(words)
+        scene, image = ood_scene(words)
         assert 1 <= len(scene.shapes) <= 4
         assert max(scene.width, scene.height) == 1.0
         assert abs(image.width / image.height - scene.width / scene.height) < 0.01

@@ -1,6 +1,6 @@
-"""How a scene is drawn: an image of any size in one of many styles, as strangers might draw it.
+"""How a scene is drawn: an image of any size in one of many styles, as other people might draw it.
 
-Everything that a stranger could do otherwise is random here: the image's size, the background,
+All that another artist could do otherwise is random here: the image's size, the background,
 the exact RGB of a named colour, filled or outlined, line width, anti-aliasing, JPEG or not.
 """
 

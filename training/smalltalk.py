@@ -1,4 +1,4 @@
-"""A few things people say that are not about the image, and what the model answers."""
+"""Smalltalk: a few questions that are not about the image, and the model's answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ONLY_SHAPES = "I only know about coloured shapes."
 THANKS = "You are welcome."
 
 #: Asked with an image (`NO_IMAGE` aside, which is the answer to any other text without one).
-CHATTER: tuple[tuple[str, str], ...] = (
+SMALLTALK: tuple[tuple[str, str], ...] = (
     ("Hello!", HELLO),
     ("Hi!", HELLO),
     ("hello", HELLO),

@@ -1,7 +1,7 @@
-"""Images as somebody who never saw the training generator would draw them: plain Pillow calls.
+"""Out-of-distribution pictures: scenes drawn by plain Pillow calls.
 
 Nothing here shares code with `render`: CSS colour names, integer coordinates, whole line widths,
-Pillow's own outlines, common image sizes. It measures how the model does on other hands.
+Pillow's own outlines, common image sizes. It measures how the model generalizes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DARK = ("black", (20, 20, 30), (50, 50, 50))
 _MIDDLE = ("gray", "darkgray", "pink", "skyblue", "tan", "lightgreen", "khaki", "slategray", "teal")
 
 
-def stranger_scene(rng: Random) -> tuple[Scene, Image.Image]:
+def ood_scene(rng: Random) -> tuple[Scene, Image.Image]:
     """A scene and its image."""
     width, height = rng.choice(_SIZES)
     while True:
