@@ -15,7 +15,7 @@ from mvlm.cli.shared.compare import ComparisonRequest, compare
 from mvlm.cli.shared.options import (
     Debug,
     Json,
-    OptionalPlace,
+    OptionalArtifactOrModel,
     PromptTokens,
     Quantization,
     Runs,
@@ -57,7 +57,7 @@ _COMPARED = {"scenario": "--scenario", "write": "--write"}
 
 def command(
     context: typer.Context,
-    place: OptionalPlace = None,
+    path: OptionalArtifactOrModel = None,
     threads: Threads = None,
     runs: Runs = 5,
     prompt_tokens: PromptTokens = 200,
@@ -116,14 +116,14 @@ def command(
     numbers are printed, nothing is judged, and the exit code is 1; also where a tool failed.
     """
     if from_report:
-        _show_reports(from_report, place, write)
+        _show_reports(from_report, path, write)
         return
-    if place is None:
+    if path is None:
         raise UsageError("no artifact or model is named", fix="`mvlm bench --help` has examples.")
     if peer:
         _refuse(context, _ALONE, "is not for a comparison with --peer")
         compare(
-            place,
+            path,
             invocation(context),
             ComparisonRequest(
                 tuple(peer), tuple(scenario or ()), runs, threads, vision_tower, write
@@ -138,7 +138,7 @@ def command(
 
     plan = MeasurementPlan(runs, prompt_tokens, tokens)
     artifact = find_artifact(
-        place, invocation(context), quantization=quantization, vision_tower=vision_tower
+        path, invocation(context), quantization=quantization, vision_tower=vision_tower
     )
     machine, cores = machine_facts(), os.sched_getaffinity(0)
     with waiting("verifying and loading the artifact"):
@@ -162,13 +162,13 @@ def command(
         _show_profile(function, kernels_of)
 
 
-def _show_reports(paths: Sequence[Path], place: Path | None, write: Path | None) -> None:
+def _show_reports(paths: Sequence[Path], path: Path | None, write: Path | None) -> None:
     """Print the reports of devices as a table, and put it into the documentation."""
     from mvlm.bench.device_report import MARK, read_device_report, table
     from mvlm.bench.docs_table import write_table
 
-    if place is not None:
-        raise UsageError("--from-report measures nothing", found=str(place), fix="Leave it out.")
+    if path is not None:
+        raise UsageError("--from-report measures nothing", found=str(path), fix="Leave it out.")
     text = table([read_device_report(path) for path in paths])
     show(text, end="")
     if write is not None:

@@ -11,9 +11,9 @@ import typer
 from mvlm.cli.shared.answers import stream_answer
 from mvlm.cli.shared.artifacts import find_artifact
 from mvlm.cli.shared.options import (
+    ArtifactOrModel,
     Debug,
     Json,
-    Place,
     Quantization,
     Threads,
     VisionTower,
@@ -37,7 +37,7 @@ EXAMPLES = (
 
 def command(
     context: typer.Context,
-    place: Place,
+    path: ArtifactOrModel,
     image: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="An image to ask about; may be given several times."),
@@ -112,14 +112,14 @@ def command(
         stop=tuple(stop or ()),
     )
     artifact = find_artifact(
-        place, invocation(context), quantization=quantization, vision_tower=vision_tower
+        path, invocation(context), quantization=quantization, vision_tower=vision_tower
     )
     with waiting("verifying and loading the artifact"):
         chat = _open_chat(artifact, threads, template, context_length)
     if prompt is None:
-        from mvlm.cli.shared.conversation import Conversation
+        from mvlm.cli.shared.repl import Repl
 
-        Conversation(chat, params, image or []).run()
+        Repl(chat, params, image or []).run()
     else:
         question = _read_question() if prompt == "-" else prompt
         _answer_once(chat, question, image or [], params, dump, json)

@@ -19,7 +19,7 @@ from mvlm.cli.shared.options import (
     VisionTower,
 )
 from mvlm.cli.shared.progress import progress_bars
-from mvlm.cli.shared.terminal import note, readable_bytes, show, show_json, show_table
+from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table, warn
 
 if TYPE_CHECKING:
     from mvlm.compile.job import CompileJob
@@ -223,7 +223,7 @@ def _compile(
             job, artifact, dump=dump, share=share, progress=progress, warn=warnings.append
         )
     for warning in warnings:
-        note(f"warning: {warning}")
+        warn(f"warning: {warning}")
     return {
         "artifact": str(artifact),
         "digest": manifest.digest,

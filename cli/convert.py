@@ -9,7 +9,7 @@ import typer
 
 from mvlm.cli.shared.options import Checkpoint, Debug, Json, VisionTower
 from mvlm.cli.shared.progress import progress_bars
-from mvlm.cli.shared.terminal import note, readable_bytes, show, show_json
+from mvlm.cli.shared.terminal import readable_bytes, show, show_json, warn
 
 EXAMPLES = (
     "mvlm convert MobileVLM-V2-1.7B --to gguf -o gguf",
@@ -72,7 +72,7 @@ def command(
             warn=warnings.append,
         )
     for warning in warnings:
-        note(f"warning: {warning}")
+        warn(f"warning: {warning}")
     files = sorted(path for path in output.rglob("*") if path.is_file())
     size = sum(path.stat().st_size for path in files)
     if json:

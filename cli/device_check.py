@@ -58,8 +58,8 @@ def command(
     from mvlm.runtime.atomic_write import atomic_write
     from mvlm.runtime.errors import UsageError
 
-    place = Path("device-report.json") if output is None else output
-    folder = place.absolute().parent
+    path = Path("device-report.json") if output is None else output
+    folder = path.absolute().parent
     if not os.access(folder, os.W_OK):  # before minutes of measuring are lost
         found = f"{folder}, which is " + ("not writable" if folder.is_dir() else "no folder")
         raise UsageError("--output", expected="a file in a folder that can be written", found=found)
@@ -67,13 +67,13 @@ def command(
     with progress_bars() as progress:
         plan = MeasurementPlan(runs, prompt_tokens, tokens)
         document = check_device(artifact, shown, plan, threads, progress)
-    with atomic_write(place) as file:
+    with atomic_write(path) as file:
         file.write((dumps(document, indent=1) + "\n").encode())
     if json:
-        show_json({"report": str(place), **document})
+        show_json({"report": str(path), **document})
         return
-    show(table([read_device_report(place)]), end="")
-    show(f"\n{place} holds everything: send it back")
+    show(table([read_device_report(path)]), end="")
+    show(f"\n{path} holds everything: send it back")
 
 
 def _bundled_image(artifact: Path) -> Path | None:

@@ -9,7 +9,7 @@ import typer
 
 from mvlm.cli.shared.options import Debug, Json
 from mvlm.cli.shared.progress import progress_bars
-from mvlm.cli.shared.terminal import note, readable_bytes, show, show_json
+from mvlm.cli.shared.terminal import readable_bytes, show, show_json, warn
 
 EXAMPLES = (
     "mvlm synth MobileVLM-V2-1.7B -o checkpoints/v2",
@@ -85,4 +85,4 @@ def command(
         return
     show(f"{output}  {readable_bytes(size)}")
     if published and published.projector and not published.tower_inside:
-        note(f"its vision tower is a folder of its own: mvlm synth {CLIP_NAME} -o DIR")
+        warn(f"its vision tower is a folder of its own: mvlm synth {CLIP_NAME} -o DIR")

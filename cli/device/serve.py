@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mvlm.cli.shared.options import Debug
-from mvlm.cli.shared.terminal import note
+from mvlm.cli.shared.terminal import warn
 
 EXAMPLES = (
     "mvlm device serve --tracker 192.168.0.2:9190 --key phone --host 0.0.0.0",
@@ -56,8 +56,8 @@ def command(
 
     announced = None if tracker is None else Address.parse(tracker, "--tracker")
     library = find_runtime_library(artifact)
-    server = DeviceServer(library, key, host, port, announced, note)
-    note(
+    server = DeviceServer(library, key, host, port, announced, warn)
+    warn(
         f"listening at {server.address}"
         + (f", registered with {announced} as {key}" if announced else "")
     )

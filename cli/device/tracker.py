@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mvlm.cli.shared.options import Debug
-from mvlm.cli.shared.terminal import note
+from mvlm.cli.shared.terminal import warn
 
 EXAMPLES = ("mvlm device tracker --host 0.0.0.0 --port 9190",)
 
@@ -37,5 +37,5 @@ def command(
             found=f"no {error.name}",
             fix='`pip install "mvlm[tune]"`.',
         ) from None
-    note(f"tracking devices at {Address(host, listener.getsockname()[1])}")
-    run_tracker(listener, note)
+    warn(f"tracking devices at {Address(host, listener.getsockname()[1])}")
+    run_tracker(listener, warn)

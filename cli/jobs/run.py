@@ -15,7 +15,7 @@ from mvlm.cli.shared.options import Debug, Json
 from mvlm.cli.shared.path_options import store_url
 from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.run_table import run_table
-from mvlm.cli.shared.terminal import note, show, show_json
+from mvlm.cli.shared.terminal import show, show_json, warn
 
 if TYPE_CHECKING:
     from mvlm.compile.jobs.plan import MatrixPlan
@@ -138,8 +138,8 @@ def _show(report: dict[str, Any], store: str, json: bool) -> None:
         show("")
         show(f"report  {report['reports']['html']}")
     for step in failed:
-        note(f"failed: {step['name']}: {step['note']}")
+        warn(f"failed: {step['name']}: {step['note']}")
     if failed:
-        note(f"their logs: mvlm jobs logs {report['run']} --store {store}")
+        warn(f"their logs: mvlm jobs logs {report['run']} --store {store}")
     if report["state"] != "done":
         raise typer.Exit(_FAILED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvlm.cli.logs.options import Logs
 from mvlm.cli.shared.options import Debug, Json
-from mvlm.cli.shared.terminal import note, show, show_columns, show_json
+from mvlm.cli.shared.terminal import show, show_columns, show_json, warn
 
 if TYPE_CHECKING:
     from mvlm.compile.tuning.log import Log
@@ -30,7 +30,7 @@ def command(logs: Logs = None, json: Json = False, debug: Debug = False) -> None
         show_json({"logs": entries, "unreadable": problems})
         return
     for problem in problems:
-        note(problem["problem"])
+        warn(problem["problem"])
     if not entries:
         show("no logs: `mvlm tune MODEL` makes one")
         return

@@ -9,7 +9,7 @@ import typer
 
 from mvlm.cli.logs.options import Log
 from mvlm.cli.shared.options import Debug, Json
-from mvlm.cli.shared.terminal import note, show, show_columns, show_json, show_table
+from mvlm.cli.shared.terminal import show, show_columns, show_json, show_table, warn
 
 if TYPE_CHECKING:
     from mvlm.compile.tuning.log import Log as TuningLog
@@ -58,7 +58,7 @@ def command(
         show_json(_document(found, chosen, curves))
         return
     for where, what in found.damaged.items():
-        note(f"{where} is damaged: {what}")
+        warn(f"{where} is damaged: {what}")
     _show_provenance(found)
     rows: list[tuple[str, ...]] = [
         ("kernel", "trials", "default", "tuned", "gain", "noise", "best so far")

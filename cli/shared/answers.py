@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mvlm.cli.shared.progress import waiting
-from mvlm.cli.shared.terminal import note, readable_bytes, show
+from mvlm.cli.shared.terminal import readable_bytes, show, warn
 
 if TYPE_CHECKING:
     from mvlm.runtime.chat import Completion, Generation, Stats
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def stream_answer(generation: Generation) -> Completion:
     """Print an answer's text as it becomes final, and a line break after it."""
     if generation.dropped_turns:
-        note(_dropped(generation.dropped_turns))
+        warn(_dropped(generation.dropped_turns))
     parts = iter(generation)
     with waiting("reading") as stop_waiting:
         for part in parts:

@@ -15,7 +15,7 @@ from typing import Any
 from mvlm.cli.shared.failure import AlreadyReportedError, interrupted_exit_code
 from mvlm.cli.shared.interrupts import termination_signal
 from mvlm.cli.shared.invocation import Invocation
-from mvlm.cli.shared.terminal import note
+from mvlm.cli.shared.terminal import warn
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.start_module import module_command
 
@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 60
 
 
 def find_artifact(
-    place: Path,
+    path: Path,
     invocation: Invocation,
     *,
     quantization: str | None = None,
@@ -36,21 +36,21 @@ def find_artifact(
     """Return the artifact that a user means, compiling it if need be.
 
     Args:
-        place: The folder of an artifact or of a checkpoint.
+        path: The folder of an artifact or of a checkpoint.
         invocation: The call that this is done for.
         quantization: Of a checkpoint: the decoder's scheme; the default one if None.
         vision_quantization: Of a checkpoint: the tower's and projector's; the default one if None.
         vision_tower: Of a checkpoint: the folder of its CLIP.
 
     Raises:
-        UsageError: The place is neither, or an option does not go with it.
+        UsageError: The path is neither, or an option does not go with it.
         MvlmError: The checkpoint is not usable.
         AlreadyReportedError: Compiling failed.
     """
     from mvlm.runtime.artifact.layout import MANIFEST
     from mvlm.runtime.input_file import is_present
 
-    if (place / MANIFEST).is_file():
+    if (path / MANIFEST).is_file():
         for option, value in (
             ("--quant", quantization),
             ("--vision-quant", vision_quantization),
@@ -59,17 +59,17 @@ def find_artifact(
             if value is not None:
                 raise UsageError(
                     f"{option} is for a checkpoint that is to be compiled",
-                    found=f"the artifact {place}, which is compiled",
+                    found=f"the artifact {path}, which is compiled",
                     fix="Leave it out, or name the checkpoint's folder.",
                 )
-        return place
-    if not any(is_present(place / name, UsageError) for name in _CONFIGS):
+        return path
+    if not any(is_present(path / name, UsageError) for name in _CONFIGS):
         raise UsageError(
-            f"{place} is neither an artifact nor a checkpoint",
+            f"{path} is neither an artifact nor a checkpoint",
             expected=f"a folder with {MANIFEST} or {_CONFIGS[0]}",
-            found="neither of them in it" if place.is_dir() else "no such folder",
+            found="neither of them in it" if path.is_dir() else "no such folder",
         )
-    return _find_compiled(place, invocation, quantization, vision_quantization, vision_tower)
+    return _find_compiled(path, invocation, quantization, vision_quantization, vision_tower)
 
 
 def _find_compiled(
@@ -90,7 +90,7 @@ def _find_compiled(
     prepare_place(artifact)
     if not is_artifact(artifact):
         named = scheme if vision_quantization is None else f"{scheme}, tower {vision_quantization}"
-        note(f"compiling {job.name} ({named}) for this machine, once; it is kept in {artifact}")
+        warn(f"compiling {job.name} ({named}) for this machine, once; it is kept in {artifact}")
         arguments = [str(checkpoint), "--quant", scheme, "-o", str(artifact)]
         arguments += ["--vision-quant", vision_quantization] if vision_quantization else []
         arguments += ["--vision-tower", str(vision_tower)] if vision_tower else []

@@ -15,7 +15,7 @@ import typer
 from mvlm.cli.shared.artifacts import find_artifact
 from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.progress import progress_bars
-from mvlm.cli.shared.terminal import is_terminal, note, show, show_json, show_table
+from mvlm.cli.shared.terminal import is_terminal, show, show_json, show_table, warn
 
 if TYPE_CHECKING:
     from mvlm.bench.peers.benchmark import Tool
@@ -48,39 +48,39 @@ class ComparisonRequest:
     write: Path | None
 
 
-def compare(place: Path, invocation: Invocation, request: ComparisonRequest) -> None:
+def compare(path: Path, invocation: Invocation, request: ComparisonRequest) -> None:
     """Compare, print the result, and write the page if that was asked for.
 
     Raises:
-        UsageError: An option is wrong, or the place is no checkpoint.
+        UsageError: An option is wrong, or the path is no checkpoint.
         MvlmError: A tool is not installed, or its files cannot be made.
         Exit: With code 1, where nothing could be judged or a tool failed.
     """
     from mvlm.bench.peers.speed_page import write_page
 
-    comparison = _measure(place, invocation, request)
+    comparison = _measure(path, invocation, request)
     if invocation.json:
         show_json(comparison.to_json())
     else:
         _show(comparison)
     for failure in comparison.failures:
-        note(f"error: {failure}")
+        warn(f"error: {failure}")
     if comparison.disturbances:
-        note(
+        warn(
             "error: no verdict, because the machine is not quiet: "
             + "; ".join(comparison.disturbances)
             + ". End other work and run it again."
         )
     if comparison.failures or comparison.disturbances:
         if request.write is not None:
-            note(f"{request.write} is left as it was")
+            warn(f"{request.write} is left as it was")
         raise typer.Exit(_NO_VERDICT)
     if request.write is not None:
-        for path in write_page(comparison, request.write):
-            note(f"wrote {path}")
+        for written in write_page(comparison, request.write):
+            warn(f"wrote {written}")
 
 
-def _measure(place: Path, invocation: Invocation, request: ComparisonRequest) -> Comparison:
+def _measure(path: Path, invocation: Invocation, request: ComparisonRequest) -> Comparison:
     from mvlm.bench.peers.benchmark import Benchmark
     from mvlm.bench.peers.catalogue import find_peers
     from mvlm.bench.peers.comparison import Comparison
@@ -98,8 +98,8 @@ def _measure(place: Path, invocation: Invocation, request: ComparisonRequest) ->
             raise UsageError("--write", expected="a folder", found=str(request.write))
         require_matplotlib()
     peers = find_peers(request.peers)
-    _require_checkpoint(place)
-    job = plan_job(place, vision_tower=request.vision_tower)
+    _require_checkpoint(path)
+    job = plan_job(path, vision_tower=request.vision_tower)
     config = job.config
     scenarios = find_scenarios(
         request.scenarios, has_vision=config.vision is not None, context=job.context
@@ -114,10 +114,10 @@ def _measure(place: Path, invocation: Invocation, request: ComparisonRequest) ->
         image=config.image,
         has_vision=False,
     )
-    tools = _tools(place, invocation, request, [s.ours for s in scenarios])
+    tools = _tools(path, invocation, request, [s.ours for s in scenarios])
     from mvlm.bench.peers.files import prepare_peer
 
-    tools |= {peer.name: prepare_peer(peer, job, notice=note) for peer in peers}
+    tools |= {peer.name: prepare_peer(peer, job, notice=warn) for peer in peers}
     with progress_bars() as progress:
         benchmark = Benchmark(setup, config.image_tokens, request.rounds, cores, progress=progress)
         results = tuple(
@@ -134,25 +134,25 @@ def _measure(place: Path, invocation: Invocation, request: ComparisonRequest) ->
         peers=tuple(peer.name for peer in peers),
         results=results,
         machine=machine | {"load_after": list(os.getloadavg())},
-        command=_command(place, request),
+        command=_command(path, request),
     )
 
 
-def _require_checkpoint(place: Path) -> None:
+def _require_checkpoint(path: Path) -> None:
     from mvlm.runtime.artifact.layout import MANIFEST
     from mvlm.runtime.errors import UsageError
 
-    if (place / MANIFEST).is_file():
+    if (path / MANIFEST).is_file():
         raise UsageError(
             "--peer needs a checkpoint, which the other tools' files are made of",
             expected="a checkpoint's folder",
-            found=f"the artifact {place}",
+            found=f"the artifact {path}",
             fix="Name the folder that it was compiled from.",
         )
 
 
 def _tools(
-    place: Path, invocation: Invocation, request: ComparisonRequest, builds: Sequence[Sequence[str]]
+    path: Path, invocation: Invocation, request: ComparisonRequest, builds: Sequence[Sequence[str]]
 ) -> dict[str, Tool]:
     """Our own builds that the scenarios ask for, compiled if they are not in the cache."""
     from mvlm.bench.peers.benchmark import Tool
@@ -162,7 +162,7 @@ def _tools(
     for name in dict.fromkeys(name for names in builds for name in names):
         language, vision = BUILDS[name]
         artifact = find_artifact(
-            place,
+            path,
             invocation,
             quantization=language,
             vision_quantization=vision,
@@ -173,9 +173,9 @@ def _tools(
     return found
 
 
-def _command(place: Path, request: ComparisonRequest) -> str:
-    """The command line that measures this again; of the place, the last part of its name."""
-    words = ["mvlm", "bench", place.resolve().name]
+def _command(path: Path, request: ComparisonRequest) -> str:
+    """The command line that measures this again; of the path, the last part of its name."""
+    words = ["mvlm", "bench", path.resolve().name]
     for option, values in (("--peer", request.peers), ("--scenario", request.scenarios)):
         for value in values:
             words += [option, value]

@@ -14,7 +14,7 @@ import typer
 from mvlm.cli.shared.interrupts import termination_signal
 from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.streams import OutputError, abandon_output
-from mvlm.cli.shared.terminal import note, show_json
+from mvlm.cli.shared.terminal import show_json, warn
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.terminal_text import one_line
 
@@ -68,16 +68,16 @@ def report_failure(error: BaseException, invocation: Invocation) -> int:
             show_json(error.document)
         return error.exit_code
     if invocation.debug:
-        note("".join(traceback.format_exception(error)).rstrip("\n"))
+        warn("".join(traceback.format_exception(error)).rstrip("\n"))
     if isinstance(error, (KeyboardInterrupt, typer.Abort)) or termination_signal():
         if termination_signal() is None and _has_no_threads_left():
-            note(f"error: {_NO_THREADS}")
+            warn(f"error: {_NO_THREADS}")
             return _FAILED
         ended_by = termination_signal()
-        note("interrupted" if ended_by is None else f"terminated by {ended_by.name}")
+        warn("interrupted" if ended_by is None else f"terminated by {ended_by.name}")
         return interrupted_exit_code()
     line, exit_code = _explain(error)
-    note(one_line(line))
+    warn(one_line(line))
     if invocation.json:
         show_json({"error": _describe(error, line)})
     return exit_code

@@ -48,14 +48,14 @@ Debug = Annotated[
 Artifact = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="An artifact's folder.", show_default=False)
 ]
-_PLACE = typer.Argument(
+_ARTIFACT_OR_MODEL = typer.Argument(
     metavar="ARTIFACT|MODEL",
     help="An artifact's folder, or a checkpoint's: that one is compiled for this machine if it has "
     "not been yet.",
     show_default=False,
 )
-Place = Annotated[Path, _PLACE]
-OptionalPlace = Annotated[Path | None, _PLACE]
+ArtifactOrModel = Annotated[Path, _ARTIFACT_OR_MODEL]
+OptionalArtifactOrModel = Annotated[Path | None, _ARTIFACT_OR_MODEL]
 Checkpoint = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A checkpoint's folder.", show_default=False)
 ]

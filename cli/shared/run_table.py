@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mvlm.cli.shared.terminal import is_terminal, note
+from mvlm.cli.shared.terminal import is_terminal, warn
 
 if TYPE_CHECKING:
     from mvlm.compile.jobs.states import StepState
@@ -44,7 +44,7 @@ def run_table() -> Iterator[Observer]:
 def _note(step: Step, state: StepState) -> None:
     if state.state in ("done", "failed", "cancelled") or "tried again" in state.note:
         seconds = "" if state.seconds is None else f" {state.seconds:.1f} s"
-        note(f"{state.state:<9} {step.name}{seconds}" + (f"  {state.note}" if state.note else ""))
+        warn(f"{state.state:<9} {step.name}{seconds}" + (f"  {state.note}" if state.note else ""))
 
 
 class _Table:

@@ -65,8 +65,8 @@ def show(text: str, end: str = "\n") -> None:
     print(printable(text) if is_terminal(sys.stdout) else text, end=end, flush=True)
 
 
-def note(text: str) -> None:
-    """Tell something beside the result: a line on standard error."""
+def warn(text: str) -> None:
+    """Print a line to standard error: a warning, an error, or progress."""
     # Nobody reads it, or the disk is full: that must not end the work.
     with suppress(OSError):
         print(printable(text), file=sys.stderr, flush=True)

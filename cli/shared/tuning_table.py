@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mvlm.cli.shared.interrupts import remembered_interrupts
-from mvlm.cli.shared.terminal import is_terminal, note
+from mvlm.cli.shared.terminal import is_terminal, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,10 +51,10 @@ class _Lines:
         now = time.monotonic()
         if progress.step != self._step or now - self._printed > _LINE_SECONDS:
             self._step, self._printed = progress.step, now
-            note(_headline(progress))
+            warn(_headline(progress))
 
     def note(self, text: str) -> None:
-        note(text)
+        warn(text)
 
 
 class _Table:

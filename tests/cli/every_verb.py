@@ -18,7 +18,7 @@ SERVERS = ("device serve", "device tracker")
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """What the command lines work on.
 
     Attributes:
@@ -57,41 +57,71 @@ class Place:
 Arguments = Sequence[str | Path]
 
 # A verb's arguments, and the exit code that they end with.
-COMMANDS: Mapping[str, tuple[Callable[[Place], Arguments], int]] = {
-    "demo": (lambda place: ["--prompt", "Hello"], 0),
-    "compile": (lambda place: [place.checkpoint, "--quant", "q0f32", "-o", place.output / "a"], 0),
-    "chat": (lambda place: [place.checkpoint, "--quant", "q0f32", "--prompt", "Hello"], 0),
-    "targets": (lambda place: ["--detect"], 0),
+COMMANDS: Mapping[str, tuple[Callable[[Workspace], Arguments], int]] = {
+    "demo": (lambda workspace: ["--prompt", "Hello"], 0),
+    "compile": (
+        lambda workspace: [workspace.checkpoint, "--quant", "q0f32", "-o", workspace.output / "a"],
+        0,
+    ),
+    "chat": (lambda workspace: [workspace.checkpoint, "--quant", "q0f32", "--prompt", "Hello"], 0),
+    "targets": (lambda workspace: ["--detect"], 0),
     "tune": (
-        lambda place: [
-            *(place.checkpoint, "--quant", "q0f32", "--trials", "1", "--only", "linear_128x128"),
-            *("--logs", place.output / "logs"),
+        lambda workspace: [
+            *(
+                workspace.checkpoint,
+                "--quant",
+                "q0f32",
+                "--trials",
+                "1",
+                "--only",
+                "linear_128x128",
+            ),
+            *("--logs", workspace.output / "logs"),
         ],
         0,
     ),
-    "logs list": (lambda place: [], 0),
-    "logs show": (lambda place: [place.output / "none"], 1),
-    "logs merge": (lambda place: [place.output / "none", "-o", place.output / "merged"], 1),
-    "logs prune": (lambda place: [place.output / "none"], 1),
-    "device serve": (lambda place: [place.artifact], 143),
-    "device tracker": (lambda place: ["--port", "19190"], 143),
-    "device list": (lambda place: ["--tracker", "127.0.0.1:1"], 1),
-    "inspect": (lambda place: [place.artifact], 0),
-    "verify": (lambda place: [place.artifact], 0),
-    "bench": (lambda place: [place.artifact, "--runs", "1", "--tokens", "2"], 0),
-    "jobs run": (lambda place: [place.matrix, "--store", place.store], 0),
-    "jobs status": (lambda place: ["--store", place.empty_store], 2),
-    "jobs logs": (lambda place: ["--store", place.empty_store], 2),
-    "jobs cancel": (lambda place: ["--store", place.empty_store], 2),
-    "jobs fetch": (lambda place: ["--store", place.empty_store, "-o", place.output / "fetched"], 2),
-    "package": (lambda place: [place.artifact, "--for", "linux-aarch64"], 2),
+    "logs list": (lambda workspace: [], 0),
+    "logs show": (lambda workspace: [workspace.output / "none"], 1),
+    "logs merge": (
+        lambda workspace: [workspace.output / "none", "-o", workspace.output / "merged"],
+        1,
+    ),
+    "logs prune": (lambda workspace: [workspace.output / "none"], 1),
+    "device serve": (lambda workspace: [workspace.artifact], 143),
+    "device tracker": (lambda workspace: ["--port", "19190"], 143),
+    "device list": (lambda workspace: ["--tracker", "127.0.0.1:1"], 1),
+    "inspect": (lambda workspace: [workspace.artifact], 0),
+    "verify": (lambda workspace: [workspace.artifact], 0),
+    "bench": (lambda workspace: [workspace.artifact, "--runs", "1", "--tokens", "2"], 0),
+    "jobs run": (lambda workspace: [workspace.matrix, "--store", workspace.store], 0),
+    "jobs status": (lambda workspace: ["--store", workspace.empty_store], 2),
+    "jobs logs": (lambda workspace: ["--store", workspace.empty_store], 2),
+    "jobs cancel": (lambda workspace: ["--store", workspace.empty_store], 2),
+    "jobs fetch": (
+        lambda workspace: ["--store", workspace.empty_store, "-o", workspace.output / "fetched"],
+        2,
+    ),
+    "package": (lambda workspace: [workspace.artifact, "--for", "linux-aarch64"], 2),
     "device-check": (
-        lambda place: [place.artifact, "--runs", "1", "-o", place.output / "report.json"],
+        lambda workspace: [
+            workspace.artifact,
+            "--runs",
+            "1",
+            "-o",
+            workspace.output / "report.json",
+        ],
         0,
     ),
-    "convert": (lambda place: [place.checkpoint, "--to", "mlc", "-o", place.output / "mlc"], 0),
+    "convert": (
+        lambda workspace: [workspace.checkpoint, "--to", "mlc", "-o", workspace.output / "mlc"],
+        0,
+    ),
     "synth": (
-        lambda place: ["MobileLLaMA-9B", "-o", place.output / "synth"],  # lists the right names
+        lambda workspace: [
+            "MobileLLaMA-9B",
+            "-o",
+            workspace.output / "synth",
+        ],  # lists the right names
         2,
     ),
 }
@@ -109,7 +139,7 @@ def all_verbs() -> list[str]:
 
 def run_verb(
     verb: str,
-    place: Place,
+    workspace: Workspace,
     *,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -120,14 +150,14 @@ def run_verb(
 
     Args:
         verb: One of :data:`COMMANDS`.
-        place: What it works on.
+        workspace: What it works on.
         folder: The current folder.
         environment: All variables; this process's if None.
         streams: The shell's redirections, ``<&-`` for instance.
         timeout: Seconds; a server is ended by SIGTERM after some.
     """
     arguments, _ = COMMANDS[verb]
-    line = [os.fspath(PROGRAM), *verb.split(), *map(os.fspath, arguments(place))]
+    line = [os.fspath(PROGRAM), *verb.split(), *map(os.fspath, arguments(workspace))]
     command = ["sh", "-c", f'exec "$@" {streams}', "sh", *line]
     if verb in SERVERS:
         command = ["timeout", "--signal=TERM", "--preserve-status", "4", *command]

@@ -22,7 +22,7 @@ import pytest
 
 from mvlm.runtime.start_module import module_command
 from tests.artifacts import Shelf
-from tests.cli.every_verb import COMMANDS, PROGRAM, SERVERS, Place, all_verbs, run_verb
+from tests.cli.every_verb import COMMANDS, PROGRAM, SERVERS, Workspace, all_verbs, run_verb
 from tests.reference import write_random_checkpoint
 
 QUICK = ("chat", "targets", "inspect", "logs list", "jobs status")
@@ -45,10 +45,10 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def place(folder: Path) -> Place:
+def workspace(folder: Path) -> Workspace:
     """A checkpoint, its artifact, and a cache that holds it too."""
     checkpoint = write_random_checkpoint(folder / "model", "text", seed=0, num_hidden_layers=1)
-    made = Place(checkpoint, folder / "artifact", folder / "output")
+    made = Workspace(checkpoint, folder / "artifact", folder / "output")
     made.output.mkdir()
     make = [PROGRAM, "compile", checkpoint, "--quant", "q0f32"]
     subprocess.run([*make, "-o", made.artifact], check=True, capture_output=True)
@@ -73,23 +73,23 @@ def check_sentence(done: subprocess.CompletedProcess[bytes]) -> str:
     return said
 
 
-def tidy(place: Place) -> None:
-    shutil.rmtree(place.output)
-    place.output.mkdir()
-    place.output.chmod(0o777)
+def tidy(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.output)
+    workspace.output.mkdir()
+    workspace.output.chmod(0o777)
 
 
 # --- standard streams -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_closed_streams(verb: str, place: Place, environment: dict[str, str]) -> None:
+def test_closed_streams(verb: str, workspace: Workspace, environment: dict[str, str]) -> None:
     """Nothing is printed into a file that got a closed stream's number; failure is told by code."""
-    done = run_verb(verb, place, environment=environment, streams="<&- >&- 2>&-")
+    done = run_verb(verb, workspace, environment=environment, streams="<&- >&- 2>&-")
     expected = COMMANDS[verb][1]
     assert done.returncode == (expected if expected or verb in SERVERS else 1)
     assert (done.stdout, done.stderr) == (b"", b"")
-    tidy(place)
+    tidy(workspace)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -98,28 +98,30 @@ def test_closed_streams(verb: str, place: Place, environment: dict[str, str]) ->
     [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
 )
 def test_standard_output_that_takes_nothing(
-    verb: str, streams: str, words: str, place: Place, environment: dict[str, str]
+    verb: str, streams: str, words: str, workspace: Workspace, environment: dict[str, str]
 ) -> None:
-    done = run_verb(verb, place, environment=environment, streams=streams)
+    done = run_verb(verb, workspace, environment=environment, streams=streams)
     said, expected = check_sentence(done), COMMANDS[verb][1]
     if expected == 0:
         assert done.returncode == 1
         assert f"error: standard output cannot be written: found {words}" in said
     else:
         assert done.returncode == expected
-    tidy(place)
+    tidy(workspace)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_standard_error_that_is_full(verb: str, place: Place, environment: dict[str, str]) -> None:
-    done = run_verb(verb, place, environment=environment, streams="2>/dev/full")
+def test_standard_error_that_is_full(
+    verb: str, workspace: Workspace, environment: dict[str, str]
+) -> None:
+    done = run_verb(verb, workspace, environment=environment, streams="2>/dev/full")
     assert done.returncode == COMMANDS[verb][1]
-    tidy(place)
+    tidy(workspace)
 
 
 @pytest.mark.parametrize("prompt", [["--prompt", "-"], []])
-def test_standard_input_that_is_closed(place: Place, prompt: list[str]) -> None:
-    line = [PROGRAM, "chat", place.artifact, *prompt]
+def test_standard_input_that_is_closed(workspace: Workspace, prompt: list[str]) -> None:
+    line = [PROGRAM, "chat", workspace.artifact, *prompt]
     done = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *line], capture_output=True)
     said = check_sentence(done)
     assert said == "error: standard input cannot be read: found Bad file descriptor\n"
@@ -154,10 +156,10 @@ class OtherUser:
         )
 
     def run_verb(
-        self, verb: str, place: Place, before: Sequence[str] = (), **variables: str
+        self, verb: str, workspace: Workspace, before: Sequence[str] = (), **variables: str
     ) -> subprocess.CompletedProcess[bytes]:
         ended = ["timeout", "--signal=TERM", "--preserve-status", "4"] if verb in SERVERS else []
-        arguments = [*verb.split(), *COMMANDS[verb][0](place)]
+        arguments = [*verb.split(), *COMMANDS[verb][0](workspace)]
         return self.run(*arguments, before=[*ended, *before], **variables)
 
 
@@ -183,48 +185,50 @@ def other_user(folder: Path) -> OtherUser:
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("home", ["none", "another user's"])
 def test_without_a_home(
-    verb: str, home: str, place: Place, folder: Path, other_user: OtherUser
+    verb: str, home: str, workspace: Workspace, folder: Path, other_user: OtherUser
 ) -> None:
     private = folder / "private"
     private.mkdir(mode=0o700, exist_ok=True)
     variables = {} if home == "none" else {"HOME": os.fspath(private)}
-    done = other_user.run_verb(verb, place, **variables)
+    done = other_user.run_verb(verb, workspace, **variables)
     said = check_sentence(done)
     if verb in NEED_A_CACHE:
         assert done.returncode == 2
         assert "et MVLM_CACHE to a folder that you can write to." in said
     else:
         assert done.returncode == COMMANDS[verb][1], said
-    tidy(place)
+    tidy(workspace)
 
 
 # --- paths ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def strange_place(place: Place, folder: Path) -> Place:
+def strange_workspace(workspace: Workspace, folder: Path) -> Workspace:
     """The same below a folder whose name is no UTF-8."""
     strange = Path(os.fsdecode(os.fsencode(folder) + b"/mod\xe9l"))
     strange.mkdir()
-    shutil.copytree(place.checkpoint, strange / "ch\udce9ckpoint")
-    shutil.copytree(place.artifact, strange / "\udcff")
+    shutil.copytree(workspace.checkpoint, strange / "ch\udce9ckpoint")
+    shutil.copytree(workspace.artifact, strange / "\udcff")
     (strange / "output").mkdir()
-    return Place(strange / "ch\udce9ckpoint", strange / "\udcff", strange / "output")
+    return Workspace(strange / "ch\udce9ckpoint", strange / "\udcff", strange / "output")
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_paths_that_are_not_utf8(verb: str, strange_place: Place) -> None:
+def test_paths_that_are_not_utf8(verb: str, strange_workspace: Workspace) -> None:
     """Also the cache's, and the current folder's."""
     environment = os.environ | {
-        "MVLM_CACHE": os.fspath(strange_place.output / "cache"),
-        "MVLM_TUNING_LOGS": os.fspath(strange_place.output / "logs"),
+        "MVLM_CACHE": os.fspath(strange_workspace.output / "cache"),
+        "MVLM_TUNING_LOGS": os.fspath(strange_workspace.output / "logs"),
     }
     if verb == "demo":  # its model takes long to compile
         del environment["MVLM_CACHE"]
-    done = run_verb(verb, strange_place, folder=strange_place.output, environment=environment)
+    done = run_verb(
+        verb, strange_workspace, folder=strange_workspace.output, environment=environment
+    )
     assert done.returncode == COMMANDS[verb][1], check_sentence(done)
     check_sentence(done)
-    tidy(strange_place)
+    tidy(strange_workspace)
 
 
 # --- signals --------------------------------------------------------------------------------------
@@ -282,24 +286,24 @@ def limited(option: str, number: int, *line: str | Path) -> subprocess.Completed
     return subprocess.run(command, capture_output=True)
 
 
-def test_too_many_open_files(place: Place) -> None:
-    done = limited("-n", 6, PROGRAM, "compile", place.checkpoint, "-o", place.output / "a")
+def test_too_many_open_files(workspace: Workspace) -> None:
+    done = limited("-n", 6, PROGRAM, "compile", workspace.checkpoint, "-o", workspace.output / "a")
     assert done.returncode == 1
     assert "Too many open files" in check_sentence(done)
 
 
 @pytest.mark.parametrize("verb", ["compile", "chat", "bench"])
-def test_no_more_processes(verb: str, place: Place, other_user: OtherUser) -> None:
+def test_no_more_processes(verb: str, workspace: Workspace, other_user: OtherUser) -> None:
     """Root has no such limit."""
     limit = ["bash", "-c", 'ulimit -u 1 && exec "$@"', "bash"]
-    cache = os.fspath(place.output / "cache")
-    done = other_user.run_verb(verb, place, before=limit, MVLM_CACHE=cache)
+    cache = os.fspath(workspace.output / "cache")
+    done = other_user.run_verb(verb, workspace, before=limit, MVLM_CACHE=cache)
     assert done.returncode == 1
     assert "`ulimit -u` shows how many processes" in check_sentence(done)
-    tidy(place)
+    tidy(workspace)
 
 
-def test_a_disk_without_the_right_to_run_code(place: Place, folder: Path) -> None:
+def test_a_disk_without_the_right_to_run_code(workspace: Workspace, folder: Path) -> None:
     mounted = folder / "noexec"
     mounted.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "noexec,size=64m", "tmpfs", mounted]
@@ -309,7 +313,7 @@ def test_a_disk_without_the_right_to_run_code(place: Place, folder: Path) -> Non
     except OSError:
         pytest.skip("there is no mount")
     try:
-        shutil.copytree(place.artifact, mounted / "a")
+        shutil.copytree(workspace.artifact, mounted / "a")
         line = [PROGRAM, "chat", mounted / "a", "--prompt", "Hello"]
         done = subprocess.run(line, capture_output=True)
         assert done.returncode == 1
@@ -319,17 +323,17 @@ def test_a_disk_without_the_right_to_run_code(place: Place, folder: Path) -> Non
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "1025", "1000000000000", "two"])
-def test_numbers_of_threads_that_are_none(number: str, place: Place) -> None:
+def test_numbers_of_threads_that_are_none(number: str, workspace: Workspace) -> None:
     for verb in ("chat", "bench", "device-check"):
         done = subprocess.run(
-            [PROGRAM, verb, place.artifact, "--threads", number], capture_output=True
+            [PROGRAM, verb, workspace.artifact, "--threads", number], capture_output=True
         )
         assert done.returncode == 2
         assert b"--threads" in done.stderr
 
 
-def test_an_unbalanced_quote_in_cc(place: Place) -> None:
-    line = [PROGRAM, "compile", place.checkpoint, "-o", place.output / "a"]
+def test_an_unbalanced_quote_in_cc(workspace: Workspace) -> None:
+    line = [PROGRAM, "compile", workspace.checkpoint, "-o", workspace.output / "a"]
     done = subprocess.run(line, env=os.environ | {"CC": 'gcc "-O2'}, capture_output=True)
     assert done.returncode == 1
     assert "$CC is not a command line" in check_sentence(done)
@@ -338,9 +342,11 @@ def test_an_unbalanced_quote_in_cc(place: Place) -> None:
 # --- the cache ------------------------------------------------------------------------------------
 
 
-def test_a_cache_entry_without_a_manifest(place: Place, environment: dict[str, str]) -> None:
+def test_a_cache_entry_without_a_manifest(
+    workspace: Workspace, environment: dict[str, str]
+) -> None:
     """A cleaner of old files took it; the entry is made again."""
-    line = [PROGRAM, "chat", place.checkpoint, "--quant", "q0f32", "--prompt", "Hello"]
+    line = [PROGRAM, "chat", workspace.checkpoint, "--quant", "q0f32", "--prompt", "Hello"]
     subprocess.run(line, env=environment, capture_output=True, check=True)
     (entry,) = Path(environment["MVLM_CACHE"], "artifacts").iterdir()
     (entry / "manifest.json").unlink()
@@ -349,11 +355,11 @@ def test_a_cache_entry_without_a_manifest(place: Place, environment: dict[str, s
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]
 
 
-def test_a_printed_path_is_the_bytes_that_it_is(strange_place: Place) -> None:
+def test_a_printed_path_is_the_bytes_that_it_is(strange_workspace: Workspace) -> None:
     """So that a script can go on with it."""
-    line = [PROGRAM, "compile", strange_place.checkpoint, "--quant", "q0f32"]
-    environment = os.environ | {"MVLM_CACHE": os.fspath(strange_place.output / "cache")}
+    line = [PROGRAM, "compile", strange_workspace.checkpoint, "--quant", "q0f32"]
+    environment = os.environ | {"MVLM_CACHE": os.fspath(strange_workspace.output / "cache")}
     done = subprocess.run(line, env=environment, capture_output=True, check=True)
     printed = Path(os.fsdecode(done.stdout.splitlines()[0]))
     assert (printed / "manifest.json").is_file()
-    tidy(strange_place)
+    tidy(strange_workspace)

@@ -21,11 +21,11 @@ from mvlm.cli.shared.answers import stream_answer
 from mvlm.cli.shared.rich_text import literal
 from mvlm.cli.shared.terminal import (
     cell_width,
-    note,
     show,
     show_columns,
     show_dim,
     show_table,
+    warn,
 )
 from mvlm.compile.jobs.html_report import _escape
 from mvlm.runtime.artifact.json_object import JsonObject
@@ -78,7 +78,7 @@ def test_text_without_control_characters_is_printed_unchanged(name: str) -> None
         stream_answer(generation)
         show(sentence)
         show_dim(sentence)
-        note(sentence)
+        warn(sentence)
         show_table([("text", sentence)])
     assert screen.getvalue().count(sentence) == 5
     assert literal(sentence).plain == sentence
@@ -88,7 +88,7 @@ def test_control_sequences_are_replaced_in_every_output() -> None:
     with on_terminal() as screen:
         show(COMMANDS)
         show_dim(COMMANDS)
-        note(COMMANDS)
+        warn(COMMANDS)
         show_table([(COMMANDS, COMMANDS)])
         show_columns([(COMMANDS, COMMANDS)])
         compare._show_grid([(COMMANDS, COMMANDS), (COMMANDS, COMMANDS)])

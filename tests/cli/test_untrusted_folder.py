@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.runtime.start_module import module_command
-from tests.cli.every_verb import COMMANDS, Place, all_verbs, run_verb
+from tests.cli.every_verb import COMMANDS, Workspace, all_verbs, run_verb
 from tests.reference import write_random_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -39,39 +39,39 @@ def importable_names() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A checkpoint with a module planted in it for every name that could be imported."""
     folder = tmp_path_factory.mktemp("untrusted")
     checkpoint = write_random_checkpoint(folder / "model", "text", seed=0, num_hidden_layers=1)
     log = os.fspath(folder / "planted.log")
     for name in importable_names():
         (checkpoint / f"{name}.py").write_text(PLANTED.format(log=log, name=name))
-    return Place(checkpoint, folder / "artifact", folder)
+    return Workspace(checkpoint, folder / "artifact", folder)
 
 
 @pytest.fixture(scope="module")
-def environment(place: Place) -> dict[str, str]:
+def environment(workspace: Workspace) -> dict[str, str]:
     """A cache and logs of the test's own."""
     return os.environ | {
-        "MVLM_CACHE": os.fspath(place.output / "cache"),
-        "MVLM_TUNING_LOGS": os.fspath(place.output / "user-logs"),
+        "MVLM_CACHE": os.fspath(workspace.output / "cache"),
+        "MVLM_TUNING_LOGS": os.fspath(workspace.output / "user-logs"),
     }
 
 
 @pytest.fixture(scope="module")
-def artifact(place: Place, environment: dict[str, str]) -> Place:
+def artifact(workspace: Workspace, environment: dict[str, str]) -> Workspace:
     """The same with its artifact, which the first verb compiles there."""
-    check("compile", place, environment)
-    (place.output / "a").rename(place.artifact)
-    return place
+    check("compile", workspace, environment)
+    (workspace.output / "a").rename(workspace.artifact)
+    return workspace
 
 
-def check(verb: str, place: Place, environment: dict[str, str]) -> None:
+def check(verb: str, workspace: Workspace, environment: dict[str, str]) -> None:
     if verb == "demo":  # its model takes long to compile, and the user's cache has it
         environment = {**environment}
         del environment["MVLM_CACHE"]
-    done = run_verb(verb, place, folder=place.checkpoint, environment=environment)
-    log = place.output / "planted.log"
+    done = run_verb(verb, workspace, folder=workspace.checkpoint, environment=environment)
+    log = workspace.output / "planted.log"
     assert not log.exists(), log.read_text()
     assert done.returncode == COMMANDS[verb][1], done.stderr.decode()
 
@@ -80,17 +80,19 @@ def test_every_verb_is_tried() -> None:
     assert sorted(COMMANDS) == sorted(all_verbs())
 
 
-def test_what_is_planted_would_run(place: Place) -> None:
+def test_what_is_planted_would_run(workspace: Workspace) -> None:
     """Otherwise the tests below would show nothing."""
     done = subprocess.run(
-        [sys.executable, "-m", "mvlm.cli", "--version"], cwd=place.checkpoint, capture_output=True
+        [sys.executable, "-m", "mvlm.cli", "--version"],
+        cwd=workspace.checkpoint,
+        capture_output=True,
     )
     assert b"was imported" in done.stderr
-    (place.output / "planted.log").unlink()
+    (workspace.output / "planted.log").unlink()
 
 
 @pytest.mark.parametrize("verb", [verb for verb in all_verbs() if verb != "compile"])
-def test_no_verb_imports_it(verb: str, artifact: Place, environment: dict[str, str]) -> None:
+def test_no_verb_imports_it(verb: str, artifact: Workspace, environment: dict[str, str]) -> None:
     check(verb, artifact, environment)
 
 

@@ -18,7 +18,7 @@ from mvlm.cli.shared.answers import speeds, stream_answer
 from mvlm.cli.shared.images import load_pixels
 from mvlm.cli.shared.interrupts import first_interrupt, termination_signal
 from mvlm.cli.shared.streams import reading_input
-from mvlm.cli.shared.terminal import is_terminal, note, show, show_dim
+from mvlm.cli.shared.terminal import is_terminal, show, show_dim, warn
 from mvlm.cli.shared.user_path import user_path
 from mvlm.runtime.errors import MvlmError, PromptError
 
@@ -37,7 +37,7 @@ A question that begins with / takes a space before it.
 Ctrl-C ends an answer; twice, the conversation."""
 
 
-class Conversation:
+class Repl:
     """A chat with a person, or with a script that plays one.
 
     Args:
@@ -82,7 +82,7 @@ class Conversation:
                 if not self._take(line):
                     return
             except MvlmError as error:
-                note(f"error: {error}")
+                warn(f"error: {error}")
 
     def _lines(self) -> Iterator[str]:
         """Yield what the other side says, without blank lines."""
@@ -130,7 +130,7 @@ class Conversation:
             numbers = ", ".join(f"{name} {value}" for name, value in speeds(completion.stats))
             show_dim(f"{remark}; {numbers}" if remark else numbers)
         elif remark:
-            note(remark)
+            warn(remark)
 
     def _image(self, path: str) -> bool:
         if not path:
