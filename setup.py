@@ -31,7 +31,7 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in packages},
         "mvlm.models": ["py.typed", "bundled/*", "bundled/*/*"],
-        "mvlm.compile.targets": ["boards/*.toml"],
+        "mvlm.runtime.targets": ["boards/*.toml"],
         "mvlm.distribution.bundle": ["launchers/*"],
         "mvlm.tuning_logs": ["*/*.json"],
     },

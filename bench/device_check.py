@@ -15,8 +15,6 @@ from mvlm.bench.bandwidth import measure_in_child
 from mvlm.bench.device_report import SCHEMA_VERSION
 from mvlm.bench.measure import MeasurementPlan, measure_speeds
 from mvlm.bench.report import machine_facts, make_report
-from mvlm.compile.targets import known_targets
-from mvlm.compile.targets.detect import recognise_machine
 from mvlm.runtime.artifact import verify_artifact
 from mvlm.runtime.chat import Chat
 from mvlm.runtime.image import load_image, preprocess
@@ -24,6 +22,8 @@ from mvlm.runtime.machine import Machine, read_machine
 from mvlm.runtime.machine.state import read_state
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
+from mvlm.runtime.targets import known_targets
+from mvlm.runtime.targets.detect import recognise_machine
 
 PROMPT = "Describe the picture."
 _TOKENS = 48

@@ -23,10 +23,10 @@ from mvlm.bench.assembly import Instruction, innermost_loop
 from mvlm.bench.docs_table import write_table
 from mvlm.compile.compile_target import tvm_options
 from mvlm.compile.pipeline import tensor_functions
-from mvlm.compile.targets import known_targets
 from mvlm.models import ops
 from mvlm.models.panels import FEATURES, panel_layout
 from mvlm.models.quantization import GROUP_SIZE, SCHEMES
+from mvlm.runtime.targets import known_targets
 from mvlm.schedules import find_kernels
 from mvlm.schedules.cpu.instructions import find_instructions
 

@@ -2,7 +2,7 @@
 
 A token reads every weight once, so its time is at least that of reading them, and at least that of
 the loop which multiplies them. Clocks, memory and what cores issue in a cycle are the
-description's: see `compile/targets/boards`.
+description's: see `runtime/targets/boards`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mvlm.bench.assembly import Instruction
-from mvlm.compile.targets import TargetDescription
-from mvlm.compile.targets.description import Core
 from mvlm.models.config.llama import LlamaConfig
 from mvlm.models.model_zoo import find_published_model
+from mvlm.runtime.targets import TargetDescription
+from mvlm.runtime.targets.description import Core
 
 # MobileVLM, arXiv 2312.16886, table 6: llama.cpp with 4-bit weights, 4 threads.
 PUBLISHED_TOKENS_S = 21.54

@@ -14,10 +14,10 @@ from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
 
 if TYPE_CHECKING:
     from mvlm.compile.compile_target import Requirement
-    from mvlm.compile.targets import TargetDescription
-    from mvlm.compile.targets.detect import Match
     from mvlm.runtime.errors import TargetError
     from mvlm.runtime.machine import Machine
+    from mvlm.runtime.targets import TargetDescription
+    from mvlm.runtime.targets.detect import Match
 
 EXAMPLES = (
     "mvlm targets",
@@ -48,10 +48,10 @@ def command(
     For each and each system that it runs: what compiling for it takes on this machine, what is
     there of it, and the command that brings what is not.
     """
-    from mvlm.compile.targets import find_description, known_targets
-    from mvlm.compile.targets.catalogue import board_file
-    from mvlm.compile.targets.detect import recognise_machine
     from mvlm.runtime.machine import read_machine
+    from mvlm.runtime.targets import find_description, known_targets
+    from mvlm.runtime.targets.catalogue import board_file
+    from mvlm.runtime.targets.detect import recognise_machine
 
     if example:
         show(board_file("snapdragon-888-cpu").read_text(encoding="utf-8"), end="")

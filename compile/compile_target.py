@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mvlm.compile.targets import TargetDescription, choose_platform
-from mvlm.compile.targets.description import Gpu
-from mvlm.compile.targets.platforms import Platform
 from mvlm.compile.toolchain import Linker, find_linker, find_runtime_library
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import FEATURES, Machine, read_machine
 from mvlm.runtime.machine.description import llvm_attributes
 from mvlm.runtime.package_folder import package_folder
+from mvlm.runtime.targets import TargetDescription, choose_platform
+from mvlm.runtime.targets.description import Gpu
+from mvlm.runtime.targets.platforms import Platform
 
 if TYPE_CHECKING:
     from tvm.target import Target

@@ -12,7 +12,6 @@ from typing import Any
 
 from mvlm.compile.distinct_names import distinct_names
 from mvlm.compile.provenance import files_digest, package_versions, source_digest
-from mvlm.compile.targets import TargetDescription, choose_platform, find_description
 from mvlm.compile.toolchain import linker_identity
 from mvlm.compile.tuning.log import log_folders, logs_digest
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
@@ -23,6 +22,7 @@ from mvlm.runtime.artifact.layout import MAX_CONTEXT
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.input_file import is_present
 from mvlm.runtime.machine import read_machine
+from mvlm.runtime.targets import TargetDescription, choose_platform, find_description
 from mvlm.runtime.utf8_path import as_utf8
 
 TOKENIZER_FILE = "tokenizer.model"

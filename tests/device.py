@@ -12,7 +12,7 @@ import tvm
 from tvm import relax
 
 from mvlm.compile.compile_target import tvm_options
-from mvlm.compile.targets import known_targets
+from mvlm.runtime.targets import known_targets
 from mvlm.schedules.cpu.features import cpu_features
 
 Array = npt.NDArray[Any]

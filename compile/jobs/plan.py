@@ -15,11 +15,11 @@ from mvlm.compile.jobs.log_snapshot import snapshot_folders, snapshot_logs
 from mvlm.compile.jobs.matrix import Cell, Matrix, MatrixError
 from mvlm.compile.jobs.memory_estimate import PROGRAM_BYTES, weights_bytes
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Step
-from mvlm.compile.targets import TargetDescription, find_description
 from mvlm.compile.tuning.log import log_folders
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact.manifest import FileEntry
 from mvlm.runtime.errors import MvlmError
+from mvlm.runtime.targets import TargetDescription, find_description
 
 # Called with how many jobs are planned, and of how many.
 Progress = Callable[[int, int], None]

@@ -10,11 +10,11 @@ from typing import Any
 
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.jobs.log_snapshot import snapshot_folders
-from mvlm.compile.targets import TargetDescription
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
 from mvlm.runtime.artifact.manifest import FileEntry, parse_entries
 from mvlm.runtime.errors import TargetError
+from mvlm.runtime.targets import TargetDescription
 from mvlm.runtime.toml_file import TomlFile
 
 WEIGHTS, ARTIFACT = "weights", "artifact"

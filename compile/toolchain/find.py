@@ -10,13 +10,13 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from mvlm.compile.targets.description import Needs, TargetDescription
-from mvlm.compile.targets.platforms import PLATFORMS, Platform
 from mvlm.compile.toolchain.linker import Linker
 from mvlm.compile.toolchain.stub_libraries import android_stub_libraries, tvm_stub_libraries
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import Machine
 from mvlm.runtime.package_folder import package_folder
+from mvlm.runtime.targets.description import Needs, TargetDescription
+from mvlm.runtime.targets.platforms import PLATFORMS, Platform
 
 _COMPILERS = ("cc", "gcc", "clang")
 _NDK_VARIABLE = "TVM_NDK_CC"  # as TVM's own helper has it

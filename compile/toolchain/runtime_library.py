@@ -16,10 +16,10 @@ import zipfile
 from pathlib import Path
 
 from mvlm.compile.cache_folder import cache_folder, looking_in_cache
-from mvlm.compile.targets.platforms import Platform
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.package_folder import package_folder
+from mvlm.runtime.targets.platforms import Platform
 
 LIBRARY = "libtvm_runtime.so"
 _MEMBER = f"tvm/lib/{LIBRARY}"

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mvlm.compile.compile_target import CompileTarget
-from mvlm.compile.targets import TargetDescription
-from mvlm.compile.targets.detect import recognise_machine
 from mvlm.compile.tuning.log.provenance import check_device
 from mvlm.runtime.artifact.json_object import JsonObject
 from mvlm.runtime.device.kernel_runner import PROTOCOL
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine
+from mvlm.runtime.targets import TargetDescription
+from mvlm.runtime.targets.detect import recognise_machine
 
 
 def native_cpu(target: CompileTarget) -> str:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from mvlm.runtime.package_folder import package_folder
 
-# The compiler stays at home, but for the descriptions of devices, by which one is recognised.
-PACKAGES = ("bench", "cli", "runtime", "compile/targets")
+# The compiler stays at home; the descriptions of devices are the runtime's.
+PACKAGES = ("bench", "cli", "runtime")
 
 
 def copy_code(folder: Path) -> None:
     """Write our packages, for PYTHONPATH, and what Python's metadata says of them."""
     for package in PACKAGES:
-        source = package_folder(f"mvlm.{package.replace('/', '.')}")
+        source = package_folder(f"mvlm.{package}")
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(source, folder / "mvlm" / package, ignore=ignored)
     distribution = metadata.distribution("mvlm")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvlm.compile.targets import known_targets
-from mvlm.compile.targets.platforms import PLATFORMS
 from mvlm.compile.toolchain import find_linker, find_runtime_library
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY
+from mvlm.runtime.targets import known_targets
+from mvlm.runtime.targets.platforms import PLATFORMS
 from tests.arm import worker
 from tests.arm.emulator import environment, fetched_toolchain
 from tests.arm.sysroot import FOLDER

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mvlm.bench.quality import BUNDLED
-from mvlm.compile.targets.catalogue import board_file
 from mvlm.runtime.artifact import read_manifest
+from mvlm.runtime.targets.catalogue import board_file
 from tests.arm.conftest import Compile
 from tests.arm.emulator import KRYO_CPU, run_mvlm
 from tests.reference import IMAGE_TOKEN, Reference

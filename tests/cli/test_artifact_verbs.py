@@ -10,11 +10,11 @@ import pytest
 
 from mvlm.bench.report import weight_bytes_per_token
 from mvlm.cli.shared.terminal import readable_bytes
-from mvlm.compile.targets import known_targets
 from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.artifact.layout import KERNELS, MODEL_LIBRARY, WEIGHTS
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.machine import read_machine
+from mvlm.runtime.targets import known_targets
 from tests.artifacts import Shelf
 from tests.cli.command_line import mvlm
 from tests.cli.manifests import edit_manifest

@@ -13,8 +13,6 @@ import pytest
 
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
-from mvlm.compile.targets import known_targets
-from mvlm.compile.targets.platforms import PLATFORMS
 from mvlm.compile.toolchain import find_linker
 from mvlm.compile.toolchain.android_runtime import (
     LIBRARIES,
@@ -27,6 +25,8 @@ from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.artifact.verify import check_machine
 from mvlm.runtime.errors import ArtifactError, TargetError
 from mvlm.runtime.machine import read_machine
+from mvlm.runtime.targets import known_targets
+from mvlm.runtime.targets.platforms import PLATFORMS
 from tests.artifacts import Shelf
 
 KRYO = known_targets()["snapdragon-888-cpu"]

@@ -18,9 +18,6 @@ from tvm import relax
 
 from mvlm.compile.compile_target import tvm_options
 from mvlm.compile.pipeline import lower
-from mvlm.compile.targets import choose_platform, known_targets
-from mvlm.compile.targets.description import Needs
-from mvlm.compile.targets.platforms import PLATFORMS
 from mvlm.compile.toolchain import Linker, find, find_linker, find_runtime_library
 from mvlm.compile.toolchain.elf import library_needs
 from mvlm.compile.toolchain.runtime_library import fetch_command
@@ -30,6 +27,9 @@ from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact.verify import TVM_VERSION, version_numbers
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import read_machine
+from mvlm.runtime.targets import choose_platform, known_targets
+from mvlm.runtime.targets.description import Needs
+from mvlm.runtime.targets.platforms import PLATFORMS
 from tests.artifacts import Shelf
 
 LINUX, ANDROID = PLATFORMS["linux"], PLATFORMS["android"]

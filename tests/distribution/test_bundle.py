@@ -54,9 +54,9 @@ def test_contents_of_a_bundle(shelf: Shelf, tmp_path: Path, form: Form) -> None:
         subprocess.run(["sh", "-n", output / name], check=True)
     assert "device-check" in (output / "README.txt").read_text(encoding="utf-8")
     code = {path.relative_to(output / "code").as_posix() for path in output.rglob("*.py")}
-    assert {"mvlm/cli/chat.py", "mvlm/runtime/model.py", "mvlm/compile/targets/toml.py"} <= code
-    assert "mvlm/compile/driver.py" not in code
-    assert (output / "code/mvlm/compile/targets/boards/jetson-orin.toml").is_file()
+    assert {"mvlm/cli/chat.py", "mvlm/runtime/model.py", "mvlm/runtime/targets/toml.py"} <= code
+    assert not [name for name in code if name.startswith("mvlm/compile/")]
+    assert (output / "code/mvlm/runtime/targets/boards/jetson-orin.toml").is_file()
     assert not list(output.rglob("__pycache__"))
     assert (output / "root").is_dir() is not form.has_python
 

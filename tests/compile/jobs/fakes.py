@@ -23,7 +23,6 @@ from mvlm.compile.jobs.plan import MatrixPlan
 from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Step, StepRequest
 from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult
-from mvlm.compile.targets import find_description
 from mvlm.runtime.artifact.layout import REQUIRED_FILES, RUNTIME_LIBRARY
 from mvlm.runtime.artifact.manifest import (
     AbiEntry,
@@ -34,6 +33,7 @@ from mvlm.runtime.artifact.manifest import (
 )
 from mvlm.runtime.artifact.verify import digest_file
 from mvlm.runtime.errors import CheckpointError
+from mvlm.runtime.targets import find_description
 
 if TYPE_CHECKING:
     import pytest

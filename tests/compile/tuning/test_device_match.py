@@ -7,10 +7,10 @@ from typing import Any, cast
 import pytest
 
 from mvlm.compile.compile_target import CompileTarget
-from mvlm.compile.targets import find_description
 from mvlm.compile.toolchain import Linker
 from mvlm.compile.tuning.device_match import mismatch
 from mvlm.runtime.device.kernel_runner import PROTOCOL
+from mvlm.runtime.targets import find_description
 
 KRYO = find_description("snapdragon-888-cpu")
 # Nothing is linked here.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mvlm.compile.targets.description import Recognition, TargetDescription
 from mvlm.runtime.machine import Machine
+from mvlm.runtime.targets.description import Recognition, TargetDescription
 
 
 @dataclass(frozen=True)

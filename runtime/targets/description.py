@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mvlm.compile.targets.platforms import PLATFORMS
 from mvlm.runtime.machine import FEATURES
+from mvlm.runtime.targets.platforms import PLATFORMS
 from mvlm.runtime.toml_file import FieldError
 
 # What stands for "as this machine has it".
@@ -54,7 +54,7 @@ class Core:
 
 @dataclass(frozen=True)
 class Cpu:
-    """The CPU that code is generated for; of a GPU's board, the one beside it.
+    """The CPU that code is generated for; of a GPU's board, its CPU.
 
     Attributes:
         architecture: As ``uname -m`` says it, or ``native``: then everything else is this
@@ -121,7 +121,7 @@ class Memory:
     """The device's memory.
 
     Attributes:
-        gigabytes_s: Its peak bandwidth, as the data sheet has it; speeds are reckoned with it.
+        gigabytes_s: Its peak bandwidth, as the data sheet has it; speeds are estimated with it.
         gigabytes: How much there is at the least.
     """
 
@@ -135,7 +135,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Needs:
-    """What the device must have, beside the CPU's features.
+    """What the device must have, besides the CPU's features.
 
     Attributes:
         platforms: The systems that it may run, the usual one first: linux, android.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from mvlm.compile.targets.description import TargetDescription
-from mvlm.compile.targets.platforms import PLATFORMS, Platform
-from mvlm.compile.targets.toml import read_description
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.machine import Machine
+from mvlm.runtime.targets.description import TargetDescription
+from mvlm.runtime.targets.platforms import PLATFORMS, Platform
+from mvlm.runtime.targets.toml import read_description
 
 _BOARDS = Path(__file__).parent / "boards"
 _SUFFIX = ".toml"

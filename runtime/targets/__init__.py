@@ -1,4 +1,6 @@
-"""Targets: the devices that models are compiled for, as data. Imports no tvm.
+"""Targets: the devices that models are compiled for, as data.
+
+The compiler reads these, and the device on which it has to recognise itself.
 
 ==================  ================================================================
 ``boards/``         ours, one file each
@@ -10,7 +12,7 @@
 ==================  ================================================================
 """
 
-from mvlm.compile.targets.catalogue import choose_platform, find_description, known_targets
-from mvlm.compile.targets.description import TargetDescription
+from mvlm.runtime.targets.catalogue import choose_platform, find_description, known_targets
+from mvlm.runtime.targets.description import TargetDescription
 
 __all__ = ["TargetDescription", "choose_platform", "find_description", "known_targets"]

@@ -9,12 +9,12 @@ import pytest
 import tvm
 
 from mvlm.compile.compile_target import prepare_target, requirements, tvm_options
-from mvlm.compile.targets import find_description, known_targets
-from mvlm.compile.targets.catalogue import board_file
-from mvlm.compile.targets.detect import recognise_machine
-from mvlm.compile.targets.toml import read_description
 from mvlm.runtime.errors import TargetError, UsageError
 from mvlm.runtime.machine import Machine, read_machine
+from mvlm.runtime.targets import find_description, known_targets
+from mvlm.runtime.targets.catalogue import board_file
+from mvlm.runtime.targets.detect import recognise_machine
+from mvlm.runtime.targets.toml import read_description
 
 KRYO = "snapdragon-888-cpu"
 NAMES = ["host", KRYO, "snapdragon-888-adreno", "jetson-orin", "cuda", "opencl"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvlm.compile.targets.description import TargetDescription
 from mvlm.runtime.errors import TargetError
+from mvlm.runtime.targets.description import TargetDescription
 from mvlm.runtime.toml_file import TomlFile, shown
 
 SCHEMA_VERSION = 1
