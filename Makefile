@@ -49,10 +49,10 @@ build/MobileVLM-V2-1.7B: | $(VENV)/peers.stamp
 	$(BIN)/mvlm synth MobileVLM-V2-1.7B -o $@
 
 quality: $(VENV)/test.stamp
-	$(BIN)/python -m mvlm.bench.quality --write
+	$(BIN)/python -m mvlm.bench.studies.quality --write
 
 footprint: $(VENV)/test.stamp
-	$(BIN)/python -m mvlm.bench.footprint --write
+	$(BIN)/python -m mvlm.bench.studies.footprint --write
 
 # The markers of what `make test` leaves out.
 DEFAULT := not slow and not real and not arm and not llama_cpp and not ray

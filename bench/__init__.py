@@ -1,1 +1,1 @@
-"""Measurements of a compiled model, and how they are taken."""
+"""Measurements of a compiled model: `mvlm bench` and device reports; `studies/` write docs."""

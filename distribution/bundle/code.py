@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mvlm.runtime.package_folder import package_folder
 
-# The compiler stays at home; the descriptions of devices are the runtime's.
+# Studies need the compiler, which stays at home; the descriptions of devices are the runtime's.
 PACKAGES = ("bench", "cli", "runtime")
 
 
@@ -16,7 +16,7 @@ def copy_code(folder: Path) -> None:
     """Write our packages, for PYTHONPATH, and what Python's metadata says of them."""
     for package in PACKAGES:
         source = package_folder(f"mvlm.{package}")
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "studies")
         shutil.copytree(source, folder / "mvlm" / package, ignore=ignored)
     distribution = metadata.distribution("mvlm")
     place = folder / f"mvlm-{distribution.version}.dist-info"

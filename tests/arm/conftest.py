@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench.quality import BUNDLED
+from mvlm.bench.studies.quality import BUNDLED
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from tests.arm.emulator import fetched_toolchain

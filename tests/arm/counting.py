@@ -22,7 +22,7 @@ import tvm
 from tvm import tirx
 
 from mvlm.bench.docs_table import write_table
-from mvlm.bench.instructions import DOCUMENT, decode_kernel
+from mvlm.bench.studies.instructions import DOCUMENT, decode_kernel
 from mvlm.models.panels import panel_layout
 from mvlm.models.quantization import SCHEMES
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY

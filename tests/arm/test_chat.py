@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mvlm.bench.quality import BUNDLED
+from mvlm.bench.studies.quality import BUNDLED
 from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.targets.catalogue import board_file
 from tests.arm.conftest import Compile

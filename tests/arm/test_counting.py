@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench.instructions import DOCUMENT, PROCESSORS, compile_loop
+from mvlm.bench.studies.instructions import DOCUMENT, PROCESSORS, compile_loop
 from tests.arm.counting import count, table
 
 pytestmark = pytest.mark.arm

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench.quality import BUNDLED
+from mvlm.bench.studies.quality import BUNDLED
 from mvlm.cli import inspect as inspect_verb
 from mvlm.cli.reference import reference
 from tests.artifacts import Shelf

@@ -55,7 +55,7 @@ def test_contents_of_a_bundle(shelf: Shelf, tmp_path: Path, form: Form) -> None:
     assert "device-check" in (output / "README.txt").read_text(encoding="utf-8")
     code = {path.relative_to(output / "code").as_posix() for path in output.rglob("*.py")}
     assert {"mvlm/cli/chat.py", "mvlm/runtime/model.py", "mvlm/runtime/targets/toml.py"} <= code
-    assert not [name for name in code if name.startswith("mvlm/compile/")]
+    assert not [name for name in code if name.startswith(("mvlm/compile/", "mvlm/bench/studies/"))]
     assert (output / "code/mvlm/runtime/targets/boards/jetson-orin.toml").is_file()
     assert not list(output.rglob("__pycache__"))
     assert (output / "root").is_dir() is not form.has_python

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvlm.bench.cross_compile import Cost, Mix, measure_mixes, table
+from mvlm.bench.studies.cross_compile import Cost, Mix, measure_mixes, table
 from mvlm.compile.job import plan_job
 from tests.artifacts import Shelf
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench import instructions, roofline, vision_roofline
-from mvlm.bench.assembly import computations, innermost_loop
-from mvlm.bench.cross_compile import _kind
-from mvlm.bench.instructions import PROCESSORS, Loop, compile_loop
+from mvlm.bench.studies import instructions, roofline, vision_roofline
+from mvlm.bench.studies.assembly import computations, innermost_loop
+from mvlm.bench.studies.cross_compile import _kind
+from mvlm.bench.studies.instructions import PROCESSORS, Loop, compile_loop
 
-DOCUMENT = Path(__file__).parents[2] / instructions.DOCUMENT
+DOCUMENT = Path(__file__).parents[3] / instructions.DOCUMENT
 
 # Instructions for a byte of weights; what LLVM writes now, and a little room for its moods.
 MOST = {"sdot": 0.39, "vpmaddubsw": 0.33, "vpdpbusd": 0.13}
@@ -122,14 +122,14 @@ def test_sdot_takes_activations_by_element(loops: dict[str, Loop]) -> None:
 
 
 def test_the_page_is_what_is_counted(loops: dict[str, Loop]) -> None:
-    """Write it again with `python -m mvlm.bench.instructions --write`."""
+    """Write it again with `python -m mvlm.bench.studies.instructions --write`."""
     page = DOCUMENT.read_text(encoding="utf-8")
     assert instructions.table(list(loops.values())) in page
     assert roofline.table(instructions.KRYO, loops["sdot"].work) in page
 
 
 def test_the_tower_on_the_page() -> None:
-    """Write it again with `python -m mvlm.bench.vision_roofline --write`."""
+    """Write it again with `python -m mvlm.bench.studies.vision_roofline --write`."""
     loops = [vision_roofline.compile_tower_loop(scheme) for scheme in ("q8a8", "q16a16")]
     assert vision_roofline.table(loops) in DOCUMENT.read_text(encoding="utf-8")
     # An iteration is a group of 32 for 16 features and four rows.

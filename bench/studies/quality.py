@@ -1,4 +1,4 @@
-"""What each quantization costs in quality: ``python -m mvlm.bench.quality``.
+"""What each quantization costs in quality: ``python -m mvlm.bench.studies.quality``.
 
 Two models are measured. The bundled one answers held-out questions about images: how many it
 gets right, and the perplexity of the right answers' tokens. A synthetic decoder of MobileLLaMA's
@@ -37,7 +37,7 @@ from mvlm.training.evaluate import Example, held_out_scenes, is_right
 
 FloatArray = npt.NDArray[np.float32]
 
-BUNDLED = Path(__file__).parents[1] / "models" / "bundled" / "mobilevlm-shapes"
+BUNDLED = Path(__file__).parents[2] / "models" / "bundled" / "mobilevlm-shapes"
 SYNTHETIC = "MobileLLaMA-1.4B"
 # Enough layers that errors add up, and few enough to try seven schemes in minutes.
 SYNTHETIC_LAYERS = 4
@@ -196,7 +196,9 @@ def _logits(model: Model) -> FloatArray:
 
 def main() -> None:
     """Measure, and print the table or put it into the documentation."""
-    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.quality", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mvlm.bench.studies.quality", description=__doc__
+    )
     parser.add_argument("--scenes", type=int, default=1000, help="held-out images")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")

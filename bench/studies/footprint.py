@@ -1,4 +1,4 @@
-"""What real sizes cost: ``python -m mvlm.bench.footprint``.
+"""What real sizes cost: ``python -m mvlm.bench.studies.footprint``.
 
 For each published model, with random weights: how long compiling takes and how much memory, how
 large the artifact is, how long loading takes, and what memory it takes besides its weights.
@@ -71,7 +71,7 @@ def measure(name: str, work: Path, options: Sequence[str] = ()) -> Footprint:
     seconds = time.perf_counter() - begin
     shutil.rmtree(checkpoint)
     opened = subprocess.run(
-        module_command("mvlm.bench.load_time", str(artifact)),
+        module_command("mvlm.bench.studies.load_time", str(artifact)),
         check=True,
         stdout=subprocess.PIPE,
     )
@@ -128,7 +128,9 @@ def table(results: Sequence[Footprint]) -> str:
 
 def main() -> None:
     """Measure, and print the table or put it into the documentation."""
-    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.footprint", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mvlm.bench.studies.footprint", description=__doc__
+    )
     parser.add_argument("names", nargs="*", default=_SEEING, help="published models")
     parser.add_argument("--work", type=Path, default=Path("build/footprint"))
     parser.add_argument("--json", type=Path, help="write the figures there")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvlm.bench.job_matrix import DOCUMENT, Timing, table, write_matrix
+from mvlm.bench.studies.job_matrix import DOCUMENT, Timing, table, write_matrix
 from mvlm.compile.jobs.matrix import read_matrix
 from mvlm.compile.jobs.plan import plan_matrix
 
@@ -18,5 +18,5 @@ def test_the_matrix_is_24_jobs_that_share_12_packings(tmp_path: Path) -> None:
 def test_the_table() -> None:
     lines = table([Timing("1 worker", 99.95, 24, 0, 12, 500_000_000)]).splitlines()
     assert lines[-1] == "| 1 worker | 100.0 s | 24 | 0 | 12 | 0.50 GB |"
-    page = (Path(__file__).parents[2] / DOCUMENT).read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / DOCUMENT).read_text(encoding="utf-8")
     assert "<!-- jobs -->" in page and "<!-- /jobs -->" in page

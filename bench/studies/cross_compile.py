@@ -1,7 +1,7 @@
 """What compiling a real size for a device costs, and what its kernels are made of.
 
-``python -m mvlm.bench.cross_compile CHECKPOINT [--target NAME] [--write]`` compiles in a process
-of its own, measures its time and memory, and counts each kernel's instructions in LLVM's assembly.
+``python -m mvlm.bench.studies.cross_compile CHECKPOINT [--target NAME] [--write]`` compiles in a
+process of its own, measures time and memory, and counts each kernel's instructions in assembly.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import tvm
 from tvm import relax
 
-from mvlm.bench.assembly import Instruction, computations
 from mvlm.bench.docs_table import write_table
-from mvlm.bench.footprint import folder_bytes, run_mvlm
+from mvlm.bench.studies.assembly import Instruction, computations
+from mvlm.bench.studies.footprint import folder_bytes, run_mvlm
 from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.pipeline import lower
@@ -137,7 +137,9 @@ def table(model: str, cost: Cost, mixes: Sequence[Mix]) -> str:
 
 def main() -> None:
     """Measure, and print the table or put it into the documentation."""
-    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.cross_compile", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mvlm.bench.studies.cross_compile", description=__doc__
+    )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--target", default="snapdragon-888-cpu")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from mvlm.bench.cost_model_ablation import table as ablation_table
-from mvlm.bench.cost_model_ablation import trials_to_reach, weighted_seconds
-from mvlm.bench.tuning_gain import Pair, table
+from mvlm.bench.studies.cost_model_ablation import table as ablation_table
+from mvlm.bench.studies.cost_model_ablation import trials_to_reach, weighted_seconds
+from mvlm.bench.studies.tuning_gain import Pair, table
 from mvlm.compile.tuning.log import Database, TaskResult, TuningRecord
 from mvlm.runtime.chat import Stats
 

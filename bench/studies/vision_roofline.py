@@ -1,6 +1,6 @@
 """An roofline estimate of encoding a picture on the Snapdragon 888.
 
-Run as ``python -m mvlm.bench.vision_roofline``.
+Run as ``python -m mvlm.bench.studies.vision_roofline``.
 
 Nearly all of an image's time goes into the tower's linear layers, and theirs into one loop over
 many rows. It is compiled for the device, its instructions are counted, and the cores are assumed
@@ -17,8 +17,8 @@ from tvm.relax.frontend import nn
 from tvm.target import Target
 
 from mvlm.bench.docs_table import write_table
-from mvlm.bench.instructions import DOCUMENT, KRYO, PROCESSORS, kernel_loop, panel_kernel
-from mvlm.bench.roofline import LoopWork, fast_cores, iterations_s, loop_work
+from mvlm.bench.studies.instructions import DOCUMENT, KRYO, PROCESSORS, kernel_loop, panel_kernel
+from mvlm.bench.studies.roofline import LoopWork, fast_cores, iterations_s, loop_work
 from mvlm.models.layers import Linear
 from mvlm.models.quantization import SCHEMES
 
@@ -92,7 +92,7 @@ def table(loops: list[TowerLoop]) -> str:
 def main() -> None:
     """Print the table, or put it into the documentation."""
     parser = argparse.ArgumentParser(
-        prog="python -m mvlm.bench.vision_roofline", description=__doc__
+        prog="python -m mvlm.bench.studies.vision_roofline", description=__doc__
     )
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The speedup of a whole model by tuning, interleaved: ``python -m mvlm.bench.tuning_gain``.
+"""The speedup of a model by tuning, interleaved: ``python -m mvlm.bench.studies.tuning_gain``.
 
 Both artifacts are of one checkpoint, and open in one process, so that they share threads and
 memory's state, and they map the same files of weights, so that both read the very same memory. Runs
@@ -102,7 +102,9 @@ def table(name: str, pairs: Sequence[Pair], tuning: dict[str, int], trials: int,
 
 def main() -> None:
     """Compile both, measure them interleaved, print the table."""
-    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.tuning_gain", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mvlm.bench.studies.tuning_gain", description=__doc__
+    )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--logs", type=Path, action="append", help="folders of logs")
     parser.add_argument("--rounds", type=int, default=11)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mvlm.bench.assembly import Instruction
+from mvlm.bench.studies.assembly import Instruction
 from mvlm.models.config.llama import LlamaConfig
 from mvlm.models.model_zoo import find_published_model
 from mvlm.runtime.targets import TargetDescription

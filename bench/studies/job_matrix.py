@@ -1,4 +1,4 @@
-"""Times a matrix of small compile jobs: ``python -m mvlm.bench.job_matrix``.
+"""Times a matrix of small compile jobs: ``python -m mvlm.bench.studies.job_matrix``.
 
 The bundled model's checkpoint in 12 schemes for 2 devices: 24 jobs, which share 12 packings. Each
 run begins with an empty store; a last one finds everything done.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.bench.docs_table import write_table
-from mvlm.bench.quality import BUNDLED
+from mvlm.bench.studies.quality import BUNDLED
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.start_module import module_command
 

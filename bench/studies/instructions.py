@@ -1,4 +1,4 @@
-"""Instruction counts of decoding's hot loop: ``python -m mvlm.bench.instructions``.
+"""Instruction counts of decoding's hot loop: ``python -m mvlm.bench.studies.instructions``.
 
 Nearly all of a token's time goes into one loop: a row of 8-bit activations times a panel of 4-bit
 weights, a group of 32 for 16 features at a time. Here that loop is compiled for several CPUs, none
@@ -18,9 +18,9 @@ from tvm import tirx
 from tvm.relax.frontend import nn
 from tvm.target import Target
 
-from mvlm.bench import roofline
-from mvlm.bench.assembly import Instruction, innermost_loop
 from mvlm.bench.docs_table import write_table
+from mvlm.bench.studies import roofline
+from mvlm.bench.studies.assembly import Instruction, innermost_loop
 from mvlm.compile.compile_target import tvm_options
 from mvlm.compile.pipeline import tensor_functions
 from mvlm.models import ops
@@ -196,7 +196,9 @@ def _decoding_layer(width: int, features: int) -> tvm.IRModule:
 
 def main() -> None:
     """Print the tables, or put them into the documentation."""
-    parser = argparse.ArgumentParser(prog="python -m mvlm.bench.instructions", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mvlm.bench.studies.instructions", description=__doc__
+    )
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT}")
     options = parser.parse_args()
     loops = [compile_loop(processor) for processor in PROCESSORS]

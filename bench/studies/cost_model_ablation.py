@@ -1,4 +1,6 @@
-"""Compares searches with and without the cost model: `python -m mvlm.bench.cost_model_ablation`.
+"""Compares searches with and without the cost model.
+
+Run as ``python -m mvlm.bench.studies.cost_model_ablation``.
 
 Each search begins with an empty log, for the same kernels and the same number of trials. Compared
 are the time of a chat's turn in those kernels, by the best configurations found, after each trial;
@@ -114,7 +116,7 @@ def table(curves: dict[bool, list[list[float]]], cpu: str) -> str:
 def main() -> None:
     """Search with and without the cost model, interleaved, and print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m mvlm.bench.cost_model_ablation", description=__doc__
+        prog="python -m mvlm.bench.studies.cost_model_ablation", description=__doc__
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--trials", type=int, default=256)
