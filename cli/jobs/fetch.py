@@ -87,9 +87,9 @@ def _show(documents: list[dict[str, Any]], json: bool) -> None:
 
 def _all(store: Store, run: MatrixRun, output: Path) -> dict[Path, StepEntry]:
     """Return the finished jobs of a run by the folders that they go into."""
+    from mvlm.compile.jobs.messages import ARTIFACT
     from mvlm.compile.jobs.report import read_states
     from mvlm.compile.jobs.states import SUCCESSFUL
-    from mvlm.compile.jobs.step import ARTIFACT
 
     states = read_states(store, run)
     wanted: dict[Path, StepEntry] = {}

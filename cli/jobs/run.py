@@ -83,7 +83,7 @@ def command(
     that fails holds up no other. Exit code 1 if any failed.
     """
     from mvlm.compile.jobs.coordinator import Coordinator, Options
-    from mvlm.compile.jobs.engines.open import open_engine
+    from mvlm.compile.jobs.engines.engine import open_engine
 
     with tempfile.TemporaryDirectory(prefix="mvlm-jobs-") as logs:
         plan, opened = _plan(matrix, store, Path(logs))
@@ -122,8 +122,7 @@ def _plan(matrix: Path, store: str | None, logs: Path) -> tuple[MatrixPlan, Stor
 
 
 def _report(store: Store, run: Any, states: Any) -> dict[str, Any]:
-    from mvlm.compile.jobs.publish import write_reports
-    from mvlm.compile.jobs.report import describe_run
+    from mvlm.compile.jobs.report import describe_run, write_reports
 
     report = describe_run(store, run, states)
     return report | {"reports": write_reports(store, run, states, report)}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mvlm.cli.shared.terminal import is_terminal, warn
 
 if TYPE_CHECKING:
+    from mvlm.compile.jobs.plan import Step
     from mvlm.compile.jobs.states import StepState
-    from mvlm.compile.jobs.step import Step
 
 # Called with a step and what has become of it.
 Observer = Callable[["Step", "StepState"], None]

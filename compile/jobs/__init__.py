@@ -1,16 +1,20 @@
-"""Compile jobs by the dozen: a matrix of models, schemes and devices. Imports no tvm.
+"""Compile jobs: a matrix of models, schemes and devices. Imports no tvm.
 
-==================  ================================================================
-:mod:`matrix`       reads a matrix file
-:mod:`plan`         makes jobs of it, and the steps that they share
-:mod:`step`         one step: what a worker is asked, and how it went
-:mod:`coordinator`  has the steps done, each once, and those that failed again
-:mod:`heartbeat`        renews the run's heartbeat and leases meanwhile
-``engines/``        where steps are done: processes here, or a Ray cluster
-:mod:`worker`       the process that does one step
-:mod:`work`         what it does; the only module here that imports the compiler
-``store/``          where everything is kept: results, leases, runs
-:mod:`states`       the documents of runs and of what became of their steps
-:mod:`report`       a run as one document; :mod:`html_report` draws it, :mod:`publish` writes both
-==================  ================================================================
+======================  ============================================================
+:mod:`matrix`           reads a matrix file
+:mod:`plan`             plans its jobs, and the steps that they share
+:mod:`memory_estimate`  estimates a step's memory
+:mod:`log_snapshot`     the tuning logs that a job is planned with
+:mod:`coordinator`      runs steps, each once, and retries those that failed
+``engines/``            where steps run: processes here, or a Ray cluster
+:mod:`messages`         the request for a step and its outcome, as JSON
+:mod:`worker_process`   starts a worker, and reads its outcome
+:mod:`worker`           the worker: the process that runs one step
+:mod:`execute`          the step itself; the only module here that imports the compiler
+``store/``              results, leases of steps, and runs
+:mod:`process`          identifies a process, whether it is alive
+:mod:`states`           the documents of runs and of their steps' states
+:mod:`report`           a run as one document; :mod:`html_report` renders it
+:mod:`errors`           errors of stores, and whether a retry can help
+======================  ============================================================
 """

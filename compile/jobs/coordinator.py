@@ -14,13 +14,12 @@ from dataclasses import dataclass, field, replace
 from mvlm.compile.jobs import states
 from mvlm.compile.jobs.engines.engine import Engine
 from mvlm.compile.jobs.errors import StoreError
-from mvlm.compile.jobs.heartbeat import Heartbeat
-from mvlm.compile.jobs.plan import MatrixPlan
+from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS, StepOutcome, StepRequest
+from mvlm.compile.jobs.plan import MatrixPlan, Step
 from mvlm.compile.jobs.process import this_process
 from mvlm.compile.jobs.states import MatrixRun, StepEntry, StepState
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Step, StepOutcome, StepRequest
 from mvlm.compile.jobs.store import Store
-from mvlm.compile.jobs.store.leases import Leases
+from mvlm.compile.jobs.store.leases import Heartbeat, Leases
 from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult, total_bytes
 from mvlm.compile.jobs.store.runs import new_run_id
 
@@ -104,7 +103,7 @@ class Coordinator:
             self._store.gc()
             self._reuse(self._tasks.values())
             self._run = self._register()
-            heartbeat = Heartbeat(self._store, self.run_id, self._leases)
+            heartbeat = Heartbeat(self._leases, lambda: self._store.runs.renew(self.run_id))
             try:
                 self._run_steps()
             except BaseException:

@@ -40,10 +40,6 @@ class DamagedError(StoreError):
     """A file of the store does not match its digest. The damaged copy has been removed."""
 
 
-class UnfinishedStepError(MvlmError):
-    """A worker ended before it had done its step: killed, out of memory, its machine gone."""
-
-
 def store_error(place: str, error: Exception) -> StoreError:
     """Return what an error of a file system says of a store.
 

@@ -14,7 +14,7 @@ from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.jobs.log_snapshot import snapshot_folders, snapshot_logs
 from mvlm.compile.jobs.matrix import Cell, Matrix, MatrixError
 from mvlm.compile.jobs.memory_estimate import PROGRAM_BYTES, weights_bytes
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Step
+from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS, JobSpec
 from mvlm.compile.tuning.log import log_folders
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact.manifest import FileEntry
@@ -25,6 +25,29 @@ from mvlm.runtime.targets import TargetDescription, find_description
 Progress = Callable[[int, int], None]
 
 _MOST_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Attributes:
+        kind: ``weights`` or ``artifact``.
+        key: Its result's.
+        name: For people.
+        place: An artifact's place in the matrix, for reports.
+        memory: Bytes that it is estimated to take.
+        weights: The key of the weights that it needs, or makes.
+        job: What it is of; of all jobs that share weights, one.
+    """
+
+    kind: str
+    key: str
+    name: str
+    place: Mapping[str, str]
+    memory: int
+    weights: str
+    job: JobSpec
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mvlm.compile.jobs.errors import StoreError, store_error
+from mvlm.compile.jobs.messages import StepOutcome, StepRequest, parse_step_request
 from mvlm.compile.jobs.process import this_process
-from mvlm.compile.jobs.step import StepOutcome, StepRequest, parse_step_request
 from mvlm.compile.jobs.store import open_store
 from mvlm.compile.jobs.store.results import total_bytes
 from mvlm.runtime.errors import MvlmError
@@ -29,25 +29,25 @@ _MOST_CHARACTERS = 4_000
 
 
 def main(folder: str, result: str, parent: str) -> None:
-    """Do the step that standard input asks for."""
+    """Execute the step that standard input asks for."""
     _die_with_parent(int(parent))
     os.set_inheritable(int(result), False)  # a linker shall not keep it open
     request = parse_step_request(sys.stdin.read())
     _log(f"{request.name}: {request.kind} {request.key}")
-    outcome = run_request(request, Path(folder))
+    outcome = attempt_step(request, Path(folder))
     _log(f"error: {outcome.error}" if outcome.error else f"done in {outcome.seconds:.1f} s")
     with os.fdopen(int(result), "w") as file:
         file.write(outcome.to_json())
 
 
-def run_request(request: StepRequest, folder: Path) -> StepOutcome:
-    """Do a step and say how it went; nothing is raised."""
+def attempt_step(request: StepRequest, folder: Path) -> StepOutcome:
+    """Execute a step and return its outcome; nothing is raised."""
     begin, error, size = time.monotonic(), None, None
     try:
         # Not before there is somebody to catch what it raises: it imports the compiler.
-        from mvlm.compile.jobs.work import do_step
+        from mvlm.compile.jobs.execute import execute_step
 
-        made = do_step(request, open_store(request.store), folder, _progress())
+        made = execute_step(request, open_store(request.store), folder, _progress())
         size = total_bytes(made.files)
     except Exception as raised:
         error = raised

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from mvlm.cli.shared.run_table import _Table, run_table
+from mvlm.compile.jobs.messages import ARTIFACT
 from mvlm.compile.jobs.states import StepState
-from mvlm.compile.jobs.step import ARTIFACT
 from tests.compile.jobs.fakes import fake_step
 
 

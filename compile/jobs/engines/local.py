@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mvlm.compile.jobs.engines.worker_process import WorkerProcess
-from mvlm.compile.jobs.step import StepOutcome, StepRequest
+from mvlm.compile.jobs.messages import StepOutcome, StepRequest
 from mvlm.compile.jobs.store.files import Files
+from mvlm.compile.jobs.worker_process import WorkerProcess
 from mvlm.runtime.machine import available_memory_bytes
 
 # A process that was killed is seen no later than this.

@@ -15,7 +15,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mvlm.compile.jobs.step import StepOutcome, StepRequest, parse_step_outcome, parse_step_request
+from mvlm.compile.jobs.messages import (
+    StepOutcome,
+    StepRequest,
+    parse_step_outcome,
+    parse_step_request,
+)
 from mvlm.runtime.device.server import Address
 from mvlm.runtime.errors import MvlmError, UsageError
 
@@ -215,9 +220,9 @@ def _resource(node: Mapping[str, Any], name: str) -> float:
 
 def _run_step(text: str, attempt: int) -> str:
     """Do one step on a node, in a process of its own; runs as Ray's task."""
-    from mvlm.compile.jobs.engines.worker_process import WorkerProcess
     from mvlm.compile.jobs.errors import StoreError
     from mvlm.compile.jobs.store import open_store
+    from mvlm.compile.jobs.worker_process import WorkerProcess
 
     request = parse_step_request(text)
     try:

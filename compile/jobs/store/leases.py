@@ -133,6 +133,34 @@ class Leases:
         return json.dumps({"run": self._run, "owner": owner, "renewals": self._renewals}).encode()
 
 
+class Heartbeat:
+    """A thread that renews leases every few seconds, from construction until :meth:`stop`.
+
+    Args:
+        leases: The leases of a run.
+        renew_run: Called as well each time: it renews the run itself.
+    """
+
+    def __init__(self, leases: Leases, renew_run: Callable[[], None]) -> None:
+        self._leases, self._renew_run = leases, renew_run
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._renew, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _renew(self) -> None:
+        while not self._stopped.wait(RENEW_SECONDS):
+            try:
+                self._leases.renew()
+                self._renew_run()
+            except StoreError:  # the next renewal may reach it; leases last for several
+                continue
+
+
 def _name(key: str, number: int) -> str:
     return f"leases/{key}.{number}.json"
 

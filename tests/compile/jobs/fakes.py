@@ -16,11 +16,10 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvlm.compile.jobs import worker
-from mvlm.compile.jobs.engines import worker_process
+from mvlm.compile.jobs import worker, worker_process
 from mvlm.compile.jobs.errors import DamagedError, StoreError
-from mvlm.compile.jobs.plan import MatrixPlan
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, JobSpec, Step, StepRequest
+from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS, JobSpec, StepRequest
+from mvlm.compile.jobs.plan import MatrixPlan, Step
 from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult
 from mvlm.runtime.artifact.layout import REQUIRED_FILES, RUNTIME_LIBRARY
@@ -120,7 +119,7 @@ def _next_fault(key: str) -> str:
     return first
 
 
-def _do_step(
+def _fake_step_execution(
     request: StepRequest, store: Store, folder: Path, progress: object
 ) -> WeightsResult | None:
     kind, _, value = _next_fault(request.key).partition(" ")
@@ -152,7 +151,7 @@ def _do_step(
 
 
 if __name__ == "__main__":
-    work = types.ModuleType("work")
-    work.do_step = _do_step  # type: ignore[attr-defined]
-    sys.modules["mvlm.compile.jobs.work"] = work  # in the compiler's place
+    execute = types.ModuleType("execute")
+    execute.execute_step = _fake_step_execution  # type: ignore[attr-defined]
+    sys.modules["mvlm.compile.jobs.execute"] = execute  # in the compiler's place
     worker.main(*sys.argv[1:])

@@ -14,11 +14,10 @@ import pytest
 from mvlm.compile.jobs.coordinator import Coordinator, Options
 from mvlm.compile.jobs.engines.local import LocalEngine
 from mvlm.compile.jobs.errors import PermanentStoreError, StoreError
-from mvlm.compile.jobs.plan import MatrixPlan
-from mvlm.compile.jobs.publish import write_reports
-from mvlm.compile.jobs.report import describe_run, read_states
+from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS
+from mvlm.compile.jobs.plan import MatrixPlan, Step
+from mvlm.compile.jobs.report import describe_run, read_states, write_reports
 from mvlm.compile.jobs.states import MatrixRun, StepState
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, Step
 from mvlm.compile.jobs.store import Store
 from tests.compile.jobs.fakes import fake_plan, inject_fault, key_of, write_files
 

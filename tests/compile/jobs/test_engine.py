@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from mvlm.compile.jobs.engines.engine import open_engine
 from mvlm.compile.jobs.engines.local import LocalEngine
-from mvlm.compile.jobs.engines.open import open_engine
-from mvlm.compile.jobs.engines.worker_process import WorkerProcess
 from mvlm.compile.jobs.errors import PermanentStoreError
-from mvlm.compile.jobs.step import WEIGHTS, StepRequest
+from mvlm.compile.jobs.messages import WEIGHTS, StepRequest
 from mvlm.compile.jobs.store import Store, open_store
 from mvlm.compile.jobs.store.runs import new_run_id
+from mvlm.compile.jobs.worker_process import WorkerProcess
 from mvlm.runtime.errors import UsageError
 from tests.compile.jobs.fakes import MODULE, fake_step, inject_fault
 
@@ -111,9 +111,9 @@ def test_workers_end_with_their_parent(store: Store, faked: Path) -> None:
     """However that ends."""
     inject_fault(faked, "w", "sleep 60")
     program = (
-        "import os, sys, time; from mvlm.compile.jobs.engines import worker_process;"
+        "import os, sys, time; from mvlm.compile.jobs import worker_process;"
         f"worker_process._MODULE = {MODULE!r};"
-        "from mvlm.compile.jobs.step import parse_step_request;"
+        "from mvlm.compile.jobs.messages import parse_step_request;"
         "from mvlm.compile.jobs.store import open_store;"
         "asked = parse_step_request(sys.argv[1]);"
         "child = worker_process.WorkerProcess(asked, open_store(asked.store).files, 1);"

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from mvlm.compile.jobs.errors import PermanentStoreError, StoreError
 from mvlm.compile.jobs.store.files import Files, check_name
 from mvlm.compile.jobs.store.local_files import LocalFiles
-from mvlm.compile.jobs.store.open import open_files
 from mvlm.compile.jobs.store.remote_files import RemoteFiles
+from mvlm.compile.jobs.store.store import open_files
 from mvlm.runtime.errors import UsageError
 
 

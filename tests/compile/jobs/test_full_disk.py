@@ -10,8 +10,8 @@ import pytest
 from mvlm.compile.jobs.coordinator import Coordinator, Options
 from mvlm.compile.jobs.engines.local import LocalEngine
 from mvlm.compile.jobs.errors import StoreError
+from mvlm.compile.jobs.plan import Step
 from mvlm.compile.jobs.states import StepState
-from mvlm.compile.jobs.step import Step
 from mvlm.compile.jobs.store import open_store
 from tests.cli.command_line import mvlm
 from tests.compile.jobs.fakes import fake_plan, inject_fault, key_of, use_fake_workers

@@ -10,8 +10,8 @@ import pytest
 from mvlm.compile.job import plan_job
 from mvlm.compile.jobs.log_snapshot import snapshot_folders, snapshot_logs
 from mvlm.compile.jobs.matrix import MatrixError, read_matrix
+from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS, StepRequest, parse_step_request
 from mvlm.compile.jobs.plan import MatrixPlan, plan_matrix
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, StepRequest, parse_step_request
 from mvlm.compile.tuning.log import read_log_files
 from mvlm.compile.tuning.log.paths import (
     LOGS_VARIABLE,

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from mvlm.compile.jobs.matrix import MatrixError, read_matrix
 from mvlm.compile.jobs.memory_estimate import PROGRAM_BYTES
+from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS, StepRequest, parse_step_request
 from mvlm.compile.jobs.plan import MatrixPlan, plan_matrix
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS, StepRequest, parse_step_request
 from mvlm.compile.memory import needed_bytes
 from mvlm.compile.packing import build_model
 from mvlm.models.checkpoint import open_checkpoint

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvlm.compile.jobs.errors import DamagedError
-from mvlm.compile.jobs.step import ARTIFACT, WEIGHTS
+from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS
 from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.results import MAX_RESULT_BYTES, parse_artifact, parse_weights
 from mvlm.runtime.artifact import read_manifest, verify_files

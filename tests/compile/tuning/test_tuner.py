@@ -19,11 +19,11 @@ from tvm.s_tir import meta_schedule as ms
 from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.jobs.execute import execute_step
 from mvlm.compile.jobs.matrix import read_matrix
+from mvlm.compile.jobs.messages import StepRequest
 from mvlm.compile.jobs.plan import plan_matrix
-from mvlm.compile.jobs.step import StepRequest
 from mvlm.compile.jobs.store import open_store
-from mvlm.compile.jobs.work import do_step
 from mvlm.compile.tuning import tuner, validate
 from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
 from mvlm.compile.tuning.builder import Builder, BuilderResult
@@ -148,7 +148,7 @@ def test_workers_of_a_matrix_apply_the_logs_that_it_was_planned_with(
             step.kind, step.key, step.name, step.weights, step.job, store.files.url, "run"
         )
         (tmp_path / step.kind).mkdir()
-        do_step(request, store, tmp_path / step.kind, lambda *_: None)
+        execute_step(request, store, tmp_path / step.kind, lambda *_: None)
     made = store.artifact(plan.artifacts[0].key)
     assert made is not None
     (used,) = made.manifest.provenance["tuning"]["logs"]

@@ -1,4 +1,4 @@
-"""One step of a matrix: what a worker is asked, what it answers."""
+"""Messages between a run and its workers: the request for a step, and its outcome, as JSON."""
 
 from __future__ import annotations
 
@@ -67,29 +67,6 @@ class JobSpec:
             context=self.context,
             logs=() if logs is None else snapshot_folders(self.logs, logs),
         )
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step.
-
-    Attributes:
-        kind: ``weights`` or ``artifact``.
-        key: Its result's.
-        name: For people.
-        place: An artifact's place in the matrix, for reports.
-        memory: Bytes that it is estimated to take.
-        weights: The key of the weights that it needs, or makes.
-        job: What it is of; of all jobs that share weights, one.
-    """
-
-    kind: str
-    key: str
-    name: str
-    place: Mapping[str, str]
-    memory: int
-    weights: str
-    job: JobSpec
 
 
 @dataclass(frozen=True)

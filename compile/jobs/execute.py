@@ -1,4 +1,7 @@
-"""Does one step: packs weights, or compiles an artifact over packed ones. Imports the compiler."""
+"""Executes one step: packs weights, or compiles an artifact over packed ones.
+
+The only module of `jobs` that imports the compiler.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import Any
 
 from mvlm.compile.driver import compile_job
 from mvlm.compile.jobs.errors import DamagedError
+from mvlm.compile.jobs.messages import WEIGHTS, StepRequest
 from mvlm.compile.jobs.process import this_process
-from mvlm.compile.jobs.step import WEIGHTS, StepRequest
 from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult
 from mvlm.compile.packing import PackedWeights, Progress, pack_job
@@ -20,10 +23,10 @@ from mvlm.runtime.errors import CheckpointError
 from mvlm.runtime.machine import peak_rss_bytes
 
 
-def do_step(
+def execute_step(
     request: StepRequest, store: Store, folder: Path, progress: Progress
 ) -> ArtifactResult | WeightsResult:
-    """Do a step and add its result to the store.
+    """Execute a step and add its result to the store.
 
     Args:
         request: The step.

@@ -1,4 +1,4 @@
-"""A worker's process, from its parent's side: its log, its memory and its end."""
+"""A worker's process, from its parent's side: its request, log, memory and outcome."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from mvlm.compile.jobs.errors import StoreError, store_error
+from mvlm.compile.jobs.messages import StepOutcome, StepRequest, parse_step_outcome
 from mvlm.compile.jobs.process import this_process
-from mvlm.compile.jobs.step import StepOutcome, StepRequest, parse_step_outcome
 from mvlm.compile.jobs.store.files import Files
 from mvlm.compile.jobs.store.runs import log_name, log_path
 from mvlm.runtime.errors import ArtifactError
