@@ -299,7 +299,7 @@ class Coordinator:
 
 
 def _entry(step: Step) -> StepEntry:
-    return StepEntry(step.key, step.kind, step.name, step.place)
+    return StepEntry(step.key, step.kind, step.name, step.labels)
 
 
 def _reused(found: ArtifactResult | WeightsResult) -> StepState:

@@ -45,7 +45,7 @@ def execute_step(
         pack_job(job, folder / "weights", progress)
         files = tuple(_entry(path, folder / "weights") for path in _files(folder / "weights"))
         packed = WeightsResult(
-            request.key, request.name, request.job.digest, files, _made(request, begin)
+            request.key, request.name, request.job.digest, files, _provenance(request, begin)
         )
         store.add(packed, folder / "weights")
         return packed
@@ -59,7 +59,7 @@ def execute_step(
         progress=progress,
         warn=lambda text: print(f"warning: {text}", flush=True),
     )
-    made = ArtifactResult(request.key, request.name, manifest, _made(request, begin))
+    made = ArtifactResult(request.key, request.name, manifest, _provenance(request, begin))
     store.add(made, folder / "artifact")
     return made
 
@@ -98,7 +98,7 @@ def _entry(path: Path, folder: Path) -> FileEntry:
     return FileEntry(name, path.stat().st_size, digest_file(path))
 
 
-def _made(request: StepRequest, begin: float) -> Mapping[str, Any]:
+def _provenance(request: StepRequest, begin: float) -> Mapping[str, Any]:
     return {
         "run": request.run,
         "worker": str(this_process()),

@@ -35,7 +35,7 @@ class Step:
         kind: ``weights`` or ``artifact``.
         key: Its result's.
         name: For people.
-        place: An artifact's place in the matrix, for reports.
+        labels: An artifact's place in the matrix, for reports.
         memory: Bytes that it is estimated to take.
         weights: The key of the weights that it needs, or makes.
         job: What it is of; of all jobs that share weights, one.
@@ -44,7 +44,7 @@ class Step:
     kind: str
     key: str
     name: str
-    place: Mapping[str, str]
+    labels: Mapping[str, str]
     memory: int
     weights: str
     job: JobSpec
@@ -194,10 +194,10 @@ def _steps(
     )
     shared = f"{'+'.join(filter(None, (names['model'], names['adapter'])))}/{names['quantization']}"
     name = f"{shared}/{names['target']}" + (f"-{cell.platform}" if cell.platform else "")
-    place = {**names, "weights": weights}
+    labels = {**names, "weights": weights}
     return [
         Step(WEIGHTS, weights, f"{shared} weights", {}, memory, weights, replace(spec, logs=())),
-        Step(ARTIFACT, job.key(digest), name, place, PROGRAM_BYTES, weights, spec),
+        Step(ARTIFACT, job.key(digest), name, labels, PROGRAM_BYTES, weights, spec),
     ]
 
 

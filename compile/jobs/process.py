@@ -1,4 +1,4 @@
-"""Which process this is, and whether another one is still alive."""
+"""Identifies processes, and says whether another one is still alive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from mvlm.runtime.artifact.json_object import JsonObject
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_SPACE = Path("/proc/self/ns/pid")
+_NAMESPACE = Path("/proc/self/ns/pid")
 _STARTED = 19  # of the fields behind the program's name in /proc/PID/stat
 
 
@@ -22,20 +22,23 @@ class Process:
 
     Attributes:
         host: The machine's name, for people.
-        space: Within what its number means it: this boot of the machine, and the container.
+        pid_namespace: Where its number is unique: this boot of the machine, and the container.
         pid: Its number.
         started: When it started, in the system's ticks: numbers are used again.
     """
 
     host: str
-    space: str
+    pid_namespace: str
     pid: int
     started: int
 
     @property
     def is_gone(self) -> bool:
         """Whether it certainly is not alive any more; of another machine's nobody knows."""
-        return self.space == this_process().space and _started(self.pid) != self.started
+        return (
+            self.pid_namespace == this_process().pid_namespace
+            and _started(self.pid) != self.started
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -51,20 +54,20 @@ def read_process(document: JsonObject) -> Process:
     Raises:
         ArtifactError: A key is missing or of another type.
     """
-    texts = {key: document.get(key, str)[:200] for key in ("host", "space")}
+    texts = {key: document.get(key, str)[:200] for key in ("host", "pid_namespace")}
     return Process(**texts, pid=document.get("pid", int), started=document.get("started", int))
 
 
 def this_process() -> Process:
     """Return the process that asks."""
     pid = os.getpid()
-    return Process(socket.gethostname(), _space(), pid, _started(pid) or 0)
+    return Process(socket.gethostname(), _pid_namespace(), pid, _started(pid) or 0)
 
 
 @cache
-def _space() -> str:
+def _pid_namespace() -> str:
     try:
-        return f"{_BOOT.read_text().strip()}/{_SPACE.readlink()}"
+        return f"{_BOOT.read_text().strip()}/{_NAMESPACE.readlink()}"
     except OSError:  # then nobody takes us for gone
         return f"unknown/{socket.gethostname()}/{os.urandom(8).hex()}"
 

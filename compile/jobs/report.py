@@ -98,7 +98,7 @@ def _is_lost(run: MatrixRun, last_renewal: float | None) -> bool:
 
 
 def _describe(step: StepEntry, state: StepState) -> dict[str, Any]:
-    return {"key": step.key, "name": step.name} | dict(step.place) | asdict(state)
+    return {"key": step.key, "name": step.name} | dict(step.labels) | asdict(state)
 
 
 def _tail(log: str) -> str:

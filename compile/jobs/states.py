@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from mvlm.compile.jobs.process import Process, read_process
+from mvlm.compile.jobs.schema import SCHEMA_VERSION, require_schema
 from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
 from mvlm.runtime.errors import ArtifactError
 
@@ -18,7 +19,6 @@ STATES = (QUEUED, RUNNING, DONE, REUSED, FAILED, CANCELLED)
 FINISHED = (DONE, REUSED, FAILED, CANCELLED)
 SUCCESSFUL = (DONE, REUSED)
 
-SCHEMA_VERSION = 1
 MAX_RUN_BYTES = 16 << 20
 MAX_STATE_BYTES = 1 << 16
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -35,14 +35,14 @@ class StepEntry:
         key: Its result's.
         kind: ``weights`` or ``artifact``.
         name: For people.
-        place: An artifact's place in the matrix: its ``model``, ``adapter``, ``quantization``,
+        labels: An artifact's place in the matrix: its ``model``, ``adapter``, ``quantization``,
             ``target``, ``platform`` and the key of its ``weights``.
     """
 
     key: str
     kind: str
     name: str
-    place: Mapping[str, str]
+    labels: Mapping[str, str]
 
     def __post_init__(self) -> None:
         if not KEY.fullmatch(self.key):
@@ -132,8 +132,7 @@ def parse_run(data: bytes, where: str) -> MatrixRun:
         ArtifactError: It breaks the format.
     """
     document = _bounded(data, MAX_RUN_BYTES, where)
-    if (found := document.get("schema", int)) != SCHEMA_VERSION:
-        raise ArtifactError(f"{where} is of another format", expected=SCHEMA_VERSION, found=found)
+    require_schema(document, where)
     texts = {key: document.get(key, str)[:_MAX_TEXT] for key in ("id", "matrix", "engine", "state")}
     return build(
         where,
@@ -169,9 +168,11 @@ def parse_state(data: bytes, where: str) -> StepState:
 
 
 def _parse_step(document: JsonObject) -> StepEntry:
-    place = document.child("place")
+    labels = document.child("labels")
     texts = {key: document.get(key, str)[:_MAX_TEXT] for key in ("key", "kind", "name")}
-    return StepEntry(**texts, place={key: place.get(key, str)[:_MAX_TEXT] for key in place.values})
+    return StepEntry(
+        **texts, labels={key: labels.get(key, str)[:_MAX_TEXT] for key in labels.values}
+    )
 
 
 def _bounded(data: bytes, limit: int, where: str) -> JsonObject:

@@ -21,7 +21,7 @@ from mvlm.compile.jobs.store.files import check_name
 
 TEMPORARY = "tmp"
 # Longer than any step works in one: of another machine's process nobody knows whether it lives.
-_FORGOTTEN_SECONDS = 7 * 24 * 3600
+_ABANDONED_SECONDS = 7 * 24 * 3600
 _BLOCK_BYTES = 1 << 20
 # A link or a pipe in a file's place could lead anywhere, or block for ever.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -64,14 +64,14 @@ class LocalFiles:
     def write(self, name: str, data: bytes) -> None:
         """Write a file."""
         with self._store_errors(name), self._written(data) as temporary:
-            temporary.rename(self._made(name))
+            temporary.rename(self._with_parent(name))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file that is not there yet."""
         with self._store_errors(name), self._written(data) as temporary:
             try:
                 # A link is made whole, or refused because something is there.
-                os.link(temporary, self._made(name))
+                os.link(temporary, self._with_parent(name))
             except FileExistsError:
                 return False
         return True
@@ -83,7 +83,7 @@ class LocalFiles:
             link_or_copy(source, temporary)
             temporary.chmod(0o444)  # others will share it
             _sync(temporary)
-            temporary.rename(self._made(name))
+            temporary.rename(self._with_parent(name))
 
     def get(self, name: str, path: Path, limit: int, *, linked: bool) -> bool:
         """Copy a file out of the store."""
@@ -127,7 +127,7 @@ class LocalFiles:
         with self._store_errors(TEMPORARY):
             parent = self._folder / TEMPORARY
             parent.mkdir(parents=True, exist_ok=True)
-            place = Path(tempfile.mkdtemp(prefix=f"{_mark(this_process())}-", dir=parent))
+            place = Path(tempfile.mkdtemp(prefix=f"{_scratch_prefix(this_process())}-", dir=parent))
         try:
             yield place
         finally:
@@ -138,13 +138,13 @@ class LocalFiles:
         for name in self.names(TEMPORARY):
             place = self._folder / TEMPORARY / name
             with contextlib.suppress(OSError):
-                if _is_left(name) or time.time() - place.lstat().st_mtime > _FORGOTTEN_SECONDS:
+                if _is_abandoned(name) or time.time() - place.lstat().st_mtime > _ABANDONED_SECONDS:
                     shutil.rmtree(place, ignore_errors=True)
 
     def _path(self, name: str) -> Path:
         return self._folder / check_name(name)
 
-    def _made(self, name: str) -> Path:
+    def _with_parent(self, name: str) -> Path:
         """Return a file's path, whose folder is there."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,16 +199,16 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _mark(process: Process) -> str:
+def _scratch_prefix(process: Process) -> str:
     """Return the beginning of the names of a process's scratch folders."""
-    space = hashlib.sha256(process.space.encode()).hexdigest()[:12]
-    return f"{space}-{process.pid}-{process.started}"
+    namespace = hashlib.sha256(process.pid_namespace.encode()).hexdigest()[:12]
+    return f"{namespace}-{process.pid}-{process.started}"
 
 
-def _is_left(name: str) -> bool:
+def _is_abandoned(name: str) -> bool:
     """Whether a scratch folder's process is gone."""
     parts = name.split("-")
     if len(parts) < 4 or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return False
     owner = replace(this_process(), pid=int(parts[1]), started=int(parts[2]))
-    return name.startswith(_mark(owner)) and owner.is_gone
+    return name.startswith(_scratch_prefix(owner)) and owner.is_gone

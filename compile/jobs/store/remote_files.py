@@ -53,7 +53,7 @@ class RemoteFiles:
     def write(self, name: str, data: bytes) -> None:
         """Write a file."""
         with self._store_errors(name):
-            self._system.pipe_file(self._made(name), data)
+            self._system.pipe_file(self._with_parent(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file; see :class:`Files`.
@@ -63,7 +63,7 @@ class RemoteFiles:
         """
         with self._store_errors(name):
             try:
-                self._system.pipe_file(self._made(name), data, mode="create")
+                self._system.pipe_file(self._with_parent(name), data, mode="create")
             except FileExistsError:
                 return False
         return True
@@ -71,7 +71,7 @@ class RemoteFiles:
     def put(self, name: str, source: Path) -> None:
         """Write a file from one of ours."""
         with self._store_errors(name):
-            self._system.put_file(str(source), self._made(name))
+            self._system.put_file(str(source), self._with_parent(name))
 
     def get(self, name: str, path: Path, limit: int, *, linked: bool) -> bool:
         """Copy a file out of the store."""
@@ -121,7 +121,7 @@ class RemoteFiles:
     def _path(self, name: str) -> str:
         return f"{self._prefix}/{check_name(name)}"
 
-    def _made(self, name: str) -> str:
+    def _with_parent(self, name: str) -> str:
         """Return a file's path, whose folder is there."""
         path = self._path(name)
         if self._has_folders:

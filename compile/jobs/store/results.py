@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mvlm.compile.jobs.schema import SCHEMA_VERSION, require_schema
 from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
 from mvlm.runtime.artifact.layout import MANIFEST, MAX_FILES, MAX_JSON_BYTES
 from mvlm.runtime.artifact.manifest import FileEntry, Manifest, parse_entries, parse_manifest
 from mvlm.runtime.errors import ArtifactError
 
-SCHEMA_VERSION = 1
 # A manifest as a string of JSON, in which quotes take two bytes.
 MAX_RESULT_BYTES = 4 * MAX_JSON_BYTES
 _MAX_NAME = 1_000
@@ -26,13 +26,13 @@ class ArtifactResult:
         key: The job's.
         name: The job's, for people.
         manifest: The artifact's.
-        made: By whom and how, for people: the run, the machine, seconds, bytes of memory.
+        provenance: Who made it and how, for people: the run, the machine, seconds, bytes of memory.
     """
 
     key: str
     name: str
     manifest: Manifest
-    made: Mapping[str, Any]
+    provenance: Mapping[str, Any]
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
@@ -45,7 +45,7 @@ class ArtifactResult:
             key=self.key,
             name=self.name,
             manifest=self.manifest.to_bytes().decode(),
-            made=dict(self.made),
+            provenance=dict(self.provenance),
         )
 
 
@@ -58,14 +58,14 @@ class WeightsResult:
         name: The step's, for people.
         checkpoint: The digest of the checkpoint that they were made of.
         files: Weights, index and tokenizer, by their places in an artifact.
-        made: As an artifact's.
+        provenance: As an artifact's.
     """
 
     key: str
     name: str
     checkpoint: str
     files: tuple[FileEntry, ...]
-    made: Mapping[str, Any]
+    provenance: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         paths = [entry.path for entry in self.files]
@@ -81,7 +81,7 @@ class WeightsResult:
             name=self.name,
             checkpoint=self.checkpoint,
             files=[asdict(entry) for entry in self.files],
-            made=dict(self.made),
+            provenance=dict(self.provenance),
         )
 
 
@@ -93,7 +93,7 @@ def parse_artifact(data: bytes, key: str, where: str) -> ArtifactResult:
     """
     document = _parse(data, key, where)
     manifest = parse_manifest(document.get("manifest", str).encode(), f"{where}: manifest")
-    return ArtifactResult(key, _name(document), manifest, document.get("made", dict))
+    return ArtifactResult(key, _name(document), manifest, document.get("provenance", dict))
 
 
 def parse_weights(data: bytes, key: str, where: str) -> WeightsResult:
@@ -110,7 +110,7 @@ def parse_weights(data: bytes, key: str, where: str) -> WeightsResult:
             _name(document),
             document.get("checkpoint", str),
             parse_entries(document.children("files")),
-            document.get("made", dict),
+            document.get("provenance", dict),
         ),
     )
 
@@ -128,10 +128,9 @@ def _parse(data: bytes, key: str, where: str) -> JsonObject:
     if len(data) > MAX_RESULT_BYTES:
         raise ArtifactError(f"{where} is too large", expected=f"at most {MAX_RESULT_BYTES} bytes")
     document = parse_json_object(data, where)
-    for name, wanted in (("schema", SCHEMA_VERSION), ("key", key)):
-        found = document.get(name, type(wanted))
-        if found != wanted:
-            raise ArtifactError(f"{where} is not what its name says", expected=wanted, found=found)
+    require_schema(document, where)
+    if (found := document.get("key", str)) != key:
+        raise ArtifactError(f"{where} is not what its name says", expected=key, found=found)
     return document
 
 

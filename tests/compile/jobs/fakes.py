@@ -62,9 +62,9 @@ def fake_step(kind: str, name: str, weights: str = "", memory: int = 1) -> Step:
     spec = JobSpec(
         "model", None, None, {"scheme": "q4a8"}, find_description("host"), "linux", 9, ""
     )
-    place = {"model": "m", "adapter": "", "quantization": "q4a8", "target": name, "platform": "x"}
+    labels = {"model": "m", "adapter": "", "quantization": "q4a8", "target": name, "platform": "x"}
     shared = key_of(weights or name)
-    return Step(kind, key_of(name), name, place, memory, shared, spec)
+    return Step(kind, key_of(name), name, labels, memory, shared, spec)
 
 
 def fake_plan(jobs: int = 2, memory: int = 1) -> MatrixPlan:

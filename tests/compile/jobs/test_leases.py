@@ -32,7 +32,7 @@ def files(tmp_path: Path) -> LocalFiles:
 
 def elsewhere(files: LocalFiles, number: int = 0, **changes: object) -> None:
     """Write a lease of another machine, of which nobody can tell whether it is alive."""
-    owner = this_process().to_json() | {"host": "far", "space": "far away"} | changes
+    owner = this_process().to_json() | {"host": "far", "pid_namespace": "far away"} | changes
     content = json.dumps({"run": "another", "owner": owner, "renewals": 1})
     files.write(f"leases/{KEY}.{number}.json", content.encode())
 
@@ -99,7 +99,7 @@ def test_the_lease_of_a_dead_process_is_taken_over(files: LocalFiles) -> None:
 
 def test_the_lease_of_a_reused_pid_is_taken_over(files: LocalFiles) -> None:
     owner = this_process()
-    elsewhere(files, host=owner.host, space=owner.space, started=owner.started - 1)
+    elsewhere(files, host=owner.host, pid_namespace=owner.pid_namespace, started=owner.started - 1)
     assert Leases(files, "mine").acquire(KEY)
 
 

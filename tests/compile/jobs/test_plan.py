@@ -56,7 +56,7 @@ def test_targets_share_weights(folder: Path) -> None:
         assert sum(step.weights == each.key for each in weights) == 1
     assert made.artifacts[0].name == "text/q4a8/host"
     assert made.artifacts[1].name == "text/q4a8/board"
-    assert made.artifacts[0].place["target"] == "host"
+    assert made.artifacts[0].labels["target"] == "host"
 
 
 def test_the_cache_alone_changes_no_weights(folder: Path) -> None:
@@ -78,7 +78,7 @@ def test_models_of_one_name_are_told_apart(folder: Path) -> None:
     made = plan(folder, 'models = ["text", "inner/text"]')
     inner, outer = "inner-text", f"{folder.resolve().name}-text"
     assert [step.name for step in made.artifacts] == [f"{outer}/q4a8/host", f"{inner}/q4a8/host"]
-    assert [step.place["model"] for step in made.artifacts] == [outer, inner]
+    assert [step.labels["model"] for step in made.artifacts] == [outer, inner]
     (folder / "other.toml").write_text('models = [{ path = "inner/text", name = "a" }]')
     made = plan(folder, 'models = [{ path = "text", name = "a" }]\ninclude = ["other.toml"]')
     names = [step.name for step in made.artifacts]
@@ -92,7 +92,7 @@ def test_adapters_of_one_name_are_told_apart(folder: Path) -> None:
     adapters = '["runs/a/checkpoint-500", "runs/b/checkpoint-500"]'
     made = plan(folder, f'models = ["text"]\nadapters = {adapters}')
     names = ["a-checkpoint-500", "b-checkpoint-500"]
-    assert [step.place["adapter"] for step in made.artifacts] == names
+    assert [step.labels["adapter"] for step in made.artifacts] == names
     assert [step.name for step in made.steps if step.kind == ARTIFACT] == [
         f"text+{name}/q4a8/host" for name in names
     ]

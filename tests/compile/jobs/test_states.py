@@ -71,19 +71,35 @@ def test_runs_come_back() -> None:
     [
         {"id": "../../etc"},
         {"state": "strange"},
-        {"schema": 2},
+        {"schema": 3},
         {"started": "now"},
         {"owner": {}},
         {"steps": [{}]},
-        {"steps": [{"key": "../x", "kind": "artifact", "name": "a", "place": {}}]},
-        {"steps": [{"key": "0" * 64, "kind": "other", "name": "a", "place": {}}]},
-        {"steps": [{"key": "0" * 64, "kind": "artifact", "name": "a", "place": {"model": 1}}]},
+        {"steps": [{"key": "../x", "kind": "artifact", "name": "a", "labels": {}}]},
+        {"steps": [{"key": "0" * 64, "kind": "other", "name": "a", "labels": {}}]},
+        {"steps": [{"key": "0" * 64, "kind": "artifact", "name": "a", "labels": {"model": 1}}]},
     ],
 )
 def test_runs_that_are_wrong(changes: dict[str, Any]) -> None:
     data = json.dumps(json.loads(RUN.to_bytes()) | changes).encode()
     with pytest.raises(ArtifactError):
         parse_run(data, "here")
+
+
+def test_runs_of_another_version_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    """Version 1 called labels a place, and a process's PID namespace its space."""
+    values = json.loads(RUN.to_bytes())
+    owner, steps = values["owner"], values["steps"]
+    owner["space"] = owner.pop("pid_namespace")
+    old = values | {"schema": 1, "steps": [{**step, "place": step.pop("labels")} for step in steps]}
+    folder = tmp_path / "runs" / RUN.id
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(old))
+    with pytest.raises(ArtifactError, match="Run the matrix again with this version") as caught:
+        open_store(str(tmp_path)).runs.find(None)
+    assert "was written by another version of mvlm: expected schema 2, found schema 1" in str(
+        caught.value
+    )
 
 
 @settings(max_examples=60)

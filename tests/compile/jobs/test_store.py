@@ -141,7 +141,7 @@ def test_files_that_lead_out(filled: Store, path: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schema": 2},
+        {"schema": 3},
         {"schema": "1"},
         {"key": "0" * 64},
         {"files": []},
@@ -150,13 +150,19 @@ def test_files_that_lead_out(filled: Store, path: str) -> None:
         {"files": [{"path": "a", "size": 1, "sha256": "0" * 64}] * 2},
         {"files": [{"path": f"{i}", "size": 1, "sha256": "0" * 64} for i in range(2_000)]},
         {"checkpoint": 3},
-        {"made": []},
+        {"provenance": []},
     ],
 )
 def test_documents_of_weights_that_are_wrong(filled: Store, changes: dict[str, Any]) -> None:
     data = edited(filled, WEIGHTS, **changes)
     with pytest.raises(ArtifactError):
         parse_weights(data, W.key, "here")
+
+
+def test_results_of_another_version_are_refused_with_what_to_do(filled: Store) -> None:
+    for kind, parse, key in ((WEIGHTS, parse_weights, W.key), (ARTIFACT, parse_artifact, A.key)):
+        with pytest.raises(ArtifactError, match=r"another version.*schema 2.*Run the matrix again"):
+            parse(edited(filled, kind, schema=1), key, "here")
 
 
 def test_documents_of_artifacts_that_are_wrong(filled: Store) -> None:
@@ -183,7 +189,7 @@ def test_documents_of_artifacts_that_are_wrong(filled: Store) -> None:
             st.lists(inner, max_size=3)
             | st.dictionaries(
                 st.sampled_from(
-                    ["schema", "key", "name", "files", "manifest", "made", "checkpoint"]
+                    ["schema", "key", "name", "files", "manifest", "provenance", "checkpoint"]
                 ),
                 inner,
             )
