@@ -60,10 +60,10 @@ def check_device(
     manifest = verify_artifact(artifact, machine)
     verified = time.perf_counter() - begin
     before, facts = read_state(), machine_facts()
-    progress("open", 1, steps)
+    progress("load", 1, steps)
     begin = time.perf_counter()
     model = Model(artifact, threads)
-    opened = time.perf_counter() - begin
+    loaded = time.perf_counter() - begin
     progress("chat", 2, steps)
     chat = _chat(model, image)
     progress("bandwidth", 3, steps)
@@ -82,7 +82,7 @@ def check_device(
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": _device(machine),
         "verified_s": verified,
-        "opened_s": opened,
+        "loaded_s": loaded,
         "chat": chat,
         "before": before,
         "after": after,

@@ -17,6 +17,8 @@ from mvlm.runtime.errors import ArtifactError, MvlmError
 from mvlm.runtime.terminal_text import printable
 
 SCHEMA_VERSION = 2
+# The table needs no key that differs: version 1 said `opened_s` and `picture`.
+_READABLE_VERSIONS = (1, SCHEMA_VERSION)
 MARK = "reports"  # of the table's place in a page
 SPEEDS = {
     "vision_ms": "image, ms",
@@ -79,11 +81,11 @@ def read_device_report(path: Path) -> DeviceReport:
 
 
 def _parse(document: JsonObject) -> DeviceReport:
-    if document.get("schema", int) != SCHEMA_VERSION:
+    if (schema := document.get("schema", int)) not in _READABLE_VERSIONS:
         raise ArtifactError(
-            f"{document.where} is of another format",
-            expected=f"schema {SCHEMA_VERSION}",
-            found=document.values["schema"],
+            f"{document.where} was written by another version of mvlm",
+            expected=f"schema {' or '.join(map(str, _READABLE_VERSIONS))}",
+            found=f"schema {schema}",
         )
     device, speeds = document.child("device"), document.child("speeds")
     artifact = speeds.child("artifact")

@@ -51,6 +51,11 @@ def written(folder: Path, change: Change = lambda values: None) -> Path:
     return path
 
 
+def test_reports_of_the_version_before_are_read(tmp_path: Path) -> None:
+    now = read_device_report(written(tmp_path))
+    assert read_device_report(written(tmp_path, set_to("schema", value=1))) == now
+
+
 def test_a_table(tmp_path: Path) -> None:
     text = table([read_device_report(written(tmp_path))])
     rows = dict(line.strip("| ").split(" | ") for line in text.splitlines()[2:])
@@ -73,7 +78,10 @@ def set_to(*keys: str, value: Any) -> Change:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (set_to("schema", value=1), "another format: expected schema 2, found 1"),
+        (
+            set_to("schema", value=3),
+            "another version of mvlm: expected schema 1 or 2, found schema 3",
+        ),
         (set_to("device", value=None), "key 'device' is wrong"),
         (set_to("device", "cpu", value=7), "device: key 'cpu' is wrong: expected str"),
         (set_to("device", "targets", value=["x"]), "key 'targets'"),

@@ -33,7 +33,7 @@ def test_a_report_and_its_table(shelf: Shelf, tmp_path: Path) -> None:
     assert report["chat"]["usage"]["image_tokens"] > 0 and report["chat"]["image"]
     assert report["speeds"]["threads"] == 1
     assert report["speeds"]["read_bandwidth_bytes_s"] == 2e9
-    assert report["verified_s"] > 0 and report["opened_s"] > 0
+    assert report["verified_s"] > 0 and report["loaded_s"] > 0
     for moment in ("before", "after"):
         assert len(report[moment]["cores"]) >= 1
         assert report[moment].keys() >= {"temperatures", "power", "power_mode", "load"}
