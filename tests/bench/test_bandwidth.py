@@ -11,7 +11,7 @@ from mvlm.bench.bandwidth import measure, measure_in_child
 from mvlm.runtime.errors import MvlmError
 
 
-def test_counts_the_bytes_that_were_read() -> None:
+def test_bandwidth_counts_read_bytes() -> None:
     """The passes' times, got back from their rates, fit into the time that all took."""
     size = 32 << 20
     begin = time.perf_counter()
@@ -21,25 +21,25 @@ def test_counts_the_bytes_that_were_read() -> None:
     assert 0 < sum(size / rate for rate in rates) < elapsed
 
 
-def test_uses_as_many_threads_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bandwidth_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     shares: list[int] = []
     monkeypatch.setattr(bandwidth, "_read", lambda share: shares.append(share.nbytes))
     measure(threads=3, size=3 << 20, passes=1)
     assert shares == [1 << 20] * 6  # one pass does not count
 
 
-def test_a_child_runs_on_the_cores_that_it_is_given() -> None:
+def test_bandwidth_child_runs_on_the_given_cores() -> None:
     (core, *_) = sorted(os.sched_getaffinity(0))
     rates = measure_in_child(1, {core})
     assert len(rates) > 3 and min(rates) > 1e8
 
 
-def test_a_failing_child_is_an_error() -> None:
+def test_bandwidth_child_failure_is_an_error() -> None:
     with pytest.raises(MvlmError, match="read bandwidth cannot be measured"):
         measure_in_child(1, {123_456})
 
 
-def test_reads_the_size_of_the_last_level_cache(tmp_path: Path) -> None:
+def test_bandwidth_reads_the_last_level_cache_size(tmp_path: Path) -> None:
     for index, size in enumerate(("32K", "512K", "32M", "odd")):
         (tmp_path / f"index{index}").mkdir()
         (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")

@@ -71,7 +71,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(tmp_path, monkeypatch)
 
 
-def test_tools_take_turns(stage: Stage) -> None:
+def test_benchmark_interleaves_tools(stage: Stage) -> None:
     result = stage.run(Scenario("s", "", Prefill(64)), rounds=3)
     assert result.order == ["a", "b"] * 3
     # One reading before the rounds does not count, and each tool is opened once.
@@ -81,19 +81,19 @@ def test_tools_take_turns(stage: Stage) -> None:
     assert result.tool_results["a"].values == [6400.0] * 3
 
 
-def test_decoding_reads_its_prompt_each_time(stage: Stage) -> None:
+def test_decode_prefills_each_round(stage: Stage) -> None:
     result = stage.run(Scenario("s", "", Decode(200, 128), bandwidth=True), ["a"])
     assert stage.asked("prefill", "decode") == [("a", "prefill"), ("a", "decode")] * 3
     assert result.tool_results["a"].values == [12800.0] * 2
     assert result.bandwidths == [1e9, 3e9] * 2
 
 
-def test_decoding_on_reads_once(stage: Stage) -> None:
+def test_continued_decode_prefills_once(stage: Stage) -> None:
     stage.run(Scenario("s", "", ContinuedDecode(100, 12)), ["a"])
     assert [do for _, do in stage.asked("prefill", "decode")] == ["prefill", *["decode"] * 3]
 
 
-def test_memory_takes_new_processes(stage: Stage) -> None:
+def test_memory_workload_takes_new_processes(stage: Stage) -> None:
     stage.options = {"b": ["bytes=3e6"]}
     result = stage.run(Scenario("s", "", Memory(5, 3, has_vision=False), "bytes", new_process=True))
     assert result.order == ["a", "b"] * 2 and len(stage.pids()) == 4
@@ -108,7 +108,7 @@ def test_a_scenario_may_have_its_own_threads(stage: Stage) -> None:
     assert setup["files"] == {"model": "a"} and not setup["has_vision"]
 
 
-def test_beside_a_busy_process_both_speeds_count(
+def test_decode_under_load_measures_the_baseline_too(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workloads, "_SETTLING_SECONDS", 0.0)
@@ -116,14 +116,14 @@ def test_beside_a_busy_process_both_speeds_count(
     assert result.tool_results["a"].values == result.tool_results["a"].baseline == [400.0]
 
 
-def test_a_disturbed_round_is_done_again(stage: Stage) -> None:
+def test_disturbed_round_is_repeated(stage: Stage) -> None:
     stage.loads = [QUIET, QUIET, NOISY, NOISY]
     result = stage.run(Scenario("s", "", Prefill(64)), rounds=2)
     assert len(result.tool_results["a"].values) == 2 and result.order == ["a", "b"] * 3
     assert result.repeated == 1 and result.load.is_quiet
 
 
-def test_where_that_does_not_help_all_rounds_count(stage: Stage) -> None:
+def test_disturbed_rounds_count_when_repeats_do_not_help(stage: Stage) -> None:
     stage.loads = [NOISY] * 100
     result = stage.run(Scenario("s", "", Prefill(64)), ["a"], rounds=2)
     assert len(result.tool_results["a"].values) == 4
@@ -132,9 +132,7 @@ def test_where_that_does_not_help_all_rounds_count(stage: Stage) -> None:
 
 @pytest.mark.parametrize("fault", ["crash", "rubbish", "refuse"])
 @pytest.mark.parametrize("request_", ["open", "decode"])
-def test_a_tool_that_fails_does_not_keep_the_others(
-    stage: Stage, fault: str, request_: str
-) -> None:
+def test_failing_tool_does_not_stop_the_others(stage: Stage, fault: str, request_: str) -> None:
     stage.options = {"b": [f"{fault}={request_}"]}
     result = stage.run(Scenario("s", "", Decode(20, 4)), ["a", "b", "c"])
     assert [len(result.tool_results[name].values) for name in "abc"] == [2, 0, 2]
@@ -143,7 +141,7 @@ def test_a_tool_that_fails_does_not_keep_the_others(
     assert not result.tool_results["a"].failure and not result.tool_results["c"].failure
 
 
-def test_a_tool_that_hangs_is_ended(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_tool_is_killed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workloads, "TIMEOUT_SECONDS", 2.0)
     stage.options = {"b": ["hang=prefill"]}
     result = stage.run(Scenario("s", "", Prefill(20)))
@@ -151,19 +149,19 @@ def test_a_tool_that_hangs_is_ended(stage: Stage, monkeypatch: pytest.MonkeyPatc
     assert len(result.tool_results["a"].values) == 2
 
 
-def test_where_all_fail_it_ends(stage: Stage) -> None:
+def test_benchmark_ends_when_all_tools_fail(stage: Stage) -> None:
     stage.options = {"a": ["crash=open"]}
     result = stage.run(Scenario("s", "", Prefill(20)), ["a"])
     assert result.tool_results["a"].values == [] and result.tool_results["a"].failure
 
 
-def test_a_tool_without_eyes_is_not_asked(stage: Stage) -> None:
+def test_tool_without_vision_is_left_out(stage: Stage) -> None:
     blind = Tool("blind", "no.module", {}, has_vision=False)
     benchmark = Benchmark(SETUP, 144, 1, {0}, stage.start)
     assert benchmark.run(SCENARIOS["first-token"], [blind]).tool_results == {}
 
 
-def test_what_a_model_cannot_do_is_left_out_or_refused() -> None:
+def test_unsupported_scenarios_are_left_out_or_refused() -> None:
     every = find_scenarios((), has_vision=True, context=2048)
     assert [scenario.name for scenario in every] == list(SCENARIOS)
     blind = find_scenarios((), has_vision=False, context=1100)
@@ -175,7 +173,7 @@ def test_what_a_model_cannot_do_is_left_out_or_refused() -> None:
         find_scenarios(("prefill-1024",), has_vision=True, context=1000)
 
 
-def test_every_goal_is_of_something_that_is_measured() -> None:
+def test_goals_name_measured_scenarios() -> None:
     for goal in GOALS:
         assert goal.ours in SCENARIOS[goal.scenario].ours
         assert goal.against is None or goal.against in PEERS or goal.against in SCENARIOS
@@ -201,12 +199,12 @@ def reached(*results: ScenarioResult) -> dict[tuple[str, str, str, str | None], 
     }
 
 
-def test_speeds_are_compared_by_their_medians() -> None:
+def test_goal_ratios_are_of_medians() -> None:
     faster = reached(scored("prefill-256", ours=[1, 30, 1000], llama=[10, 10, 99]))
     assert faster == {("prefill-256", "faster", OURS, "llama.cpp"): 3.0}
 
 
-def test_times_and_bytes_are_better_when_less() -> None:
+def test_goal_ratios_of_times_and_bytes() -> None:
     found = reached(
         scored("vision", ours=[100], f16=[200], llama=[300], torch=[250]),
         scored("memory-text", ours=[6e8], llama=[1e9]),
@@ -216,12 +214,12 @@ def test_times_and_bytes_are_better_when_less() -> None:
     assert found["memory-text", "memory", OURS, "llama.cpp"] == pytest.approx(0.6)
 
 
-def test_what_was_not_measured_is_not_judged() -> None:
+def test_goal_of_an_unmeasured_tool_is_open() -> None:
     judged = check_goals({"prefill-256": scored("prefill-256", ours=[1], torch=[1])})
     assert [(each.reached, each.is_met) for each in judged] == [(None, None)]
 
 
-def test_a_bound_is_met_from_its_own_side() -> None:
+def test_goal_bounds_at_least_and_at_most() -> None:
     met = {
         each.goal.scenario: each.is_met
         for each in check_goals(
@@ -234,7 +232,7 @@ def test_a_bound_is_met_from_its_own_side() -> None:
     assert met == {"memory-text": True, "prefill-256": False}
 
 
-def test_shares_and_what_is_kept() -> None:
+def test_goal_shares_and_speed_under_load() -> None:
     decode = scored("decode", ours=[40])
     decode.tool_results[OURS].facts["weight_bytes_per_token"] = 5e8
     decode.bandwidths = [20e9, 25e9, 99e9]
@@ -248,7 +246,7 @@ def test_shares_and_what_is_kept() -> None:
     assert found["decode-at-1900", "kept", OURS, "decode-at-100"] == 0.75
 
 
-def test_features_are_held_against_float32s() -> None:
+def test_goal_cosine_of_features_to_float32() -> None:
     import numpy as np
 
     vision = scored("vision", ours=[1], torch=[1])
@@ -266,7 +264,7 @@ def comparison(*results: ScenarioResult) -> Comparison:
     return Comparison("model", 2, 5, ("llama.cpp",), results, machine, "mvlm bench model")
 
 
-def test_there_is_no_verdict_where_the_machine_was_not_quiet() -> None:
+def test_goals_are_open_on_a_noisy_machine() -> None:
     noisy = comparison(scored("prefill-256", NOISY, ours=[30], llama=[10]))
     assert [line.partition(":")[0] for line in noisy.disturbances] == ["prefill-256"]
     document = noisy.to_json()
@@ -274,7 +272,7 @@ def test_there_is_no_verdict_where_the_machine_was_not_quiet() -> None:
     assert [(goal["reached"], goal["is_met"]) for goal in document["goals"]] == [(3.0, None)]
 
 
-def test_the_document_has_the_five_speeds_and_each_peers_ratio() -> None:
+def test_comparison_json_has_five_speeds_and_ratios() -> None:
     document = comparison(scored("decode", ours=[30, 40, 50], llama=[20])).to_json()
     assert document["decode_tok_s"] == {"median": 40, "min": 30, "max": 50}
     assert document["vision_ms"] is None

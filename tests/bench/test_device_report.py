@@ -51,12 +51,12 @@ def written(folder: Path, change: Change = lambda values: None) -> Path:
     return path
 
 
-def test_reports_of_the_version_before_are_read(tmp_path: Path) -> None:
+def test_device_reports_of_version_1_are_read(tmp_path: Path) -> None:
     now = read_device_report(written(tmp_path))
     assert read_device_report(written(tmp_path, set_to("schema", value=1))) == now
 
 
-def test_a_table(tmp_path: Path) -> None:
+def test_device_report_table(tmp_path: Path) -> None:
     text = table([read_device_report(written(tmp_path))])
     rows = dict(line.strip("| ").split(" | ") for line in text.splitlines()[2:])
     assert rows["target"] == "snapdragon-888-cpu"
@@ -92,21 +92,21 @@ def set_to(*keys: str, value: Any) -> Change:
         (set_to("chat", "text", value=None), "chat: key 'text'"),
     ],
 )
-def test_a_wrong_report(tmp_path: Path, change: Change, words: str) -> None:
+def test_malformed_device_reports(tmp_path: Path, change: Change, words: str) -> None:
     with pytest.raises(MvlmError, match=words) as caught:
         read_device_report(written(tmp_path, change))
     assert "device-check" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"schema": NaN}', "[" * 100_000])
-def test_no_report(tmp_path: Path, content: str) -> None:
+def test_files_that_are_no_device_reports(tmp_path: Path, content: str) -> None:
     path = tmp_path / "report.json"
     path.write_text(content)
     with pytest.raises(MvlmError, match=r"report\.json"):
         read_device_report(path)
 
 
-def test_a_name_cannot_break_the_table(tmp_path: Path) -> None:
+def test_names_cannot_break_the_device_report_table(tmp_path: Path) -> None:
     name = "a|b\n| c | <script>\x1b[31m`" + "x" * 1000
     text = table([read_device_report(written(tmp_path, set_to("device", "cpu", value=name)))])
     head = text.splitlines()[0]

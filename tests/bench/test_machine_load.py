@@ -53,7 +53,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return Kernel(tmp_path, monkeypatch)
 
 
-def test_what_is_ours_does_not_count(kernel: Kernel) -> None:
+def test_own_cpu_time_does_not_count_as_load(kernel: Kernel) -> None:
     kernel.used[5] = 0.0
     kernel.write()
     meter = LoadMeter({0, 1}, lambda: [5, 6], kernel.folder)
@@ -70,34 +70,34 @@ def test_what_is_ours_does_not_count(kernel: Kernel) -> None:
     assert meter.load() == NO_LOAD
 
 
-def test_quiet_is_what_the_limits_say() -> None:
+def test_quiet_machine_limits() -> None:
     assert Load(1.0, MAX_OTHERS, MAX_STOLEN).is_quiet
     assert not Load(1.0, MAX_OTHERS + 0.01, 0).is_quiet
     assert not Load(1.0, 0, MAX_STOLEN + 0.01).is_quiet
 
 
-def test_loads_add_up_by_their_length() -> None:
+def test_loads_are_averaged_by_duration() -> None:
     assert Load(1.0, 0.4, 0.0) + Load(3.0, 0.0, 0.2) == Load(
         4.0, pytest.approx(0.1), pytest.approx(0.15)
     )
     assert NO_LOAD + NO_LOAD == NO_LOAD
 
 
-def test_waits_for_threads_that_spin_on(kernel: Kernel) -> None:
+def test_settle_waits_for_spinning_threads(kernel: Kernel) -> None:
     kernel.used[5] = 0.0
     kernel.spinning = [5]
     LoadMeter({0}, lambda: [5], kernel.folder).settle()
     assert 1.0 < kernel.now < 1.5
 
 
-def test_does_not_wait_forever(kernel: Kernel) -> None:
+def test_settle_has_a_limit(kernel: Kernel) -> None:
     kernel.used[5] = 0.0
     kernel.spinning = [5]
     LoadMeter({0}, lambda: [5], kernel.folder).settle(patience=0.5)
     assert 0.5 <= kernel.now < 0.8
 
 
-def test_the_real_kernel_can_be_read() -> None:
+def test_load_of_the_real_kernel() -> None:
     meter = LoadMeter(os.sched_getaffinity(0))
     sum(range(3_000_000))
     load = meter.load()

@@ -10,7 +10,7 @@ from mvlm.runtime.session import Session
 from tests.artifacts import Shelf
 
 
-def test_runs_what_was_planned(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_runs_the_plan(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(shelf.artifact("ldpnet"), threads=1)
     read, steps, done = [], [], []
     plain_read, plain_step = Session.read, Session.step
@@ -38,7 +38,7 @@ def test_runs_what_was_planned(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) ->
         assert run.prefill_tok_s > 0 and run.decode_tok_s > 0 and run.peak_rss_bytes > 1e6
 
 
-def test_the_image_takes_its_part_of_the_prompt(shelf: Shelf) -> None:
+def test_measure_counts_image_positions_in_the_prompt(shelf: Shelf) -> None:
     model = Model(shelf.artifact("ldpnet"), threads=1)
     pixels = np.zeros((1, 3, 56, 56), np.float32)
     with pytest.raises(UsageError, match="the image takes 4"):
@@ -49,6 +49,6 @@ def test_the_image_takes_its_part_of_the_prompt(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("field", ["runs", "prompt_tokens", "tokens"])
-def test_a_plan_is_checked(field: str) -> None:
+def test_measurement_plan_is_validated(field: str) -> None:
     with pytest.raises(UsageError, match="--" + field.replace("_", "-")):
         MeasurementPlan(**{field: 0})

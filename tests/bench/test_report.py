@@ -7,7 +7,7 @@ from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex, read_weight
 from tests.artifacts import Shelf
 
 
-def test_spread() -> None:
+def test_report_spread() -> None:
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(median=2.0, min=1.0, max=3.0)
     assert Spread.of([5.0]) == Spread(5.0, 5.0, 5.0)
 
@@ -21,7 +21,7 @@ def _index(*tensors: tuple[str, tuple[int, ...], str]) -> WeightsIndex:
     )
 
 
-def test_a_token_reads_all_of_the_decoder_and_one_row_of_the_table() -> None:
+def test_weight_bytes_per_token_count_one_embedding_row() -> None:
     table = ("decoder.embed_tokens.q_weight", (100, 8), "uint32")
     layer = ("decoder.layers.0.down.q_weight", (4, 6), "uint32")
     head = ("decoder.lm_head.weight", (8, 100), "float16")
@@ -31,12 +31,12 @@ def test_a_token_reads_all_of_the_decoder_and_one_row_of_the_table() -> None:
     assert weight_bytes_per_token(index) == 8 * 4 + 4 * 6 * 4 + 8 * 100 * 2
 
 
-def test_a_table_that_is_the_head_too_is_read_whole() -> None:
+def test_weight_bytes_per_token_of_a_tied_head() -> None:
     index = _index(("decoder.embed_tokens.weight", (10, 8), "float32"))
     assert weight_bytes_per_token(index) == 10 * 8 * 4
 
 
-def test_on_a_real_artifact_it_is_the_parameters_that_decode_takes(shelf: Shelf) -> None:
+def test_weight_bytes_per_token_of_an_artifact(shelf: Shelf) -> None:
     """Counted from the model's shape, at 4 bytes a weight."""
     hidden, inner = 128, 256
     index = read_weights_index(shelf.artifact("text"))
@@ -49,6 +49,6 @@ def test_on_a_real_artifact_it_is_the_parameters_that_decode_takes(shelf: Shelf)
 
 
 @pytest.mark.parametrize("values", [[]])
-def test_nothing_has_no_spread(values: list[float]) -> None:
+def test_report_spread_of_no_values(values: list[float]) -> None:
     with pytest.raises(ValueError):
         Spread.of(values)

@@ -34,14 +34,14 @@ def wait_for_end(pid: int, seconds: float = 20) -> bool:
     return False
 
 
-def test_answers_and_ends() -> None:
+def test_tool_process_answers_and_ends() -> None:
     with ToolProcess("fake", FAKE) as child:
         assert child.ask("prefill", 60, positions=3) == {"seconds": 0.01}
         pid = child.pid
     assert not is_running(pid)
 
 
-def test_a_failure_is_told_and_the_process_goes_on() -> None:
+def test_tool_failure_is_reported_and_the_process_goes_on() -> None:
     with ToolProcess("fake", (*FAKE, "refuse=prefill")) as child:
         with pytest.raises(PeerError, match="fake fails at `prefill`: found no such model"):
             child.ask("prefill", 60)
@@ -59,7 +59,7 @@ def test_a_failure_is_told_and_the_process_goes_on() -> None:
         ),
     ],
 )
-def test_a_faulty_worker_is_an_error_and_leaves_no_process(fault: str, words: str) -> None:
+def test_faulty_tool_is_an_error_and_leaves_no_process(fault: str, words: str) -> None:
     with ToolProcess("fake", (*FAKE, f"{fault}=prefill")) as child:
         child.ask("peak", 60)
         with pytest.raises(PeerError) as raised:
@@ -68,7 +68,7 @@ def test_a_faulty_worker_is_an_error_and_leaves_no_process(fault: str, words: st
         assert not is_running(child.pid)
 
 
-def test_what_cannot_start_says_why() -> None:
+def test_tool_process_start_failure_says_why() -> None:
     with (
         ToolProcess("fake", (sys.executable, "-c", "import no_such_module")) as child,
         pytest.raises(PeerError, match="exit code 1: ModuleNotFoundError"),
@@ -87,7 +87,7 @@ child.ask("prefill", 600)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_parent_leaves_no_process(number: signal.Signals) -> None:
+def test_killed_parent_leaves_no_tool_process(number: signal.Signals) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
         stdout=subprocess.PIPE,
@@ -102,7 +102,7 @@ def test_a_killed_parent_leaves_no_process(number: signal.Signals) -> None:
     assert wait_for_end(child)
 
 
-def test_the_worker_tells_errors_and_goes_on() -> None:
+def test_tool_worker_reports_errors_and_goes_on() -> None:
     import io
     import json
 
@@ -118,7 +118,7 @@ def test_the_worker_tells_errors_and_goes_on() -> None:
     assert found[3]["ok"]["bytes"] > 1e6
 
 
-def test_what_libraries_print_is_no_reply() -> None:
+def test_library_output_is_no_reply() -> None:
     """The real worker, and a tool that prints to the standard output as C does."""
     code = (
         "import os, sys; from mvlm.bench.peers import worker; plain = worker.peak_rss_bytes\n"

@@ -68,7 +68,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("verb", [("compile",), ("convert", "--to", "mlc")], ids=["compile", "mlc"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told_in_one_line(
+def test_adapter_fault_is_one_line(
     shelf: Shelf, tmp_path: Path, fault: str, verb: tuple[str, ...]
 ) -> None:
     make, words = FAULTS[fault]
@@ -85,7 +85,7 @@ def test_a_fault_is_told_in_one_line(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_convert_merges_all_parts(shelf: Shelf, tmp_path: Path) -> None:
+def test_convert_merges_an_adapter_into_all_parts(shelf: Shelf, tmp_path: Path) -> None:
     checkpoint, adapter = shelf.checkpoint("ldpnet"), tmp_path / "adapter"
     parts = r".*(encoder\.layers\.[01]\.mlp\.fc1|mm_projector\.model\.mlp\.1|self_attn\.o_proj)"
     write_mobilevlm_adapter(checkpoint, adapter, target_modules=parts)

@@ -103,7 +103,7 @@ def test_verify_names_the_damage(copy: Path) -> None:
     assert "is missing" in mvlm("verify", copy).stderr
 
 
-def test_verify_names_a_stranger(copy: Path) -> None:
+def test_verify_names_an_unexpected_file(copy: Path) -> None:
     (copy / "virus.so").touch()
     result = mvlm("verify", copy)
     assert result.exit_code == 1 and "virus.so is not in the manifest" in result.stderr
@@ -158,7 +158,7 @@ def test_targets_says_what_another_device_needs(empty_cache: Path) -> None:
     assert "missing: this mvlm has no kernels for cuda yet" in mvlm("targets").stdout
 
 
-def test_targets_of_ones_own(tmp_path: Path) -> None:
+def test_targets_from_a_user_file(tmp_path: Path) -> None:
     example = mvlm("targets", "--example").stdout
     board = tmp_path / "board.toml"
     board.write_text(example.replace('name = "snapdragon-888-cpu"', 'name = "my-board"'))

@@ -21,7 +21,7 @@ def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bandwidth, "measure_in_child", lambda threads, cores: [1e9, 3e9])
 
 
-def test_document(shelf: Shelf) -> None:
+def test_bench_json(shelf: Shelf) -> None:
     result = mvlm("bench", shelf.artifact("ldpnet"), *QUICK, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     report = result.json
@@ -37,19 +37,19 @@ def test_document(shelf: Shelf) -> None:
     assert report["plan"] == {"runs": 2, "prompt_tokens": 12, "tokens": 3}
 
 
-def test_a_model_of_text_has_no_vision(shelf: Shelf) -> None:
+def test_bench_of_a_text_model_has_no_vision(shelf: Shelf) -> None:
     report = mvlm("bench", shelf.artifact("text"), *QUICK, "--json").json
     assert report["vision_ms"] == {"median": 0, "min": 0, "max": 0}
     assert report["decode_tok_s"]["median"] > 0
 
 
-def test_table(shelf: Shelf) -> None:
+def test_bench_table(shelf: Shelf) -> None:
     shown = mvlm("bench", shelf.artifact("text"), *QUICK).stdout
     for words in ("prefill", "decode", "tok/s", "2.0 GB/s read by 1 threads", "machine"):
         assert words in shown
 
 
-def test_profile_names_every_kernel(shelf: Shelf) -> None:
+def test_bench_profile_names_every_kernel(shelf: Shelf) -> None:
     """Each kernel that `inspect` lists, as often as a run calls it."""
     artifact = shelf.artifact("ldpnet", "q4a8")
     profile = mvlm("bench", artifact, *QUICK, "--profile", "--json").json["profile"]
@@ -64,12 +64,12 @@ def test_profile_names_every_kernel(shelf: Shelf) -> None:
     assert "decode, " in shown and "cached_attention" in shown
 
 
-def test_takes_an_image(shelf: Shelf, tmp_path: Path) -> None:
+def test_bench_takes_an_image(shelf: Shelf, tmp_path: Path) -> None:
     result = mvlm("bench", shelf.artifact("ldpnet"), *QUICK, "--image", tmp_path / "no.png")
     assert result.exit_code == 1 and "no file" in result.stderr
 
 
-def test_refuses_a_plan_that_does_not_fit(shelf: Shelf) -> None:
+def test_bench_refuses_a_plan_over_the_context(shelf: Shelf) -> None:
     result = mvlm("bench", shelf.artifact("ldpnet"), "--prompt-tokens", "5")
     assert result.exit_code == 2 and "the image takes 4" in result.stderr
     result = mvlm("bench", shelf.artifact("ldpnet"), "--tokens", "100000")

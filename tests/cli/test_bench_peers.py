@@ -71,7 +71,7 @@ def bench(checkpoint: Path, *arguments: str | Path) -> Result:
     return mvlm("bench", checkpoint, *arguments)
 
 
-def test_table(machine: Machine, checkpoint: Path) -> None:
+def test_bench_peers_table(machine: Machine, checkpoint: Path) -> None:
     machine.options = {"torch": ["seconds=0.04"]}
     result = bench(checkpoint, *ONE)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -79,14 +79,14 @@ def test_table(machine: Machine, checkpoint: Path) -> None:
         assert words in result.stdout
 
 
-def test_goals_are_judged_on_a_quiet_machine(machine: Machine, checkpoint: Path) -> None:
+def test_bench_peers_goals_on_a_quiet_machine(machine: Machine, checkpoint: Path) -> None:
     machine.options = {"torch": ["seconds=0.02"]}
     result = bench(checkpoint, "--peer", "torch", "--scenario", "vision", "--runs", "1")
     assert result.exit_code == 0
     assert "times torch's speed" in result.stdout and "met" in result.stdout
 
 
-def test_no_verdict_where_others_compute(machine: Machine, checkpoint: Path) -> None:
+def test_bench_peers_no_goals_on_a_noisy_machine(machine: Machine, checkpoint: Path) -> None:
     machine.load = Load(1.0, 0.5, 0.0)
     result = bench(checkpoint, "--peer", "torch", "--scenario", "vision", "--runs", "1")
     assert result.exit_code == 1
@@ -96,7 +96,7 @@ def test_no_verdict_where_others_compute(machine: Machine, checkpoint: Path) -> 
     assert "0.50 cores busy" in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_document(machine: Machine, checkpoint: Path) -> None:
+def test_bench_peers_json(machine: Machine, checkpoint: Path) -> None:
     result = bench(checkpoint, *ONE, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     document = result.json
@@ -109,17 +109,13 @@ def test_document(machine: Machine, checkpoint: Path) -> None:
     assert document["quiet"]["is_quiet"] and "--scenario prefill-64" in document["command"]
 
 
-def test_a_document_of_a_machine_that_is_not_quiet_is_one_document(
-    machine: Machine, checkpoint: Path
-) -> None:
+def test_bench_peers_json_on_a_noisy_machine(machine: Machine, checkpoint: Path) -> None:
     machine.load = Load(1.0, 0.0, 0.5)
     result = bench(checkpoint, *ONE, "--json")
     assert result.exit_code == 1 and not result.json["quiet"]["is_quiet"]
 
 
-def test_a_tool_that_fails_is_told_beside_the_others_numbers(
-    machine: Machine, checkpoint: Path
-) -> None:
+def test_bench_peers_reports_a_failing_tool(machine: Machine, checkpoint: Path) -> None:
     machine.options = {"torch": ["crash=prefill"]}
     result = bench(checkpoint, *ONE)
     assert result.exit_code == 1
@@ -127,7 +123,7 @@ def test_a_tool_that_fails_is_told_beside_the_others_numbers(
     assert result.stderr.startswith("error: prefill-64: torch ended at `prefill`: found SIGKILL")
 
 
-def test_writes_the_page(machine: Machine, checkpoint: Path, tmp_path: Path) -> None:
+def test_bench_peers_writes_speed_page(machine: Machine, checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     result = bench(checkpoint, *ONE, "--write", tmp_path)
     assert result.exit_code == 0 and result.stderr.count("wrote") == 2
@@ -139,7 +135,7 @@ def test_writes_the_page(machine: Machine, checkpoint: Path, tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["speed.md", "speed.svg"]
 
 
-def test_writes_nothing_where_there_is_no_verdict(
+def test_bench_peers_writes_nothing_on_a_noisy_machine(
     machine: Machine, checkpoint: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
@@ -149,7 +145,7 @@ def test_writes_nothing_where_there_is_no_verdict(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_matplotlib_nothing_is_measured(
+def test_bench_peers_without_matplotlib_measures_nothing(
     machine: Machine, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -158,7 +154,7 @@ def test_without_matplotlib_nothing_is_measured(
 
 
 @pytest.mark.parametrize("peer", catalogue.PEERS.values(), ids=lambda peer: peer.name)
-def test_a_missing_tool_names_the_command_that_installs_it(
+def test_bench_peers_missing_tool_names_its_install_command(
     peer: catalogue.Peer, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = metadata.version
@@ -189,18 +185,18 @@ def test_a_missing_tool_names_the_command_that_installs_it(
         (("--peer", "torch", "--write", "no/such/folder"), "--write"),
     ],
 )
-def test_bad_usage(checkpoint: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_bench_peers_bad_usage(checkpoint: Path, arguments: tuple[str, ...], words: str) -> None:
     result = bench(checkpoint, *arguments)
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert words in result.stderr
 
 
-def test_an_artifact_cannot_be_compared(shelf: Shelf) -> None:
+def test_bench_peers_refuses_an_artifact(shelf: Shelf) -> None:
     result = bench(shelf.artifact("text"), "--peer", "torch")
     assert result.exit_code == 2 and "expected a checkpoint's folder" in result.stderr
 
 
-def test_a_model_of_text_has_no_images_to_compare(shelf: Shelf) -> None:
+def test_bench_peers_text_model_has_no_vision_scenarios(shelf: Shelf) -> None:
     result = bench(shelf.checkpoint("text"), "--peer", "torch", "--scenario", "vision")
     assert result.exit_code == 2 and "a model of text only" in result.stderr
 
@@ -223,7 +219,9 @@ def check_features(systems: dict[str, dict[str, Any]]) -> None:
     assert systems["mvlm"]["features_cosine"] > 0.99
 
 
-def test_beside_torch(shelf: Shelf, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_peers_torch(
+    shelf: Shelf, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Real tools and a real machine, in small; one artifact, of other tests, serves as both."""
     artifact = shelf.artifact("ldpnet", "q4a8")
     monkeypatch.setattr(compare, "find_artifact", lambda *_, **__: artifact)
@@ -237,14 +235,14 @@ ALL_KINDS = ("decode", "decode-under-load", "prefill-64", "vision", "first-token
 
 
 @pytest.mark.slow
-def test_the_bundled_model_beside_torch(empty_cache: Path) -> None:
+def test_bench_peers_torch_on_the_bundled_model(empty_cache: Path) -> None:
     chosen = [word for name in ALL_KINDS for word in ("--scenario", name)]
     result = mvlm("bench", BUNDLED, "--peer", "torch", *chosen, "--runs", "1", "--json")
     check_features(compared(result, *ALL_KINDS)["vision"])
 
 
 @pytest.mark.llama_cpp
-def test_text_beside_llama_cpp(shelf: Shelf, empty_cache: Path) -> None:
+def test_bench_peers_llama_cpp_text(shelf: Shelf, empty_cache: Path) -> None:
     names = [name for name in ALL_KINDS if name not in ("vision", "first-token")]
     chosen = [word for name in names for word in ("--scenario", name)]
     result = bench(
@@ -256,7 +254,7 @@ def test_text_beside_llama_cpp(shelf: Shelf, empty_cache: Path) -> None:
 
 
 @pytest.mark.llama_cpp
-def test_images_beside_llama_cpp(
+def test_bench_peers_llama_cpp_vision(
     empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "ldpnetv2"

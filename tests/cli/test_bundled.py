@@ -19,7 +19,7 @@ _MEASURED = (
 )
 
 
-def test_the_second_demo_is_quick_and_small(empty_cache: Path) -> None:
+def test_second_demo_is_quick_and_small(empty_cache: Path) -> None:
     first = finish(start("demo", "--json"), timeout=300)
     assert first.exit_code == 0 and first.stderr.startswith("compiling mobilevlm-shapes")
     second = finish(start("demo", "--json", code=_MEASURED))

@@ -19,7 +19,7 @@ from tests.cli.every_verb import SERVERS, all_verbs
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_of_commands_is_up_to_date() -> None:
+def test_docs_commands_are_current() -> None:
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert page == reference(), "run `make docs`"
 
@@ -99,7 +99,7 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-def test_an_unexpected_error_names_the_way_to_its_traceback(
+def test_internal_error_names_the_debug_option(
     monkeypatch: pytest.MonkeyPatch, shelf: Shelf
 ) -> None:
     artifact = shelf.artifact("text")

@@ -18,7 +18,7 @@ from tests.cli.command_line import finish, mvlm, start
 ASK = ("--quant", "q0f32", "--prompt", "Hello", "--max-tokens", "3", "--json")
 
 
-def test_writes_an_artifact_and_says_so(shelf: Shelf, tmp_path: Path) -> None:
+def test_compile_writes_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
     artifact, dump = tmp_path / "out" / "artifact", tmp_path / "phases"
     options = ("--quant", "q0f16", "--context", "64", "--prefill-chunk", "32", "--dump", dump)
     result = mvlm("compile", shelf.checkpoint("text"), *options, "-o", artifact, "--json")
@@ -41,7 +41,7 @@ def test_writes_an_artifact_and_says_so(shelf: Shelf, tmp_path: Path) -> None:
     assert phases == ["0-graph.py", "1-kernels.py", "2-fuse.py", "3-schedule.py", "4-lower.py"]
 
 
-def test_each_adapter_makes_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
+def test_compile_makes_an_artifact_per_adapter(shelf: Shelf, tmp_path: Path) -> None:
     checkpoint = shelf.checkpoint("text")
     options: list[str | Path] = ["--quant", "q0f16", "-o", tmp_path / "out", "--json"]
     for seed, name in enumerate(("birds", "flowers")):
@@ -60,7 +60,7 @@ def test_each_adapter_makes_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
     assert same == [True, True, False]
 
 
-def test_adapters_in_folders_of_one_name(shelf: Shelf, tmp_path: Path) -> None:
+def test_compile_adapters_in_folders_of_one_name(shelf: Shelf, tmp_path: Path) -> None:
     checkpoint = shelf.checkpoint("text")
     adapters = [tmp_path / "runs" / run / "checkpoint-500" for run in ("a", "b")]
     options: list[str | Path] = ["--quant", "q0f16", "-o", tmp_path / "out", "--json"]
@@ -76,7 +76,7 @@ def test_adapters_in_folders_of_one_name(shelf: Shelf, tmp_path: Path) -> None:
     assert digests[0] != digests[1]
 
 
-def test_an_adapter_that_is_given_twice(shelf: Shelf, tmp_path: Path) -> None:
+def test_compile_adapter_given_twice(shelf: Shelf, tmp_path: Path) -> None:
     write_adapter(shelf.checkpoint("text"), tmp_path / "birds", target_modules=["q_proj"])
     (tmp_path / "link").symlink_to(tmp_path / "birds")
     options = ("--lora", tmp_path / "birds", "--lora", tmp_path / "link", "-o", tmp_path / "out")
@@ -116,7 +116,7 @@ def test_all_adapters_are_checked_before_the_first_is_compiled(
         (("--prefill-chunk", "0"), 2, "--prefill-chunk"),
     ],
 )
-def test_refuses_what_it_cannot_compile(
+def test_compile_refuses_bad_input(
     shelf: Shelf, tmp_path: Path, options: tuple[str, str], exit_code: int, words: str
 ) -> None:
     result = mvlm("compile", shelf.checkpoint("text"), *options, "-o", tmp_path / "artifact")
@@ -125,7 +125,7 @@ def test_refuses_what_it_cannot_compile(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_does_not_write_over_other_files(shelf: Shelf, tmp_path: Path) -> None:
+def test_compile_does_not_overwrite_other_files(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("three years' work")
     result = mvlm("compile", shelf.checkpoint("text"), "-o", tmp_path)
     assert result.exit_code == 2 and "in the way" in result.stderr
@@ -164,7 +164,7 @@ def test_a_failed_compilation_is_reported_once(
 
 
 @pytest.mark.parametrize("verb", ["compile", "chat"])
-def test_a_file_in_the_caches_place(shelf: Shelf, empty_cache: Path, verb: str) -> None:
+def test_compile_with_a_file_at_the_cache_path(shelf: Shelf, empty_cache: Path, verb: str) -> None:
     empty_cache.write_text("a file")
     result = mvlm(verb, shelf.checkpoint("text"), *(ASK if verb == "chat" else ()))
     assert result.exit_code == 2
@@ -172,7 +172,7 @@ def test_a_file_in_the_caches_place(shelf: Shelf, empty_cache: Path, verb: str) 
 
 
 @pytest.mark.parametrize("verb", ["compile", "chat"])
-def test_interrupted_it_leaves_nothing(shelf: Shelf, empty_cache: Path, verb: str) -> None:
+def test_compile_interrupted_leaves_nothing(shelf: Shelf, empty_cache: Path, verb: str) -> None:
     more = ("--json",) if verb == "compile" else ASK
     process = start(verb, shelf.checkpoint("text"), *more)
     _wait_until(lambda: any(empty_cache.rglob(".*.staging-*")))

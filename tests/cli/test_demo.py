@@ -20,7 +20,7 @@ def random_model(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "find_artifact", lambda *_, **__: artifact)
 
 
-def test_demo_prints_image_question_answer_and_speeds() -> None:
+def test_demo_prints_image_question_and_speeds() -> None:
     result = mvlm("demo")
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
@@ -32,7 +32,7 @@ def test_demo_prints_image_question_answer_and_speeds() -> None:
     assert "\u2580" not in result.stdout
 
 
-def test_demo_with_another_image_and_prompt(tmp_path: Path) -> None:
+def test_demo_with_image_and_prompt(tmp_path: Path) -> None:
     image = tmp_path / "mine.jpg"
     Image.new("RGB", (90, 30), "green").save(image)
     result = mvlm("demo", "--image", image, "--prompt", "What colour?", "--json")

@@ -24,7 +24,7 @@ def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_check, "measure_in_child", lambda threads, cores: [2e9])
 
 
-def test_a_report_and_its_table(shelf: Shelf, tmp_path: Path) -> None:
+def test_device_check_report_and_table(shelf: Shelf, tmp_path: Path) -> None:
     path, artifact = tmp_path / "report.json", shelf.artifact("ldpnet")
     options = ("--image", BUNDLED_IMAGE, "-o", path, *QUICK)
     shown = mvlm("device-check", artifact, *options)
@@ -44,7 +44,7 @@ def test_a_report_and_its_table(shelf: Shelf, tmp_path: Path) -> None:
         assert words in table.stdout and words in shown.stdout
 
 
-def test_a_table_goes_into_the_documentation(shelf: Shelf, tmp_path: Path) -> None:
+def test_device_report_table_goes_into_the_docs(shelf: Shelf, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     assert mvlm("device-check", shelf.artifact("text"), "-o", report, *QUICK).exit_code == 0
     page = tmp_path / "devices.md"
@@ -57,7 +57,7 @@ def test_a_table_goes_into_the_documentation(shelf: Shelf, tmp_path: Path) -> No
     assert text.startswith("Before\n") and text.endswith("After\n")
 
 
-def test_in_a_bundle_its_image_is_shown(shelf: Shelf, tmp_path: Path) -> None:
+def test_device_check_takes_the_bundles_image(shelf: Shelf, tmp_path: Path) -> None:
     artifact = shutil.copytree(shelf.artifact("ldpnet"), tmp_path / "artifact")
     (tmp_path / "images").mkdir()
     shutil.copy(BUNDLED_IMAGE, tmp_path / "images" / "demo.png")
@@ -66,13 +66,13 @@ def test_in_a_bundle_its_image_is_shown(shelf: Shelf, tmp_path: Path) -> None:
     assert result.json["report"] == str(tmp_path / "r.json")
 
 
-def test_a_model_of_text_is_shown_nothing(shelf: Shelf, tmp_path: Path) -> None:
+def test_device_check_of_a_text_model(shelf: Shelf, tmp_path: Path) -> None:
     options = ("--image", BUNDLED_IMAGE, "-o", tmp_path / "r.json", "--json", *QUICK)
     chat = mvlm("device-check", shelf.artifact("text"), *options).json["chat"]
     assert chat["image"] is None and chat["usage"]["image_tokens"] == 0
 
 
-def test_a_damaged_artifact_leaves_no_report(shelf: Shelf, tmp_path: Path) -> None:
+def test_device_check_of_a_damaged_artifact_leaves_no_report(shelf: Shelf, tmp_path: Path) -> None:
     artifact = shutil.copytree(shelf.artifact("text"), tmp_path / "artifact")
     with (artifact / MODEL_LIBRARY).open("ab") as file:
         file.write(b"x")
@@ -81,12 +81,12 @@ def test_a_damaged_artifact_leaves_no_report(shelf: Shelf, tmp_path: Path) -> No
     assert not (tmp_path / "r.json").exists()
 
 
-def test_no_folder_for_the_report(shelf: Shelf, tmp_path: Path) -> None:
+def test_device_check_without_a_folder_for_the_report(shelf: Shelf, tmp_path: Path) -> None:
     refused = mvlm("device-check", shelf.artifact("text"), "-o", tmp_path / "none" / "r.json")
     assert refused.exit_code == 2 and "which is no folder" in refused.stderr
 
 
-def test_reports_and_measuring_do_not_go_together(shelf: Shelf, tmp_path: Path) -> None:
+def test_bench_from_report_refuses_to_measure(shelf: Shelf, tmp_path: Path) -> None:
     refused = mvlm("bench", shelf.artifact("text"), "--from-report", tmp_path / "r.json")
     assert refused.exit_code == 2 and "measures nothing" in refused.stderr
     assert mvlm("bench").exit_code == 2

@@ -33,20 +33,20 @@ def _answers(stdout: str) -> list[str]:
     return stdout.splitlines()
 
 
-def test_only_answers_go_to_standard_output(artifact: Path) -> None:
+def test_repl_prints_answers_alone_to_standard_output(artifact: Path) -> None:
     result = mvlm("chat", artifact, *SHORT, stdin="One?\n\n  \nTwo?\n")
     assert result.exit_code == 0
     assert len(_answers(result.stdout)) == 2
     assert ">" not in result.stdout
 
 
-def test_reset_clears_the_conversation(artifact: Path) -> None:
+def test_repl_reset_clears_the_history(artifact: Path) -> None:
     again = mvlm("chat", artifact, *SHORT, stdin="One?\nTwo?\nOne?\n/reset\nOne?\n")
     first, _, third, fourth = _answers(again.stdout)
     assert first == fourth != third
 
 
-def test_an_image_is_shown_with_the_next_question(artifact: Path, image: Path) -> None:
+def test_repl_image_goes_with_the_next_question(artifact: Path, image: Path) -> None:
     asked = ("chat", artifact, *SHORT)
     commanded = mvlm(*asked, stdin=f"/image {image}\nWhat is this?\nAnd now?\n")
     optioned = mvlm(*asked, "--image", image, stdin="What is this?\nAnd now?\n")
@@ -55,7 +55,7 @@ def test_an_image_is_shown_with_the_next_question(artifact: Path, image: Path) -
     assert commanded.stdout == optioned.stdout == quoted.stdout != blind.stdout
 
 
-def test_an_error_does_not_end_the_conversation(artifact: Path) -> None:
+def test_repl_error_does_not_end_it(artifact: Path) -> None:
     said = (
         "/image no.png\n/nope\n/image\n" + "word " * 5000 + "\nStill there?\n/quit\nNever asked\n"
     )
@@ -68,16 +68,16 @@ def test_an_error_does_not_end_the_conversation(artifact: Path) -> None:
         assert words in error
 
 
-def test_a_bad_image_at_the_start_ends_the_conversation(artifact: Path) -> None:
+def test_repl_bad_image_at_start_ends_it(artifact: Path) -> None:
     assert mvlm("chat", artifact, "--image", "no.png", stdin="Hello?\n").exit_code == 1
 
 
-def test_help_names_the_commands(artifact: Path) -> None:
+def test_repl_help(artifact: Path) -> None:
     shown = mvlm("chat", artifact, stdin="/help\n").stdout
     assert all(command in shown for command in ("/image", "/reset", "/help", "/quit"))
 
 
-def test_says_when_turns_are_dropped(artifact: Path) -> None:
+def test_repl_says_when_turns_are_dropped(artifact: Path) -> None:
     asked = ("chat", artifact, "--context", "160", "--max-tokens", "30", "--temperature", "2")
     result = mvlm(*asked, stdin="What is it?\n" * 4)
     assert result.exit_code == 0
@@ -114,7 +114,7 @@ def test_message_about_one_or_several_dropped_turns(
     assert capsys.readouterr() == ("Yes.\n", f"{line}\n")
 
 
-def test_commands_begin_with_a_slash_in_the_first_column(artifact: Path) -> None:
+def test_repl_command_is_the_first_character(artifact: Path) -> None:
     asked = ("chat", artifact, *SHORT)
     question = mvlm(*asked, stdin=" /etc/hosts: what is in it?\n")
     assert (question.exit_code, len(_answers(question.stdout))) == (0, 1)
@@ -127,13 +127,13 @@ def test_commands_begin_with_a_slash_in_the_first_column(artifact: Path) -> None
 
 
 @pytest.mark.parametrize("blank", ["\t", "  ", "\u3000"])
-def test_any_blank_ends_a_commands_name(artifact: Path, image: Path, blank: str) -> None:
+def test_repl_any_blank_ends_a_command_name(artifact: Path, image: Path, blank: str) -> None:
     asked = ("chat", artifact, *SHORT)
     shown = mvlm(*asked, stdin=f"/image{blank}{image}\nWhat is this?\n")
     assert shown == mvlm(*asked, "--image", image, stdin="What is this?\n")
 
 
-def test_a_terminal_shows_a_prompt_speeds_and_history(artifact: Path) -> None:
+def test_repl_on_a_terminal_has_prompt_speeds_and_history(artifact: Path) -> None:
     terminal = Terminal("chat", artifact, *SHORT)
     banner = terminal.wait_for("> ")
     assert "ldpnet q0f32" in banner and "/help" in banner
@@ -148,7 +148,7 @@ def test_a_terminal_shows_a_prompt_speeds_and_history(artifact: Path) -> None:
     assert terminal.leave() == 0
 
 
-def test_ctrl_c_ends_an_answer_and_not_the_conversation(artifact: Path) -> None:
+def test_repl_ctrl_c_ends_an_answer_only(artifact: Path) -> None:
     terminal = Terminal("chat", artifact, "--max-tokens", "1900")
     terminal.wait_for("> ")
     terminal.type("Tell me all.\n")

@@ -21,7 +21,7 @@ def drawn(table: _Table) -> str:
     return console.file.getvalue()
 
 
-def test_what_runs_and_what_failed_is_drawn() -> None:
+def test_run_table_shows_running_and_failed_jobs() -> None:
     table = _Table()
     table.update(fake_step(ARTIFACT, "one"), StepState("running", 1, started=time.time() - 7))
     table.update(fake_step(ARTIFACT, "two"), StepState("failed", 1, note="no such tensor\x1b[2J"))
@@ -36,7 +36,7 @@ def test_what_runs_and_what_failed_is_drawn() -> None:
     assert drawn(table).count("\n") < 20
 
 
-def test_without_a_terminal_there_is_a_line_for_each_that_ends(
+def test_run_table_without_a_terminal_prints_a_line_per_job(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with run_table() as observe:

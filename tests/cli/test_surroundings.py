@@ -97,7 +97,7 @@ def test_closed_streams(verb: str, workspace: Workspace, environment: dict[str, 
     ("streams", "words"),
     [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
 )
-def test_standard_output_that_takes_nothing(
+def test_full_standard_output(
     verb: str, streams: str, words: str, workspace: Workspace, environment: dict[str, str]
 ) -> None:
     done = run_verb(verb, workspace, environment=environment, streams=streams)
@@ -111,16 +111,14 @@ def test_standard_output_that_takes_nothing(
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_standard_error_that_is_full(
-    verb: str, workspace: Workspace, environment: dict[str, str]
-) -> None:
+def test_full_standard_error(verb: str, workspace: Workspace, environment: dict[str, str]) -> None:
     done = run_verb(verb, workspace, environment=environment, streams="2>/dev/full")
     assert done.returncode == COMMANDS[verb][1]
     tidy(workspace)
 
 
 @pytest.mark.parametrize("prompt", [["--prompt", "-"], []])
-def test_standard_input_that_is_closed(workspace: Workspace, prompt: list[str]) -> None:
+def test_closed_standard_input(workspace: Workspace, prompt: list[str]) -> None:
     line = [PROGRAM, "chat", workspace.artifact, *prompt]
     done = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *line], capture_output=True)
     said = check_sentence(done)
@@ -184,7 +182,7 @@ def other_user(folder: Path) -> OtherUser:
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("home", ["none", "another user's"])
-def test_without_a_home(
+def test_no_home_folder(
     verb: str, home: str, workspace: Workspace, folder: Path, other_user: OtherUser
 ) -> None:
     private = folder / "private"
@@ -235,7 +233,7 @@ def test_paths_that_are_not_utf8(verb: str, strange_workspace: Workspace) -> Non
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_the_compiling_child(
+def test_signal_ends_the_compiling_child(
     number: signal.Signals, code: int, shelf: Shelf, tmp_path: Path
 ) -> None:
     """No process, no staging folder and no half of an artifact is left."""
@@ -264,7 +262,7 @@ def wait_for_staging(cache: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def test_a_signal_that_the_caller_ignores(shelf: Shelf, tmp_path: Path) -> None:
+def test_signal_ignored_by_the_caller(shelf: Shelf, tmp_path: Path) -> None:
     """As nohup does, so that a compilation outlives its terminal."""
     line = [PROGRAM, "compile", shelf.checkpoint("text"), "--quant", "q0f16", "-o", tmp_path / "a"]
     compiling = subprocess.Popen(
@@ -293,7 +291,7 @@ def test_too_many_open_files(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("verb", ["compile", "chat", "bench"])
-def test_no_more_processes(verb: str, workspace: Workspace, other_user: OtherUser) -> None:
+def test_process_limit(verb: str, workspace: Workspace, other_user: OtherUser) -> None:
     """Root has no such limit."""
     limit = ["bash", "-c", 'ulimit -u 1 && exec "$@"', "bash"]
     cache = os.fspath(workspace.output / "cache")
@@ -303,7 +301,7 @@ def test_no_more_processes(verb: str, workspace: Workspace, other_user: OtherUse
     tidy(workspace)
 
 
-def test_a_disk_without_the_right_to_run_code(workspace: Workspace, folder: Path) -> None:
+def test_noexec_disk(workspace: Workspace, folder: Path) -> None:
     mounted = folder / "noexec"
     mounted.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "noexec,size=64m", "tmpfs", mounted]
@@ -323,7 +321,7 @@ def test_a_disk_without_the_right_to_run_code(workspace: Workspace, folder: Path
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "1025", "1000000000000", "two"])
-def test_numbers_of_threads_that_are_none(number: str, workspace: Workspace) -> None:
+def test_bad_thread_numbers(number: str, workspace: Workspace) -> None:
     for verb in ("chat", "bench", "device-check"):
         done = subprocess.run(
             [PROGRAM, verb, workspace.artifact, "--threads", number], capture_output=True

@@ -38,7 +38,7 @@ def test_synth_writes_a_checkpoint(small: str, tmp_path: Path) -> None:
     assert (place / "pytorch_model.bin").is_file()
 
 
-def test_synth_leaves_what_is_there_alone(small: str, tmp_path: Path) -> None:
+def test_synth_keeps_existing_files(small: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     result = mvlm("synth", small, "-o", tmp_path)
     assert result.exit_code == 2 and "is in the way" in result.stderr
@@ -155,7 +155,7 @@ def check_full(result: Result, folder: Path) -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("verb", ["synth", "convert"])
-def test_ended_halfway(verb: str, ending: signal.Signals, tmp_path: Path) -> None:
+def test_synth_and_convert_ended_halfway(verb: str, ending: signal.Signals, tmp_path: Path) -> None:
     """Nothing is taken for a whole checkpoint, and the next run sweeps up."""
     model = "MobileLLaMA-1.4B"
     place, source = tmp_path / "place", tmp_path / "source"

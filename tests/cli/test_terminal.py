@@ -71,7 +71,7 @@ class Streamed:
 
 
 @pytest.mark.parametrize("name", SENTENCES)
-def test_text_without_control_characters_is_printed_unchanged(name: str) -> None:
+def test_terminal_shows_text_unchanged(name: str) -> None:
     sentence = SENTENCES[name]
     generation: Any = Streamed(sentence)
     with on_terminal() as screen:
@@ -84,7 +84,7 @@ def test_text_without_control_characters_is_printed_unchanged(name: str) -> None
     assert literal(sentence).plain == sentence
 
 
-def test_control_sequences_are_replaced_in_every_output() -> None:
+def test_terminal_control_sequences_are_replaced() -> None:
     with on_terminal() as screen:
         show(COMMANDS)
         show_dim(COMMANDS)
@@ -96,12 +96,12 @@ def test_control_sequences_are_replaced_in_every_output() -> None:
     assert screen.getvalue().count("\ufffd[2J\ufffd1m\ufffd") == 11
 
 
-def test_piped_output_is_not_changed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_piped_output_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     show(COMMANDS)
     assert capsys.readouterr().out == COMMANDS + "\n"
 
 
-def test_an_error_s_path_and_traceback_are_made_safe(tmp_path: Path) -> None:
+def test_terminal_errors_and_tracebacks_are_made_safe(tmp_path: Path) -> None:
     name = "a  b\u00a0\u200c\u3000c\x1b[31m"
     result = mvlm("inspect", tmp_path / name, "--debug")
     assert "\x1b" not in result.stderr and "Traceback" in result.stderr
@@ -155,12 +155,12 @@ def test_columns_are_aligned_by_the_cells_that_text_takes(
     assert len(set(widths[len(names) :])) == 1
 
 
-def test_a_cell_cannot_pass_for_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_cell_cannot_pass_for_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     show_table([("model", "x\nverified  yes"), ("  files", "1")])
     assert capsys.readouterr().out.splitlines() == ["model    x verified  yes", "  files  1"]
 
 
-def test_html_and_reports_escape_control_characters() -> None:
+def test_html_and_device_reports_use_the_terminal_rule() -> None:
     for sentence in SENTENCES.values():
         assert _escape(sentence) == sentence
     assert _escape(f"<b>{COMMANDS}") == "&lt;b&gt;\ufffd[2J\ufffd1m\ufffd"

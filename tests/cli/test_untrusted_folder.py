@@ -76,11 +76,11 @@ def check(verb: str, workspace: Workspace, environment: dict[str, str]) -> None:
     assert done.returncode == COMMANDS[verb][1], done.stderr.decode()
 
 
-def test_every_verb_is_tried() -> None:
+def test_untrusted_folder_tests_cover_every_verb() -> None:
     assert sorted(COMMANDS) == sorted(all_verbs())
 
 
-def test_what_is_planted_would_run(workspace: Workspace) -> None:
+def test_planted_module_would_run(workspace: Workspace) -> None:
     """Otherwise the tests below would show nothing."""
     done = subprocess.run(
         [sys.executable, "-m", "mvlm.cli", "--version"],
@@ -92,11 +92,13 @@ def test_what_is_planted_would_run(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("verb", [verb for verb in all_verbs() if verb != "compile"])
-def test_no_verb_imports_it(verb: str, artifact: Workspace, environment: dict[str, str]) -> None:
+def test_no_verb_imports_a_planted_module(
+    verb: str, artifact: Workspace, environment: dict[str, str]
+) -> None:
     check(verb, artifact, environment)
 
 
-def test_a_python_path_with_an_empty_entry(tmp_path: Path) -> None:
+def test_untrusted_folder_with_an_empty_pythonpath_entry(tmp_path: Path) -> None:
     """As ``PYTHONPATH=$PYTHONPATH:/opt/lib`` makes it."""
     named, current = tmp_path / "named", tmp_path / "current"
     named.mkdir()
@@ -111,7 +113,7 @@ def test_a_python_path_with_an_empty_entry(tmp_path: Path) -> None:
     assert done.stdout.endswith("['an argument']\n")
 
 
-def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:
+def test_current_folder_that_is_gone(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     line = 'cd "$1" && rmdir "$1" && shift && exec "$@"'

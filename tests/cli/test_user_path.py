@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_home_is_expanded_and_nothing_else_of_a_path(home: Path) -> None:
+def test_user_path_expands_the_home_alone(home: Path) -> None:
     assert user_path("~/x.png") == home / "x.png"
     assert user_path("~") == home
     assert user_path("a/~/b") == Path("a/~/b")
@@ -41,7 +41,7 @@ def test_a_home_is_expanded_and_nothing_else_of_a_path(home: Path) -> None:
     assert user_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
 
 
-def test_what_exists_under_its_very_name_is_meant(home: Path) -> None:
+def test_user_path_prefers_an_existing_name(home: Path) -> None:
     for name in ("~", "~x", "file:", "https:"):
         Path(name).mkdir()
         assert user_path(name) == Path(name)
@@ -62,7 +62,7 @@ def test_what_exists_under_its_very_name_is_meant(home: Path) -> None:
         ("file:////a", "//a"),
     ],
 )
-def test_file_urls_of_this_machine(url: str, path: str) -> None:
+def test_user_path_file_urls(url: str, path: str) -> None:
     assert str(user_path(url)) == str(Path(path))
 
 
@@ -84,7 +84,7 @@ def test_every_path_is_read_back_from_its_url(name: str) -> None:
         "file://[half/a",
     ],
 )
-def test_file_urls_that_are_none_of_ours(url: str) -> None:
+def test_user_path_refuses_file_urls_of_other_machines(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         user_path(url, "--image")
     assert caught.value.found == url
@@ -94,7 +94,7 @@ def test_file_urls_that_are_none_of_ours(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://x.org/a//b?c=1&d", "https://x.org/a b.png", "ftp://x/y", "s3://b/k", "hf://a/b"]
 )
-def test_other_urls_are_named_whole_with_the_way_to_download(url: str) -> None:
+def test_user_path_refuses_other_urls_with_a_download_command(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         user_path(url, "--image")
     assert caught.value.found == f"the URL {url}"
@@ -118,7 +118,7 @@ def test_a_model_of_the_hub_has_a_command_of_its_own() -> None:
         user_path("https://huggingface.co/mtgv/MobileVLM-1.7B")
 
 
-def test_no_path_at_all() -> None:
+def test_user_path_empty() -> None:
     with pytest.raises(UsageError, match="--image: expected a path, found an empty text"):
         user_path("", "--image")
 
@@ -148,7 +148,7 @@ def path_parameters() -> list[tuple[str, str, Any]]:
     return found
 
 
-def test_every_parameter_that_is_a_path_is_read_so() -> None:
+def test_every_path_parameter_is_a_user_path() -> None:
     found = path_parameters()
     assert len(found) > 30
     for verb, name, parameter in found:

@@ -32,7 +32,7 @@ from tests.artifacts import Shelf
 KRYO = known_targets()["snapdragon-888-cpu"]
 
 
-def test_the_sources(tmp_path: Path) -> None:
+def test_android_runtime_sources(tmp_path: Path) -> None:
     write_sources(tmp_path)
     assert {"build.sh", "src", "include", "ffi"} <= {path.name for path in tmp_path.iterdir()}
     sources = {path.name for path in (tmp_path / "src" / "runtime").rglob("*.cc")}
@@ -41,7 +41,7 @@ def test_the_sources(tmp_path: Path) -> None:
     subprocess.run(["sh", "-n", tmp_path / "build.sh"], check=True)
 
 
-def test_a_compiler_that_fails(tmp_path: Path, empty_cache: Path) -> None:
+def test_android_runtime_compiler_failure(tmp_path: Path, empty_cache: Path) -> None:
     script = tmp_path / "broken-cxx"
     script.write_text("#!/bin/sh\necho out of cheese >&2\nexit 3\n")
     script.chmod(0o755)
@@ -49,7 +49,9 @@ def test_a_compiler_that_fails(tmp_path: Path, empty_cache: Path) -> None:
         build_libraries(tmp_path, str(script))
 
 
-def test_neither_an_ndk_nor_libraries(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_android_runtime_without_ndk_and_libraries(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TVM_NDK_CC", raising=False)
     words = r"no TVM runtime for Android.*\$TVM_NDK_CC.*android_runtime DIR` writes what builds"
     with pytest.raises(TargetError, match=words):
@@ -97,7 +99,7 @@ print(json.dumps([list(completion.token_ids), sorted(libraries)]))
 
 
 @pytest.mark.slow
-def test_what_is_built_runs_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
+def test_android_runtime_runs_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
     """Built for this machine, by its own compiler: the same sources, and the same answer."""
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:

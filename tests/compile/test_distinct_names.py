@@ -31,12 +31,12 @@ def names(*paths: str) -> list[str]:
         (["a/x", "b/x", "c/a-x"], ["nowhere-a-x", "b-x", "c-a-x"]),
     ],
 )
-def test_parents_are_named_where_they_must_be(paths: list[str], expected: list[str]) -> None:
+def test_distinct_names_add_parents_where_needed(paths: list[str], expected: list[str]) -> None:
     assert names(*paths) == expected
     assert names(*reversed(paths)) == expected[::-1]
 
 
-def test_no_number_of_parents_tells_these_apart() -> None:
+def test_distinct_names_where_parents_do_not_help() -> None:
     with pytest.raises(UsageError, match=r"two folders would have the same name.*Rename"):
         names("a/x", "b/x", "a-x")
 
@@ -52,7 +52,7 @@ def test_the_same_folder_has_one_name() -> None:
     }
 
 
-def test_places_of_adapters() -> None:
+def test_artifact_folders_of_adapters() -> None:
     out, a, b = Path("out"), Path("/nowhere/a/x"), Path("/nowhere/b/x")
     assert adapter_places((), None) == [None]
     assert adapter_places((), out) == [out]

@@ -221,7 +221,7 @@ def test_a_tokenizer_with_too_many_pieces(tmp_path: Path, output: Path) -> None:
     refuse(folder, output, TokenizerError, r"does not belong.*expected 383 pieces.*found 384")
 
 
-def test_a_model_with_rows_to_spare(tmp_path: Path, output: Path, no_code: None) -> None:
+def test_vocabulary_larger_than_the_tokenizer(tmp_path: Path, output: Path, no_code: None) -> None:
     folder = write_random_checkpoint(tmp_path / "many", "text", seed=0, vocab_size=400)
     compile_job(plan_job(folder, quantization="q0f32"), output)
     assert read_settings(output).vocabulary == 400
@@ -262,7 +262,9 @@ def test_another_tvm(checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("there", ["a file", "a folder"])
-def test_something_in_the_way(checkpoint: Path, tmp_path: Path, there: str) -> None:
+def test_output_folder_with_other_files_is_kept(
+    checkpoint: Path, tmp_path: Path, there: str
+) -> None:
     output = tmp_path / "mine"
     if there == "a folder":
         output.mkdir()

@@ -71,7 +71,7 @@ def check(folder: Path, faults: list[str], ends: list[str]) -> None:
         assert names(parent) == ["artifact"]
 
 
-def test_ended_early(checkpoint: Path, tmp_path: Path) -> None:
+def test_compile_ended_early(checkpoint: Path, tmp_path: Path) -> None:
     """By a kill, by Ctrl-C in one of our passes, by files that cannot grow as on a full disk."""
     faults = {
         "SIGKILL@compile: code": "kill",
@@ -98,14 +98,16 @@ def check_faults(checkpoint: Path, folder: Path, faults: dict[str, str]) -> None
         pytest.param((18, 14), id="object files"),
     ],
 )
-def test_files_that_cannot_grow(checkpoint: Path, tmp_path: Path, bits: tuple[int, ...]) -> None:
+def test_compile_with_a_file_size_limit(
+    checkpoint: Path, tmp_path: Path, bits: tuple[int, ...]
+) -> None:
     faults = {f"LIMIT@{1 << limit}": "ArtifactError: cannot write" for limit in bits}
     check_faults(checkpoint, tmp_path, faults)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGINT"])
-def test_ended_early_at_every_step(checkpoint: Path, tmp_path: Path, signal: str) -> None:
+def test_compile_ended_early_at_every_step(checkpoint: Path, tmp_path: Path, signal: str) -> None:
     steps = ["graph", "kernels", "fuse", "schedule", "lower", "code", "link"]
     faults = [f"{signal}@compile: {step}" for step in steps] + [f"{signal}@weights"]
     ends = ended_early(checkpoint, tmp_path, faults)
@@ -114,7 +116,7 @@ def test_ended_early_at_every_step(checkpoint: Path, tmp_path: Path, signal: str
 
 
 @pytest.mark.slow
-def test_interrupted_at_any_time(checkpoint: Path, tmp_path: Path) -> None:
+def test_compile_interrupted_at_any_time(checkpoint: Path, tmp_path: Path) -> None:
     """Also inside TVM, which runs our passes as callbacks of its own."""
     times = np.random.default_rng(0).uniform(0.05, 4, 16)
     faults = [f"SIG{'KILL' if i % 4 == 0 else 'INT'}@{time:.2f}" for i, time in enumerate(times)]
@@ -127,7 +129,7 @@ def test_interrupted_at_any_time(checkpoint: Path, tmp_path: Path) -> None:
 # --- a full disk --------------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_full(checkpoint: Path, small_disk: Path) -> None:
+def test_compile_on_a_full_disk(checkpoint: Path, small_disk: Path) -> None:
     old = small_disk / "artifact"
     old.mkdir()
     (old / MANIFEST).write_text(OLD)
@@ -141,7 +143,7 @@ def test_a_disk_that_is_full(checkpoint: Path, small_disk: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_compilations_to_one_place(checkpoint: Path, tmp_path: Path) -> None:
+def test_two_compilations_to_one_folder(checkpoint: Path, tmp_path: Path) -> None:
     """Each is whole; the last one stays."""
     program = (
         "import sys; from pathlib import Path; from mvlm.compile.driver import compile_job; "

@@ -39,7 +39,7 @@ def edit(path: Path, **changes: Any) -> None:
 # --- planning -----------------------------------------------------------------------------------
 
 
-def test_what_is_left_open_is_settled(checkpoint: Path) -> None:
+def test_job_defaults(checkpoint: Path) -> None:
     job = plan_job(checkpoint)
     everywhere = dict.fromkeys(("language", "embedding", "head"), "q4a8")
     assert job.quantization.names() == everywhere | {"vision": "q16a16", "cache": "int8"}
@@ -66,7 +66,7 @@ def test_what_is_left_open_is_settled(checkpoint: Path) -> None:
         ({"prefill_chunk": 1 << 20}, r"--prefill-chunk"),
     ],
 )
-def test_options_out_of_range(checkpoint: Path, options: dict[str, Any], message: str) -> None:
+def test_job_options_out_of_range(checkpoint: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan_job(checkpoint, **options)
 
@@ -84,7 +84,7 @@ def test_a_context_that_no_cache_holds_is_refused_before_anything_is_compiled(
 
 
 @pytest.mark.parametrize("place", ["nowhere", "a file"])
-def test_no_checkpoint(tmp_path: Path, place: str) -> None:
+def test_job_without_a_checkpoint(tmp_path: Path, place: str) -> None:
     (tmp_path / "a file").write_text("")
     with pytest.raises(UsageError, match="is not a folder"):
         plan_job(tmp_path / place)
@@ -144,7 +144,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_key_changes_with(checkpoint: Path, change: str) -> None:
+def test_job_key_changes_with(checkpoint: Path, change: str) -> None:
     before = plan_job(checkpoint).key()
     CHANGES[change](checkpoint)
     assert plan_job(checkpoint).key() != before
@@ -189,7 +189,7 @@ def test_key_changes_with_the_machine(checkpoint: Path, monkeypatch: pytest.Monk
     assert job.key() in keys
 
 
-def test_key_for_a_device(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_key_for_a_device(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every field of its description is in it; the machine that compiles is not."""
     job = plan_job(checkpoint, target="snapdragon-888-cpu")
     assert plan_job(checkpoint, target=job.target, platform="android").key() != job.key()
@@ -261,7 +261,7 @@ def test_a_checkpoint_without_a_tokenizer(checkpoint: Path) -> None:
 # --- the cache ----------------------------------------------------------------------------------
 
 
-def test_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("MVLM_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -274,7 +274,7 @@ def test_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert cache_folder() == tmp_path / "x" / "mvlm"
 
 
-def test_cached_artifacts_have_places_of_their_own(checkpoint: Path, empty_cache: Path) -> None:
+def test_cached_artifacts_have_folders_of_their_own(checkpoint: Path, empty_cache: Path) -> None:
     jobs: list[CompileJob] = [plan_job(checkpoint, quantization=q) for q in ("q0f32", "q0f16")]
     places = {cached_artifact(job) for job in jobs}
     assert len(places) == 2

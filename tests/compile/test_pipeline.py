@@ -35,7 +35,7 @@ def after(dumped: Path, name: str) -> str:
     return (dumped / f"{NAMES.index(name)}-{name}.py").read_text()
 
 
-def test_a_file_for_every_phase(dumped: Path) -> None:
+def test_dump_has_a_file_per_phase(dumped: Path) -> None:
     assert sorted(path.name for path in dumped.iterdir()) == [
         f"{number}-{name}.py" for number, name in enumerate(NAMES)
     ]
@@ -78,7 +78,7 @@ def test_everything_is_scheduled_and_lowered(dumped: Path) -> None:
     assert "R.vm." in after(dumped, "lower") or "vm.builtin" in after(dumped, "lower")
 
 
-def test_all_functions_are_scheduled_and_nothing_is_dumped_unasked(
+def test_pipeline_schedules_all_functions_and_dumps_nothing_unasked(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

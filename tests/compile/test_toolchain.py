@@ -59,7 +59,7 @@ def program(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_a_board_names_its_own(tmp_path: Path) -> None:
+def test_target_file_names_its_linker(tmp_path: Path) -> None:
     """As a Yocto toolchain, whose compiler wants options."""
     script = program(tmp_path, "aarch64-poky-linux-gcc", "exit 0")
     linker = find_linker("aarch64", LINUX, Needs(), f"{script} --sysroot=/opt/board")
@@ -100,7 +100,7 @@ def test_an_empty_cc_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert native().description in find._COMPILERS
 
 
-def test_a_linker_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_linker(tmp_path: Path) -> None:
     linker = Linker((str(tmp_path / "gone"),), "gone")
     with pytest.raises(TargetError, match="gone"):
         linker.link(tmp_path / "out.so", [])
@@ -129,7 +129,7 @@ def test_no_cross_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         find_linker("aarch64", ANDROID, Needs())
 
 
-def test_an_ndk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_android_ndk_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = program(tmp_path, "aarch64-linux-android30-clang", "exit 0")
     monkeypatch.setenv("TVM_NDK_CC", str(script))
     linker = find_linker("aarch64", ANDROID, Needs(page_bytes=16384))
@@ -198,12 +198,12 @@ def wheel(cache: Path, library: bytes, listed: bytes | None = None) -> Path:
     return path
 
 
-def test_this_machines_is_the_installed_one() -> None:
+def test_runtime_library_of_this_machine() -> None:
     expected = Path(tvm.__file__).parent / "lib" / "libtvm_runtime.so"
     assert find_runtime_library(HERE, LINUX) == expected.read_bytes()
 
 
-def test_another_machines_comes_out_of_its_wheel(empty_cache: Path) -> None:
+def test_runtime_library_of_another_machine_comes_from_its_wheel(empty_cache: Path) -> None:
     with pytest.raises(TargetError, match=rf"no TVM runtime for {OTHER}.*pip download"):
         find_runtime_library(OTHER, LINUX)
     assert f"manylinux_2_28_{OTHER}" in fetch_command(OTHER)
@@ -227,5 +227,5 @@ def test_a_damaged_wheel(empty_cache: Path, damage: str) -> None:
         find_runtime_library(OTHER, LINUX)
 
 
-def test_versions() -> None:
+def test_glibc_versions() -> None:
     assert max(["2.9", "2.28", "2.17"], key=version_numbers) == "2.28"

@@ -90,7 +90,7 @@ def test_shapes_of_one_name_are_told_from_left_to_right():
     assert said == [2, 2, 2, 2, 1, 1, 1, 1]
 
 
-def test_every_head_reaches_the_hidden_states():
+def test_grounding_heads_reach_the_hidden_states():
     torch.manual_seed(0)
     heads = GroundingHeads(16)
     states = [torch.randn(1, 5, 16, requires_grad=True) for _ in range(SPEECH_LAYERS)]
@@ -103,7 +103,7 @@ def test_every_head_reaches_the_hidden_states():
     assert speech is not None and (speech[0].abs().sum(-1) > 0).tolist() == [0, 0, 0, 1, 1]
 
 
-def test_nothing_to_ground_costs_nothing():
+def test_grounding_loss_without_phrases_is_zero():
     heads = GroundingHeads(16)
     states = [torch.randn(1, 2, 16) for _ in range(SPEECH_LAYERS)]
     none = torch.zeros(1, 2, dtype=torch.long)

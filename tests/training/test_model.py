@@ -112,7 +112,7 @@ def test_a_weight_without_a_gradient_stays_as_it_is():
         assert torch.equal(weight, old)
 
 
-def test_a_few_steps_lower_the_loss(parts, prompter):
+def test_training_steps_lower_the_loss(parts, prompter):
     _, model = parts
     rng, words = np.random.default_rng(2), Random(2)
     scene = random_scene(rng)

@@ -96,7 +96,7 @@ def test_colours_stay_apart():
                 assert blue > red and blue > green
 
 
-def test_turning_a_scene_turns_its_places():
+def test_rotating_a_scene_rotates_its_shapes():
     scene = a_scene(3, shapes=2)
     turned = turn_scene(scene, mirror=True, flip=False, swap=True)
     assert (turned.width, turned.height) == (scene.height, scene.width)

@@ -32,7 +32,7 @@ def two_shapes() -> ImageBatch:
     )
 
 
-def test_patches_say_what_lies_under_them():
+def test_patch_targets_are_the_shapes_under_them():
     wanted = patch_targets(two_shapes())
     circle, star, ground = 4 * GRID + 3, 7 * GRID + 10, 0
     assert wanted["shape"][0, [circle, star, ground]].tolist() == [1, 4, 0]
@@ -46,7 +46,7 @@ def test_patches_say_what_lies_under_them():
     assert wanted["count"].tolist() == [2]
 
 
-def test_a_shape_weighs_as_much_as_another_however_large():
+def test_patch_targets_weigh_shapes_alike():
     batch = two_shapes()
     owners = batch.owners(GRID)
     weights = shares(owners)
@@ -126,7 +126,7 @@ def test_every_part_of_the_alignment_reaches_the_token(prompter):
         assert weight.grad is not None and weight.grad.abs().sum() > 0
 
 
-def test_the_reader_finds_a_word_in_a_token(prompter):
+def test_alignment_reader_finds_a_word_in_a_token(prompter):
     torch.manual_seed(0)
     reader, embeddings = TokenReader(prompter, 64), torch.randn(800, 64)
     piece = prompter.pieces.piece_to_id("▁red")

@@ -199,7 +199,7 @@ def test_absent_things_are_said_to_be_absent():
         ("describe", "The picture is empty.", "There is one shape: a red star on the left.", False),
     ],
 )
-def test_scorer(kind, expected, answer, right):
+def test_scoring_of_answers(kind, expected, answer, right):
     assert is_right(kind, expected, answer) is right
 
 

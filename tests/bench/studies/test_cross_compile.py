@@ -7,7 +7,7 @@ from mvlm.compile.job import plan_job
 from tests.artifacts import Shelf
 
 
-def test_a_table() -> None:
+def test_cross_compile_table() -> None:
     mixes = [
         Mix("linear", {"decode": 24, "prefill": 24}, {"products": 32, "loads": 12}),
         Mix("looked_up", {"embed": 1}, {"loads": 1}),
@@ -18,7 +18,7 @@ def test_a_table() -> None:
     assert "looked_up" not in text
 
 
-def test_the_kernels_of_a_model(shelf: Shelf, empty_cache: object) -> None:
+def test_cross_compile_counts_the_kernels_of_a_model(shelf: Shelf, empty_cache: object) -> None:
     """This machine's own code: every kernel that is called is found in the assembly."""
     mixes = measure_mixes(plan_job(shelf.checkpoint("text"), quantization="q4a8"))
     decoding = {mix.kernel: mix for mix in mixes if "decode" in mix.calls}

@@ -57,7 +57,7 @@ def flags(assembly: str, mnemonic: str, name: str) -> list[str]:
     return [each.mnemonic for each in innermost_loop(assembly, mnemonic) if getattr(each, name)]
 
 
-def test_reads_aarch64() -> None:
+def test_assembly_of_aarch64() -> None:
     assert len(innermost_loop(ARM, "sdot")) == 8
     assert flags(ARM, "sdot", "loads") == ["ldp", "ld1r", "ldr"]
     assert flags(ARM, "sdot", "stores") == ["str"]
@@ -65,7 +65,7 @@ def test_reads_aarch64() -> None:
     assert flags(ARM, "sdot", "is_vector") == ["sdot"]
 
 
-def test_reads_x86() -> None:
+def test_assembly_of_x86() -> None:
     assert len(innermost_loop(X86, "vpdpbusd")) == 8
     assert flags(X86, "vpdpbusd", "loads") == ["vpdpbusd", "vmovdqa64", "vpand", "cmpq"]
     assert flags(X86, "vpdpbusd", "stores") == ["vmovdqu"]
@@ -91,14 +91,14 @@ __tvm_set_raised_6:
 """
 
 
-def test_reads_the_kernels_of_a_module() -> None:
+def test_assembly_of_the_kernels_of_a_module() -> None:
     found = {name: [each.mnemonic for each in body] for name, body in computations(KERNELS).items()}
     assert found == {"linear": ["ldr", "sdot", "str", "ret"], "embedding": ["fmul"]}
     kinds = [_kind(each) for each in computations(KERNELS)["linear"]]
     assert kinds == ["loads", "products", "stores", "branches"]
 
 
-def test_no_such_loop() -> None:
+def test_assembly_without_the_loop() -> None:
     assert innermost_loop(ARM, "vpdpbusd") == ()
 
 
@@ -108,7 +108,7 @@ def loops() -> dict[str, Loop]:
 
 
 @pytest.mark.parametrize("mnemonic", MOST)
-def test_the_loop_that_decodes(loops: dict[str, Loop], mnemonic: str) -> None:
+def test_decode_loop_instructions(loops: dict[str, Loop], mnemonic: str) -> None:
     loop = loops[mnemonic]
     assert loop.weight_bytes == 272 * loop.groups > 0
     assert loop.per_byte <= MOST[mnemonic]
@@ -121,14 +121,14 @@ def test_sdot_takes_activations_by_element(loops: dict[str, Loop]) -> None:
     assert all("4b[" in text for text in products)
 
 
-def test_the_page_is_what_is_counted(loops: dict[str, Loop]) -> None:
+def test_docs_instruction_counts_are_current(loops: dict[str, Loop]) -> None:
     """Write it again with `python -m mvlm.bench.studies.instructions --write`."""
     page = DOCUMENT.read_text(encoding="utf-8")
     assert instructions.table(list(loops.values())) in page
     assert roofline.table(instructions.KRYO, loops["sdot"].work) in page
 
 
-def test_the_tower_on_the_page() -> None:
+def test_docs_vision_roofline_is_current() -> None:
     """Write it again with `python -m mvlm.bench.studies.vision_roofline --write`."""
     loops = [vision_roofline.compile_tower_loop(scheme) for scheme in ("q8a8", "q16a16")]
     assert vision_roofline.table(loops) in DOCUMENT.read_text(encoding="utf-8")
@@ -147,19 +147,19 @@ WORK = roofline.LoopWork(instructions=100, vector=80, loads=20, weight_bytes=288
 X1, A78, A55 = instructions.KRYO.cpu.cores
 
 
-def test_cycles_are_those_of_the_busiest_part() -> None:
+def test_roofline_cycles_are_those_of_the_busiest_unit() -> None:
     assert roofline.cycles(A78, WORK) == 80 / 2
     assert roofline.cycles(X1, WORK) == max(80 / 4, 100 / 5)
     assert roofline.cycles(A55, WORK) == 80 + 20 / 0.5  # one waits for the other
 
 
-def test_threads_take_turns() -> None:
+def test_roofline_adds_up_threads() -> None:
     each = [288 / 20 * 2.84e9, 3 * 288 / 40 * 2.42e9]
     assert roofline.cores_bytes_s((X1, A78), WORK) == pytest.approx(sum(each))
     assert roofline.cores_bytes_s((A55,), WORK) == pytest.approx(4 * 288 / 120 * 1.8e9)
 
 
-def test_bytes_of_a_token() -> None:
+def test_roofline_bytes_per_token() -> None:
     """1.30 billion weights of 4.25 bits, without the embedding table, and 26 MB of cache."""
     config = roofline.find_published_model(roofline.MODEL).decoder
     weights = 24 * (4 * 2048 * 2048 + 3 * 2048 * 5632) + 32_000 * 2048
@@ -168,7 +168,7 @@ def test_bytes_of_a_token() -> None:
     assert cache == 24 * 256 * 2 * 16 * (128 + 4)
 
 
-def test_the_lesser_bound_counts() -> None:
+def test_roofline_takes_the_lower_bound() -> None:
     cores, token = (X1, A78), 0.7165e9
     slow = roofline.LoopWork(instructions=1000, vector=1000, loads=20, weight_bytes=288)
     assert roofline.tokens_s(cores, WORK, 25.6e9) == pytest.approx(25.6e9 / token, rel=1e-3)

@@ -9,13 +9,13 @@ from mvlm.compile.jobs.matrix import read_matrix
 from mvlm.compile.jobs.plan import plan_matrix
 
 
-def test_the_matrix_is_24_jobs_that_share_12_packings(tmp_path: Path) -> None:
+def test_job_matrix_is_24_jobs_that_share_12_packings(tmp_path: Path) -> None:
     plan = plan_matrix(read_matrix(write_matrix(tmp_path)), tmp_path / "logs")
     assert len(plan.artifacts) == 24
     assert len(plan.steps) == 36
 
 
-def test_the_table() -> None:
+def test_job_matrix_table() -> None:
     lines = table([Timing("1 worker", 99.95, 24, 0, 12, 500_000_000)]).splitlines()
     assert lines[-1] == "| 1 worker | 100.0 s | 24 | 0 | 12 | 0.50 GB |"
     page = (Path(__file__).parents[3] / DOCUMENT).read_text(encoding="utf-8")

@@ -66,7 +66,7 @@ def assert_clean(store: Store) -> None:
             assert store.find_complete(kind, name.removesuffix(".json"), verify=True)
 
 
-def test_tuning_logs_go_into_the_store_with_the_jobs(store: Store, tmp_path: Path) -> None:
+def test_tuning_logs_are_stored_with_jobs(store: Store, tmp_path: Path) -> None:
     (entry,) = write_files(tmp_path / "logs", ["0/host/provenance.json"], "a log")
     plan = fake_plan(1)
     weights, artifact = plan.steps
@@ -80,7 +80,7 @@ def test_tuning_logs_go_into_the_store_with_the_jobs(store: Store, tmp_path: Pat
     ).read_bytes()
 
 
-def test_everything_once_and_then_never_again(store: Store) -> None:
+def test_steps_run_once_and_are_reused_later(store: Store) -> None:
     seen = Seen()
     first, states = run(store, fake_plan(3), seen)
     assert first.state == "done" and first.ended is not None
@@ -101,7 +101,7 @@ def test_everything_once_and_then_never_again(store: Store) -> None:
     assert read_states(store, first)[key_of("w")].state == "done"
 
 
-def test_a_larger_matrix_takes_what_is_there(store: Store) -> None:
+def test_larger_matrix_reuses_results(store: Store) -> None:
     run(store, fake_plan(1))
     seen = Seen()
     _, states = run(store, fake_plan(2), seen)
@@ -121,7 +121,7 @@ def test_retryable_errors_are_retried(store: Store, faked: Path, kind: str) -> N
     assert_clean(store)
 
 
-def test_not_for_ever(store: Store, faked: Path) -> None:
+def test_retries_are_limited(store: Store, faked: Path) -> None:
     inject_fault(faked, "a0", *["store"] * 9)
     ended, states = run(store, fake_plan(2), options=Options(retries=1, first_delay=0.01))
     assert ended.state == "failed"
@@ -131,7 +131,9 @@ def test_not_for_ever(store: Store, faked: Path) -> None:
     assert_clean(store)
 
 
-def test_what_cannot_pass_is_final_and_holds_up_nobody(store: Store, faked: Path) -> None:
+def test_permanent_failure_is_not_retried_and_blocks_no_other_job(
+    store: Store, faked: Path
+) -> None:
     inject_fault(faked, "a0", "final")
     ended, states = run(store, fake_plan(3))
     assert (ended.state, states["a0"].attempts) == ("failed", 1)
@@ -141,7 +143,7 @@ def test_what_cannot_pass_is_final_and_holds_up_nobody(store: Store, faked: Path
     assert [states[name].state for name in ("a0", "a1", "a2")] == ["done", "reused", "reused"]
 
 
-def test_weights_that_fail_fail_those_that_need_them(store: Store, faked: Path) -> None:
+def test_failed_weights_fail_their_jobs(store: Store, faked: Path) -> None:
     inject_fault(faked, "w", "final")
     _, states = run(store, fake_plan(2))
     for name in ("a0", "a1"):
@@ -150,7 +152,7 @@ def test_weights_that_fail_fail_those_that_need_them(store: Store, faked: Path) 
     assert store.files.names("artifacts") == []
 
 
-def test_weights_that_turn_out_damaged_are_packed_again(store: Store, faked: Path) -> None:
+def test_damaged_weights_are_packed_again(store: Store, faked: Path) -> None:
     inject_fault(faked, "a0", "damaged")
     seen = Seen()
     ended, states = run(store, fake_plan(1), seen)
@@ -160,7 +162,7 @@ def test_weights_that_turn_out_damaged_are_packed_again(store: Store, faked: Pat
     assert_clean(store)
 
 
-def test_a_blob_that_is_gone_is_made_again(store: Store) -> None:
+def test_missing_blob_is_made_again(store: Store) -> None:
     run(store, fake_plan(1))
     artifact = store.artifact(key_of("a0"))
     assert artifact is not None and store.files.folder is not None
@@ -171,7 +173,7 @@ def test_a_blob_that_is_gone_is_made_again(store: Store) -> None:
     assert_clean(store)
 
 
-def test_memory_that_is_not_there(store: Store) -> None:
+def test_step_larger_than_memory_is_refused(store: Store) -> None:
     """What does not fit alone is refused with the numbers; the others go on."""
     plan = fake_plan(2, memory=1_000_000_000)
     large = [step if step.name != "a0" else _larger(step) for step in plan.steps]
@@ -187,7 +189,7 @@ def _larger(step: Step) -> Step:
     return replace(step, memory=3_000_000_000)
 
 
-def test_what_ran_out_of_memory_gets_more(store: Store, faked: Path) -> None:
+def test_out_of_memory_step_is_retried_with_more(store: Store, faked: Path) -> None:
     inject_fault(faked, "w", "die SIGKILL")
     engine = LocalEngine(store.files, 2, available=lambda: 2_500_000_000)
     _, states = Coordinator(fake_plan(1, memory=2_000_000_000), store, engine, QUICK).run()
@@ -216,7 +218,9 @@ def test_two_runs_share_the_work(store: Store, faked: Path) -> None:
     assert_clean(store)
 
 
-def test_two_that_finish_the_same_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_finish_the_same_step_without_leases(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Leases save work and guard nothing: without any, results are whole all the same."""
     monkeypatch.setattr("mvlm.compile.jobs.store.leases.Leases.acquire", lambda *_: True)
     runs = [coordinator(store, fake_plan(2)) for _ in range(2)]
@@ -232,7 +236,7 @@ def test_two_that_finish_the_same_step(store: Store, monkeypatch: pytest.MonkeyP
 # --- cancelling and failing stores --------------------------------------------------------------
 
 
-def test_cancelling_while_it_runs(store: Store, faked: Path) -> None:
+def test_cancel_while_running(store: Store, faked: Path) -> None:
     for name in ("a0", "a1"):
         inject_fault(faked, name, "sleep 60")
     plan = fake_plan(3)
@@ -256,7 +260,7 @@ def test_cancelling_while_it_runs(store: Store, faked: Path) -> None:
     assert ended.state == "done"
 
 
-def test_ctrl_c(store: Store, faked: Path) -> None:
+def test_ctrl_c_cancels_a_run(store: Store, faked: Path) -> None:
     inject_fault(faked, "a0", "sleep 60")
 
     def press(step: Step, state: StepState) -> None:
@@ -301,12 +305,12 @@ def run_failing_later(
     return Coordinator(fake_plan(1), store, engine, QUICK, observe).run()
 
 
-def test_a_store_that_is_away_for_a_moment(store: Store, failing: list[Exception]) -> None:
+def test_unreachable_store_is_retried(store: Store, failing: list[Exception]) -> None:
     _, states = run_failing_later(store, failing, StoreError("away"))
     assert states[key_of("a0")].state == "done"
 
 
-def test_a_store_that_is_full(store: Store, failing: list[Exception]) -> None:
+def test_full_store_fails_the_step(store: Store, failing: list[Exception]) -> None:
     asked = coordinator(store, fake_plan(1))
     asked._observe = lambda step, state: (
         failing.append(PermanentStoreError("full"))
@@ -320,7 +324,7 @@ def test_a_store_that_is_full(store: Store, failing: list[Exception]) -> None:
 # --- reports ------------------------------------------------------------------------------------
 
 
-def test_reports(store: Store, faked: Path) -> None:
+def test_run_reports_json_and_html(store: Store, faked: Path) -> None:
     inject_fault(faked, "a0", "final")
     plan = fake_plan(2)
     ended, states = coordinator(store, plan).run()

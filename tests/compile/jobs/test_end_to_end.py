@@ -53,7 +53,7 @@ def wait_for(folder: Path, name: str, text: str, seconds: float = 60) -> None:
     raise AssertionError(f"{name} never said {text!r}")
 
 
-def test_killed_and_gone_on_with_and_fetched(folder: Path) -> None:
+def test_killed_run_is_resumed_and_fetched(folder: Path) -> None:
     """The coordinator is killed in the middle; the next run finishes, and nothing is done twice."""
     first = start("jobs", "run", folder / "matrix.toml", "--workers", "1")
     wait_for(folder, "model/q0f32/host", "compile: code")
@@ -116,7 +116,7 @@ def test_packed_weights_of_another_model_are_refused(folder: Path, tmp_path: Pat
 # --- the command line ---------------------------------------------------------------------------
 
 
-def test_mistakes_are_told_and_nothing_is_begun(folder: Path, tmp_path: Path) -> None:
+def test_matrix_errors_start_nothing(folder: Path, tmp_path: Path) -> None:
     matrix = tmp_path / "matrix.toml"
     for text, words in (
         ('models = ["nowhere"]', "no store is named"),
@@ -133,13 +133,13 @@ def test_mistakes_are_told_and_nothing_is_begun(folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "store").exists()
 
 
-def test_verbs_without_a_run(tmp_path: Path) -> None:
+def test_verbs_refuse_a_store_without_runs(tmp_path: Path) -> None:
     for verb in ("status", "logs", "cancel"):
         result = mvlm("jobs", verb, "--store", tmp_path)
         assert result.exit_code == 2 and "none yet" in result.stderr
 
 
-def test_a_failed_job(tmp_path: Path) -> None:
+def test_failed_job_exit_code_and_log(tmp_path: Path) -> None:
     """It is reported with its log."""
     model = write_random_checkpoint(tmp_path / "model", "text", seed=0, num_hidden_layers=1)
     board = write_board(tmp_path / "board.toml")
@@ -158,7 +158,7 @@ def test_a_failed_job(tmp_path: Path) -> None:
     assert "has ended: failed" in cancelled.stdout
 
 
-def test_ctrl_c(folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_kills_workers(folder: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     process = start("jobs", "run", folder / "matrix.toml", "--store", store, "--json")
     wait_for(tmp_path, "model/q0f32 weights", "weights")

@@ -50,7 +50,7 @@ def wait_until_dead(pid: int, seconds: float = 20) -> bool:
     return not alive(pid)
 
 
-def test_a_step_that_is_done(store: Store, engine: LocalEngine) -> None:
+def test_successful_step_outcome(store: Store, engine: LocalEngine) -> None:
     asked = request(store)
     engine.start(asked, 1, 0)
     (outcome,) = engine.wait(60)
@@ -76,7 +76,7 @@ def test_a_step_that_is_done(store: Store, engine: LocalEngine) -> None:
         ("half", "SIGKILL", True, True),
     ],
 )
-def test_how_it_ends(
+def test_failed_step_outcomes(
     store: Store,
     engine: LocalEngine,
     faked: Path,
@@ -97,7 +97,7 @@ def test_how_it_ends(
     assert ("Traceback" in store.runs.log(RUN, asked.key)) is (kind in ("bug", "memory"))
 
 
-def test_stopping_kills(store: Store, engine: LocalEngine, faked: Path) -> None:
+def test_stop_kills_workers(store: Store, engine: LocalEngine, faked: Path) -> None:
     inject_fault(faked, "w", "sleep 60")
     engine.start(request(store), 1, 0)
     (running,) = engine._running.values()
@@ -139,7 +139,9 @@ def test_workers_end_with_their_parent(store: Store, faked: Path) -> None:
     assert store.files.names("tmp") == []
 
 
-def test_no_place_to_work_in(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_scratch_folder_is_a_store_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk that is full before the worker has begun."""
     (store.files.folder or Path()).mkdir()
     monkeypatch.setattr(
@@ -152,7 +154,7 @@ def test_no_place_to_work_in(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
 # --- memory -------------------------------------------------------------------------------------
 
 
-def test_never_more_than_fits(store: Store, faked: Path) -> None:
+def test_local_engine_respects_memory(store: Store, faked: Path) -> None:
     """What is reserved counts, not what is taken so far."""
     engine = LocalEngine(store.files, workers=9, available=lambda: 10_000_000_000)
     for name in ("a", "b", "c"):
@@ -168,7 +170,7 @@ def test_never_more_than_fits(store: Store, faked: Path) -> None:
     assert engine.has_room(4_000_000_000)
 
 
-def test_what_running_steps_have_taken_is_theirs(
+def test_resident_memory_of_running_steps_counts_once(
     store: Store, faked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Free memory goes down as they take what was set aside for them, and that counts once."""
@@ -186,7 +188,7 @@ def test_what_running_steps_have_taken_is_theirs(
         engine.stop()
 
 
-def test_a_limit(store: Store) -> None:
+def test_memory_limit(store: Store) -> None:
     engine = LocalEngine(store.files, 2, limit=2_000_000_000, available=lambda: 9_000_000_000)
     assert not engine.refusal(2_000_000_000)
     assert "expected about 3.00 GB, found 2.00 GB" in engine.refusal(3_000_000_000)
@@ -206,7 +208,7 @@ def test_engines_by_name(store: Store) -> None:
         open_engine("local", open_store("memory://x"), None, None)
 
 
-def test_without_ray(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_ray_without_ray_installed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'mvlm\[ray\]'"):
         open_engine("ray", store, None, None)

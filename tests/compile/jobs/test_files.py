@@ -40,7 +40,7 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files]:
 # --- both ---------------------------------------------------------------------------------------
 
 
-def test_documents(files: Files) -> None:
+def test_files_read_and_write(files: Files) -> None:
     assert files.read("a/b.json", 10) is None
     assert files.size("a/b.json") is None
     files.write("a/b.json", b"one")
@@ -57,7 +57,7 @@ def test_documents(files: Files) -> None:
     assert files.names("nowhere") == []
 
 
-def test_exclusive_files(files: Files) -> None:
+def test_files_exclusive_creation(files: Files) -> None:
     assert files.create("leases/a", b"first")
     assert not files.create("leases/a", b"second")
     assert files.read("leases/a", 10) == b"first"
@@ -66,7 +66,7 @@ def test_exclusive_files(files: Files) -> None:
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_put_and_get(files: Files, tmp_path: Path, linked: bool) -> None:
+def test_files_put_and_get(files: Files, tmp_path: Path, linked: bool) -> None:
     data = os.urandom(3_000_000)
     with files.scratch() as folder:
         (folder / "source").write_bytes(data)
@@ -85,7 +85,7 @@ def test_put_and_get(files: Files, tmp_path: Path, linked: bool) -> None:
     "name",
     ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", ".hidden", "a\\b", "a\0", "ü", "a b"],
 )
-def test_names_that_could_lead_elsewhere(files: Files, name: str) -> None:
+def test_file_names_outside_the_store_are_refused(files: Files, name: str) -> None:
     with pytest.raises(ValueError, match="no name"):
         files.read(name, 10)
     with pytest.raises(ValueError, match="no name"):
@@ -93,7 +93,7 @@ def test_names_that_could_lead_elsewhere(files: Files, name: str) -> None:
 
 
 @given(st.text(max_size=30))
-def test_no_name_leads_out(name: str) -> None:
+def test_no_file_name_leads_outside(name: str) -> None:
     try:
         checked = check_name(name)
     except ValueError:
@@ -101,7 +101,7 @@ def test_no_name_leads_out(name: str) -> None:
     assert (Path("/store") / checked).resolve().is_relative_to("/store")
 
 
-def test_no_folders_are_made_where_there_are_none() -> None:
+def test_object_stores_get_no_folders() -> None:
     """To make one could make a bucket."""
     system = mock.Mock()
     RemoteFiles("s3://bucket/x", system, "bucket/x").write("a/b", b"1")
@@ -113,7 +113,7 @@ def test_no_folders_are_made_where_there_are_none() -> None:
     ("error", "retryable"),
     [(PermissionError("no"), False), (TimeoutError("late"), True), (RuntimeError("odd"), True)],
 )
-def test_whatever_a_file_system_raises(error: Exception, retryable: bool) -> None:
+def test_any_file_system_error_is_a_store_error(error: Exception, retryable: bool) -> None:
     system = mock.Mock(info=mock.Mock(side_effect=error), pipe_file=mock.Mock(side_effect=error))
     files = RemoteFiles("s3://bucket/x", system, "bucket/x")
     for act in (lambda: files.size("a"), lambda: files.write("a", b""), lambda: files.read("a", 1)):
@@ -125,7 +125,7 @@ def test_whatever_a_file_system_raises(error: Exception, retryable: bool) -> Non
 # --- folders ------------------------------------------------------------------------------------
 
 
-def test_of_many_that_create_a_file_one_does(tmp_path: Path) -> None:
+def test_concurrent_creation_has_one_winner(tmp_path: Path) -> None:
     files, won = LocalFiles(tmp_path), []
     barrier = threading.Barrier(16)
 
@@ -170,7 +170,7 @@ def test_blobs_are_not_written_through_a_link(tmp_path: Path) -> None:
     assert files.read("blobs/x", 10) == b"x"
 
 
-def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+def test_gc_removes_scratch_of_killed_processes(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path;"
         "from mvlm.compile.jobs.store.local_files import LocalFiles;"
@@ -185,7 +185,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
         assert files.names("tmp") == [mine.name]
 
 
-def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_a_permanent_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = LocalFiles(tmp_path)
     files.write("a", b"old")
 
@@ -202,7 +202,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("code", "retryable"), [(errno.EIO, True), (errno.EACCES, False)])
-def test_whether_trying_again_can_help(
+def test_which_errors_are_retryable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, retryable: bool
 ) -> None:
     def fail(_: int) -> None:
@@ -217,7 +217,7 @@ def test_whether_trying_again_can_help(
 # --- URLs ---------------------------------------------------------------------------------------
 
 
-def test_urls_of_folders(tmp_path: Path) -> None:
+def test_store_urls_of_folders(tmp_path: Path) -> None:
     spaced = tmp_path / "a b"
     for url in (str(spaced), spaced.as_uri(), f"file://{spaced}"):
         assert open_files(url).folder == spaced
@@ -232,6 +232,6 @@ def test_urls_of_folders(tmp_path: Path) -> None:
         ("file://", "expected file:///FOLDER"),
     ],
 )
-def test_urls_that_cannot_be_reached(url: str, message: str) -> None:
+def test_unreachable_store_urls(url: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         open_files(url)

@@ -31,7 +31,7 @@ def fill(disk: Path) -> Path:
     return path
 
 
-def test_a_disk_that_is_too_small(small_disk: Path, tmp_path: Path) -> None:
+def test_disk_too_small_for_weights(small_disk: Path, tmp_path: Path) -> None:
     """Weights take more than a megabyte: the step fails at once, with what to do."""
     model = write_random_checkpoint(tmp_path / "model", "text", seed=0, num_hidden_layers=1)
     matrix = tmp_path / "matrix.toml"
@@ -46,7 +46,7 @@ def test_a_disk_that_is_too_small(small_disk: Path, tmp_path: Path) -> None:
     assert opened.files.names("blobs") == [] or opened.files.names("blobs/sha256") == []
 
 
-def test_a_disk_that_is_full_from_the_start(small_disk: Path, tmp_path: Path) -> None:
+def test_disk_full_at_start(small_disk: Path, tmp_path: Path) -> None:
     model = write_random_checkpoint(tmp_path / "model", "text", seed=0, num_hidden_layers=1)
     matrix = tmp_path / "matrix.toml"
     matrix.write_text(f'models = ["{model}"]\nquantizations = ["q0f32"]')
@@ -56,7 +56,7 @@ def test_a_disk_that_is_full_from_the_start(small_disk: Path, tmp_path: Path) ->
     assert "no space left on the disk" in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_a_disk_that_fills_up_while_it_runs(
+def test_disk_fills_up_during_a_run(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even states and logs cannot be written; the run ends, and goes on when there is room."""

@@ -87,7 +87,7 @@ def report(jobs: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_a_matrix() -> None:
+def test_html_report_of_a_matrix() -> None:
     jobs = [job(state, state) for state in STATES] + [job("other", model="n")]
     page = render_html(report(jobs), {key_of("failed"): "the end\nof the log"})
     text = read(page).text
@@ -98,7 +98,7 @@ def test_a_matrix() -> None:
     assert f'href="#job-{key_of("failed")[:16]}"' in page
 
 
-def test_jobs_of_one_place_are_all_shown() -> None:
+def test_html_report_shows_all_jobs_of_a_cell() -> None:
     """As of models that were given the same name."""
     jobs = [job("a"), job("a", "failed", key=key_of("b"))]
     page = render_html(report(jobs), {})
@@ -106,7 +106,7 @@ def test_jobs_of_one_place_are_all_shown() -> None:
     assert [f'href="#job-{each["key"][:16]}"' in matrix for each in jobs] == [True, True]
 
 
-def test_nothing_ran() -> None:
+def test_html_report_without_jobs() -> None:
     idle = job("a", "queued", seconds=None, peak_bytes=None, result_bytes=None)
     assert "None" not in read(render_html(report([idle]), {})).text
 
@@ -114,7 +114,7 @@ def test_nothing_ran() -> None:
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y>&amp;\0"
 
 
-def test_hostile_texts() -> None:
+def test_html_report_escapes_untrusted_text() -> None:
     keys = ("name", "note", "worker", "model", "adapter", "quantization", "target", "platform")
     jobs = [job("a", "failed") | dict.fromkeys(keys, HOSTILE)]
     texts = dict.fromkeys(("run", "matrix", "store", "engine", "state"), HOSTILE)
@@ -124,5 +124,5 @@ def test_hostile_texts() -> None:
 
 
 @given(st.text(max_size=60))
-def test_whatever_a_log_holds(text: str) -> None:
+def test_html_report_escapes_any_log(text: str) -> None:
     read(render_html(report([job("a", "failed", note=text)]), {key_of("a"): text}))

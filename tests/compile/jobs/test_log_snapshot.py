@@ -47,7 +47,7 @@ def plan(folder: Path, keys: str) -> MatrixPlan:
     return plan_matrix(read_matrix(path), folder / "copies")
 
 
-def test_copies_are_what_was_there(tmp_path: Path) -> None:
+def test_log_snapshot_copies_logs_of_the_target_once(tmp_path: Path) -> None:
     first = write_log(tmp_path / "a" / "host-x", "first")
     second = write_log(tmp_path / "b" / "host-x", "second")
     again = write_log(tmp_path / "c" / "host-x", "first")
@@ -61,7 +61,7 @@ def test_copies_are_what_was_there(tmp_path: Path) -> None:
     assert snapshot_logs("board", places, tmp_path / "copies") == ()
 
 
-def test_a_plan_keeps_the_logs_as_they_were(folder: Path) -> None:
+def test_matrix_plan_keeps_its_log_snapshot(folder: Path) -> None:
     made = plan(folder, "")
     weights, artifact = made.steps
     assert weights.job.logs == () and artifact.job.logs
@@ -75,7 +75,7 @@ def test_a_plan_keeps_the_logs_as_they_were(folder: Path) -> None:
     assert plan(folder, "logs = []").artifacts[0].job.logs == ()
 
 
-def test_a_matrix_that_names_logs(folder: Path) -> None:
+def test_log_snapshot_of_a_matrix_that_names_logs(folder: Path) -> None:
     write_log(folder / "ours" / "board", "ours")
     (step,) = plan(folder, 'logs = ["ours"]').artifacts
     assert [Path(entry.path).parts[1:] for entry in step.job.logs] == [
@@ -87,7 +87,7 @@ def test_a_matrix_that_names_logs(folder: Path) -> None:
     assert step.weights == weights[0].key
 
 
-def test_logs_that_are_not_there(folder: Path) -> None:
+def test_missing_logs_are_refused(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(
         MatrixError, match=r"matrix\.toml: logs: there is no tuning log in .*/nowhere: expected"
@@ -99,7 +99,7 @@ def test_logs_that_are_not_there(folder: Path) -> None:
         plan(folder, 'logs = "ours"')
 
 
-def test_requests_whose_logs_lead_elsewhere(folder: Path) -> None:
+def test_step_request_with_log_paths_outside_is_refused(folder: Path) -> None:
     (step,) = plan(folder, "").artifacts
     request = json.loads(StepRequest(ARTIFACT, step.key, "", "", step.job, "s", "r").to_json())
     for path in ("/etc/passwd", "../../x", ""):

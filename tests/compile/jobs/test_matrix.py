@@ -23,7 +23,7 @@ def names(path: Path) -> list[str]:
     return ["/".join(cell.names.values()) for cell in read_matrix(path).cells]
 
 
-def test_the_product_of_all_lists(tmp_path: Path) -> None:
+def test_matrix_is_the_product_of_its_lists(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         """
@@ -55,7 +55,7 @@ def test_the_product_of_all_lists(tmp_path: Path) -> None:
     assert (matrix.cells[0].adapter, matrix.cells[0].target) == (None, "host")
 
 
-def test_what_is_left_open(tmp_path: Path) -> None:
+def test_matrix_defaults(tmp_path: Path) -> None:
     matrix = read_matrix(write(tmp_path, 'models = ["a"]'))
     assert names(matrix.path) == ["a/none/q4a8/host"]
     assert matrix.store is None
@@ -63,7 +63,7 @@ def test_what_is_left_open(tmp_path: Path) -> None:
     assert url.store == "s3://bucket/x"
 
 
-def test_exclude(tmp_path: Path) -> None:
+def test_matrix_exclude(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         """
@@ -76,7 +76,7 @@ def test_exclude(tmp_path: Path) -> None:
     assert names(path) == ["a/none/q4a8/host", "a/none/q4a8/opencl", "a/none/q0f16/host"]
 
 
-def test_include(tmp_path: Path) -> None:
+def test_matrix_include(tmp_path: Path) -> None:
     """Each file has its own lists and paths; one that is reached twice is read once."""
     write(tmp_path, 'models = ["c"]', "inner/c.toml")
     write(tmp_path, 'models = ["b"]\ninclude = ["inner/c.toml"]', "b.toml")
@@ -92,7 +92,7 @@ def test_include(tmp_path: Path) -> None:
     assert [cell.names["quantization"] for cell in cells] == ["q8a8", "q4a8", "q4a8"]
 
 
-def test_a_cycle_of_includes_names_the_way_round(tmp_path: Path) -> None:
+def test_matrix_include_cycle_is_named(tmp_path: Path) -> None:
     write(tmp_path, 'models = ["a"]\ninclude = ["c.toml"]', "b.toml")
     write(tmp_path, 'models = ["a"]\ninclude = ["./b.toml"]', "c.toml")
     path = write(tmp_path, 'include = ["b.toml"]')
@@ -129,19 +129,19 @@ def test_a_cycle_of_includes_names_the_way_round(tmp_path: Path) -> None:
         ("\0", r"is not valid TOML"),
     ],
 )
-def test_mistakes(tmp_path: Path, text: str, message: str) -> None:
+def test_matrix_errors_name_the_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(MatrixError, match=message):
         read_matrix(write(tmp_path, text))
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_matrix_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read the matrix .*nowhere\.toml"):
         read_matrix(tmp_path / "nowhere.toml")
     with pytest.raises(UsageError, match=r"cannot read the matrix .*gone\.toml"):
         read_matrix(write(tmp_path, 'models = ["a"]\ninclude = ["gone.toml"]'))
 
 
-def test_files_that_are_too_large(tmp_path: Path) -> None:
+def test_oversized_matrix_files(tmp_path: Path) -> None:
     with pytest.raises(MatrixError, match="too large"):
         read_matrix(write(tmp_path, "#" * (1 << 20) + "\n"))
     models = ", ".join(f'"m{i}"' for i in range(200))
@@ -155,7 +155,9 @@ def test_files_that_are_too_large(tmp_path: Path) -> None:
 
 
 @given(data=st.binary(max_size=200))
-def test_whatever_is_in_it(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_any_matrix_content_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
     path = tmp_path_factory.mktemp("matrix") / "matrix.toml"
     path.write_bytes(data)
     with pytest.raises(UsageError):

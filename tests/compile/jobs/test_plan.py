@@ -59,7 +59,7 @@ def test_targets_share_weights(folder: Path) -> None:
     assert made.artifacts[0].labels["target"] == "host"
 
 
-def test_the_cache_alone_changes_no_weights(folder: Path) -> None:
+def test_kv_cache_type_changes_no_weights(folder: Path) -> None:
     made = plan(
         folder,
         'models = ["text"]\nquantizations = ["q4a8", { scheme = "q4a8", cache = "float32" }]',
@@ -67,13 +67,13 @@ def test_the_cache_alone_changes_no_weights(folder: Path) -> None:
     assert len(made.artifacts) == 2 and len(made.steps) == 3
 
 
-def test_what_is_asked_for_twice_is_one_job(folder: Path) -> None:
+def test_duplicate_jobs_are_planned_once(folder: Path) -> None:
     (folder / "other.toml").write_text('models = ["text"]\nquantizations = ["q4a8", "q8a8"]')
     made = plan(folder, 'models = ["text"]\ninclude = ["other.toml"]')
     assert [step.name for step in made.artifacts] == ["text/q4a8/host", "text/q8a8/host"]
 
 
-def test_models_of_one_name_are_told_apart(folder: Path) -> None:
+def test_models_of_one_name_get_distinct_labels(folder: Path) -> None:
     write_random_checkpoint(folder / "inner" / "text", "text", seed=1, num_hidden_layers=1)
     made = plan(folder, 'models = ["text", "inner/text"]')
     inner, outer = "inner-text", f"{folder.resolve().name}-text"
@@ -85,7 +85,7 @@ def test_models_of_one_name_are_told_apart(folder: Path) -> None:
     assert len(set(names)) == 2 and all(name.startswith("a/q4a8/host-") for name in names)
 
 
-def test_adapters_of_one_name_are_told_apart(folder: Path) -> None:
+def test_adapters_of_one_name_get_distinct_labels(folder: Path) -> None:
     for run in ("a", "b"):
         place = folder / "runs" / run / "checkpoint-500"
         write_adapter(folder / "text", place, seed=ord(run), target_modules=["q_proj"])
@@ -99,7 +99,7 @@ def test_adapters_of_one_name_are_told_apart(folder: Path) -> None:
     assert len({step.key for step in made.steps}) == len({step.name for step in made.steps}) == 4
 
 
-def test_a_request_comes_back(folder: Path) -> None:
+def test_step_request_round_trip(folder: Path) -> None:
     for step in plan(folder, 'models = ["seeing"]\ntargets = ["host", "board.toml"]').steps:
         asked = StepRequest(step.kind, step.key, step.name, step.weights, step.job, "store", "run")
         again = parse_step_request(asked.to_json())
@@ -109,7 +109,7 @@ def test_a_request_comes_back(folder: Path) -> None:
         assert key == step.key
 
 
-def test_requests_that_are_wrong() -> None:
+def test_malformed_step_requests() -> None:
     for text in ("", "{}", "[]", '{"kind": 1}'):
         with pytest.raises(ArtifactError):
             parse_step_request(text)
@@ -120,9 +120,7 @@ def test_requests_that_are_wrong() -> None:
 
 @pytest.mark.parametrize("scheme", ["q4a8", "q0f32", "q4f16_1"])
 @pytest.mark.parametrize("model", ["text", "seeing"])
-def test_memory_is_no_less_than_the_compiler_asks_for(
-    folder: Path, model: str, scheme: str
-) -> None:
+def test_memory_estimate_covers_the_compiler(folder: Path, model: str, scheme: str) -> None:
     made = plan(folder, f'models = ["{model}"]\nquantizations = ["{scheme}"]')
     weights, artifact = made.steps
     job = weights.job.plan()
@@ -134,7 +132,7 @@ def test_memory_is_no_less_than_the_compiler_asks_for(
 # --- mistakes -----------------------------------------------------------------------------------
 
 
-def test_all_mistakes_at_once(folder: Path, tmp_path: Path) -> None:
+def test_plan_reports_all_errors_at_once(folder: Path, tmp_path: Path) -> None:
     (folder / "bad.toml").write_text("schema = 1\nnam = 3")
     with pytest.raises(MatrixError) as caught:
         plan(
@@ -160,7 +158,7 @@ def test_all_mistakes_at_once(folder: Path, tmp_path: Path) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_one_mistake_is_told_as_it_is(folder: Path) -> None:
+def test_plan_reports_a_single_error(folder: Path) -> None:
     with pytest.raises(
         MatrixError, match=r"^matrix\.toml: models\[0\] \(nowhere\): .*is not a folder"
     ):
@@ -171,7 +169,7 @@ def test_one_mistake_is_told_as_it_is(folder: Path) -> None:
         plan(folder, 'models = ["text"]\ncontext = 4096')
 
 
-def test_an_adapter_of_another_kind(folder: Path) -> None:
+def test_plan_refuses_an_adapter_of_another_kind(folder: Path) -> None:
     (folder / "flowers").mkdir(exist_ok=True)
     save_file({"x": torch.zeros(1)}, folder / "flowers" / "adapter_model.safetensors")
     with pytest.raises(MatrixError, match=r"adapters\[0\] \(flowers\)"):
@@ -180,7 +178,7 @@ def test_an_adapter_of_another_kind(folder: Path) -> None:
     (folder / "flowers").rmdir()
 
 
-def test_an_adapter_for_another_model(folder: Path) -> None:
+def test_plan_refuses_an_adapter_for_another_model(folder: Path) -> None:
     """It is found before anything is run."""
     write_adapter(folder / "text", folder / "birds", target_modules=["q_proj"])
     write_random_checkpoint(folder / "wide", "text", seed=1, hidden_size=256)
@@ -191,7 +189,7 @@ def test_an_adapter_for_another_model(folder: Path) -> None:
         plan(folder, 'models = ["text", "wide"]\nadapters = ["birds"]')
 
 
-def test_planning_imports_nothing_heavy(folder: Path) -> None:
+def test_planning_imports_no_compiler(folder: Path) -> None:
     (folder / "light.toml").write_text(
         'models = ["text"]\ntargets = ["host", "snapdragon-888-cpu"]'
     )

@@ -147,7 +147,7 @@ def assert_whole(store: Store, jobs: int) -> None:
     assert store.files.names("tmp") == []
 
 
-def test_a_worker_and_a_node_are_killed(matrix: Path, cluster: Any, tmp_path: Path) -> None:
+def test_ray_worker_and_node_are_killed(matrix: Path, cluster: Any, tmp_path: Path) -> None:
     place = tmp_path / "store"
     store = open_store(str(place))
     process = begin(matrix, cluster, place)
@@ -178,7 +178,7 @@ def _raylet(node: Any) -> int:
     return int(info.process.pid)
 
 
-def test_two_runs_at_once_share_the_work(matrix: Path, cluster: Any, tmp_path: Path) -> None:
+def test_ray_runs_share_the_work(matrix: Path, cluster: Any, tmp_path: Path) -> None:
     place = tmp_path / "store"
     store = open_store(str(place))
     processes = [begin(matrix, cluster, place) for _ in range(2)]
@@ -193,7 +193,7 @@ def test_two_runs_at_once_share_the_work(matrix: Path, cluster: Any, tmp_path: P
     assert_whole(store, 8)
 
 
-def test_cancelling_frees_the_cluster(matrix: Path, cluster: Any, tmp_path: Path) -> None:
+def test_ray_cancel_frees_the_cluster(matrix: Path, cluster: Any, tmp_path: Path) -> None:
     place = tmp_path / "store"
     process = begin(matrix, cluster, place)
     wait_for(lambda: workers(place))
@@ -204,7 +204,7 @@ def test_cancelling_frees_the_cluster(matrix: Path, cluster: Any, tmp_path: Path
     assert open_store(str(place)).files.names("leases") == []
 
 
-def test_a_step_that_no_node_can_hold(matrix: Path, cluster: Any, tmp_path: Path) -> None:
+def test_ray_step_too_large_for_all_nodes(matrix: Path, cluster: Any, tmp_path: Path) -> None:
     code = (
         "import sys; from mvlm.compile.jobs import plan; from mvlm.cli.app import run;"
         f"plan.PROGRAM_BYTES = {2 * NODE_BYTES}; sys.exit(run(sys.argv[1:]))"
@@ -216,9 +216,7 @@ def test_a_step_that_no_node_can_hold(matrix: Path, cluster: Any, tmp_path: Path
     assert result.json["counts"]["failed"] == 8
 
 
-def test_the_only_node_that_could_hold_a_step_dies(
-    matrix: Path, cluster: Any, tmp_path: Path
-) -> None:
+def test_ray_only_node_large_enough_dies(matrix: Path, cluster: Any, tmp_path: Path) -> None:
     """What waits for it within Ray would wait for ever: it fails with the numbers."""
     place, store = tmp_path / "store", open_store(str(tmp_path / "store"))
     large = cluster.add_node(num_cpus=1, memory=3 * NODE_BYTES, object_store_memory=100_000_000)
@@ -237,7 +235,7 @@ def test_the_only_node_that_could_hold_a_step_dies(
     assert store.files.names("leases") == []
 
 
-def test_a_cluster_of_its_own(matrix: Path, tmp_path: Path) -> None:
+def test_ray_cluster_of_its_own(matrix: Path, tmp_path: Path) -> None:
     environment = os.environ | ENVIRONMENT
     command = ["jobs", "run", matrix, "--engine", "ray", "--store", tmp_path / "store", "--json"]
     result = subprocess.run(
@@ -252,7 +250,7 @@ def test_a_cluster_of_its_own(matrix: Path, tmp_path: Path) -> None:
     assert_whole(open_store(str(tmp_path / "store")), 8)
 
 
-def test_a_cluster_that_is_not_there(matrix: Path, tmp_path: Path) -> None:
+def test_ray_cluster_unreachable(matrix: Path, tmp_path: Path) -> None:
     result = finish(
         start("jobs", "run", matrix, "--engine", "ray=127.0.0.1:1", "--store", tmp_path / "store"),
         60,
@@ -262,7 +260,7 @@ def test_a_cluster_that_is_not_there(matrix: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "store" / "runs").exists()
 
 
-def test_workers_import_nothing_from_the_current_folder(
+def test_ray_workers_import_nothing_from_the_current_folder(
     matrix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray would let them search modules where it was connected from."""

@@ -50,17 +50,17 @@ RUN = MatrixRun(
         note=st.text(max_size=50),
     )
 )
-def test_states_come_back(state: StepState) -> None:
+def test_step_state_round_trip(state: StepState) -> None:
     assert parse_state(state.to_bytes(), "here") == state
 
 
-def test_long_notes_are_cut() -> None:
+def test_long_step_notes_are_cut() -> None:
     data = StepState(note="x" * 1_000_000).to_bytes()
     assert len(data) < MAX_STATE_BYTES
     assert len(parse_state(data, "here").note) == 2_000
 
 
-def test_runs_come_back() -> None:
+def test_matrix_run_round_trip() -> None:
     assert parse_run(RUN.to_bytes(), "here") == RUN
     ended = replace(RUN, state="done", ended=2.5)
     assert parse_run(ended.to_bytes(), "here") == ended
@@ -80,7 +80,7 @@ def test_runs_come_back() -> None:
         {"steps": [{"key": "0" * 64, "kind": "artifact", "name": "a", "labels": {"model": 1}}]},
     ],
 )
-def test_runs_that_are_wrong(changes: dict[str, Any]) -> None:
+def test_malformed_runs(changes: dict[str, Any]) -> None:
     data = json.dumps(json.loads(RUN.to_bytes()) | changes).encode()
     with pytest.raises(ArtifactError):
         parse_run(data, "here")
@@ -104,13 +104,13 @@ def test_runs_of_another_version_are_refused_with_what_to_do(tmp_path: Path) -> 
 
 @settings(max_examples=60)
 @given(st.binary(max_size=300))
-def test_whatever_a_document_holds(data: bytes) -> None:
+def test_any_run_or_state_content_is_refused(data: bytes) -> None:
     for parse in (parse_run, parse_state):
         with pytest.raises(ArtifactError):
             parse(data, "here")
 
 
-def test_finding_runs(tmp_path: Path) -> None:
+def test_find_runs_by_name(tmp_path: Path) -> None:
     runs = open_store(str(tmp_path)).runs
     with pytest.raises(UsageError, match="none yet"):
         runs.find(None)
@@ -126,6 +126,6 @@ def test_finding_runs(tmp_path: Path) -> None:
     assert runs.find(None) == other
 
 
-def test_names_of_runs_sort_by_time() -> None:
+def test_run_ids_sort_by_time() -> None:
     assert new_run_id() > RUN.id
     assert new_run_id() != new_run_id()

@@ -43,7 +43,7 @@ def replace(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def test_what_is_added_is_found(filled: Store) -> None:
+def test_store_finds_added_results(filled: Store) -> None:
     artifact, weights = filled.artifact(A.key), filled.weights(W.key)
     assert artifact is not None and weights is not None
     assert (artifact.name, weights.name) == ("a", "w")
@@ -53,7 +53,7 @@ def test_what_is_added_is_found(filled: Store) -> None:
     assert filled.find_complete(ARTIFACT, key_of("b")) is None
 
 
-def test_adding_twice_changes_nothing(filled: Store, tmp_path: Path) -> None:
+def test_store_add_is_idempotent(filled: Store, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("store/[ab]*/**/*")}
     add_fake(filled, A, tmp_path / "again")
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("store/[ab]*/**/*")}
@@ -62,7 +62,7 @@ def test_adding_twice_changes_nothing(filled: Store, tmp_path: Path) -> None:
     }
 
 
-def test_fetch(filled: Store, tmp_path: Path) -> None:
+def test_store_fetch(filled: Store, tmp_path: Path) -> None:
     artifact = filled.artifact(A.key)
     assert artifact is not None
     for _ in range(2):  # the second replaces the first
@@ -102,7 +102,7 @@ def test_a_blob_of_another_size(filled: Store, data: bytes) -> None:
     assert filled.find_complete(WEIGHTS, W.key) is None
 
 
-def test_only_verifying_finds_other_bytes_of_the_same_size(filled: Store) -> None:
+def test_verify_finds_changed_blobs_of_the_same_size(filled: Store) -> None:
     weights = filled.weights(W.key)
     assert weights is not None
     replace(blob(filled, weights.files[0].sha256), b"x" * weights.files[0].size)
@@ -131,7 +131,7 @@ def edited(store: Store, kind: str, **changes: Any) -> bytes:
 @pytest.mark.parametrize(
     "path", ["../../etc/passwd", "/etc/passwd", "a/../../b", "", ".", "a\\b", "manifest.json"]
 )
-def test_files_that_lead_out(filled: Store, path: str) -> None:
+def test_result_file_paths_outside_are_refused(filled: Store, path: str) -> None:
     files = [{"path": path, "size": 1, "sha256": "0" * 64}]
     data = edited(filled, WEIGHTS, files=files)
     with pytest.raises(ArtifactError):
@@ -153,7 +153,7 @@ def test_files_that_lead_out(filled: Store, path: str) -> None:
         {"provenance": []},
     ],
 )
-def test_documents_of_weights_that_are_wrong(filled: Store, changes: dict[str, Any]) -> None:
+def test_malformed_weights_results(filled: Store, changes: dict[str, Any]) -> None:
     data = edited(filled, WEIGHTS, **changes)
     with pytest.raises(ArtifactError):
         parse_weights(data, W.key, "here")
@@ -165,7 +165,7 @@ def test_results_of_another_version_are_refused_with_what_to_do(filled: Store) -
             parse(edited(filled, kind, schema=1), key, "here")
 
 
-def test_documents_of_artifacts_that_are_wrong(filled: Store) -> None:
+def test_malformed_artifact_results(filled: Store) -> None:
     found = filled.artifact(A.key)
     assert found is not None
     manifest = found.manifest.to_bytes().decode()
@@ -196,14 +196,14 @@ def test_documents_of_artifacts_that_are_wrong(filled: Store) -> None:
         ),
     ).map(lambda value: json.dumps(value).encode())
 )
-def test_whatever_a_document_holds(data: bytes) -> None:
+def test_any_result_content_is_refused(data: bytes) -> None:
     for parse in (parse_artifact, parse_weights):
         with pytest.raises(ArtifactError):
             parse(data, A.key, "here")
 
 
 @pytest.mark.parametrize("data", [b"{", b"x" * (MAX_RESULT_BYTES + 10)])
-def test_a_damaged_document_is_as_good_as_none(filled: Store, data: bytes) -> None:
+def test_damaged_result_counts_as_missing(filled: Store, data: bytes) -> None:
     path_of(filled, f"artifacts/{A.key}.json").write_bytes(data)
     with pytest.raises(ArtifactError):
         filled.artifact(A.key)
