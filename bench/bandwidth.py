@@ -2,7 +2,7 @@
 
 The method: as many threads as the model runs on, each taking the bitwise or of its share of one
 uint64 array, again and again. NumPy does that with vector loads, outside Python's global lock, at
-the speed of a plain read loop in C (35 beside 36 GB/s, where the largest int32 came to 30). The
+the speed of a plain read loop in C (35 against 36 GB/s, where the largest int32 came to 30). The
 array is several times the last-level cache, so that reads miss it.
 
 The measurement runs in a child process, lest its array count as the model's memory, and on cores

@@ -1,6 +1,6 @@
 """Whether the machine is quiet: CPU time that neither we nor our children used.
 
-Speeds that are measured beside other work say little, and another tool's may suffer more from it
+Speeds that are measured under other load say little, and another tool's may suffer more from it
 than ours. So what the kernel counts as busy, less what it counts as ours, is taken over the very
 seconds that are measured. Other users of the memory's bandwidth on the same host do not show here;
 the bandwidth itself is measured for that (`bandwidth`).

@@ -1,4 +1,4 @@
-"""``mvlm bench``: speeds of a model on this machine, alone or beside other tools'."""
+"""``mvlm bench``: speeds of a model on this machine, alone or relative to other tools."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Measure this tool in turns with ours, on a checkpoint: llama.cpp, "
+            help="Measure this tool interleaved with ours, on a checkpoint: llama.cpp, "
             "onnxruntime-genai, openvino-genai or torch.",
         ),
     ] = None,
@@ -105,12 +105,12 @@ def command(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a model's speeds, and the memory's beside them.
+    """Measure a model's speeds, and the memory's bandwidth.
 
     Each number is a median of the runs, with the least and the largest. The bandwidth is measured
     before and after them, on as many threads. Quiet the machine first: its load is recorded.
 
-    With --peer, every tool runs in a process of its own, in turns with ours, and the ratios are
+    With --peer, every tool runs in a process of its own, interleaved with ours, and the ratios are
     held against our goals. That takes a checkpoint, of which the other tools' files are made once;
     all scenarios with all tools take an hour. Where other processes took part of the machine, the
     numbers are printed, nothing is judged, and the exit code is 1; also where a tool failed.

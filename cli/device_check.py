@@ -77,6 +77,6 @@ def command(
 
 
 def _bundled_image(artifact: Path) -> Path | None:
-    """Return the image that lies beside an artifact in a bundle, if it is in one."""
+    """Return the image next to an artifact in a bundle, if it is in one."""
     path = artifact.resolve().parent / "images" / "demo.png"
     return path if path.is_file() else None

@@ -23,7 +23,7 @@ def answers(
     tower: ClipTower, model: MobileVlm, prompter: Prompter,
     images: Sequence[Image.Image], prompts: Sequence[list[int]], batch: int = 32,
 ) -> list[str]:  # fmt: skip
-    """The greedy answer to each prompt (ids with one `IMAGE`) about the image beside it."""
+    """The greedy answer to each prompt (ids with one `IMAGE`) about the image given with it."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     result = [""] * len(prompts)
     for first in range(0, len(order), batch):

@@ -1,4 +1,4 @@
-"""Runs onnxruntime-genai's model builder beside a transformers that is older than it expects.
+"""Runs onnxruntime-genai's model builder with a transformers that is older than it expects.
 
 The builder imports the classes of all architectures that it knows, at once. One that this
 transformers does not have yet is stood in for: a LLaMA is converted without it.

@@ -187,7 +187,7 @@ def find_scenarios(names: Iterable[str], *, has_vision: bool, context: int) -> t
 def _unsupported_reason(scenario: Scenario, has_vision: bool, context: int) -> str | None:
     if scenario.workload.has_vision and not has_vision:
         return "a model of text only"
-    # Where an image is asked for, the positions beside it are few.
+    # A scenario with an image has few other positions.
     if scenario.workload.positions(0) >= context:
         return f"a model of {context} positions"
     return None

@@ -63,7 +63,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     if bandwidths:
         low, high = (f"{value / 1e9:.1f}" for value in (min(bandwidths), max(bandwidths)))
         middle = f"{statistics.median(bandwidths) / 1e9:.1f}"
-        rows.append(("bandwidth", f"{middle} GB/s read, {low} to {high}, beside the decoding"))
+        rows.append(("bandwidth", f"{middle} GB/s read, {low} to {high}, during decoding"))
     repeated = sum(result.repeated for result in comparison.results)
     if repeated:
         rows.append(("repeated", f"{repeated} rounds, which other processes had disturbed"))

@@ -1,4 +1,4 @@
-"""An roofline estimate of encoding a picture on the Snapdragon 888.
+"""A roofline estimate of encoding an image on the Snapdragon 888.
 
 Run as ``python -m mvlm.bench.studies.vision_roofline``.
 

@@ -64,23 +64,24 @@ def command(
     retries: Annotated[
         int,
         typer.Option(
-            min=0, max=20, metavar="N", help="How often a job is begun again where that can help."
+            min=0,
+            max=20,
+            metavar="N",
+            help="How often a job with a retryable error is started again.",
         ),
     ] = 2,
     verify: Annotated[
         bool,
-        typer.Option(
-            "--verify", help="Read results that are there, and make again what is damaged."
-        ),
+        typer.Option("--verify", help="Read existing results, and make damaged ones again."),
     ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compile models by quantizations by targets by adapters.
 
-    A job whose result is in the store is not run, nor one that another run is at; what jobs share,
-    reading and quantizing, is done once. All jobs are planned before the first one starts. A job
-    that fails holds up no other. Exit code 1 if any failed.
+    A job whose result is in the store is not run, nor one that another run has leased; what jobs
+    share, reading and quantizing, is done once. All jobs are planned before the first one starts.
+    A job that fails holds up no other. Exit code 1 if any failed.
     """
     from mvlm.compile.jobs.coordinator import Coordinator, Options
     from mvlm.compile.jobs.engines.engine import open_engine

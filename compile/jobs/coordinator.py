@@ -1,7 +1,7 @@
-"""Has the steps of a plan done: each once, by whichever run comes to it, and again where it helps.
+"""Runs the steps of a plan: each once, by whichever run leases it first, with retries.
 
-The coordinator keeps no secrets: what it knows of a step is in the store, where every machine can
-look it up, and where a second run finds what the first one finished.
+All state is in the store, where every machine can read it, and where a second run finds what the
+first one finished.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mvlm.compile.jobs.store.runs import new_run_id
 
 RETRIES = 2
 _TICK_SECONDS = 0.5
-# Between two looks at a step that another run works on.
+# Between two looks at a step that another run has leased.
 _POLL_SECONDS = 1.0
 _FIRST_DELAY_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 30.0
 
-# Called with a step and what has become of it.
+# Called with a step and its new state.
 Observer = Callable[[Step, StepState], None]
 
 
@@ -39,8 +39,8 @@ class Options:
     """How a run is done.
 
     Attributes:
-        retries: How often a step is begun again where that can help.
-        verify: Whether results that are there are read and compared with their digests.
+        retries: How often a step with a retryable error is started again.
+        verify: Whether existing results are read and compared with their digests.
         first_delay: Seconds before the first retry; each further one waits twice as long.
     """
 
@@ -51,7 +51,7 @@ class Options:
 
 @dataclass
 class _Task:
-    """A step, and what has become of it so far."""
+    """A step and its state so far."""
 
     step: Step
     memory: int
@@ -93,7 +93,7 @@ class Coordinator:
         self._leases: Leases = store.leases(self.run_id)
 
     def run(self) -> tuple[MatrixRun, dict[str, StepState]]:
-        """Do everything, and return the run and the states of its steps.
+        """Run all steps, and return the run and the states of its steps.
 
         Raises:
             StoreError: The run could not be entered into the store; nothing was begun.
@@ -119,7 +119,7 @@ class Coordinator:
     # --- the beginning and the end ----------------------------------------------------------------
 
     def _reuse(self, tasks: Iterable[_Task]) -> None:
-        """Find out what is there already, and leave out the weights that nobody needs."""
+        """Find existing results, and leave out weights that no open job needs."""
         ordered = sorted(tasks, key=lambda task: task.step.kind != ARTIFACT)
         for task in ordered:
             if found := self._find(task.step, verify=self._options.verify):
@@ -130,7 +130,7 @@ class Coordinator:
                 del self._tasks[task.step.key]
 
     def _register(self) -> MatrixRun:
-        """Write what is to be done, and what is done already."""
+        """Write the run's document and its steps' states."""
         run = MatrixRun(
             id=self.run_id,
             matrix=self._path,
@@ -157,7 +157,7 @@ class Coordinator:
         return self._run
 
     def _cancel_open(self, why: str) -> None:
-        """Stop what runs, and say of the rest that it will not be done."""
+        """Kill running steps, and mark all open steps as cancelled."""
         self._engine.stop()
         for task in self._open():
             self._set(task, replace(task.state, state=states.CANCELLED, note=why))
@@ -200,7 +200,7 @@ class Coordinator:
                     )
 
     def _has_weights(self, task: _Task) -> bool:
-        """Whether a step's weights are there; where they failed, so does the step."""
+        """Whether a step's weights are in the store; if they failed, the step fails."""
         weights = self._tasks.get(task.step.weights)
         if weights is None or weights is task or weights.state.state in states.SUCCESSFUL:
             return True
@@ -210,7 +210,7 @@ class Coordinator:
         return False
 
     def _start(self, task: _Task) -> None:
-        """Start a step, if there is room, nobody else does it, and it is not done yet."""
+        """Start a step, if there is room, no other run has leased it, and it has no result yet."""
         step = task.step
         if refusal := self._engine.refusal(task.memory):
             self._set(task, replace(task.state, state=states.FAILED, note=refusal))
@@ -230,7 +230,7 @@ class Coordinator:
         found = self._find(task.step)
         if found is not None:
             self._leases.release(task.step.key)
-            # A worker may have died with its work done: such an attempt counts.
+            # A worker may have died after storing its result: such an attempt counts.
             self._set(task, replace(_reused(found), attempts=task.state.attempts))
         return found is not None
 
@@ -248,7 +248,7 @@ class Coordinator:
         self._set(task, _after(task.state, outcome, states.DONE))
 
     def _retry_or_fail(self, task: _Task, outcome: StepOutcome) -> None:
-        """Queue a step again where that can help."""
+        """Queue a step again if the error is retryable, else fail it."""
         with suppress(StoreError):  # a lease that is not renewed expires
             self._leases.release(task.step.key)
         attempts = max(task.state.attempts, 1)
@@ -264,15 +264,15 @@ class Coordinator:
         self._requeue_damaged_weights(task)
 
     def _requeue_damaged_weights(self, task: _Task) -> None:
-        """Queue a failed step's weights, too, if they have turned out to be damaged."""
+        """Queue a failed step's weights as well, if they were damaged."""
         weights = self._tasks.get(task.step.weights)
         if weights is None or weights is task or weights.state.state not in states.SUCCESSFUL:
             return
         try:
-            there = self._find(weights.step)
+            found = self._find(weights.step)
         except StoreError:
             return
-        if there is None:
+        if found is None:
             note = "packed again: the store's were damaged"
             self._set(weights, replace(weights.state, state=states.QUEUED, note=note))
 
@@ -292,7 +292,7 @@ class Coordinator:
 
     def _set(self, task: _Task, state: StepState) -> None:
         task.state = state
-        # The result is what counts; that the store fails, the step itself will find out.
+        # The result counts; a failing store shows when the step itself writes to it.
         with suppress(StoreError):
             self._store.runs.write_state(self.run_id, task.step.key, state)
         self._observe(task.step, state)

@@ -71,7 +71,7 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class StepRequest:
-    """What a worker is asked to do.
+    """What a worker is to do.
 
     Attributes:
         kind: ``weights`` or ``artifact``.

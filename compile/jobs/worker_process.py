@@ -38,7 +38,7 @@ class WorkerProcess:
     Args:
         request: The step.
         files: The store's.
-        attempt: How often the step was begun, this time included.
+        attempt: The number of this attempt, from 1.
 
     Raises:
         StoreError: There is no place to work in, or for the log.

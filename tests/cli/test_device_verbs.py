@@ -1,4 +1,4 @@
-"""`mvlm device tracker` and `serve` among strangers, on taken ports, and when they are ended."""
+"""`mvlm device tracker` and `serve` with unknown clients, on taken ports, and at their end."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ def talk(address: Address, *parts: bytes) -> bytes:
     """Say things one after the other; return what came back until the other side closed."""
     heard = b""
     with (
-        socket.create_connection((address.host, address.port), 10) as stranger,
+        socket.create_connection((address.host, address.port), 10) as client,
         contextlib.suppress(OSError),  # it may have been turned away by now
     ):
         for part in parts:
-            stranger.sendall(part)
+            client.sendall(part)
             if part == MAGIC:
-                heard += stranger.recv(4)
-        stranger.shutdown(socket.SHUT_WR)
-        while data := stranger.recv(4096):
+                heard += client.recv(4)
+        client.shutdown(socket.SHUT_WR)
+        while data := client.recv(4096):
             heard += data
     return heard
 
@@ -98,7 +98,7 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("name", STRANGERS)
-def test_a_stranger_is_told_of_in_one_line_and_harms_nobody(
+def test_unknown_client_is_logged_in_one_line_and_does_no_harm(
     tracker: Tracker, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = len(tracker.notes)
@@ -115,7 +115,7 @@ def test_a_stranger_is_told_of_in_one_line_and_harms_nobody(
     "parts",
     [(), (b"\x71",), (MAGIC,), (MAGIC, b"\x00\x00\x00\x00"), (MAGIC, b"\xff\xff\xff\x7f123")],
 )
-def test_silent_and_boundless_strangers_harm_nobody(
+def test_silent_and_flooding_clients_do_no_harm(
     tracker: Tracker, parts: tuple[bytes, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
     talk(tracker.address, *parts)
@@ -240,8 +240,8 @@ def test_a_signal_ends_it_without_a_traceback_and_leaves_nothing(
     """The signal goes to the whole process group, as from a terminal."""
     with serving(verb) as process:
         address = ("127.0.0.1", port_of(process))
-        with socket.create_connection(address, 10) as stranger:
-            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with socket.create_connection(address, 10) as client:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert process.stderr is not None
             assert process.stderr.readline().startswith("refused ")
         children = psutil.Process(process.pid).children(recursive=True)

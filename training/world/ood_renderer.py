@@ -1,4 +1,4 @@
-"""Out-of-distribution pictures: scenes drawn by plain Pillow calls.
+"""Out-of-distribution images: scenes drawn by plain Pillow calls.
 
 Nothing here shares code with `render`: CSS colour names, integer coordinates, whole line widths,
 Pillow's own outlines, common image sizes. It measures how the model generalizes.

@@ -12,14 +12,14 @@ from mvlm.runtime.machine import read_machine
 
 
 class Engine(Protocol):
-    """Does steps, several at once. Results go to the store; an engine only says how it went."""
+    """Runs steps, several at once. Results go to the store; an engine returns outcomes alone."""
 
     @property
     def description(self) -> str:
-        """What it is, for people."""
+        """The engine, in words."""
 
     def refusal(self, memory: int) -> str:
-        """Say why a step of so many bytes can never be done here; empty where it can."""
+        """Return why a step of so many bytes can never run here; empty if it can."""
 
     def has_room(self, memory: int) -> bool:
         """Whether a step of so many bytes can be started now."""
@@ -29,8 +29,8 @@ class Engine(Protocol):
 
         Args:
             request: The step.
-            attempt: How often it was begun, this time included.
-            memory: Bytes that are set aside for it.
+            attempt: The number of this attempt, from 1.
+            memory: Bytes that are reserved for it.
 
         Raises:
             StoreError: It cannot be started.

@@ -45,7 +45,7 @@ class LocalEngine:
 
     @property
     def description(self) -> str:
-        """What it is, for people."""
+        """The engine, in words."""
         return f"local, {self._workers} worker{'' if self._workers == 1 else 's'}"
 
     def refusal(self, memory: int) -> str:

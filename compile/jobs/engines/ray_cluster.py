@@ -101,7 +101,7 @@ def _trusted_working_directory() -> Iterator[None]:
 
 
 def _require_listener(address: str) -> None:
-    """Ask that somebody listens at an address: Ray itself waits for minutes.
+    """Check that something listens at an address: Ray itself waits for minutes.
 
     Raises:
         UsageError: Nobody can: there is no such port.
@@ -136,7 +136,7 @@ class RayEngine:
 
     @property
     def description(self) -> str:
-        """What it is, for people."""
+        """The engine, in words."""
         return f"Ray at {self._address}" if self._address != _LOCAL else _LOCAL
 
     def refusal(self, memory: int) -> str:
