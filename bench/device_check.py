@@ -23,7 +23,7 @@ from mvlm.runtime.machine.state import read_state
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.targets import known_targets
-from mvlm.runtime.targets.detect import recognise_machine
+from mvlm.runtime.targets.detect import detect_targets
 
 PROMPT = "Describe the picture."
 _TOKENS = 48
@@ -100,7 +100,7 @@ def _chat(model: Model, image: Path | None) -> dict[str, Any]:
 
 
 def _device(machine: Machine) -> dict[str, Any]:
-    matches = recognise_machine(machine, known_targets().values())
+    matches = detect_targets(machine, known_targets().values())
     return {
         "cpu": machine.cpu,
         "names": list(machine.names),

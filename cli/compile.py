@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvlm.cli.shared.interrupts import remembered_interrupts
+from mvlm.cli.shared.interrupts import deferred_interrupts
 from mvlm.cli.shared.options import (
     Checkpoint,
     Debug,
@@ -209,7 +209,7 @@ def _compile(
     begin, warnings = time.perf_counter(), list[str]()
     with (
         progress_bars(in_bytes=("weights",)) as draw,
-        remembered_interrupts() as raise_if_interrupted,
+        deferred_interrupts() as raise_if_interrupted,
     ):
 
         def progress(step: str, done: int, total: int) -> None:

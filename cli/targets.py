@@ -51,7 +51,7 @@ def command(
     from mvlm.runtime.machine import read_machine
     from mvlm.runtime.targets import find_description, known_targets
     from mvlm.runtime.targets.catalogue import board_file
-    from mvlm.runtime.targets.detect import recognise_machine
+    from mvlm.runtime.targets.detect import detect_targets
 
     if example:
         show(board_file("snapdragon-888-cpu").read_text(encoding="utf-8"), end="")
@@ -60,7 +60,7 @@ def command(
     machine = read_machine()
     with waiting("looking for toolchains"):
         entries = [_describe(each, machine) for each in chosen]
-    matches = recognise_machine(machine, chosen) if detect else []
+    matches = detect_targets(machine, chosen) if detect else []
     if json:
         document: dict[str, Any] = {"targets": entries}
         if detect:

@@ -33,7 +33,7 @@ def command(artifact: Artifact, json: Json = False, debug: Debug = False) -> Non
             progress("verify", read, size)
 
         verify_files(artifact, manifest, advance)
-    misfit = _misfit(manifest)
+    incompatibility = _incompatibility(manifest)
     if json:
         show_json(
             {
@@ -42,8 +42,8 @@ def command(artifact: Artifact, json: Json = False, debug: Debug = False) -> Non
                 "files": len(manifest.files),
                 "bytes": size,
                 "intact": True,
-                "fits_this_machine": misfit is None,
-                "misfit": misfit,
+                "fits_this_machine": incompatibility is None,
+                "incompatibility": incompatibility,
             }
         )
         return
@@ -51,12 +51,12 @@ def command(artifact: Artifact, json: Json = False, debug: Debug = False) -> Non
         [
             ("digest", manifest.digest),
             ("intact", f"yes: {len(manifest.files)} files, {readable_bytes(size)}"),
-            ("runs here", "yes" if misfit is None else f"no: {misfit}"),
+            ("runs here", "yes" if incompatibility is None else f"no: {incompatibility}"),
         ]
     )
 
 
-def _misfit(manifest: Manifest) -> str | None:
+def _incompatibility(manifest: Manifest) -> str | None:
     """Say why an artifact does not run here, if it does not."""
     from mvlm.runtime.artifact.verify import check_abi, check_machine
     from mvlm.runtime.errors import ArtifactError

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mvlm.training.image_store import GRID, ImageBatch, shares
 from mvlm.training.prompt import Prompter
 from mvlm.training.tower_pretraining import PARTS, geometry_of, ranks_of
-from mvlm.training.world.questions import in_telling_order, place_name
+from mvlm.training.world.questions import in_mention_order, place_name
 from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene, Shape
 
 #: What can be true of a shape, and the words that say so.
@@ -63,7 +63,7 @@ def facts(scenes: list[Scene]) -> Facts:
     order = torch.zeros(columns, dtype=torch.long)
     known = torch.zeros(columns, dtype=torch.bool)
     for row, scene in enumerate(scenes):
-        told = in_telling_order(scene)
+        told = in_mention_order(scene)
         for i, (shape, ranks) in enumerate(zip(scene.shapes, ranks_of(scene), strict=True)):
             concepts[row, i + 1] = torch.tensor(_concepts(scene, shape, ranks))
             geometry[row, i + 1] = torch.tensor(geometry_of(scene, shape))

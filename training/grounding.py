@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mvlm.training.alignment import CONCEPTS, GEOMETRY, RANKS, Facts
 from mvlm.training.tower_pretraining import ranks_of
-from mvlm.training.world.questions import Question, in_telling_order
+from mvlm.training.world.questions import Question, in_mention_order
 from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene, Shape
 
 #: After how many layers a phrase must be resolved, and the next shape chosen.
@@ -68,7 +68,7 @@ def spoken_shapes(
     result = [0] * len(pieces)
     meant = {phrase.shape for phrase in asked if phrase and phrase.shape}
     subject = meant.pop() if question.kind in _ONE_SUBJECT and len(meant) == 1 else 0
-    order = [scene.shapes.index(shape) + 1 for shape in in_telling_order(scene)]
+    order = [scene.shapes.index(shape) + 1 for shape in in_mention_order(scene)]
     told: Counter[tuple[str | None, str | None]] = Counter()
     for begin, end in _clauses(pieces):
         words = [word for word, _ in _words(pieces[begin:end])]

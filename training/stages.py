@@ -164,7 +164,7 @@ def tune(
     def step_loss(batch: ImageBatch, step: int, progress: float) -> StepResult:
         rows = [conversations(scene, plan.pairs, words) for scene in batch.scenes]
         packed = pack(rows, batch.scenes, prompter, start, plan.tokens)
-        model.pretend_4bit(progress > ROUNDING_FROM and step % 2 == 0)
+        model.fake_quantize_4bit(progress > ROUNDING_FROM and step % 2 == 0)
         with torch.no_grad():
             features = tower(batch.pixels)
         # The gradients of a decoder that cannot read yet would scramble the image tokens: places
@@ -185,7 +185,7 @@ def tune(
 
     rng = np.random.default_rng([seed, 12])
     _learn(store, plan, rng, optimizer_for(model, heads, reader), report, step_loss)
-    model.pretend_4bit(False)
+    model.fake_quantize_4bit(False)
 
 
 #: Share of stage 2 after which half of its steps see 4-bit weights.

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from mvlm.training.image_store import GRID, ImageBatch, shares
-from mvlm.training.world.questions import in_telling_order
+from mvlm.training.world.questions import in_mention_order
 from mvlm.training.world.scene import COLOURS, MAX_SHAPES, SHAPES, Scene, Shape
 
 NAMES = len(SHAPES) * len(COLOURS)
@@ -62,7 +62,7 @@ def patch_targets(batch: ImageBatch) -> dict[str, Tensor]:
     centre = torch.zeros(n, grid, grid)
     for row, scene in enumerate(scenes):
         count[row] = len(scene.shapes)
-        ranks, order = ranks_of(scene), in_telling_order(scene)
+        ranks, order = ranks_of(scene), in_mention_order(scene)
         for i, shape in enumerate(scene.shapes):
             kind, colour = SHAPES.index(shape.kind), COLOURS.index(shape.colour)
             numbers = [*geometry_of(scene, shape), *ranks[i], order.index(shape)]

@@ -219,12 +219,12 @@ def _listen(llama_cpp: Any) -> list[str]:
 
     lines: list[str] = []
 
-    def hear(level: int, text: bytes, data: object) -> None:
+    def on_log(level: int, text: bytes, data: object) -> None:
         if level != _DEBUG:
             lines.append(text.decode(errors="replace").strip())
             del lines[:-_LOG_LINES]
 
-    callback = llama_cpp.llama_log_callback(hear)
+    callback = llama_cpp.llama_log_callback(on_log)
     _callbacks.append(callback)
     for listen in (
         llama_cpp.llama_log_set,

@@ -87,7 +87,7 @@ def _lines(
             if value is not None:
                 points.append((length, value))
         axes.plot([x for x, _ in points], [y for _, y in points], "o-", color=colour, label=name)
-    _tidy(axes)
+    _style_axes(axes)
 
 
 def _bars(
@@ -100,7 +100,7 @@ def _bars(
         heights = [values[index] or 0.0 for values in groups.values()]
         axes.bar(places, heights, width * 0.92, color=colour, label=name)
     axes.set_xticks(range(len(groups)), list(groups))
-    _tidy(axes)
+    _style_axes(axes)
 
 
 def _percent(result: ScenarioResult, name: str) -> float | None:
@@ -122,7 +122,7 @@ def _grouped(
     return groups
 
 
-def _tidy(axes: Axes) -> None:
+def _style_axes(axes: Axes) -> None:
     axes.set_ylim(bottom=0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -35,7 +35,7 @@ _BRANCHES = re.compile(r"b|b\..*|blr?|br|[ct]bn?z|ret|j.*|call.*")
 
 
 @dataclass(frozen=True)
-class Cost:
+class CompileCost:
     """What compiling costs.
 
     Attributes:
@@ -52,7 +52,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Mix:
+class InstructionMix:
     """A kernel's instructions, as they stand in its code: those of a loop once.
 
     Attributes:
@@ -66,7 +66,7 @@ class Mix:
     counts: Mapping[str, int]
 
 
-def measure_cost(checkpoint: Path, target: str) -> Cost:
+def measure_cost(checkpoint: Path, target: str) -> CompileCost:
     """Compile a checkpoint for a target in a process of its own."""
     with tempfile.TemporaryDirectory() as name:
         artifact = Path(name) / "artifact"
@@ -74,10 +74,10 @@ def measure_cost(checkpoint: Path, target: str) -> Cost:
         peak = run_mvlm("compile", str(checkpoint), "--target", target, "-o", str(artifact))
         seconds = time.perf_counter() - begin
         library = (artifact / "lib" / "model.so").stat().st_size
-        return Cost(seconds, peak, folder_bytes(artifact), library)
+        return CompileCost(seconds, peak, folder_bytes(artifact), library)
 
 
-def measure_mixes(job: CompileJob) -> list[Mix]:
+def measure_mixes(job: CompileJob) -> list[InstructionMix]:
     """Count the instructions of every kernel that a job's functions call, the largest first."""
     target = prepare_target(job.target, job.platform).tvm
     module, _ = MobileVLM(job.config, job.quantization).export(target)
@@ -86,7 +86,7 @@ def measure_mixes(job: CompileJob) -> list[Mix]:
         executable = relax.build(lowered.module, target, relax_pipeline=None)
     code = computations(_assembly(executable))
     mixes = [
-        Mix(kernel, _calls(kernel, lowered.kernel_traffic), Counter(map(_kind, body)))
+        InstructionMix(kernel, _calls(kernel, lowered.kernel_traffic), Counter(map(_kind, body)))
         for kernel, body in code.items()
     ]
     called = [mix for mix in mixes if mix.calls]
@@ -117,7 +117,7 @@ KINDS = ("products", "vector", "loads", "stores", "branches", "scalar")
 _FUNCTIONS = ("decode", "prefill", "vision_tower", "projector")
 
 
-def table(model: str, cost: Cost, mixes: Sequence[Mix]) -> str:
+def table(model: str, cost: CompileCost, mixes: Sequence[InstructionMix]) -> str:
     """Write both as Markdown."""
     peak, artifact = cost.peak_bytes / 1e9, cost.artifact_bytes / 1e9
     lines = [

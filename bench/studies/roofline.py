@@ -77,7 +77,7 @@ def cores_bytes_s(cores: Sequence[Core], work: LoopWork) -> float:
     return work.weight_bytes * iterations_s(cores, work)
 
 
-def bytes_of_a_token(config: LlamaConfig, positions: int) -> float:
+def bytes_per_token(config: LlamaConfig, positions: int) -> float:
     """Bytes of 4-bit weights, and of the 8-bit KV cache, that one token reads."""
     hidden, head_dim = config.hidden_size, config.head_dim
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -91,7 +91,7 @@ def bytes_of_a_token(config: LlamaConfig, positions: int) -> float:
 def tokens_s(cores: Sequence[Core], work: LoopWork, memory_bytes_s: float) -> float:
     """Estimate decoding: the lesser of what cores multiply and of what memory delivers."""
     bound = min(cores_bytes_s(cores, work), memory_bytes_s)
-    return bound / bytes_of_a_token(find_published_model(MODEL).decoder, POSITIONS)
+    return bound / bytes_per_token(find_published_model(MODEL).decoder, POSITIONS)
 
 
 def table(target: TargetDescription, work: LoopWork) -> str:

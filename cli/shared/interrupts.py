@@ -68,7 +68,7 @@ def first_interrupt(act: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def remembered_interrupts() -> Iterator[Callable[[], None]]:
+def deferred_interrupts() -> Iterator[Callable[[], None]]:
     """Within the block, remember a Ctrl-C, or a signal that ends us, that compiled code swallows.
 
     KeyboardInterrupt can be raised in a Python callback of a C++ library, and such a library may

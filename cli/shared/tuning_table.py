@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mvlm.cli.shared.interrupts import remembered_interrupts
+from mvlm.cli.shared.interrupts import deferred_interrupts
 from mvlm.cli.shared.terminal import is_terminal, warn
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _STEPS = {
 @contextmanager
 def watching() -> Iterator[Observer]:
     """Yield an observer that draws a run's progress."""
-    with remembered_interrupts() as raise_if_interrupted:
+    with deferred_interrupts() as raise_if_interrupted:
         if not is_terminal(sys.stderr):
             yield _Lines(raise_if_interrupted)
             return

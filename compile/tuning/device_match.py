@@ -12,7 +12,7 @@ from mvlm.runtime.device.kernel_runner import PROTOCOL
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine
 from mvlm.runtime.targets import TargetDescription
-from mvlm.runtime.targets.detect import recognise_machine
+from mvlm.runtime.targets.detect import detect_targets
 
 
 def native_cpu(target: CompileTarget) -> str:
@@ -45,7 +45,7 @@ def mismatch(
     if missing:
         return f"has no {', '.join(missing)}"
     can_tell = bool(description.recognition.core_parts or description.recognition.names)
-    if can_tell and not machine.is_emulated and not recognise_machine(machine, [description]):
+    if can_tell and not machine.is_emulated and not detect_targets(machine, [description]):
         return f"is {machine.cpu}, which is not {description.name}"
     return None
 

@@ -24,7 +24,7 @@ class Match:
     is_certain: bool
 
 
-def recognise_machine(machine: Machine, targets: Iterable[TargetDescription]) -> list[Match]:
+def detect_targets(machine: Machine, targets: Iterable[TargetDescription]) -> list[Match]:
     """Return the targets that a machine is, the certain ones first; `host` is none of them."""
     matches = [
         match

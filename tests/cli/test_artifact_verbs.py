@@ -122,7 +122,7 @@ def test_verify_says_where_a_whole_artifact_does_not_run(
     edit_manifest(copy, section, key, "other")
     result = mvlm("verify", copy, "--json")
     assert (result.exit_code, result.json["intact"]) == (0, True)
-    assert result.json["fits_this_machine"] is False and words in result.json["misfit"]
+    assert result.json["fits_this_machine"] is False and words in result.json["incompatibility"]
     assert f"runs here  no: {words}" in mvlm("verify", copy).stdout
 
 

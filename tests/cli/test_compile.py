@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.cli.shared.interrupts import remembered_interrupts
+from mvlm.cli.shared.interrupts import deferred_interrupts
 from mvlm.runtime.artifact import verify_artifact
 from tests.adapters import edit, write_adapter
 from tests.artifacts import Shelf
@@ -191,7 +191,7 @@ def _wait_until(holds: Callable[[], bool], timeout: float = 60) -> None:
 
 
 def test_an_interrupt_that_compiled_code_swallows_is_raised_again() -> None:
-    with remembered_interrupts() as raise_if_interrupted:
+    with deferred_interrupts() as raise_if_interrupted:
         raise_if_interrupted()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ from mvlm.runtime.errors import TargetError, UsageError
 from mvlm.runtime.machine import Machine, read_machine
 from mvlm.runtime.targets import find_description, known_targets
 from mvlm.runtime.targets.catalogue import board_file
-from mvlm.runtime.targets.detect import recognise_machine
+from mvlm.runtime.targets.detect import detect_targets
 from mvlm.runtime.targets.toml import read_description
 
 KRYO = "snapdragon-888-cpu"
@@ -180,7 +180,7 @@ KRYO_PARTS = frozenset({"41:d44", "41:d41", "41:d05"})
 
 
 def recognised(**found: object) -> list[tuple[str, bool]]:
-    matches = recognise_machine(machine("aarch64", **found), known_targets().values())
+    matches = detect_targets(machine("aarch64", **found), known_targets().values())
     return [(match.target.name, match.is_certain) for match in matches]
 
 
@@ -205,4 +205,4 @@ def test_an_orin_by_its_device_tree() -> None:
 
 def test_an_x86_is_none_of_them() -> None:
     found = machine("x86_64", names=("qcom,sm8350",), core_parts=KRYO_PARTS)
-    assert recognise_machine(found, known_targets().values()) == []
+    assert detect_targets(found, known_targets().values()) == []

@@ -13,7 +13,7 @@ from mvlm.training.world.questions import (
     ask,
     ask_kind,
     description,
-    in_telling_order,
+    in_mention_order,
     place_name,
     side_of,
 )
@@ -142,7 +142,7 @@ def test_shapes_are_told_by_colour_then_kind_then_place():
     star, right, left = (
         shape(kind, "red", x, 0.5) for kind, x in (("star", 0.3), ("circle", 0.9), ("circle", 0.5))
     )
-    told = in_telling_order(Scene(1.0, 1.0, (blue, star, right, left)))
+    told = in_mention_order(Scene(1.0, 1.0, (blue, star, right, left)))
     assert told == [left, right, star, blue]
 
 

@@ -37,7 +37,7 @@ class ClipConfig:
         return self.image_size // self.patch_size
 
 
-def waves(grid: int, width: int) -> Tensor:
+def sinusoids(grid: int, width: int) -> Tensor:
     """Sines and cosines of column and row, half a wave to 3/8 waves per patch: (grid^2, width).
 
     Learned from nothing, places take hundreds of steps to appear in the features.
@@ -60,7 +60,9 @@ class _Embeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.grid**2 + 1, config.width)
         with torch.no_grad():
             self.position_embedding.weight[0] = 0
-            self.position_embedding.weight[1:] = POSITION_SCALE * waves(config.grid, config.width)
+            self.position_embedding.weight[1:] = POSITION_SCALE * sinusoids(
+                config.grid, config.width
+            )
 
     def forward(self, pixels: Tensor) -> Tensor:
         batch = pixels.shape[0]

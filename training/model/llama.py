@@ -51,11 +51,11 @@ class Linear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
-        self.pretend_4bit = False
+        self.fake_quantize_4bit = False
 
     def effective_weight(self) -> Tensor:
         """The weight, or its 4-bit value with the gradient passed straight through."""
-        if not self.pretend_4bit:
+        if not self.fake_quantize_4bit:
             return self.weight
         return self.weight + (quantize_4bit(self.weight) - self.weight).detach()
 

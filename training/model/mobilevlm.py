@@ -67,11 +67,11 @@ class MobileVlm(nn.Module):
         """Starts the output head from the embeddings: what a token looks like is what it says."""
         self.lm_head.weight.copy_(self.model.embed_tokens.weight * HEAD_SCALE)
 
-    def pretend_4bit(self, on: bool) -> None:
+    def fake_quantize_4bit(self, on: bool) -> None:
         """Switches 4-bit rounding of the decoder's matrices on or off in the forward pass."""
         for module in self.modules():
             if isinstance(module, Linear):
-                module.pretend_4bit = on
+                module.fake_quantize_4bit = on
 
 
 def build(config: ModelConfig, seed: int) -> tuple[ClipTower, MobileVlm]:

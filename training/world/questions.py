@@ -531,7 +531,7 @@ def _yes(verdict: bool) -> str:
     return "Yes." if verdict else "No."
 
 
-def in_telling_order(scene: Scene) -> list[Shape]:
+def in_mention_order(scene: Scene) -> list[Shape]:
     """The shapes by colour, then by kind; those of one name from left to right.
 
     What comes next is then a matter of what the shapes are: from left to right it hung on places
@@ -551,7 +551,7 @@ def _list(scene: Scene, rng: Random) -> tuple[str, str] | None:
          "What is shown here?", "What is this?"), rng)  # fmt: skip
     if not scene.shapes:
         return text, EMPTY
-    return text, sentence(join([_a(shape.name) for shape in in_telling_order(scene)]))
+    return text, sentence(join([_a(shape.name) for shape in in_mention_order(scene)]))
 
 
 def _describe(scene: Scene, rng: Random) -> tuple[str, str] | None:
@@ -568,7 +568,7 @@ def description(scene: Scene) -> str:
     """The canonical description."""
     if not scene.shapes:
         return EMPTY
-    parts = [f"{_a(s.name)} {place_name(scene, s)}" for s in in_telling_order(scene)]
+    parts = [f"{_a(s.name)} {place_name(scene, s)}" for s in in_mention_order(scene)]
     count = len(parts)
     opening = "There is one shape" if count == 1 else f"There are {NUMBERS[count]} shapes"
     return f"{opening}: {join(parts)}."

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from mvlm.bench.studies.cross_compile import Cost, Mix, measure_mixes, table
+from mvlm.bench.studies.cross_compile import CompileCost, InstructionMix, measure_mixes, table
 from mvlm.compile.job import plan_job
 from tests.artifacts import Shelf
 
 
 def test_cross_compile_table() -> None:
     mixes = [
-        Mix("linear", {"decode": 24, "prefill": 24}, {"products": 32, "loads": 12}),
-        Mix("looked_up", {"embed": 1}, {"loads": 1}),
+        InstructionMix("linear", {"decode": 24, "prefill": 24}, {"products": 32, "loads": 12}),
+        InstructionMix("looked_up", {"embed": 1}, {"loads": 1}),
     ]
-    text = table("MobileVLM-1.7B", Cost(60.4, 1.2e9, 0.8e9, 3.21e6), mixes)
+    text = table("MobileVLM-1.7B", CompileCost(60.4, 1.2e9, 0.8e9, 3.21e6), mixes)
     assert "compiled in 60 s with 1.20 GB" in text and "0.80 GB, of which 3.2 MB are code" in text
     assert "| `linear` | decode 24x, prefill 24x | 32 | 0 | 12 | 0 | 0 | 0 |" in text
     assert "looked_up" not in text

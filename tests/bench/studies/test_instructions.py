@@ -163,8 +163,8 @@ def test_roofline_bytes_per_token() -> None:
     """1.30 billion weights of 4.25 bits, without the embedding table, and 26 MB of cache."""
     config = roofline.find_published_model(roofline.MODEL).decoder
     weights = 24 * (4 * 2048 * 2048 + 3 * 2048 * 5632) + 32_000 * 2048
-    assert roofline.bytes_of_a_token(config, 0) == weights * 4.25 / 8
-    cache = roofline.bytes_of_a_token(config, 256) - weights * 4.25 / 8
+    assert roofline.bytes_per_token(config, 0) == weights * 4.25 / 8
+    cache = roofline.bytes_per_token(config, 256) - weights * 4.25 / 8
     assert cache == 24 * 256 * 2 * 16 * (128 + 4)
 
 
