@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from mvlm.compile.jobs.process import Process, read_process
-from mvlm.compile.jobs.schema import SCHEMA_VERSION, require_schema
 from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
 from mvlm.runtime.errors import ArtifactError
 
@@ -19,6 +18,8 @@ STATES = (QUEUED, RUNNING, DONE, REUSED, FAILED, CANCELLED)
 FINISHED = (DONE, REUSED, FAILED, CANCELLED)
 SUCCESSFUL = (DONE, REUSED)
 
+# Of all documents in a store: runs and results.
+SCHEMA_VERSION = 2
 MAX_RUN_BYTES = 16 << 20
 MAX_STATE_BYTES = 1 << 16
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -123,6 +124,23 @@ class StepState:
         """Return the document."""
         cut = {key: getattr(self, key)[:_MAX_TEXT] for key in ("worker", "note")}
         return json.dumps(asdict(self) | cut).encode()
+
+
+def require_schema(document: JsonObject, where: str) -> None:
+    """Refuse a document that another version of mvlm wrote.
+
+    Raises:
+        ArtifactError: Its version is not ours, or missing.
+    """
+    found = document.get("schema", int)
+    if found != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{where} was written by another version of mvlm",
+            expected=f"schema {SCHEMA_VERSION}",
+            found=f"schema {found}",
+            fix="Run the matrix again with this version, `mvlm jobs run MATRIX --store URL`; or "
+            "read it with the version that wrote it.",
+        )
 
 
 def parse_run(data: bytes, where: str) -> MatrixRun:

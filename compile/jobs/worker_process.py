@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -110,11 +112,9 @@ class WorkerProcess:
 
     def wait(self) -> StepOutcome:
         """Wait until it ends, and return how it went."""
-        while (outcome := self.poll()) is None:
-            # Its end of the pipe closes when it ends, however it ends.
-            if select.select([self.result], [], [], _POLL_SECONDS)[0]:
-                time.sleep(_ENDING_SECONDS)
-        return outcome
+        while not (outcomes := wait_any([self], math.inf)):
+            pass
+        return outcomes[0]
 
     def kill(self) -> None:
         """End the process and what it started, if it has not ended."""
@@ -152,3 +152,17 @@ class WorkerProcess:
         if self._files.folder is None:
             with suppress(StoreError):
                 self._files.put(self._log_name, self._log)
+
+
+def wait_any(workers: Sequence[WorkerProcess], seconds: float) -> list[StepOutcome]:
+    """Wait until a worker ends, or so many seconds; return the outcomes of those that ended."""
+    deadline = time.monotonic() + seconds
+    while True:
+        outcomes = [outcome for worker in workers if (outcome := worker.poll())]
+        left = deadline - time.monotonic()
+        if outcomes or left <= 0:
+            return outcomes
+        # A worker's end of the pipe closes when it ends, however it ends.
+        results = [worker.result for worker in workers]
+        if select.select(results, [], [], min(left, _POLL_SECONDS))[0]:
+            time.sleep(_ENDING_SECONDS)

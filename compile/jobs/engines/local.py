@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import select
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from mvlm.compile.jobs.messages import StepOutcome, StepRequest
 from mvlm.compile.jobs.store.files import Files
-from mvlm.compile.jobs.worker_process import WorkerProcess
+from mvlm.compile.jobs.worker_process import WorkerProcess, wait_any
 from mvlm.runtime.machine import available_memory_bytes
-
-# A process that was killed is seen no later than this.
-_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class _Running:
-    child: WorkerProcess
+    process: WorkerProcess
     memory: int
 
 
@@ -71,23 +66,15 @@ class LocalEngine:
 
     def wait(self, seconds: float) -> list[StepOutcome]:
         """Wait until a step ends; see :class:`Engine`."""
-        deadline = time.monotonic() + seconds
-        while True:
-            outcomes = [found for r in self._running.values() if (found := r.child.poll())]
-            for outcome in outcomes:
-                del self._running[outcome.key]
-            left = deadline - time.monotonic()
-            if outcomes or left <= 0:
-                return outcomes
-            results = [running.child.result for running in self._running.values()]
-            # A worker's end of the pipe closes when it ends, however it ends.
-            if select.select(results, [], [], min(left, _POLL_SECONDS))[0]:
-                time.sleep(0.02)
+        outcomes = wait_any([running.process for running in self._running.values()], seconds)
+        for outcome in outcomes:
+            del self._running[outcome.key]
+        return outcomes
 
     def stop(self) -> None:
         """Kill all workers."""
         for running in self._running.values():
-            running.child.kill()
+            running.process.kill()
         self._running.clear()
 
     def _budget(self) -> int | None:
@@ -95,5 +82,5 @@ class LocalEngine:
         free = self._available()
         if free is None:
             return self._limit
-        taken = sum(running.child.resident_bytes for running in self._running.values())
+        taken = sum(running.process.resident_bytes for running in self._running.values())
         return free + taken if self._limit is None else min(free + taken, self._limit)

@@ -226,10 +226,10 @@ def _run_step(text: str, attempt: int) -> str:
 
     request = parse_step_request(text)
     try:
-        child = WorkerProcess(request, open_store(request.store).files, attempt)
+        worker = WorkerProcess(request, open_store(request.store).files, attempt)
     except StoreError as error:
         return StepOutcome(request.key, str(error), error.retryable).to_json()
     try:
-        return child.wait().to_json()
+        return worker.wait().to_json()
     finally:
-        child.kill()
+        worker.kill()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mvlm.compile.jobs.schema import SCHEMA_VERSION, require_schema
+from mvlm.compile.jobs.states import SCHEMA_VERSION, require_schema
 from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
 from mvlm.runtime.artifact.layout import MANIFEST, MAX_FILES, MAX_JSON_BYTES
 from mvlm.runtime.artifact.manifest import FileEntry, Manifest, parse_entries, parse_manifest

@@ -19,4 +19,4 @@ def test_job_matrix_table() -> None:
     lines = table([Timing("1 worker", 99.95, 24, 0, 12, 500_000_000)]).splitlines()
     assert lines[-1] == "| 1 worker | 100.0 s | 24 | 0 | 12 | 0.50 GB |"
     page = (Path(__file__).parents[3] / DOCUMENT).read_text(encoding="utf-8")
-    assert "<!-- jobs -->" in page and "<!-- /jobs -->" in page
+    assert "<!-- job-matrix -->" in page and "<!-- /job-matrix -->" in page

@@ -101,9 +101,9 @@ def test_stop_kills_workers(store: Store, engine: LocalEngine, faked: Path) -> N
     inject_fault(faked, "w", "sleep 60")
     engine.start(request(store), 1, 0)
     (running,) = engine._running.values()
-    assert alive(running.child.pid)
+    assert alive(running.process.pid)
     engine.stop()
-    assert not alive(running.child.pid)
+    assert not alive(running.process.pid)
     assert store.files.names("tmp") == []
 
 
