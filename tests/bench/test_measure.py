@@ -12,26 +12,26 @@ from tests.artifacts import Shelf
 
 def test_measure_runs_the_plan(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(shelf.artifact("ldpnet"), threads=1)
-    read, steps, done = [], [], []
-    plain_read, plain_step = Session.read, Session.step
+    prefills, steps, done = [], [], []
+    plain_prefill, plain_decode = Session.prefill, Session.decode
 
-    def counted_read(self, *arguments):  # type: ignore[no-untyped-def]
-        read.append(plain_read(self, *arguments))
-        return read[-1]
+    def counted_prefill(self, *arguments):  # type: ignore[no-untyped-def]
+        prefills.append(plain_prefill(self, *arguments))
+        return prefills[-1]
 
-    def counted_step(self, token):  # type: ignore[no-untyped-def]
+    def counted_decode(self, token):  # type: ignore[no-untyped-def]
         steps.append(token)
-        return plain_step(self, token)
+        return plain_decode(self, token)
 
-    monkeypatch.setattr(Session, "read", counted_read)
-    monkeypatch.setattr(Session, "step", counted_step)
+    monkeypatch.setattr(Session, "prefill", counted_prefill)
+    monkeypatch.setattr(Session, "decode", counted_decode)
     pixels = np.zeros((1, 3, 56, 56), np.float32)
     runs = measure_speeds(
         model, MeasurementPlan(runs=3, prompt_tokens=17, tokens=5), pixels, done.append
     )
     assert len(runs) == 3 and done == [0, 1, 2, 3]
     # One run more than is counted; all positions are computed each time, the image's too.
-    assert [(reading.positions, reading.computed) for reading in read] == [(17, 17)] * 4
+    assert [(each.positions, each.computed) for each in prefills] == [(17, 17)] * 4
     assert len(steps) == 4 * 5
     for run in runs:
         assert 0 < run.vision_ms < run.first_token_ms
