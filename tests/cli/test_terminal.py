@@ -28,6 +28,7 @@ from mvlm.cli.shared.terminal import (
     warn,
 )
 from mvlm.compile.jobs.html_report import _escape
+from mvlm.compile.tuning.progress import TaskProgress
 from mvlm.runtime.artifact.json_object import JsonObject
 from tests.cli.command_line import mvlm
 from tests.sentences import SENTENCES
@@ -108,9 +109,9 @@ def test_terminal_errors_and_tracebacks_are_made_safe(tmp_path: Path) -> None:
     assert str(tmp_path / "a  b\u00a0\u200c\u3000c\ufffd[31m") in result.stderr.splitlines()[-1]
 
 
-def _task(name: str) -> Any:
-    return SimpleNamespace(
-        name=name, default_seconds=None, best_seconds=None, trials=1, calls=1, verdict=None
+def _task(name: str) -> TaskProgress:
+    return TaskProgress(
+        name=name, weight=1, trials=1, default_seconds=None, best_seconds=None, gain=None
     )
 
 
