@@ -11,7 +11,7 @@ from mvlm.models.quantization import plan_quantization
 from tests.reference.checkpoints import write_random_checkpoint
 
 
-class Shelf:
+class ArtifactCache:
     """Checkpoints and artifacts by family and quantization; shared, so never to be changed.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 # torch's threads and TVM's would fight over the cores; both read this when they start.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -22,9 +22,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """Compiled artifacts of small random models, each compiled once a session."""
-    return Shelf(tmp_path_factory.mktemp("shelf"))
+def artifact_cache(tmp_path_factory: pytest.TempPathFactory) -> ArtifactCache:
+    """Compiled artifacts of small random models, each compiled once per session."""
+    return ArtifactCache(tmp_path_factory.mktemp("artifact_cache"))
 
 
 @pytest.fixture

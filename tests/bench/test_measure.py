@@ -7,11 +7,13 @@ from mvlm.bench.measure import MeasurementPlan, measure_speeds
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 
-def test_measure_runs_the_plan(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Model(shelf.artifact("ldpnet"), threads=1)
+def test_measure_runs_the_plan(
+    artifact_cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(artifact_cache.artifact("ldpnet"), threads=1)
     prefills, steps, done = [], [], []
     plain_prefill, plain_decode = Session.prefill, Session.decode
 
@@ -38,8 +40,8 @@ def test_measure_runs_the_plan(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) ->
         assert run.prefill_tok_s > 0 and run.decode_tok_s > 0 and run.peak_rss_bytes > 1e6
 
 
-def test_measure_counts_image_positions_in_the_prompt(shelf: Shelf) -> None:
-    model = Model(shelf.artifact("ldpnet"), threads=1)
+def test_measure_counts_image_positions_in_the_prompt(artifact_cache: ArtifactCache) -> None:
+    model = Model(artifact_cache.artifact("ldpnet"), threads=1)
     pixels = np.zeros((1, 3, 56, 56), np.float32)
     with pytest.raises(UsageError, match="the image takes 4"):
         measure_speeds(model, MeasurementPlan(prompt_tokens=5), pixels)

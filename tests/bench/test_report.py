@@ -4,7 +4,7 @@ import pytest
 
 from mvlm.bench.report import Spread, weight_bytes_per_token
 from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex, read_weights_index
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 
 def test_report_spread() -> None:
@@ -36,10 +36,10 @@ def test_weight_bytes_per_token_of_a_tied_head() -> None:
     assert weight_bytes_per_token(index) == 10 * 8 * 4
 
 
-def test_weight_bytes_per_token_of_an_artifact(shelf: Shelf) -> None:
+def test_weight_bytes_per_token_of_an_artifact(artifact_cache: ArtifactCache) -> None:
     """Counted from the model's shape, at 4 bytes a weight."""
     hidden, inner = 128, 256
-    index = read_weights_index(shelf.artifact("text"))
+    index = read_weights_index(artifact_cache.artifact("text"))
     shapes = {entry.name: entry.shape for entry in index.tensors}
     vocabulary = 16 * shapes["decoder.lm_head.weight"][0]  # 384, which fills the panels
     layers = 1 + max(int(n.split(".")[2]) for n in shapes if n.startswith("decoder.layers."))

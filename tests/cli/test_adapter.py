@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.config import read_config
 from tests.adapters import CONFIG, WEIGHTS, opened, write_mobilevlm_adapter
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm
 
 PLAIN = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
@@ -69,14 +69,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("verb", [("compile",), ("convert", "--to", "mlc")], ids=["compile", "mlc"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_adapter_fault_is_one_line(
-    shelf: Shelf, tmp_path: Path, fault: str, verb: tuple[str, ...]
+    artifact_cache: ArtifactCache, tmp_path: Path, fault: str, verb: tuple[str, ...]
 ) -> None:
     make, words = FAULTS[fault]
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     make(adapter)
     name, *options = verb
-    model = shelf.checkpoint("text")
+    model = artifact_cache.checkpoint("text")
     result = mvlm(name, model, *options, "--lora", adapter, "-o", tmp_path / "out")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error: ") and words in result.stderr
@@ -85,8 +85,10 @@ def test_adapter_fault_is_one_line(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_convert_merges_an_adapter_into_all_parts(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint, adapter = shelf.checkpoint("ldpnet"), tmp_path / "adapter"
+def test_convert_merges_an_adapter_into_all_parts(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    checkpoint, adapter = artifact_cache.checkpoint("ldpnet"), tmp_path / "adapter"
     parts = r".*(encoder\.layers\.[01]\.mlp\.fc1|mm_projector\.model\.mlp\.1|self_attn\.o_proj)"
     write_mobilevlm_adapter(checkpoint, adapter, target_modules=parts)
     options = ("--to", "mlc", "--type", "q0f32", "--lora", adapter)

@@ -15,14 +15,14 @@ from mvlm.runtime.artifact.layout import KERNELS, MODEL_LIBRARY, WEIGHTS
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.targets import known_targets
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm
 from tests.cli.manifests import edit_manifest
 
 
 @pytest.fixture(scope="module")
-def artifact(shelf: Shelf) -> Path:
-    return shelf.artifact("ldpnet")
+def artifact(artifact_cache: ArtifactCache) -> Path:
+    return artifact_cache.artifact("ldpnet")
 
 
 @pytest.fixture

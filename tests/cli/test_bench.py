@@ -8,7 +8,7 @@ import pytest
 
 from mvlm.bench import bandwidth
 from mvlm.runtime.profiler import OVERHEAD
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm
 
 QUICK = ("--runs", "2", "--prompt-tokens", "12", "--tokens", "3", "--threads", "1")
@@ -21,8 +21,8 @@ def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bandwidth, "measure_in_child", lambda threads, cores: [1e9, 3e9])
 
 
-def test_bench_json(shelf: Shelf) -> None:
-    result = mvlm("bench", shelf.artifact("ldpnet"), *QUICK, "--json")
+def test_bench_json(artifact_cache: ArtifactCache) -> None:
+    result = mvlm("bench", artifact_cache.artifact("ldpnet"), *QUICK, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     report = result.json
     for name in SPEEDS:
@@ -37,21 +37,21 @@ def test_bench_json(shelf: Shelf) -> None:
     assert report["plan"] == {"runs": 2, "prompt_tokens": 12, "tokens": 3}
 
 
-def test_bench_of_a_text_model_has_no_vision(shelf: Shelf) -> None:
-    report = mvlm("bench", shelf.artifact("text"), *QUICK, "--json").json
+def test_bench_of_a_text_model_has_no_vision(artifact_cache: ArtifactCache) -> None:
+    report = mvlm("bench", artifact_cache.artifact("text"), *QUICK, "--json").json
     assert report["vision_ms"] == {"median": 0, "min": 0, "max": 0}
     assert report["decode_tok_s"]["median"] > 0
 
 
-def test_bench_table(shelf: Shelf) -> None:
-    shown = mvlm("bench", shelf.artifact("text"), *QUICK).stdout
+def test_bench_table(artifact_cache: ArtifactCache) -> None:
+    shown = mvlm("bench", artifact_cache.artifact("text"), *QUICK).stdout
     for words in ("prefill", "decode", "tok/s", "2.0 GB/s read by 1 threads", "machine"):
         assert words in shown
 
 
-def test_bench_profile_names_every_kernel(shelf: Shelf) -> None:
+def test_bench_profile_names_every_kernel(artifact_cache: ArtifactCache) -> None:
     """Each kernel that `inspect` lists, as often as a run calls it."""
-    artifact = shelf.artifact("ldpnet", "q4a8")
+    artifact = artifact_cache.artifact("ldpnet", "q4a8")
     profile = mvlm("bench", artifact, *QUICK, "--profile", "--json").json["profile"]
     assert profile.keys() == {"vision_tower", "projector", "embed", "prefill", "decode"}
     listed = mvlm("inspect", artifact, "--json", "--kernels").json["kernels"]
@@ -64,13 +64,15 @@ def test_bench_profile_names_every_kernel(shelf: Shelf) -> None:
     assert "decode, " in shown and "cached_attention" in shown
 
 
-def test_bench_takes_an_image(shelf: Shelf, tmp_path: Path) -> None:
-    result = mvlm("bench", shelf.artifact("ldpnet"), *QUICK, "--image", tmp_path / "no.png")
+def test_bench_takes_an_image(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    result = mvlm(
+        "bench", artifact_cache.artifact("ldpnet"), *QUICK, "--image", tmp_path / "no.png"
+    )
     assert result.exit_code == 1 and "no file" in result.stderr
 
 
-def test_bench_refuses_a_plan_over_the_context(shelf: Shelf) -> None:
-    result = mvlm("bench", shelf.artifact("ldpnet"), "--prompt-tokens", "5")
+def test_bench_refuses_a_plan_over_the_context(artifact_cache: ArtifactCache) -> None:
+    result = mvlm("bench", artifact_cache.artifact("ldpnet"), "--prompt-tokens", "5")
     assert result.exit_code == 2 and "the image takes 4" in result.stderr
-    result = mvlm("bench", shelf.artifact("ldpnet"), "--tokens", "100000")
+    result = mvlm("bench", artifact_cache.artifact("ldpnet"), "--tokens", "100000")
     assert result.exit_code == 2 and "context" in result.stderr

@@ -15,7 +15,7 @@ from mvlm.bench.peers import benchmark, catalogue, files
 from mvlm.bench.peers.benchmark import Tool
 from mvlm.bench.peers.tool_process import ToolProcess
 from mvlm.cli.shared import compare
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import Result, mvlm
 from tests.reference import write_random_checkpoint
 
@@ -63,8 +63,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @pytest.fixture
-def checkpoint(shelf: Shelf) -> Path:
-    return shelf.checkpoint("ldpnet")
+def checkpoint(artifact_cache: ArtifactCache) -> Path:
+    return artifact_cache.checkpoint("ldpnet")
 
 
 def bench(checkpoint: Path, *arguments: str | Path) -> Result:
@@ -191,13 +191,13 @@ def test_bench_peers_bad_usage(checkpoint: Path, arguments: tuple[str, ...], wor
     assert words in result.stderr
 
 
-def test_bench_peers_refuses_an_artifact(shelf: Shelf) -> None:
-    result = bench(shelf.artifact("text"), "--peer", "torch")
+def test_bench_peers_refuses_an_artifact(artifact_cache: ArtifactCache) -> None:
+    result = bench(artifact_cache.artifact("text"), "--peer", "torch")
     assert result.exit_code == 2 and "expected a checkpoint's folder" in result.stderr
 
 
-def test_bench_peers_text_model_has_no_vision_scenarios(shelf: Shelf) -> None:
-    result = bench(shelf.checkpoint("text"), "--peer", "torch", "--scenario", "vision")
+def test_bench_peers_text_model_has_no_vision_scenarios(artifact_cache: ArtifactCache) -> None:
+    result = bench(artifact_cache.checkpoint("text"), "--peer", "torch", "--scenario", "vision")
     assert result.exit_code == 2 and "a model of text only" in result.stderr
 
 
@@ -220,13 +220,13 @@ def check_features(systems: dict[str, dict[str, Any]]) -> None:
 
 
 def test_bench_peers_torch(
-    shelf: Shelf, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+    artifact_cache: ArtifactCache, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real tools and a real machine, in small; one artifact, of other tests, serves as both."""
-    artifact = shelf.artifact("ldpnet", "q4a8")
+    artifact = artifact_cache.artifact("ldpnet", "q4a8")
     monkeypatch.setattr(compare, "find_artifact", lambda *_, **__: artifact)
     chosen = ("--scenario", "vision", "--runs", "1")
-    result = bench(shelf.checkpoint("ldpnet"), "--peer", "torch", *chosen, "--json")
+    result = bench(artifact_cache.checkpoint("ldpnet"), "--peer", "torch", *chosen, "--json")
     check_features(compared(result, "vision")["vision"])
 
 
@@ -242,11 +242,11 @@ def test_bench_peers_torch_on_the_bundled_model(empty_cache: Path) -> None:
 
 
 @pytest.mark.llama_cpp
-def test_bench_peers_llama_cpp_text(shelf: Shelf, empty_cache: Path) -> None:
+def test_bench_peers_llama_cpp_text(artifact_cache: ArtifactCache, empty_cache: Path) -> None:
     names = [name for name in ALL_KINDS if name not in ("vision", "first-token")]
     chosen = [word for name in names for word in ("--scenario", name)]
     result = bench(
-        shelf.checkpoint("text"), "--peer", "llama.cpp", *chosen, "--runs", "1", "--json"
+        artifact_cache.checkpoint("text"), "--peer", "llama.cpp", *chosen, "--runs", "1", "--json"
     )
     found = compared(result, *names)
     assert found["decode"]["llama.cpp"]["bandwidth_share"] > 0

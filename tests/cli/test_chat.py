@@ -17,7 +17,7 @@ from mvlm.runtime.image import load_image, preprocess
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.settings import read_settings
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import finish, mvlm, start
 from tests.cli.manifests import edit_manifest
 
@@ -25,8 +25,8 @@ QUESTION = "How many shapes are there?"
 
 
 @pytest.fixture(scope="module")
-def artifact(shelf: Shelf) -> Path:
-    return shelf.artifact("ldpnet")
+def artifact(artifact_cache: ArtifactCache) -> Path:
+    return artifact_cache.artifact("ldpnet")
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +62,10 @@ def test_chat_prints_the_librarys_completion(artifact: Path, image: Path) -> Non
     ],
 )
 def test_chat_with_each_kv_cache_storage(
-    shelf: Shelf, family: str, scheme: str, storage: list[str]
+    artifact_cache: ArtifactCache, family: str, scheme: str, storage: list[str]
 ) -> None:
     """NumPy 2.4 hands over arrays without elements in a way that compiled code refuses."""
-    artifact = shelf.artifact(family, scheme)
+    artifact = artifact_cache.artifact(family, scheme)
     settings = read_settings(artifact)
     assert [tensor.dtype for tensor in settings.cache.tensors] == storage
     result = mvlm("chat", artifact, "--prompt", QUESTION, "--max-tokens", "3", "--json")
@@ -218,8 +218,10 @@ def test_quantization_of_an_artifact_is_refused(artifact: Path) -> None:
     assert result.exit_code == 2 and "--quant" in result.stderr
 
 
-def test_an_image_for_a_text_only_model_is_refused(shelf: Shelf, image: Path) -> None:
-    text_only = shelf.artifact("text")
+def test_an_image_for_a_text_only_model_is_refused(
+    artifact_cache: ArtifactCache, image: Path
+) -> None:
+    text_only = artifact_cache.artifact("text")
     result = mvlm("chat", text_only, "--image", image, "--prompt", QUESTION)
     assert result.exit_code == 1 and "text only" in result.stderr
 

@@ -12,7 +12,7 @@ import pytest
 from mvlm.bench.studies.quality import BUNDLED
 from mvlm.cli import inspect as inspect_verb
 from mvlm.cli.reference import reference
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import finish, mvlm, start
 from tests.cli.every_verb import SERVERS, all_verbs
 
@@ -100,9 +100,9 @@ def _raise(error: Exception) -> None:
 
 
 def test_internal_error_names_the_debug_option(
-    monkeypatch: pytest.MonkeyPatch, shelf: Shelf
+    monkeypatch: pytest.MonkeyPatch, artifact_cache: ArtifactCache
 ) -> None:
-    artifact = shelf.artifact("text")
+    artifact = artifact_cache.artifact("text")
     monkeypatch.setattr(inspect_verb, "show_table", lambda rows: _raise(KeyError("lost")))
     result = mvlm("inspect", artifact)
     assert result.exit_code == 1
@@ -127,8 +127,8 @@ def test_without_the_compiler_the_error_says_what_to_install() -> None:
     assert "pip install 'mvlm[compile]'" in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_a_closed_pipe_is_silent(shelf: Shelf) -> None:
-    artifact = shelf.artifact("text")
+def test_a_closed_pipe_is_silent(artifact_cache: ArtifactCache) -> None:
+    artifact = artifact_cache.artifact("text")
     for arguments in (
         ("inspect", artifact, "--kernels"),
         ("chat", artifact, "--prompt", "Hello", "--max-tokens", "500", "--temperature", "1"),

@@ -12,16 +12,16 @@ import pytest
 from mvlm.cli.shared.interrupts import deferred_interrupts
 from mvlm.runtime.artifact import verify_artifact
 from tests.adapters import edit, write_adapter
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import finish, mvlm, start
 
 ASK = ("--quant", "q0f32", "--prompt", "Hello", "--max-tokens", "3", "--json")
 
 
-def test_compile_writes_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
+def test_compile_writes_an_artifact(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     artifact, dump = tmp_path / "out" / "artifact", tmp_path / "phases"
     options = ("--quant", "q0f16", "--context", "64", "--prefill-chunk", "32", "--dump", dump)
-    result = mvlm("compile", shelf.checkpoint("text"), *options, "-o", artifact, "--json")
+    result = mvlm("compile", artifact_cache.checkpoint("text"), *options, "-o", artifact, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     manifest = verify_artifact(artifact)
     assert (
@@ -41,8 +41,10 @@ def test_compile_writes_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
     assert phases == ["0-graph.py", "1-kernels.py", "2-fuse.py", "3-schedule.py", "4-lower.py"]
 
 
-def test_compile_makes_an_artifact_per_adapter(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("text")
+def test_compile_makes_an_artifact_per_adapter(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    checkpoint = artifact_cache.checkpoint("text")
     options: list[str | Path] = ["--quant", "q0f16", "-o", tmp_path / "out", "--json"]
     for seed, name in enumerate(("birds", "flowers")):
         write_adapter(checkpoint, tmp_path / name, seed, target_modules=["q_proj"])
@@ -60,8 +62,10 @@ def test_compile_makes_an_artifact_per_adapter(shelf: Shelf, tmp_path: Path) -> 
     assert same == [True, True, False]
 
 
-def test_compile_adapters_in_folders_of_one_name(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("text")
+def test_compile_adapters_in_folders_of_one_name(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    checkpoint = artifact_cache.checkpoint("text")
     adapters = [tmp_path / "runs" / run / "checkpoint-500" for run in ("a", "b")]
     options: list[str | Path] = ["--quant", "q0f16", "-o", tmp_path / "out", "--json"]
     for seed, adapter in enumerate(adapters):
@@ -76,19 +80,19 @@ def test_compile_adapters_in_folders_of_one_name(shelf: Shelf, tmp_path: Path) -
     assert digests[0] != digests[1]
 
 
-def test_compile_adapter_given_twice(shelf: Shelf, tmp_path: Path) -> None:
-    write_adapter(shelf.checkpoint("text"), tmp_path / "birds", target_modules=["q_proj"])
+def test_compile_adapter_given_twice(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    write_adapter(artifact_cache.checkpoint("text"), tmp_path / "birds", target_modules=["q_proj"])
     (tmp_path / "link").symlink_to(tmp_path / "birds")
     options = ("--lora", tmp_path / "birds", "--lora", tmp_path / "link", "-o", tmp_path / "out")
-    result = mvlm("compile", shelf.checkpoint("text"), *options)
+    result = mvlm("compile", artifact_cache.checkpoint("text"), *options)
     assert result.exit_code == 2 and "expected each adapter once" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_all_adapters_are_checked_before_the_first_is_compiled(
-    shelf: Shelf, tmp_path: Path
+    artifact_cache: ArtifactCache, tmp_path: Path
 ) -> None:
-    checkpoint = shelf.checkpoint("text")
+    checkpoint = artifact_cache.checkpoint("text")
     write_adapter(checkpoint, tmp_path / "good", target_modules=["q_proj"])
     write_adapter(checkpoint, tmp_path / "bad", target_modules=["q_proj"])
     edit(tmp_path / "bad", init_lora_weights="pissa")
@@ -117,29 +121,37 @@ def test_all_adapters_are_checked_before_the_first_is_compiled(
     ],
 )
 def test_compile_refuses_bad_input(
-    shelf: Shelf, tmp_path: Path, options: tuple[str, str], exit_code: int, words: str
+    artifact_cache: ArtifactCache,
+    tmp_path: Path,
+    options: tuple[str, str],
+    exit_code: int,
+    words: str,
 ) -> None:
-    result = mvlm("compile", shelf.checkpoint("text"), *options, "-o", tmp_path / "artifact")
+    result = mvlm(
+        "compile", artifact_cache.checkpoint("text"), *options, "-o", tmp_path / "artifact"
+    )
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert result.stderr.startswith("error: ") and words in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_compile_does_not_overwrite_other_files(shelf: Shelf, tmp_path: Path) -> None:
+def test_compile_does_not_overwrite_other_files(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     (tmp_path / "thesis.txt").write_text("three years' work")
-    result = mvlm("compile", shelf.checkpoint("text"), "-o", tmp_path)
+    result = mvlm("compile", artifact_cache.checkpoint("text"), "-o", tmp_path)
     assert result.exit_code == 2 and "in the way" in result.stderr
     assert (tmp_path / "thesis.txt").read_text() == "three years' work"
 
 
 def test_chat_compiles_a_checkpoint_once_in_a_process_of_its_own(
-    shelf: Shelf, empty_cache: Path
+    artifact_cache: ArtifactCache, empty_cache: Path
 ) -> None:
     code = (
         "import sys; from mvlm.cli.app import run; code = run(sys.argv[1:]);"
         "print([m for m in ('tvm', 'torch') if m in sys.modules], file=sys.stderr); sys.exit(code)"
     )
-    ask = ("chat", shelf.checkpoint("text"), *ASK)
+    ask = ("chat", artifact_cache.checkpoint("text"), *ASK)
     first = finish(start(*ask, code=code))
     assert first.exit_code == 0
     note, modules = first.stderr.splitlines()
@@ -153,10 +165,10 @@ def test_chat_compiles_a_checkpoint_once_in_a_process_of_its_own(
 
 @pytest.mark.usefixtures("empty_cache")
 def test_a_failed_compilation_is_reported_once(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    artifact_cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CC", "false")
-    result = finish(start("chat", shelf.checkpoint("text"), *ASK))
+    result = finish(start("chat", artifact_cache.checkpoint("text"), *ASK))
     assert result.exit_code == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "linking model.so with false failed" in errors[0]
@@ -164,17 +176,21 @@ def test_a_failed_compilation_is_reported_once(
 
 
 @pytest.mark.parametrize("verb", ["compile", "chat"])
-def test_compile_with_a_file_at_the_cache_path(shelf: Shelf, empty_cache: Path, verb: str) -> None:
+def test_compile_with_a_file_at_the_cache_path(
+    artifact_cache: ArtifactCache, empty_cache: Path, verb: str
+) -> None:
     empty_cache.write_text("a file")
-    result = mvlm(verb, shelf.checkpoint("text"), *(ASK if verb == "chat" else ()))
+    result = mvlm(verb, artifact_cache.checkpoint("text"), *(ASK if verb == "chat" else ()))
     assert result.exit_code == 2
     assert "cannot be used: found Not a directory. Set MVLM_CACHE" in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["compile", "chat"])
-def test_compile_interrupted_leaves_nothing(shelf: Shelf, empty_cache: Path, verb: str) -> None:
+def test_compile_interrupted_leaves_nothing(
+    artifact_cache: ArtifactCache, empty_cache: Path, verb: str
+) -> None:
     more = ("--json",) if verb == "compile" else ASK
-    process = start(verb, shelf.checkpoint("text"), *more)
+    process = start(verb, artifact_cache.checkpoint("text"), *more)
     _wait_until(lambda: any(empty_cache.rglob(".*.staging-*")))
     process.send_signal(signal.SIGINT)
     result = finish(process)

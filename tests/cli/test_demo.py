@@ -8,15 +8,15 @@ import pytest
 from PIL import Image
 
 from mvlm.cli import demo
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm
 
 SPEEDS = ("vision", "prefill", "decode", "peak RSS")
 
 
 @pytest.fixture(autouse=True)
-def random_model(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    artifact = shelf.artifact("ldpnet")
+def random_model(artifact_cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = artifact_cache.artifact("ldpnet")
     monkeypatch.setattr(demo, "find_artifact", lambda *_, **__: artifact)
 
 

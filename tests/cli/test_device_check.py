@@ -11,7 +11,7 @@ import pytest
 from mvlm.bench import device_check
 from mvlm.bench.studies.quality import BUNDLED
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm
 
 BUNDLED_IMAGE = BUNDLED.parent / "images" / "demo.png"
@@ -24,8 +24,8 @@ def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_check, "measure_in_child", lambda threads, cores: [2e9])
 
 
-def test_device_check_report_and_table(shelf: Shelf, tmp_path: Path) -> None:
-    path, artifact = tmp_path / "report.json", shelf.artifact("ldpnet")
+def test_device_check_report_and_table(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    path, artifact = tmp_path / "report.json", artifact_cache.artifact("ldpnet")
     options = ("--image", BUNDLED_IMAGE, "-o", path, *QUICK)
     shown = mvlm("device-check", artifact, *options)
     assert shown.exit_code == 0, shown.stderr
@@ -44,9 +44,13 @@ def test_device_check_report_and_table(shelf: Shelf, tmp_path: Path) -> None:
         assert words in table.stdout and words in shown.stdout
 
 
-def test_device_report_table_goes_into_the_docs(shelf: Shelf, tmp_path: Path) -> None:
+def test_device_report_table_goes_into_the_docs(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     report = tmp_path / "report.json"
-    assert mvlm("device-check", shelf.artifact("text"), "-o", report, *QUICK).exit_code == 0
+    assert (
+        mvlm("device-check", artifact_cache.artifact("text"), "-o", report, *QUICK).exit_code == 0
+    )
     page = tmp_path / "devices.md"
     refused = mvlm("bench", "--from-report", report, "--write", tmp_path)
     assert refused.exit_code == 2 and "devices.md" in refused.stderr
@@ -57,8 +61,10 @@ def test_device_report_table_goes_into_the_docs(shelf: Shelf, tmp_path: Path) ->
     assert text.startswith("Before\n") and text.endswith("After\n")
 
 
-def test_device_check_takes_the_bundles_image(shelf: Shelf, tmp_path: Path) -> None:
-    artifact = shutil.copytree(shelf.artifact("ldpnet"), tmp_path / "artifact")
+def test_device_check_takes_the_bundles_image(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    artifact = shutil.copytree(artifact_cache.artifact("ldpnet"), tmp_path / "artifact")
     (tmp_path / "images").mkdir()
     shutil.copy(BUNDLED_IMAGE, tmp_path / "images" / "demo.png")
     result = mvlm("device-check", artifact, "-o", tmp_path / "r.json", "--json", *QUICK)
@@ -66,14 +72,16 @@ def test_device_check_takes_the_bundles_image(shelf: Shelf, tmp_path: Path) -> N
     assert result.json["report"] == str(tmp_path / "r.json")
 
 
-def test_device_check_of_a_text_model(shelf: Shelf, tmp_path: Path) -> None:
+def test_device_check_of_a_text_model(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     options = ("--image", BUNDLED_IMAGE, "-o", tmp_path / "r.json", "--json", *QUICK)
-    chat = mvlm("device-check", shelf.artifact("text"), *options).json["chat"]
+    chat = mvlm("device-check", artifact_cache.artifact("text"), *options).json["chat"]
     assert chat["image"] is None and chat["usage"]["image_tokens"] == 0
 
 
-def test_device_check_of_a_damaged_artifact_leaves_no_report(shelf: Shelf, tmp_path: Path) -> None:
-    artifact = shutil.copytree(shelf.artifact("text"), tmp_path / "artifact")
+def test_device_check_of_a_damaged_artifact_leaves_no_report(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    artifact = shutil.copytree(artifact_cache.artifact("text"), tmp_path / "artifact")
     with (artifact / MODEL_LIBRARY).open("ab") as file:
         file.write(b"x")
     refused = mvlm("device-check", artifact, "-o", tmp_path / "r.json", *QUICK)
@@ -81,13 +89,19 @@ def test_device_check_of_a_damaged_artifact_leaves_no_report(shelf: Shelf, tmp_p
     assert not (tmp_path / "r.json").exists()
 
 
-def test_device_check_without_a_folder_for_the_report(shelf: Shelf, tmp_path: Path) -> None:
-    refused = mvlm("device-check", shelf.artifact("text"), "-o", tmp_path / "none" / "r.json")
+def test_device_check_without_a_folder_for_the_report(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    refused = mvlm(
+        "device-check", artifact_cache.artifact("text"), "-o", tmp_path / "none" / "r.json"
+    )
     assert refused.exit_code == 2 and "which is no folder" in refused.stderr
 
 
-def test_bench_from_report_refuses_to_measure(shelf: Shelf, tmp_path: Path) -> None:
-    refused = mvlm("bench", shelf.artifact("text"), "--from-report", tmp_path / "r.json")
+def test_bench_from_report_refuses_to_measure(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    refused = mvlm("bench", artifact_cache.artifact("text"), "--from-report", tmp_path / "r.json")
     assert refused.exit_code == 2 and "measures nothing" in refused.stderr
     assert mvlm("bench").exit_code == 2
     refused = mvlm("bench", "--from-report", tmp_path / "r.json")

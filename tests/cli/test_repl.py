@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 from mvlm.cli.shared.answers import stream_answer
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import Terminal, mvlm
 
 SHORT = ("--max-tokens", "4")
 
 
 @pytest.fixture(scope="module")
-def artifact(shelf: Shelf) -> Path:
-    return shelf.artifact("ldpnet")
+def artifact(artifact_cache: ArtifactCache) -> Path:
+    return artifact_cache.artifact("ldpnet")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from mvlm.runtime.start_module import module_command
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.every_verb import COMMANDS, PROGRAM, SERVERS, Workspace, all_verbs, run_verb
 from tests.reference import write_random_checkpoint
 
@@ -234,10 +234,18 @@ def test_paths_that_are_not_utf8(verb: str, strange_workspace: Workspace) -> Non
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signal_ends_the_compiling_child(
-    number: signal.Signals, code: int, shelf: Shelf, tmp_path: Path
+    number: signal.Signals, code: int, artifact_cache: ArtifactCache, tmp_path: Path
 ) -> None:
     """No process, no staging folder and no half of an artifact is left."""
-    line = [PROGRAM, "chat", shelf.checkpoint("text"), "--quant", "q0f16", "--prompt", "Hello"]
+    line = [
+        PROGRAM,
+        "chat",
+        artifact_cache.checkpoint("text"),
+        "--quant",
+        "q0f16",
+        "--prompt",
+        "Hello",
+    ]
     environment = os.environ | {"MVLM_CACHE": os.fspath(tmp_path)}
     chat = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE)
     try:
@@ -262,9 +270,17 @@ def wait_for_staging(cache: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def test_signal_ignored_by_the_caller(shelf: Shelf, tmp_path: Path) -> None:
+def test_signal_ignored_by_the_caller(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     """As nohup does, so that a compilation outlives its terminal."""
-    line = [PROGRAM, "compile", shelf.checkpoint("text"), "--quant", "q0f16", "-o", tmp_path / "a"]
+    line = [
+        PROGRAM,
+        "compile",
+        artifact_cache.checkpoint("text"),
+        "--quant",
+        "q0f16",
+        "-o",
+        tmp_path / "a",
+    ]
     compiling = subprocess.Popen(
         ["nohup", *line], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

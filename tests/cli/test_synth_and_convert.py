@@ -16,7 +16,7 @@ import pytest
 from mvlm.models import model_zoo
 from mvlm.models.config import read_config
 from mvlm.runtime.artifact.staging import atomic_directory
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import Result, mvlm
 from tests.models.test_synthetic import SMALL
 
@@ -68,8 +68,12 @@ def test_synth_refuses(small: str, tmp_path: Path, arguments: tuple[str, ...], w
         ("gguf", {"model-f16.gguf"}),
     ],
 )
-def test_convert_writes_a_folder(shelf: Shelf, tmp_path: Path, to: str, files: set[str]) -> None:
-    result = mvlm("convert", shelf.checkpoint("text"), "--to", to, "-o", tmp_path / "out", "--json")
+def test_convert_writes_a_folder(
+    artifact_cache: ArtifactCache, tmp_path: Path, to: str, files: set[str]
+) -> None:
+    result = mvlm(
+        "convert", artifact_cache.checkpoint("text"), "--to", to, "-o", tmp_path / "out", "--json"
+    )
     assert (result.exit_code, result.stderr) == (0, "")
     assert files <= set(result.json["files"])
     assert result.json["format"] == to
@@ -89,14 +93,14 @@ def test_convert_writes_a_folder(shelf: Shelf, tmp_path: Path, to: str, files: s
     ],
 )
 def test_convert_refuses(
-    shelf: Shelf,
+    artifact_cache: ArtifactCache,
     tmp_path: Path,
     family_name: str,
     options: tuple[str, ...],
     exit_code: int,
     words: str,
 ) -> None:
-    checkpoint = shelf.checkpoint(family_name)
+    checkpoint = artifact_cache.checkpoint(family_name)
     result = mvlm("convert", checkpoint, *options, "-o", tmp_path / "out")
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert result.stderr.startswith("error: ") and words in result.stderr
@@ -104,13 +108,13 @@ def test_convert_refuses(
 
 
 def test_chat_takes_a_folder_in_mlcs_format(
-    shelf: Shelf, tmp_path: Path, empty_cache: Path
+    artifact_cache: ArtifactCache, tmp_path: Path, empty_cache: Path
 ) -> None:
-    mvlm("convert", shelf.checkpoint("text"), "--to", "mlc", "-o", tmp_path / "mlc")
+    mvlm("convert", artifact_cache.checkpoint("text"), "--to", "mlc", "-o", tmp_path / "mlc")
     asked = ("--prompt", "Hello", "--max-tokens", "3", "--json", "--quant", "q4f16_1")
     answers = [
         mvlm("chat", place, *asked).json["token_ids"]
-        for place in (shelf.checkpoint("text"), tmp_path / "mlc")
+        for place in (artifact_cache.checkpoint("text"), tmp_path / "mlc")
     ]
     assert len(answers[0]) == 3
     assert answers[0] == answers[1]
@@ -139,8 +143,10 @@ def test_synth_on_a_full_disk(
 
 @pytest.mark.parametrize("size", [1_000, 200_000])
 @pytest.mark.parametrize("to", ["mlc", "gguf", "onnx"])
-def test_convert_on_a_full_disk(shelf: Shelf, tmp_path: Path, to: str, size: int) -> None:
-    checkpoint = shelf.checkpoint("ldpnet")
+def test_convert_on_a_full_disk(
+    artifact_cache: ArtifactCache, tmp_path: Path, to: str, size: int
+) -> None:
+    checkpoint = artifact_cache.checkpoint("ldpnet")
     with files_of_at_most(size):
         result = mvlm("convert", checkpoint, "--to", to, "-o", tmp_path / "place")
     check_full(result, tmp_path)

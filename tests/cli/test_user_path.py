@@ -15,7 +15,7 @@ from PIL import Image
 from mvlm.cli.app import VERBS, build_app
 from mvlm.cli.shared.user_path import user_path
 from mvlm.runtime.errors import UsageError
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm
 
 IMAGE = "an image #1 50%.png"
@@ -187,8 +187,8 @@ def test_a_home_is_expanded_for_every_verb(home: Path, arguments: tuple[str, ...
     assert "~" not in result.stderr
 
 
-def test_images_are_found_in_every_spelling(shelf: Shelf, home: Path) -> None:
-    asked = ("chat", shelf.artifact("ldpnet"), "--max-tokens=4")
+def test_images_are_found_in_every_spelling(artifact_cache: ArtifactCache, home: Path) -> None:
+    asked = ("chat", artifact_cache.artifact("ldpnet"), "--max-tokens=4")
     expected = mvlm(*asked, "--prompt=What?", f"--image={home / IMAGE}")
     assert (expected.exit_code, expected.stderr) == (0, "")
     url = (home / IMAGE).as_uri()

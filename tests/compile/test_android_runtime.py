@@ -27,7 +27,7 @@ from mvlm.runtime.errors import ArtifactError, TargetError
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.targets import known_targets
 from mvlm.runtime.targets.platforms import PLATFORMS
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 KRYO = known_targets()["snapdragon-888-cpu"]
 
@@ -59,7 +59,10 @@ def test_android_runtime_without_ndk_and_libraries(
 
 
 def test_an_artifact_for_android(
-    shelf: Shelf, tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+    artifact_cache: ArtifactCache,
+    tmp_path: Path,
+    empty_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With a library of the right kind in the place of the runtime's, which takes an NDK."""
     if importlib.util.find_spec("ziglang") is None:
@@ -73,7 +76,7 @@ def test_an_artifact_for_android(
     for name in LIBRARIES:
         linker.run("-shared", "-o", folder / name, source)
     artifact = tmp_path / "artifact"
-    job = plan_job(shelf.checkpoint("text"), target=KRYO.name, platform="android")
+    job = plan_job(artifact_cache.checkpoint("text"), target=KRYO.name, platform="android")
     compile_job(job, artifact)
     target = read_manifest(artifact).target
     assert (target.requirements.platform, target.requirements.libc) == ("android", "30")
@@ -99,16 +102,16 @@ print(json.dumps([list(completion.token_ids), sorted(libraries)]))
 
 
 @pytest.mark.slow
-def test_android_runtime_runs_an_artifact(shelf: Shelf, tmp_path: Path) -> None:
+def test_android_runtime_runs_an_artifact(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     """Built for this machine, by its own compiler: the same sources, and the same answer."""
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
     build_libraries(tmp_path, compiler)
-    ours, theirs = tmp_path / LIBRARIES[1], shelf.artifact("text") / "lib" / LIBRARIES[1]
+    ours, theirs = tmp_path / LIBRARIES[1], artifact_cache.artifact("text") / "lib" / LIBRARIES[1]
 
     def answer(library: Path) -> tuple[list[int], list[str]]:
-        command = [sys.executable, "-c", _CHAT, library, shelf.artifact("text")]
+        command = [sys.executable, "-c", _CHAT, library, artifact_cache.artifact("text")]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         tokens, libraries = json.loads(done.stdout)
         return tokens, libraries

@@ -25,7 +25,7 @@ from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, TokenizerError, UsageError
 from mvlm.runtime.settings import read_settings
 from mvlm.schedules.oracles.arithmetic import from_panels
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.models.rounding import to_q4
 from tests.reference import write_random_checkpoint
 from tests.reference.checkpoints import save_weights
@@ -294,13 +294,15 @@ def test_a_tied_head_does_not_count_past_the_end(tmp_path: Path, output: Path) -
     assert counts[-1][0] == counts[-1][1]
 
 
-def test_compiling_again_gives_the_same_artifact(shelf: Shelf, tmp_path: Path) -> None:
+def test_compiling_again_gives_the_same_artifact(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     """Bit by bit, so that anyone can check where an artifact comes from."""
-    first = shelf.artifact("text")
+    first = artifact_cache.artifact("text")
     second = tmp_path / "again"
     seen: list[tuple[str, int, int]] = []
     compile_job(
-        plan_job(shelf.checkpoint("text"), quantization="q0f32"),
+        plan_job(artifact_cache.checkpoint("text"), quantization="q0f32"),
         second,
         progress=lambda *report: seen.append(report),
     )
@@ -323,12 +325,12 @@ def check_progress(seen: list[tuple[str, int, int]]) -> None:
         assert counts[-1][0] == counts[-1][1]
 
 
-def test_the_artifact_says_what_it_was_made_from(shelf: Shelf) -> None:
-    manifest = verify_artifact(shelf.artifact("ldpnet"))
+def test_the_artifact_says_what_it_was_made_from(artifact_cache: ArtifactCache) -> None:
+    manifest = verify_artifact(artifact_cache.artifact("ldpnet"))
     assert manifest.model["name"] == "ldpnet"
     assert manifest.model["vision"]["projector"] == "ldpnet"
-    tensors = load_tensors(shelf.checkpoint("ldpnet"))
-    clip = load_tensors(shelf.checkpoint("ldpnet").with_name("ldpnet-clip"))
+    tensors = load_tensors(artifact_cache.checkpoint("ldpnet"))
+    clip = load_tensors(artifact_cache.checkpoint("ldpnet").with_name("ldpnet-clip"))
     # Of the tower's three layers the last is unused, and so is its last normalization.
     used = {
         name: tensor
@@ -340,12 +342,14 @@ def test_the_artifact_says_what_it_was_made_from(shelf: Shelf) -> None:
     assert manifest.model["parameters"] == parameters
     toolchain_entry = manifest.provenance["toolchain"]
     assert {"apache-tvm", "apache-tvm-ffi", "llvm", "linker", "numpy"} <= toolchain_entry.keys()
-    job = plan_job(shelf.checkpoint("ldpnet"), quantization="q0f32")
+    job = plan_job(artifact_cache.checkpoint("ldpnet"), quantization="q0f32")
     assert manifest.provenance["checkpoint"] == job.checkpoint_digest()
 
 
-def test_an_existing_artifact_is_replaced(shelf: Shelf, tmp_path: Path, no_code: None) -> None:
-    place = Path(shutil.copytree(shelf.artifact("ldpnet"), tmp_path / "artifact"))
-    compile_job(plan_job(shelf.checkpoint("text"), quantization="q0f32"), place)
+def test_an_existing_artifact_is_replaced(
+    artifact_cache: ArtifactCache, tmp_path: Path, no_code: None
+) -> None:
+    place = Path(shutil.copytree(artifact_cache.artifact("ldpnet"), tmp_path / "artifact"))
+    compile_job(plan_job(artifact_cache.checkpoint("text"), quantization="q0f32"), place)
     assert verify_artifact(place).model["name"] == "text"
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

@@ -22,7 +22,7 @@ from mvlm.models.config import read_config
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.errors import CheckpointError, ConfigError, UsageError
 from mvlm.runtime.machine import Machine, read_machine
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.reference import write_random_checkpoint
 
 
@@ -284,7 +284,7 @@ def test_cached_artifacts_have_folders_of_their_own(checkpoint: Path, empty_cach
         assert not empty_cache.exists()
 
 
-def test_is_artifact(shelf: Shelf, tmp_path: Path) -> None:
-    assert is_artifact(shelf.artifact("text"))
+def test_is_artifact(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    assert is_artifact(artifact_cache.artifact("text"))
     assert not is_artifact(tmp_path)
     assert not is_artifact(tmp_path / "nowhere")

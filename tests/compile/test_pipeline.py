@@ -14,7 +14,7 @@ from mvlm.models.config import read_config
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import plan_quantization
 from mvlm.schedules import find_kernels
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.device import described
 
 NAMES = ["graph", "kernels", "fuse", "schedule", "lower"]
@@ -22,10 +22,10 @@ HEAVY = {"linear", "attention", "embedding", "depthwise_convolution", "rowwise"}
 
 
 @pytest.fixture(scope="module")
-def dumped(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dumped(artifact_cache: ArtifactCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dump of a small model of all parts, 4-bit."""
     folder = tmp_path_factory.mktemp("dump") / "deep" / "er"
-    config, target = read_config(shelf.checkpoint("ldpnet")), described("host")
+    config, target = read_config(artifact_cache.checkpoint("ldpnet")), described("host")
     module, _ = MobileVLM(config, plan_quantization("q4f16_1")).export(target)
     lower(module, target, "cpu", {"n": 512}, after=dump_into(folder))
     return folder
@@ -79,11 +79,11 @@ def test_everything_is_scheduled_and_lowered(dumped: Path) -> None:
 
 
 def test_pipeline_schedules_all_functions_and_dumps_nothing_unasked(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifact_cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[str] = []
-    config, target = read_config(shelf.checkpoint("text")), described("host")
+    config, target = read_config(artifact_cache.checkpoint("text")), described("host")
     module, _ = MobileVLM(config, plan_quantization("q0f16")).export(target)
     lowered = lower(module, target, "cpu", {"n": 512}, entered=seen.append).module
     assert seen == NAMES

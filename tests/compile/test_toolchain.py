@@ -30,7 +30,7 @@ from mvlm.runtime.machine import read_machine
 from mvlm.runtime.targets import choose_platform, known_targets
 from mvlm.runtime.targets.description import Needs
 from mvlm.runtime.targets.platforms import PLATFORMS
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 LINUX, ANDROID = PLATFORMS["linux"], PLATFORMS["android"]
 HERE = platform.machine()
@@ -161,10 +161,12 @@ def exported(library: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("needs_zig")
-def test_an_android_library(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_android_library(
+    artifact_cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a loader there checks: names of libraries, that they have all symbols, pages."""
     monkeypatch.delenv("TVM_NDK_CC", raising=False)
-    needs = library_needs(linked(shelf.checkpoint("ldpnet"), tmp_path, "android"))
+    needs = library_needs(linked(artifact_cache.checkpoint("ldpnet"), tmp_path, "android"))
     assert set(needs.libraries) == {"libm.so", "libc.so", "libtvm_ffi.so"}
     assert needs.page_bytes >= 16384 and needs.glibc is None
     package = Path(tvm.__file__).parent
@@ -176,8 +178,8 @@ def test_an_android_library(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("needs_zig")
-def test_a_kryo_library_for_linux(shelf: Shelf, tmp_path: Path) -> None:
-    needs = library_needs(linked(shelf.checkpoint("ldpnet"), tmp_path, "linux"))
+def test_a_kryo_library_for_linux(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    needs = library_needs(linked(artifact_cache.checkpoint("ldpnet"), tmp_path, "linux"))
     assert needs.page_bytes == KRYO.needs.page_bytes
     assert needs.glibc is not None
     assert version_numbers(needs.glibc) <= version_numbers("2.36")

@@ -20,7 +20,7 @@ from mvlm.distribution.bundle.debian import unpack_debian
 from mvlm.distribution.bundle.wheels import fetch_wheels, runtime_requirements
 from mvlm.runtime.artifact import layout, read_manifest
 from mvlm.runtime.errors import ArtifactError, MvlmError, UsageError
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 HERE = platform.machine()
 
@@ -44,8 +44,8 @@ def nothing_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("nothing_fetched")
 @pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
-def test_contents_of_a_bundle(shelf: Shelf, tmp_path: Path, form: Form) -> None:
-    artifact, output = shelf.artifact("text"), tmp_path / "bundle"
+def test_contents_of_a_bundle(artifact_cache: ArtifactCache, tmp_path: Path, form: Form) -> None:
+    artifact, output = artifact_cache.artifact("text"), tmp_path / "bundle"
     for _ in range(2):  # the second replaces the first
         make_bundle(artifact, form, output)
     assert read_manifest(output / "artifact") == read_manifest(artifact)
@@ -62,11 +62,13 @@ def test_contents_of_a_bundle(shelf: Shelf, tmp_path: Path, form: Form) -> None:
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_a_bundle_chats_with_the_devices_python(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_bundle_chats_with_the_devices_python(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     """This machine as the board: its packages are where the tests' are."""
     output = tmp_path / "bundle"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    make_bundle(shelf.artifact("text"), find_form("linux-aarch64"), output, [version])
+    make_bundle(artifact_cache.artifact("text"), find_form("linux-aarch64"), output, [version])
     packages = next(place for place in sys.path if (Path(place) / "numpy").is_dir())
     (output / "packages" / version).rmdir()
     (output / "packages" / version).symlink_to(packages)
@@ -85,18 +87,20 @@ def test_a_bundle_chats_with_the_devices_python(shelf: Shelf, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_a_python_version_without_wheels_is_named(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_python_version_without_wheels_is_named(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     output = tmp_path / "bundle"
-    make_bundle(shelf.artifact("text"), find_form("linux-aarch64"), output, ["3.1"])
+    make_bundle(artifact_cache.artifact("text"), find_form("linux-aarch64"), output, ["3.1"])
     done = subprocess.run([output / "mvlm", "chat"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "no Python that this bundle has packages for: expected one of 3.1, found" in done.stderr
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_a_termux_device_without_proot(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_termux_device_without_proot(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
-    make_bundle(shelf.artifact("text"), find_form("android-termux"), output)
+    make_bundle(artifact_cache.artifact("text"), find_form("android-termux"), output)
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("sh", "dirname"):
@@ -108,18 +112,20 @@ def test_a_termux_device_without_proot(shelf: Shelf, tmp_path: Path) -> None:
     assert done.returncode == 1 and b"pkg install proot" in done.stderr
 
 
-def test_an_artifact_for_another_target_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_artifact_for_another_target_is_refused(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     if HERE == "aarch64":
         pytest.skip("this machine's artifacts are for it")
     words = r"does not run on a phone.*expected an artifact for aarch64, linux, found one for x86"
     with pytest.raises(UsageError, match=words):
-        make_bundle(shelf.artifact("text"), find_form("android-adb"), tmp_path / "bundle")
+        make_bundle(artifact_cache.artifact("text"), find_form("android-adb"), tmp_path / "bundle")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_a_damaged_artifact_is_refused(shelf: Shelf, tmp_path: Path) -> None:
-    artifact = Path(shutil.copytree(shelf.artifact("text"), tmp_path / "artifact"))
+def test_a_damaged_artifact_is_refused(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    artifact = Path(shutil.copytree(artifact_cache.artifact("text"), tmp_path / "artifact"))
     with (artifact / layout.MODEL_LIBRARY).open("ab") as file:
         file.write(b"x")
     with pytest.raises(ArtifactError, match="wrong size"):
@@ -128,11 +134,13 @@ def test_a_damaged_artifact_is_refused(shelf: Shelf, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_an_occupied_output_folder_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_occupied_output_folder_is_refused(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="in the way"):
-        make_bundle(shelf.artifact("text"), find_form("android-adb"), tmp_path / "bundle")
+        make_bundle(artifact_cache.artifact("text"), find_form("android-adb"), tmp_path / "bundle")
     assert (tmp_path / "bundle" / "thesis.txt").read_text() == "mine"
 
 

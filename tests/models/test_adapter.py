@@ -19,7 +19,7 @@ from mvlm.models.config import read_config
 from mvlm.runtime.artifact import map_weights, read_manifest
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, UsageError
 from tests.adapters import TOLERANCE, edit, opened, rewrite, write_adapter
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 KINDS: dict[str, dict[str, Any]] = {
     "queries and values": {"target_modules": ["q_proj", "v_proj"]},
@@ -38,8 +38,8 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def checkpoint(shelf: Shelf) -> Path:
-    return shelf.checkpoint("text")
+def checkpoint(artifact_cache: ArtifactCache) -> Path:
+    return artifact_cache.checkpoint("text")
 
 
 @pytest.fixture
@@ -76,10 +76,10 @@ def test_pytorch_files_and_other_half_precision(checkpoint: Path, adapter: Path)
 
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
 def test_projector_and_tower_from_non_lora_trainables(
-    shelf: Shelf, tmp_path: Path, family: str
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str
 ) -> None:
     """What MobileVLM's own training writes beside the adapter, under its names."""
-    checkpoint = shelf.checkpoint(family)
+    checkpoint = artifact_cache.checkpoint(family)
     language = open_checkpoint(checkpoint)
     names = [name for name in language.names() if name.startswith("model.mm_projector.")]
     new = {f"base_model.model.{name}": torch.randn(language.shape(name)) for name in names}
@@ -130,8 +130,12 @@ def test_artifacts_share_what_adapters_leave_alone(checkpoint: Path, tmp_path: P
     assert read_manifest(places[0]).model["name"] == "text+adapter0"
 
 
-def test_a_damaged_weight_file_is_not_linked(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint, source, place = shelf.checkpoint("text"), tmp_path / "source", tmp_path / "place"
+def test_a_damaged_weight_file_is_not_linked(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    checkpoint, source, place = (
+        artifact_cache.checkpoint("text"),
+        tmp_path / "source",
+        tmp_path / "place",
+    )
     job = plan_job(checkpoint, quantization="q0f32")
     compile_job(job, source)
     head = source / "weights" / "head.bin"

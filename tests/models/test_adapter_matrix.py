@@ -30,7 +30,7 @@ from tests.adapters import (
     train,
     write_adapter,
 )
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -44,8 +44,8 @@ IDS = torch.tensor([[1, 5, 9, 300, 17, 5, 2]])
 
 
 @pytest.fixture(scope="module")
-def checkpoint(shelf: Shelf) -> Path:
-    return shelf.checkpoint("text")
+def checkpoint(artifact_cache: ArtifactCache) -> Path:
+    return artifact_cache.checkpoint("text")
 
 
 def difference(left: torch.Tensor, right: torch.Tensor) -> float:

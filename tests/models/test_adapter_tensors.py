@@ -34,7 +34,7 @@ from tests.adapters import (
     write_adapter,
     write_mobilevlm_adapter,
 )
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.reference.checkpoints import write_random_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -43,8 +43,8 @@ QUERY = "model.layers.0.self_attn.q_proj"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(shelf: Shelf) -> Path:
-    return shelf.checkpoint("text")
+def checkpoint(artifact_cache: ArtifactCache) -> Path:
+    return artifact_cache.checkpoint("text")
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +112,11 @@ PARTS: dict[str, tuple[str, dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_tower_and_projector_as_peft_merges_them(shelf: Shelf, tmp_path: Path, part: str) -> None:
+def test_tower_and_projector_as_peft_merges_them(
+    artifact_cache: ArtifactCache, tmp_path: Path, part: str
+) -> None:
     family, options, count = PARTS[part]
-    checkpoint = shelf.checkpoint(family)
+    checkpoint = artifact_cache.checkpoint(family)
     expected = merged_tensors(write_mobilevlm_adapter(checkpoint, tmp_path, **options))
     assert assert_equal(opened(checkpoint, tmp_path), checkpoint, expected) == count
 
@@ -122,10 +124,10 @@ def test_tower_and_projector_as_peft_merges_them(shelf: Shelf, tmp_path: Path, p
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
 @pytest.mark.parametrize("prefix", ["base_model.model.", "", "model."])
 def test_tensors_trained_outside_the_pairs_are_taken(
-    shelf: Shelf, tmp_path: Path, family: str, prefix: str
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str, prefix: str
 ) -> None:
     """Tower, projector and head in `non_lora_trainables.bin`, by the names that trainings write."""
-    checkpoint = shelf.checkpoint(family)
+    checkpoint = artifact_cache.checkpoint(family)
     write_mobilevlm_adapter(checkpoint, tmp_path, target_modules=["self_attn.o_proj"])
     shapes = expected_tensors(read_config(checkpoint))
     tensors = {
@@ -139,8 +141,8 @@ def test_tensors_trained_outside_the_pairs_are_taken(
         np.testing.assert_array_equal(found.read(ours), new[name])
 
 
-def test_a_depthwise_convolution_is_refused(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("ldpnetv2")
+def test_a_depthwise_convolution_is_refused(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    checkpoint = artifact_cache.checkpoint("ldpnetv2")
     options = {"target_modules": ["peg.0"], "r": 256}
     write_mobilevlm_adapter(checkpoint, tmp_path, **options)
     with pytest.raises(CheckpointError, match=r"peg\.peg\.0 is of a convolution by groups"):
@@ -151,9 +153,11 @@ def test_a_depthwise_convolution_is_refused(shelf: Shelf, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
-def test_layers_that_are_never_computed(shelf: Shelf, tmp_path: Path, family: str) -> None:
+def test_layers_that_are_never_computed(
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str
+) -> None:
     """peft gives the tower's last layer pairs too. No gradient reaches it, so B stays zero."""
-    checkpoint = shelf.checkpoint(family)
+    checkpoint = artifact_cache.checkpoint(family)
     targets = r".*encoder\.layers\.\d\.self_attn\.q_proj"
     expected = merged_tensors(write_mobilevlm_adapter(checkpoint, tmp_path, target_modules=targets))
     with pytest.raises(CheckpointError, match=r"never computes.*layers\.2\.self_attn\.q_proj"):
@@ -165,10 +169,10 @@ def test_layers_that_are_never_computed(shelf: Shelf, tmp_path: Path, family: st
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
 def test_a_whole_tower_that_was_trained(
-    shelf: Shelf, tmp_path: Path, family: str, dtype: torch.dtype
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str, dtype: torch.dtype
 ) -> None:
     """Its last layer and norm are in the file as well, as they are in the checkpoint."""
-    checkpoint = shelf.checkpoint(family)
+    checkpoint = artifact_cache.checkpoint(family)
     write_mobilevlm_adapter(checkpoint, tmp_path, target_modules=["self_attn.o_proj"])
     tower = {}
     for name, tensor in model_tensors(checkpoint).items():
@@ -201,9 +205,9 @@ def test_a_whole_tower_that_was_trained(
     ],
 )
 def test_excess_of_a_checkpoint_is_no_excess_of_an_adapter(
-    shelf: Shelf, tmp_path: Path, name: str
+    artifact_cache: ArtifactCache, tmp_path: Path, name: str
 ) -> None:
-    checkpoint = shelf.checkpoint("ldpnet")
+    checkpoint = artifact_cache.checkpoint("ldpnet")
     write_mobilevlm_adapter(checkpoint, tmp_path, target_modules=["self_attn.o_proj"])
     rewrite(tmp_path, lambda t: t.update({f"base_model.model.{name}": torch.ones(4)}))
     with pytest.raises(CheckpointError, match=re.escape(name.replace(TRAINED_TOWER, TOWER))):
@@ -453,8 +457,8 @@ def test_the_unchanged_adapter_is_accepted(checkpoint: Path, adapter: Path) -> N
 # --- roads that do not take all of a checkpoint --------------------------------------------------
 
 
-def test_onnx_holds_no_decoder(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("ldpnet")
+def test_onnx_holds_no_decoder(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    checkpoint = artifact_cache.checkpoint("ldpnet")
     write_mobilevlm_adapter(checkpoint, tmp_path, target_modules=["self_attn.o_proj"])
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match=r"not taken from the checkpoint here.*o_proj"):
@@ -462,8 +466,10 @@ def test_onnx_holds_no_decoder(shelf: Shelf, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_onnx_takes_the_place_of_the_projector(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint, graph = shelf.checkpoint("ldpnet"), tmp_path / "graph"
+def test_onnx_takes_the_place_of_the_projector(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    checkpoint, graph = artifact_cache.checkpoint("ldpnet"), tmp_path / "graph"
     graph.mkdir()
     convert(checkpoint, graph, Conversion("onnx"))
     (tmp_path / "adapter").mkdir()

@@ -26,7 +26,7 @@ from mvlm.models.interchange import Conversion, convert
 from mvlm.models.interchange.onnx_constants import check_constants
 from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.errors import CheckpointError
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
 PROJECTOR = "model.mm_projector.weight"
@@ -83,25 +83,29 @@ ROADS = {
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("value", VALUES[:2])
 def test_converting_refuses_nonfinite_weights(
-    shelf: Shelf, tmp_path: Path, road: str, value: float
+    artifact_cache: ArtifactCache, tmp_path: Path, road: str, value: float
 ) -> None:
     family, name, conversion = ROADS[road]
-    checkpoint = spoiled(shelf.checkpoint(family), tmp_path / "copy", name, value)
+    checkpoint = spoiled(artifact_cache.checkpoint(family), tmp_path / "copy", name, value)
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match=rf"{name} holds NaN.*found 1 of"):
         convert(checkpoint, tmp_path / "out", conversion)
 
 
-def test_converting_to_mlc_replaces_if_asked_to(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = spoiled(shelf.checkpoint("text"), tmp_path / "copy", DOWN, float("inf"))
+def test_converting_to_mlc_replaces_if_asked_to(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    checkpoint = spoiled(artifact_cache.checkpoint("text"), tmp_path / "copy", DOWN, float("inf"))
     (tmp_path / "out").mkdir()
     convert(checkpoint, tmp_path / "out", Conversion("mlc", "q0f32", allow_nonfinite=True))
     arrays, _ = tvmjs.load_tensor_cache(str(tmp_path / "out"), tvm.cpu())
     assert arrays[DOWN].numpy().reshape(-1)[7] == 65504
 
 
-def test_converting_to_gguf_replaces_if_asked_to(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = spoiled(shelf.checkpoint("text"), tmp_path / "copy", DOWN, float("nan"))
+def test_converting_to_gguf_replaces_if_asked_to(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    checkpoint = spoiled(artifact_cache.checkpoint("text"), tmp_path / "copy", DOWN, float("nan"))
     (tmp_path / "out").mkdir()
     convert(checkpoint, tmp_path / "out", Conversion("gguf", "f32", allow_nonfinite=True))
     tensors = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "out/model-f32.gguf").tensors}
@@ -110,9 +114,9 @@ def test_converting_to_gguf_replaces_if_asked_to(shelf: Shelf, tmp_path: Path) -
 
 @pytest.mark.parametrize("value", VALUES[:2])
 def test_packing_for_jobs_refuses_nonfinite_weights(
-    shelf: Shelf, tmp_path: Path, value: float
+    artifact_cache: ArtifactCache, tmp_path: Path, value: float
 ) -> None:
-    checkpoint = spoiled(shelf.checkpoint("text"), tmp_path / "copy", DOWN, value)
+    checkpoint = spoiled(artifact_cache.checkpoint("text"), tmp_path / "copy", DOWN, value)
     job = plan_job(checkpoint, quantization="q0f32", logs=())
     with pytest.raises(CheckpointError, match=rf"{DOWN} holds NaN"):
         pack_job(job, tmp_path / "packed")
@@ -121,10 +125,10 @@ def test_packing_for_jobs_refuses_nonfinite_weights(
 
 @pytest.mark.parametrize("value", VALUES[:2])
 def test_an_adapter_with_nonfinite_weights_is_refused(
-    shelf: Shelf, tmp_path: Path, value: float
+    artifact_cache: ArtifactCache, tmp_path: Path, value: float
 ) -> None:
     """The base is finite, what the adapter makes of it is not."""
-    checkpoint, rank = shelf.checkpoint("text"), 2
+    checkpoint, rank = artifact_cache.checkpoint("text"), 2
     rows, columns = open_checkpoint(checkpoint).shape(DOWN)
     module = f"base_model.model.{DOWN.removesuffix('.weight')}"
     pair = {
@@ -154,9 +158,11 @@ OVERFLOWS = {
 
 
 @pytest.mark.parametrize("road", OVERFLOWS)
-def test_merged_weights_that_overflow_are_refused(shelf: Shelf, tmp_path: Path, road: str) -> None:
+def test_merged_weights_that_overflow_are_refused(
+    artifact_cache: ArtifactCache, tmp_path: Path, road: str
+) -> None:
     family, name, conversion, value = OVERFLOWS[road]
-    checkpoint = spoiled(shelf.checkpoint(family), tmp_path / "copy", name, value)
+    checkpoint = spoiled(artifact_cache.checkpoint(family), tmp_path / "copy", name, value)
     (tmp_path / "out").mkdir()
     stem = name.removesuffix(".weight")
     with pytest.raises(CheckpointError, match=rf"{stem}.*(do not fit into|holds NaN or inf)"):
@@ -202,9 +208,9 @@ def projector_graph(checkpoint: Path, path: Path, *, spoil: str, value: float) -
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("name", ["weight", "bias"])
 def test_nonfinite_constants_of_an_onnx_graph(
-    shelf: Shelf, tmp_path: Path, name: str, value: float
+    artifact_cache: ArtifactCache, tmp_path: Path, name: str, value: float
 ) -> None:
-    checkpoint = shelf.checkpoint("linear")
+    checkpoint = artifact_cache.checkpoint("linear")
     graph = projector_graph(checkpoint, tmp_path / "p.onnx", spoil=name, value=value)
     config = read_config(checkpoint)
     with pytest.raises(CheckpointError, match=rf"tensor {name} of .*p\.onnx holds NaN"):
@@ -236,8 +242,10 @@ def test_an_onnx_constant_that_claims_another_size() -> None:
         check_constants(Path("f.onnx"), graph, allow_nonfinite=False)
 
 
-def test_an_infinite_onnx_clip_bound_is_accepted(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("linear")
+def test_an_infinite_onnx_clip_bound_is_accepted(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    checkpoint = artifact_cache.checkpoint("linear")
     path, config = tmp_path / "p.onnx", read_config(checkpoint)
     graph = projector_graph(checkpoint, path, spoil="bound", value=float("inf"))
     assert import_vision(graph, config).role == "projector"
@@ -246,8 +254,8 @@ def test_an_infinite_onnx_clip_bound_is_accepted(shelf: Shelf, tmp_path: Path) -
         import_vision(graph, config)
 
 
-def test_the_onnx_graph_of_a_job_is_checked(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("linear")
+def test_the_onnx_graph_of_a_job_is_checked(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    checkpoint = artifact_cache.checkpoint("linear")
     graph = projector_graph(checkpoint, tmp_path / "p.onnx", spoil="weight", value=float("nan"))
     with pytest.raises(CheckpointError, match="tensor weight of"):
         build_model(plan_job(checkpoint, vision_onnx=graph, logs=()))

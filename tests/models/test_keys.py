@@ -24,7 +24,7 @@ from mvlm.models.model_zoo import CLIP, CLIP_NAME, PUBLISHED_MODELS
 from mvlm.models.synthetic import documents
 from mvlm.models.synthetic.checkpoint import published_config
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, TokenizerError
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.reference.checkpoints import write_random_checkpoint
 from tests.reference.tokenizer import VOCAB_SIZE
 
@@ -244,7 +244,7 @@ def test_what_we_ship_and_write_is_read_without_a_word(tmp_path: Path) -> None:
         assert read_config(folder).warnings == ()
 
 
-def test_a_conversion_passes_warnings_on(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_conversion_passes_warnings_on(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     source = write_random_checkpoint(tmp_path / "text", "text", seed=0, rotary_twist=0.5)
     (tmp_path / "out").mkdir()
     heard: list[str] = []

@@ -29,7 +29,7 @@ from mvlm.models.projectors.ldpnetv2 import pooled
 from mvlm.models.quantization import Q4MLC, SCHEMES, plan_quantization, quantize
 from mvlm.runtime.errors import CheckpointError
 from mvlm.schedules.oracles.arithmetic import from_panels
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.kernels import run_graph
 from tests.reference import FAMILIES
 
@@ -48,9 +48,9 @@ def packed(layer: PackedLayer, **tensors: Array) -> dict[str, Array]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_parameters_are_complete(shelf: Shelf, family: str, scheme: str) -> None:
+def test_parameters_are_complete(artifact_cache: ArtifactCache, family: str, scheme: str) -> None:
     """Every declared parameter is packed, in its shape and dtype, from every expected tensor."""
-    config = read_config(shelf.checkpoint(family))
+    config = read_config(artifact_cache.checkpoint(family))
     model = MobileVLM(config, plan_quantization(scheme))
     shapes = expected_tensors(config)
     asked = set()
@@ -155,9 +155,11 @@ def test_pooling_is_adaptive_average_pooling(grid: int, out: int) -> None:
     np.testing.assert_allclose(found[0], expected, atol=1e-6)
 
 
-def test_packing_takes_the_memory_of_about_one_layer(shelf: Shelf, tmp_path: Path) -> None:
+def test_packing_takes_the_memory_of_about_one_layer(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     """Parameters come one at a time: a model larger than the memory can be packed."""
-    config = read_config(shelf.checkpoint("text"))
+    config = read_config(artifact_cache.checkpoint("text"))
     model = MobileVLM(config, plan_quantization("q0f32"))
     shapes = expected_tensors(config)
     reads: list[str] = []

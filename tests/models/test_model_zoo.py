@@ -20,7 +20,7 @@ from mvlm.models.model_zoo import (
 from mvlm.models.synthetic import documents
 from mvlm.models.synthetic.checkpoint import published_config
 from mvlm.runtime.errors import UsageError
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 # What each is called for: parameters in billions, without the vision tower.
 BILLIONS = {
@@ -85,9 +85,9 @@ def test_another_shape_is_not_identified(folder: Path, change: dict[str, object]
     assert identify(read_config(write_config(folder, published, **change))) is None
 
 
-def test_small_models_are_not_identified(shelf: Shelf) -> None:
-    assert identify(read_config(shelf.checkpoint("ldpnet"))) is None
-    assert identify(read_config(shelf.checkpoint("text"))) is None
+def test_small_models_are_not_identified(artifact_cache: ArtifactCache) -> None:
+    assert identify(read_config(artifact_cache.checkpoint("ldpnet"))) is None
+    assert identify(read_config(artifact_cache.checkpoint("text"))) is None
 
 
 def test_stale_keys_of_the_3b_change_nothing(folder: Path) -> None:

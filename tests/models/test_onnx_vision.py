@@ -21,7 +21,7 @@ from mvlm.models.interchange import Conversion, convert
 from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.errors import CheckpointError, MvlmError, UsageError
 from mvlm.runtime.model import Model
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.reference import FEATURE_TOLERANCE, Reference
 from tests.reference.projectors import project
 
@@ -71,8 +71,10 @@ def check(model: Model, checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
-def test_our_own_onnx_export_end_to_end(shelf: Shelf, tmp_path: Path, family: str) -> None:
-    checkpoint = shelf.checkpoint(family)
+def test_our_own_onnx_export_end_to_end(
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str
+) -> None:
+    checkpoint = artifact_cache.checkpoint(family)
     (tmp_path / "onnx").mkdir()
     convert(checkpoint, tmp_path / "onnx", Conversion("onnx"))
     graph = tmp_path / "onnx" / "vision.onnx"
@@ -82,8 +84,8 @@ def test_our_own_onnx_export_end_to_end(shelf: Shelf, tmp_path: Path, family: st
     assert not (tmp_path / "artifact" / "weights" / "projector.bin").exists()
 
 
-def test_a_tower_that_torch_exports(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("ldpnet")
+def test_a_tower_that_torch_exports(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    checkpoint = artifact_cache.checkpoint("ldpnet")
     reference, pixels = Reference(checkpoint), pixels_of(checkpoint)
     assert reference.tower is not None
     tower = reference.tower.requires_grad_(False)
@@ -96,8 +98,8 @@ def test_a_tower_that_torch_exports(shelf: Shelf, tmp_path: Path) -> None:
     check(compiled(checkpoint, graph, tmp_path / "artifact"), checkpoint)
 
 
-def test_a_projector_that_torch_exports(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("ldpnetv2")
+def test_a_projector_that_torch_exports(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    checkpoint = artifact_cache.checkpoint("ldpnetv2")
     reference = Reference(checkpoint)
     features = reference.vision_features(pixels_of(checkpoint))
     graph = export(
@@ -109,9 +111,11 @@ def test_a_projector_that_torch_exports(shelf: Shelf, tmp_path: Path) -> None:
     check(compiled(checkpoint, graph, tmp_path / "artifact"), checkpoint)
 
 
-def test_weights_are_in_the_artifacts_weights(shelf: Shelf, tmp_path: Path) -> None:
+def test_weights_are_in_the_artifacts_weights(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     """And not in its library, which stays as small as that of any other model."""
-    checkpoint = shelf.checkpoint("ldpnet")
+    checkpoint = artifact_cache.checkpoint("ldpnet")
     convert(checkpoint, tmp_path, Conversion("onnx"))
     layer = import_vision(tmp_path / "vision.onnx", read_config(checkpoint)).layer
     packed = dict(layer.pack(lambda name: np.zeros(0)))
@@ -121,8 +125,10 @@ def test_weights_are_in_the_artifacts_weights(shelf: Shelf, tmp_path: Path) -> N
     assert layer.sources() == []
 
 
-def test_the_key_knows_the_graph_and_its_weights(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("ldpnet")
+def test_the_key_knows_the_graph_and_its_weights(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    checkpoint = artifact_cache.checkpoint("ldpnet")
     convert(checkpoint, tmp_path, Conversion("onnx"))
     job = plan_job(checkpoint, vision_onnx=tmp_path / "vision.onnx")
     keys = {plan_job(checkpoint).key(), job.key()}
@@ -184,16 +190,20 @@ BAD: dict[str, tuple[Callable[[Path], object], type[MvlmError], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_onnx_graphs_are_refused(shelf: Shelf, tmp_path: Path, name: str) -> None:
+def test_bad_onnx_graphs_are_refused(
+    artifact_cache: ArtifactCache, tmp_path: Path, name: str
+) -> None:
     write, error, message = BAD[name]
     path = tmp_path / "graph.onnx"
     write(path)
     with pytest.raises(error, match=message):
-        import_vision(path, read_config(shelf.checkpoint("ldpnet")))
+        import_vision(path, read_config(artifact_cache.checkpoint("ldpnet")))
 
 
-def test_weights_outside_the_folder_are_not_read(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("ldpnet")
+def test_weights_outside_the_folder_are_not_read(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    checkpoint = artifact_cache.checkpoint("ldpnet")
     (tmp_path / "inside").mkdir()
     convert(checkpoint, tmp_path / "inside", Conversion("onnx"))
     path = tmp_path / "inside" / "vision.onnx"
@@ -208,7 +218,9 @@ def test_weights_outside_the_folder_are_not_read(shelf: Shelf, tmp_path: Path) -
         import_vision(path, read_config(checkpoint))
 
 
-def test_a_text_only_model_refuses_an_onnx_vision_graph(shelf: Shelf, tmp_path: Path) -> None:
-    convert(shelf.checkpoint("ldpnet"), tmp_path, Conversion("onnx"))
+def test_a_text_only_model_refuses_an_onnx_vision_graph(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    convert(artifact_cache.checkpoint("ldpnet"), tmp_path, Conversion("onnx"))
     with pytest.raises(UsageError, match="text only"):
-        import_vision(tmp_path / "vision.onnx", read_config(shelf.checkpoint("text")))
+        import_vision(tmp_path / "vision.onnx", read_config(artifact_cache.checkpoint("text")))

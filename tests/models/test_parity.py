@@ -20,7 +20,7 @@ from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import PrefillResult, Session, Trace
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.models.rounding import Rounding, to_float16, to_q4, write_rounded
 from tests.reference import (
     FAMILIES,
@@ -106,13 +106,15 @@ def make_pair(artifact: Path, checkpoint: Path, *, images: int = 1, seed: int = 
 
 
 @pytest.fixture(scope="module")
-def pair(shelf: Shelf) -> Callable[[str], Pair]:
+def pair(artifact_cache: ArtifactCache) -> Callable[[str], Pair]:
     """The pair of a family in float32, made once."""
     pairs: dict[str, Pair] = {}
 
     def of(family: str) -> Pair:
         if family not in pairs:
-            pairs[family] = make_pair(shelf.artifact(family), shelf.checkpoint(family))
+            pairs[family] = make_pair(
+                artifact_cache.artifact(family), artifact_cache.checkpoint(family)
+            )
         return pairs[family]
 
     return of
@@ -128,36 +130,45 @@ def test_greedy_tokens_in_float32(pair: Callable[[str], Pair], family: str) -> N
     pair(family).check_greedy()
 
 
-def test_three_images_in_one_prompt(shelf: Shelf) -> None:
+def test_three_images_in_one_prompt(artifact_cache: ArtifactCache) -> None:
     family = "ldpnet_odd"
-    pair = make_pair(shelf.artifact(family), shelf.checkpoint(family), images=3, seed=1)
+    pair = make_pair(
+        artifact_cache.artifact(family), artifact_cache.checkpoint(family), images=3, seed=1
+    )
     assert pair.ids.count(IMAGE_TOKEN) == 3
     pair.check_stages()
     pair.check_greedy()
 
 
-def test_images_at_both_ends_and_side_by_side(shelf: Shelf) -> None:
+def test_images_at_both_ends_and_side_by_side(artifact_cache: ArtifactCache) -> None:
     family = "ldpnet"
-    pair = make_pair(shelf.artifact(family), shelf.checkpoint(family), images=3, seed=2)
+    pair = make_pair(
+        artifact_cache.artifact(family), artifact_cache.checkpoint(family), images=3, seed=2
+    )
     ids = [IMAGE_TOKEN, 1, 40, 50, IMAGE_TOKEN, IMAGE_TOKEN]
     Pair(pair.model, pair.reference, ids, pair.pixels).check_stages()
 
 
-def test_a_prompt_of_an_image_alone(shelf: Shelf) -> None:
+def test_a_prompt_of_an_image_alone(artifact_cache: ArtifactCache) -> None:
     family = "ldpnet"
-    pair = make_pair(shelf.artifact(family), shelf.checkpoint(family))
+    pair = make_pair(artifact_cache.artifact(family), artifact_cache.checkpoint(family))
     Pair(pair.model, pair.reference, [IMAGE_TOKEN], pair.pixels).check_stages()
 
 
 @pytest.mark.parametrize("family", ["ldpnet_odd", "linear", "mlp2x_gelu"])
 @pytest.mark.parametrize("seed", [3, 4])
-def test_parity_of_random_prompts(shelf: Shelf, family: str, seed: int) -> None:
-    make_pair(shelf.artifact(family), shelf.checkpoint(family), seed=seed).check_stages()
+def test_parity_of_random_prompts(artifact_cache: ArtifactCache, family: str, seed: int) -> None:
+    make_pair(
+        artifact_cache.artifact(family), artifact_cache.checkpoint(family), seed=seed
+    ).check_stages()
 
 
-def test_positions_far_into_the_context(shelf: Shelf) -> None:
+def test_positions_far_into_the_context(artifact_cache: ArtifactCache) -> None:
     """Three chunks, and rotary angles that grow with the position."""
-    model, reference = Model(shelf.artifact("text")), Reference(shelf.checkpoint("text"))
+    model, reference = (
+        Model(artifact_cache.artifact("text")),
+        Reference(artifact_cache.checkpoint("text")),
+    )
     ids = [1, *np.random.default_rng(5).integers(3, 384, 1199).tolist()]
     trace = Trace()
     Session(model).prefill(ids, (), trace)
@@ -192,23 +203,29 @@ ALL_FOUR_BITS = Rounded("q4f16_1", "q4f16_1", to_q4, to_q4)
         pytest.param("ldpnetv2", FOUR_BITS, id="V2", marks=pytest.mark.slow),
     ],
 )
-def test_rounded_weights(shelf: Shelf, tmp_path: Path, family: str, rounded: Rounded) -> None:
-    checkpoint = write_rounded(shelf.checkpoint(family), tmp_path, rounded.language, rounded.vision)
+def test_rounded_weights(
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str, rounded: Rounded
+) -> None:
+    checkpoint = write_rounded(
+        artifact_cache.checkpoint(family), tmp_path, rounded.language, rounded.vision
+    )
     schemes = (rounded.quantization, rounded.vision_quantization)
     # Keys and values are not rounded in the reference.
-    artifact = shelf.artifact(family, *schemes, cache="float32")
+    artifact = artifact_cache.artifact(family, *schemes, cache="float32")
     pair = make_pair(artifact, checkpoint)
     pair.check_stages()
     pair.check_greedy()
 
 
 @pytest.mark.parametrize("family", ["ldpnet_odd", "ldpnetv2"])
-def test_sixteen_bit_integers_are_as_close_as_float16(shelf: Shelf, family: str) -> None:
+def test_sixteen_bit_integers_are_as_close_as_float16(
+    artifact_cache: ArtifactCache, family: str
+) -> None:
     """Weights and activations both rounded, against float16's weights alone."""
     errors = {}
     for scheme in ("q0f16", "q16a16"):
-        artifact = shelf.artifact(family, scheme, scheme, cache="float32")
-        pair = make_pair(artifact, shelf.checkpoint(family))
+        artifact = artifact_cache.artifact(family, scheme, scheme, cache="float32")
+        pair = make_pair(artifact, artifact_cache.checkpoint(family))
         assert pair.pixels is not None
         _, prefill, trace = pair.run()
         projected = pair.reference.projector_output(pair.pixels)
@@ -229,21 +246,23 @@ def test_sixteen_bit_integers_are_as_close_as_float16(shelf: Shelf, family: str)
 )
 @pytest.mark.parametrize("family", ["ldpnet", "linear"])
 def test_rounded_keys_and_values(
-    shelf: Shelf, family: str, cache: str, least: float, most: float
+    artifact_cache: ArtifactCache, family: str, cache: str, least: float, most: float
 ) -> None:
     """They move logits, whose spread is about 2, by what their digits come to and not more."""
-    pair = make_pair(shelf.artifact(family, cache=cache), shelf.checkpoint(family))
+    pair = make_pair(
+        artifact_cache.artifact(family, cache=cache), artifact_cache.checkpoint(family)
+    )
     _, prefill, _ = pair.run()
     logits = pair.reference.prefill_logits(pair.ids, pair.pixels)[-1]
     assert least < largest_difference(prefill.logits, logits) < most
 
 
-def test_rounded_weights_differ_from_exact_ones(shelf: Shelf) -> None:
+def test_rounded_weights_differ_from_exact_ones(artifact_cache: ArtifactCache) -> None:
     """The quantized models are not float32 ones by another name."""
-    exact = make_pair(shelf.artifact("ldpnet"), shelf.checkpoint("ldpnet"))
+    exact = make_pair(artifact_cache.artifact("ldpnet"), artifact_cache.checkpoint("ldpnet"))
     for rounded, least in ((HALF, 1e-4), (ALL_FOUR_BITS, 1e-2)):
         schemes = (rounded.quantization, rounded.vision_quantization)
-        model = Model(shelf.artifact("ldpnet", *schemes))
+        model = Model(artifact_cache.artifact("ldpnet", *schemes))
         _, prefill, _ = Pair(model, exact.reference, exact.ids, exact.pixels).run()
         logits = exact.reference.prefill_logits(exact.ids, exact.pixels)
         assert largest_difference(prefill.logits, logits[-1]) > least

@@ -15,7 +15,7 @@ from mvlm.models.checkpoint.quantized import quantizer
 from mvlm.models.checkpoint.torch_file import _unreadable
 from mvlm.models.config import read_config
 from mvlm.runtime.errors import CheckpointError, ConfigError
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.reference.checkpoints import write_random_checkpoint
 
 Q_PROJ = "model.layers.0.self_attn.q_proj"
@@ -111,9 +111,9 @@ def test_eight_bits_of_bitsandbytes(folder: Path) -> None:
         report.raise_if_bad()
 
 
-def test_no_plain_model_is_taken_for_a_quantized_one(shelf: Shelf) -> None:
+def test_no_plain_model_is_taken_for_a_quantized_one(artifact_cache: ArtifactCache) -> None:
     for family in ("text", "ldpnet", "ldpnetv2", "mlp3x_gelu"):
-        assert quantizer(open_checkpoint(shelf.checkpoint(family)).names()) is None
+        assert quantizer(open_checkpoint(artifact_cache.checkpoint(family)).names()) is None
 
 
 class Foreign:

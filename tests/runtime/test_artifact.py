@@ -25,20 +25,20 @@ from mvlm.runtime.artifact.verify import TVM_VERSION, check_abi, check_machine, 
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine, read_machine
 from mvlm.runtime.model import Model
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 FILES = (*layout.REQUIRED_FILES, layout.MANIFEST)
 
 
 @pytest.fixture
-def artifact(shelf: Shelf, tmp_path: Path) -> Path:
+def artifact(artifact_cache: ArtifactCache, tmp_path: Path) -> Path:
     """A copy of its own, which a test may damage."""
-    return Path(shutil.copytree(shelf.artifact("text"), tmp_path / "artifact"))
+    return Path(shutil.copytree(artifact_cache.artifact("text"), tmp_path / "artifact"))
 
 
 @pytest.fixture
-def manifest(shelf: Shelf) -> Manifest:
-    return read_manifest(shelf.artifact("text"))
+def manifest(artifact_cache: ArtifactCache) -> Manifest:
+    return read_manifest(artifact_cache.artifact("text"))
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +65,8 @@ def flip(path: Path, position: int, bit: int = 0) -> None:
 # --- a whole one --------------------------------------------------------------------------------
 
 
-def test_what_the_compiler_writes_is_accepted(shelf: Shelf) -> None:
-    folder = shelf.artifact("text")
+def test_what_the_compiler_writes_is_accepted(artifact_cache: ArtifactCache) -> None:
+    folder = artifact_cache.artifact("text")
     manifest = verify_artifact(folder)
     paths = {entry.path for entry in manifest.files}
     weights = {path for path in paths if path.startswith("weights/") and path.endswith(".bin")}
@@ -401,9 +401,9 @@ json_values = st.recursive(
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_mutated_manifests_raise_artifact_errors_only(
-    data: st.DataObject, shelf: Shelf, tmp_path_factory: pytest.TempPathFactory
+    data: st.DataObject, artifact_cache: ArtifactCache, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    values = json.loads((shelf.artifact("text") / layout.MANIFEST).read_bytes())
+    values = json.loads((artifact_cache.artifact("text") / layout.MANIFEST).read_bytes())
     container: Any = values
     while True:
         key = data.draw(

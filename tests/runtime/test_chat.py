@@ -23,7 +23,7 @@ from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.session import Session, Trace
 from mvlm.runtime.template import Marker
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.reference import IMAGE_TOKEN, Reference
 
 Floats = npt.NDArray[np.float32]
@@ -37,8 +37,8 @@ SHORT = SamplingParams(max_tokens=12)
 
 
 @pytest.fixture(scope="module")
-def model(shelf: Shelf) -> Model:
-    return Model(shelf.artifact("ldpnet"))
+def model(artifact_cache: ArtifactCache) -> Model:
+    return Model(artifact_cache.artifact("ldpnet"))
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def official_ids(folder: Path, artifact: Path, text: str) -> list[int]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_of_a_conversation_equal_the_official_ones(
-    shelf: Shelf, tmp_path: Path, family: str
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str
 ) -> None:
-    artifact = shelf.artifact(family)
+    artifact = artifact_cache.artifact(family)
     chat = Chat(Model(artifact))
     turns = [("What is in the picture?", 1), ("How many are there?", 0), ("And here?", 1)]
     text = SYSTEM
@@ -95,10 +95,12 @@ def test_prompts_of_a_conversation_equal_the_official_ones(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_generated_tokens_are_those_of_the_reference(shelf: Shelf, family: str) -> None:
+def test_generated_tokens_are_those_of_the_reference(
+    artifact_cache: ArtifactCache, family: str
+) -> None:
     """From the question to the last token, through two turns."""
-    model = Model(shelf.artifact(family))
-    chat, reference = Chat(model), Reference(shelf.checkpoint(family))
+    model = Model(artifact_cache.artifact(family))
+    chat, reference = Chat(model), Reference(artifact_cache.checkpoint(family))
     image = pixels(model)
     for question, shown in (("What is this?", [image]), ("Are you sure?", [])):
         trace = Trace()

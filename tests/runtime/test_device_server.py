@@ -34,7 +34,7 @@ from mvlm.runtime.device.rpc_session import DESCRIBE, RUN
 from mvlm.runtime.device.runtime_library import find_runtime_library
 from mvlm.runtime.device.server import Address, DeviceServer
 from mvlm.runtime.errors import ArtifactError, TargetError, UsageError
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 KEY = "test"
 MAGIC = 0xFF271
@@ -255,8 +255,8 @@ def test_a_port_that_is_taken() -> None:
         DeviceServer(find_runtime_library(None), KEY, port=taken.getsockname()[1])
 
 
-def test_the_library_is_an_artifact_s(shelf: Shelf, tmp_path: Path) -> None:
-    artifact = shelf.artifact("text")
+def test_the_library_is_an_artifact_s(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    artifact = artifact_cache.artifact("text")
     assert find_runtime_library(artifact) == artifact / "lib" / "libtvm_runtime.so"
     with pytest.raises(ArtifactError):
         find_runtime_library(tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mvlm.runtime
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 FORBIDDEN = ("tvm", "torch", "transformers", "safetensors")
 PACKAGES = ("mvlm.models", "mvlm.compile", "mvlm.schedules", "mvlm.cli", "mvlm.training")
@@ -58,7 +58,7 @@ def test_looking_into_the_cache_loads_no_compiler(name: str) -> None:
     assert not modules & {"tvm", "torch", "tvm_ffi"}
 
 
-def test_a_whole_answer_loads_no_compiler(shelf: Shelf) -> None:
+def test_a_whole_answer_loads_no_compiler(artifact_cache: ArtifactCache) -> None:
     """From the artifact to the text, where torch and tvm are installed and could be found."""
     modules = loaded_after(f"""
 from pathlib import Path
@@ -66,7 +66,7 @@ import numpy as np
 from mvlm.runtime.chat import Chat
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
-chat = Chat(Model(Path({str(shelf.artifact("ldpnet"))!r})))
+chat = Chat(Model(Path({str(artifact_cache.artifact("ldpnet"))!r})))
 pixels = np.zeros((1, 3, 56, 56), np.float32)
 assert chat.generate("Hello?", [pixels], SamplingParams(max_tokens=4)).completion.token_ids
 """)

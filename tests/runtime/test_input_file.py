@@ -17,7 +17,7 @@ from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, UsageError
 from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 from mvlm.runtime.tokenizer import Tokenizer
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.reference.checkpoints import write_random_checkpoint
 
 POINTER = (
@@ -123,9 +123,9 @@ def test_a_tower_folder_that_is_a_broken_link(whole: Path, tmp_path: Path) -> No
 
 
 def test_a_v2_does_not_need_a_cache_on_an_absent_disk(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifact_cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = shelf.checkpoint("ldpnetv2")
+    folder = artifact_cache.checkpoint("ldpnetv2")
     (tmp_path / "hub").symlink_to("nowhere")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     assert read_config(folder).vision is not None
@@ -136,11 +136,11 @@ def test_a_v2_does_not_need_a_cache_on_an_absent_disk(
     "name", ["mlc-chat-config.json", "tensor-cache.json", "params_shard_0.bin"]
 )
 def test_broken_links_and_pointers_of_mlc_files(
-    shelf: Shelf, tmp_path: Path, name: str, damage: str
+    artifact_cache: ArtifactCache, tmp_path: Path, name: str, damage: str
 ) -> None:
     folder = tmp_path / "mlc"
     folder.mkdir()
-    convert(shelf.checkpoint("text"), folder, Conversion("mlc", "q0f32"))
+    convert(artifact_cache.checkpoint("text"), folder, Conversion("mlc", "q0f32"))
     (folder / "config.json").unlink()
     spoil(folder / name, damage)
     with pytest.raises(MvlmError, match=MESSAGES[damage]):
@@ -150,10 +150,10 @@ def test_broken_links_and_pointers_of_mlc_files(
 @pytest.mark.parametrize("damage", MESSAGES)
 @pytest.mark.parametrize("to", ["mlc", "gguf"])
 def test_a_broken_tokenizer_link_in_a_conversion(
-    shelf: Shelf, tmp_path: Path, to: str, damage: str
+    artifact_cache: ArtifactCache, tmp_path: Path, to: str, damage: str
 ) -> None:
     source, folder = tmp_path / "text", tmp_path / "out"
-    shutil.copytree(shelf.checkpoint("text"), source)
+    shutil.copytree(artifact_cache.checkpoint("text"), source)
     folder.mkdir()
     spoil(source / "tokenizer.model", damage)
     with pytest.raises(MvlmError, match=MESSAGES[damage]):
@@ -161,11 +161,13 @@ def test_a_broken_tokenizer_link_in_a_conversion(
 
 
 @pytest.mark.parametrize("damage", MESSAGES)
-def test_a_broken_link_to_an_onnx_graph(shelf: Shelf, tmp_path: Path, damage: str) -> None:
+def test_a_broken_link_to_an_onnx_graph(
+    artifact_cache: ArtifactCache, tmp_path: Path, damage: str
+) -> None:
     (tmp_path / "vision.onnx").touch()
     spoil(tmp_path / "vision.onnx", damage)
     with pytest.raises(CheckpointError, match=MESSAGES[damage]):
-        import_vision(tmp_path / "vision.onnx", read_config(shelf.checkpoint("linear")))
+        import_vision(tmp_path / "vision.onnx", read_config(artifact_cache.checkpoint("linear")))
 
 
 def test_chat_with_a_broken_link(tmp_path: Path) -> None:

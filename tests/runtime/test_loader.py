@@ -15,7 +15,7 @@ from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.loader import load_functions
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 FRESH = """
 import json, sys
@@ -47,8 +47,8 @@ def run_fresh(code: str, **environment: str) -> object:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_the_artifacts_own_runtime_is_loaded(shelf: Shelf) -> None:
-    artifact = shelf.artifact("text")
+def test_the_artifacts_own_runtime_is_loaded(artifact_cache: ArtifactCache) -> None:
+    artifact = artifact_cache.artifact("text")
     found = run_fresh(f"""
 answer({str(artifact)!r}, 1)
 print(json.dumps(libraries("libtvm_runtime.so") + libraries("model.so")))
@@ -56,8 +56,8 @@ print(json.dumps(libraries("libtvm_runtime.so") + libraries("model.so")))
     assert found == [str(artifact / RUNTIME_LIBRARY), str(artifact / MODEL_LIBRARY)]
 
 
-def test_two_artifacts_share_the_first_ones_runtime(shelf: Shelf) -> None:
-    first, second = shelf.artifact("text"), shelf.artifact("linear")
+def test_two_artifacts_share_the_first_ones_runtime(artifact_cache: ArtifactCache) -> None:
+    first, second = artifact_cache.artifact("text"), artifact_cache.artifact("linear")
     found = run_fresh(f"""
 both = [answer(folder, 1) for folder in ({str(first)!r}, {str(second)!r}, {str(first)!r})]
 print(json.dumps([libraries("libtvm_runtime.so"), both[0] == both[2], both[0] != both[1]]))
@@ -66,9 +66,9 @@ print(json.dumps([libraries("libtvm_runtime.so"), both[0] == both[2], both[0] !=
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_are_those_asked_for(shelf: Shelf, threads: int) -> None:
+def test_threads_are_those_asked_for(artifact_cache: ArtifactCache, threads: int) -> None:
     """Whatever the environment says, and with the same numbers out."""
-    artifact = str(shelf.artifact("ldpnet"))
+    artifact = str(artifact_cache.artifact("ldpnet"))
     found = run_fresh(
         f"""
 logits = answer({artifact!r}, {threads})
@@ -83,8 +83,10 @@ print(json.dumps([global_function("runtime.NumThreads")(), logits]))
     assert found[1] == pytest.approx(Session(model).prefill([1, 5, 6, 7]).logits.tolist(), abs=1e-5)
 
 
-def test_the_calling_thread_stays_where_it_was_allowed_to_run(shelf: Shelf) -> None:
-    artifact = str(shelf.artifact("text"))
+def test_the_calling_thread_stays_where_it_was_allowed_to_run(
+    artifact_cache: ArtifactCache,
+) -> None:
+    artifact = str(artifact_cache.artifact("text"))
     found = run_fresh(f"""
 import os
 before = os.sched_getaffinity(0)
@@ -94,8 +96,8 @@ print(json.dumps(before == os.sched_getaffinity(0)))
     assert found is True
 
 
-def test_a_process_may_be_bound_to_one_core(shelf: Shelf) -> None:
-    artifact = str(shelf.artifact("text"))
+def test_a_process_may_be_bound_to_one_core(artifact_cache: ArtifactCache) -> None:
+    artifact = str(artifact_cache.artifact("text"))
     found = run_fresh(f"""
 import os
 os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
@@ -106,13 +108,13 @@ print(json.dumps([global_function("runtime.NumThreads")(), len(os.sched_getaffin
 
 
 @pytest.mark.parametrize("threads", [0, -1])
-def test_zero_threads_are_refused(shelf: Shelf, threads: int) -> None:
+def test_zero_threads_are_refused(artifact_cache: ArtifactCache, threads: int) -> None:
     with pytest.raises(UsageError, match="threads: expected 1 to 1024"):
-        load_functions(shelf.artifact("text"), threads)
+        load_functions(artifact_cache.artifact("text"), threads)
 
 
-def test_all_cores_by_default(shelf: Shelf) -> None:
-    assert Model(shelf.artifact("text")).threads == len(os.sched_getaffinity(0))
+def test_all_cores_by_default(artifact_cache: ArtifactCache) -> None:
+    assert Model(artifact_cache.artifact("text")).threads == len(os.sched_getaffinity(0))
 
 
 def test_an_unloadable_model_library_is_named(tmp_path: Path) -> None:
@@ -136,9 +138,9 @@ except ArtifactError as error:
     assert "libtvm_runtime.so cannot be loaded" in str(found)
 
 
-def test_models_are_loaded_and_freed_repeatedly(shelf: Shelf) -> None:
+def test_models_are_loaded_and_freed_repeatedly(artifact_cache: ArtifactCache) -> None:
     """A process that changes models neither crashes nor mixes them up."""
-    artifacts = [str(shelf.artifact(family)) for family in ("text", "ldpnet", "linear")]
+    artifacts = [str(artifact_cache.artifact(family)) for family in ("text", "ldpnet", "linear")]
     found = run_fresh(f"""
 import gc
 rounds = []

@@ -15,7 +15,7 @@ from mvlm.runtime.errors import ContextError, PromptError, UsageError
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session, Trace
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,15 +27,15 @@ TOLERANCE = 2e-5
 
 
 @pytest.fixture(scope="module")
-def model(shelf: Shelf) -> Model:
+def model(artifact_cache: ArtifactCache) -> Model:
     """Prefills in chunks of 512."""
-    return Model(shelf.artifact(FAMILY))
+    return Model(artifact_cache.artifact(FAMILY))
 
 
 @pytest.fixture(scope="module")
-def chunked(shelf: Shelf) -> Model:
+def chunked(artifact_cache: ArtifactCache) -> Model:
     """The same model, in chunks of 7, and with a context of 64."""
-    return Model(shelf.artifact(FAMILY, prefill_chunk=CHUNK, context=64))
+    return Model(artifact_cache.artifact(FAMILY, prefill_chunk=CHUNK, context=64))
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:
@@ -417,8 +417,8 @@ def test_pixels_in_any_memory_order(model: Model) -> None:
     assert session.encode_image(strided) is session.encode_image(pixels(4))
 
 
-def test_a_text_only_model_refuses_images(shelf: Shelf) -> None:
-    session = Session(Model(shelf.artifact("text")))
+def test_a_text_only_model_refuses_images(artifact_cache: ArtifactCache) -> None:
+    session = Session(Model(artifact_cache.artifact("text")))
     with pytest.raises(PromptError, match="text only"):
         session.encode_image(pixels())
 

@@ -15,7 +15,7 @@ from mvlm.runtime.artifact.layout import CHAT
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.image import ImageSpec
 from mvlm.runtime.settings import CacheSpec, ChatSettings, PageTensor, read_settings
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 IMAGE = ImageSpec(56, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "pad")
 SETTINGS = ChatSettings(
@@ -44,15 +44,15 @@ def test_chat_json_round_trip(tmp_path: Path, value: ChatSettings) -> None:
     assert read_settings(write(tmp_path, value.to_json())) == value
 
 
-def test_the_compiler_writes_what_the_checkpoint_says(shelf: Shelf) -> None:
-    found = read_settings(shelf.artifact("ldpnet"))
+def test_the_compiler_writes_what_the_checkpoint_says(artifact_cache: ArtifactCache) -> None:
+    found = read_settings(artifact_cache.artifact("ldpnet"))
     assert found.image is not None
     assert (found.image.size, found.image.aspect) == (56, "pad")
     assert (found.bos, found.eos, found.legacy_tokenizer) == (1, (2,), False)
     assert (found.vocabulary, found.hidden, found.context) == (384, 128, 2048)
     assert found.image_tokens == 4
-    assert read_settings(shelf.artifact("linear")).legacy_tokenizer is True
-    assert read_settings(shelf.artifact("text")).image is None
+    assert read_settings(artifact_cache.artifact("linear")).legacy_tokenizer is True
+    assert read_settings(artifact_cache.artifact("text")).image is None
 
 
 @pytest.mark.parametrize(

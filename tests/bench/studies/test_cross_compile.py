@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mvlm.bench.studies.cross_compile import CompileCost, InstructionMix, measure_mixes, table
 from mvlm.compile.job import plan_job
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 
 def test_cross_compile_table() -> None:
@@ -18,9 +18,11 @@ def test_cross_compile_table() -> None:
     assert "looked_up" not in text
 
 
-def test_cross_compile_counts_the_kernels_of_a_model(shelf: Shelf, empty_cache: object) -> None:
+def test_cross_compile_counts_the_kernels_of_a_model(
+    artifact_cache: ArtifactCache, empty_cache: object
+) -> None:
     """This machine's own code: every kernel that is called is found in the assembly."""
-    mixes = measure_mixes(plan_job(shelf.checkpoint("text"), quantization="q4a8"))
+    mixes = measure_mixes(plan_job(artifact_cache.checkpoint("text"), quantization="q4a8"))
     decoding = {mix.kernel: mix for mix in mixes if "decode" in mix.calls}
     linear = [mix for name, mix in decoding.items() if name.startswith("linear")]
     assert len(linear) >= 4

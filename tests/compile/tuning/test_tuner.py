@@ -41,7 +41,7 @@ from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
 from mvlm.schedules.cpu import KERNELS
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import Terminal, finish, start
 
 FAMILY = "text"
@@ -67,8 +67,8 @@ class Watcher:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(shelf: Shelf) -> Path:
-    return shelf.checkpoint(FAMILY)
+def checkpoint(artifact_cache: ArtifactCache) -> Path:
+    return artifact_cache.checkpoint(FAMILY)
 
 
 def job(checkpoint: Path, *logs: Path) -> CompileJob:
@@ -248,10 +248,12 @@ def test_times_relative_to_the_default_cancel_drift() -> None:
 
 
 @pytest.mark.slow
-def test_extracted_tasks(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extracted_tasks(
+    artifact_cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MetaSchedule's own space, measured, kept, and applied by compiling."""
     everything_wins(monkeypatch)
-    checkpoint = shelf.checkpoint("ldpnetv2")
+    checkpoint = artifact_cache.checkpoint("ldpnetv2")
     planned = plan_job(checkpoint, quantization="q4a8", logs=())
     tasks = extract_tasks(planned, prepare_target(planned.target))
     names = {task.name for task in tasks if not task.operation}

@@ -12,7 +12,7 @@ from mvlm.models.checkpoint import open_checkpoint
 from mvlm.models.config import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.runtime.errors import CheckpointError, ConfigError, UsageError
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.reference import write_random_checkpoint
 
 
@@ -31,10 +31,10 @@ KINDS = {"f32": 0.0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 1 / 127, "q4_0": 1 / 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_decoder_tensors(shelf: Shelf, tmp_path: Path, kind: str) -> None:
-    checkpoint = shelf.checkpoint("linear")
-    convert(shelf.checkpoint("text"), tmp_path, Conversion("gguf", kind))
-    checkpoint = shelf.checkpoint("text")
+def test_decoder_tensors(artifact_cache: ArtifactCache, tmp_path: Path, kind: str) -> None:
+    checkpoint = artifact_cache.checkpoint("linear")
+    convert(artifact_cache.checkpoint("text"), tmp_path, Conversion("gguf", kind))
+    checkpoint = artifact_cache.checkpoint("text")
     fields, tensors = read(tmp_path / f"model-{kind}.gguf")
     config, plain = read_config(checkpoint).language, open_checkpoint(checkpoint)
     assert fields["general.architecture"] == "llama"
@@ -56,10 +56,10 @@ def test_decoder_tensors(shelf: Shelf, tmp_path: Path, kind: str) -> None:
         )
 
 
-def test_tokenizer_metadata(shelf: Shelf, tmp_path: Path) -> None:
-    convert(shelf.checkpoint("text"), tmp_path, Conversion("gguf"))
+def test_tokenizer_metadata(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    convert(artifact_cache.checkpoint("text"), tmp_path, Conversion("gguf"))
     fields, _ = read(tmp_path / "model-f16.gguf")
-    config = read_config(shelf.checkpoint("text"))
+    config = read_config(artifact_cache.checkpoint("text"))
     assert len(fields["tokenizer.ggml.tokens"]) == config.language.vocab_size
     assert fields["tokenizer.ggml.tokens"][:3] == ["<unk>", "<s>", "</s>"]
     kinds = gguf.TokenType
@@ -100,15 +100,15 @@ def test_tower_and_projector_tensors(seeing: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["linear", "mlp3x_gelu", "ldpnet"])
 def test_models_that_llama_cpp_cannot_run_are_refused(
-    shelf: Shelf, tmp_path: Path, family: str
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str
 ) -> None:
     with pytest.raises(ConfigError, match=r"llama\.cpp"):
-        convert(shelf.checkpoint(family), tmp_path, Conversion("gguf"))
+        convert(artifact_cache.checkpoint(family), tmp_path, Conversion("gguf"))
 
 
-def test_an_unknown_gguf_type_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_unknown_gguf_type_is_refused(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown type.*q4_0.*'q5'"):
-        convert(shelf.checkpoint("text"), tmp_path, Conversion("gguf", "q5"))
+        convert(artifact_cache.checkpoint("text"), tmp_path, Conversion("gguf", "q5"))
 
 
 def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from mvlm.runtime.artifact import map_weights
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, UsageError
 from mvlm.schedules.oracles.arithmetic import from_q4
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 
 
 def converted(checkpoint: Path, folder: Path, kind: str) -> Path:
@@ -40,8 +40,10 @@ def loaded(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["q0f32", "q4f16_1"])
-def test_the_decoder_under_mlcs_names(shelf: Shelf, tmp_path: Path, kind: str) -> None:
-    checkpoint = shelf.checkpoint("linear")  # with grouped heads
+def test_the_decoder_under_mlcs_names(
+    artifact_cache: ArtifactCache, tmp_path: Path, kind: str
+) -> None:
+    checkpoint = artifact_cache.checkpoint("linear")  # with grouped heads
     arrays = loaded(converted(checkpoint, tmp_path / "mlc", kind))
     plain, config = open_checkpoint(checkpoint), read_config(checkpoint)
     layer = "model.layers.1."
@@ -69,10 +71,10 @@ def test_the_decoder_under_mlcs_names(shelf: Shelf, tmp_path: Path, kind: str) -
     assert arrays["model.norm.weight"].dtype == ("float32" if kind == "q0f32" else "float16")
 
 
-def test_the_chat_configuration(shelf: Shelf, tmp_path: Path) -> None:
-    folder = converted(shelf.checkpoint("text"), tmp_path / "mlc", "q4f16_1")
+def test_the_chat_configuration(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    folder = converted(artifact_cache.checkpoint("text"), tmp_path / "mlc", "q4f16_1")
     chat = json.loads((folder / "mlc-chat-config.json").read_text())
-    language = read_config(shelf.checkpoint("text")).language
+    language = read_config(artifact_cache.checkpoint("text")).language
     assert (chat["model_type"], chat["quantization"]) == ("llama", "q4f16_1")
     assert chat["model_config"]["hidden_size"] == language.hidden_size
     assert chat["model_config"]["position_embedding_base"] == language.rope_theta
@@ -86,9 +88,11 @@ def test_the_chat_configuration(shelf: Shelf, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["text", "linear", "ldpnet", "ldpnetv2", "mlp3x_gelu"])
 @pytest.mark.parametrize("kind", ["q4f16_1", "q0f32"])
-def test_round_trip_to_the_bit(shelf: Shelf, tmp_path: Path, family: str, kind: str) -> None:
+def test_round_trip_to_the_bit(
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str, kind: str
+) -> None:
     """Read back and written again, every shard has the same bytes."""
-    first = converted(shelf.checkpoint(family), tmp_path / "first", kind)
+    first = converted(artifact_cache.checkpoint(family), tmp_path / "first", kind)
     second = converted(first, tmp_path / "second", kind)
     shards = sorted(first.glob("*.bin"))
     assert shards
@@ -99,8 +103,10 @@ def test_round_trip_to_the_bit(shelf: Shelf, tmp_path: Path, family: str, kind: 
 
 
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
-def test_unquantized_tensors_come_back(shelf: Shelf, tmp_path: Path, family: str) -> None:
-    checkpoint = shelf.checkpoint(family)
+def test_unquantized_tensors_come_back(
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str
+) -> None:
+    checkpoint = artifact_cache.checkpoint(family)
     folder = converted(checkpoint, tmp_path / "mlc", "q0f32")
     config = read_config(folder)
     assert config == read_config(checkpoint)
@@ -111,9 +117,11 @@ def test_unquantized_tensors_come_back(shelf: Shelf, tmp_path: Path, family: str
         np.testing.assert_array_equal(before.read(name), after.read(name), err_msg=name)
 
 
-def test_a_compiled_model_is_the_same_from_either(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_compiled_model_is_the_same_from_either(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     """4-bit weights from mlc-llm's file are those that we quantize ourselves."""
-    checkpoint = shelf.checkpoint("text")
+    checkpoint = artifact_cache.checkpoint("text")
     folder = converted(checkpoint, tmp_path / "mlc", "q4f16_1")
     found = []
     for source in (checkpoint, folder):
@@ -127,9 +135,11 @@ def test_a_compiled_model_is_the_same_from_either(shelf: Shelf, tmp_path: Path) 
         np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
 
 
-def test_text_only_models_need_no_other_configuration(shelf: Shelf, tmp_path: Path) -> None:
+def test_text_only_models_need_no_other_configuration(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     """A folder as mlc-llm's own tools write it has no `config.json`."""
-    checkpoint = shelf.checkpoint("text")
+    checkpoint = artifact_cache.checkpoint("text")
     folder = converted(checkpoint, tmp_path / "mlc", "q4f16_1")
     (folder / "config.json").unlink()
     (folder / "generation_config.json").unlink()
@@ -139,8 +149,8 @@ def test_text_only_models_need_no_other_configuration(shelf: Shelf, tmp_path: Pa
     open_checkpoint(folder).check(expected_tensors(read_config(folder))).raise_if_bad()
 
 
-def test_bfloat16_in_both_spellings(shelf: Shelf, tmp_path: Path) -> None:
-    folder = converted(shelf.checkpoint("text"), tmp_path / "mlc", "q0bf16")
+def test_bfloat16_in_both_spellings(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    folder = converted(artifact_cache.checkpoint("text"), tmp_path / "mlc", "q0bf16")
     plain = open_checkpoint(folder).read("model.norm.weight")
     assert plain.dtype == "bfloat16"
     path = folder / "tensor-cache.json"
@@ -257,8 +267,10 @@ def flip(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return converted(shelf.checkpoint("text"), tmp_path_factory.mktemp("bad") / "mlc", "q4f16_1")
+def written(artifact_cache: ArtifactCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return converted(
+        artifact_cache.checkpoint("text"), tmp_path_factory.mktemp("bad") / "mlc", "q4f16_1"
+    )
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -333,7 +345,10 @@ def test_checksums_match_the_shards(written: Path) -> None:
     ],
 )
 def test_unknown_conversions_are_refused(
-    shelf: Shelf, tmp_path: Path, conversion: Callable[[], Conversion], error: type[MvlmError]
+    artifact_cache: ArtifactCache,
+    tmp_path: Path,
+    conversion: Callable[[], Conversion],
+    error: type[MvlmError],
 ) -> None:
     with pytest.raises(error):
-        convert(shelf.checkpoint("text"), tmp_path, conversion())
+        convert(artifact_cache.checkpoint("text"), tmp_path, conversion())

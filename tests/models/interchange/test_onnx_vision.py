@@ -12,7 +12,7 @@ import pytest
 from mvlm.models.config import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.runtime.errors import UsageError
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.reference import FAMILIES, FEATURE_TOLERANCE, Reference
 
 SEEING = [name for name, family in FAMILIES.items() if family.vision]
@@ -28,8 +28,10 @@ def pixels_for(checkpoint: Path, batch: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", SEEING)
-def test_stages_equal_the_reference(shelf: Shelf, tmp_path: Path, family: str) -> None:
-    checkpoint = shelf.checkpoint(family)
+def test_stages_equal_the_reference(
+    artifact_cache: ArtifactCache, tmp_path: Path, family: str
+) -> None:
+    checkpoint = artifact_cache.checkpoint(family)
     convert(checkpoint, tmp_path, Conversion("onnx"))
     session = onnxruntime.InferenceSession(tmp_path / "vision.onnx")
     reference = Reference(checkpoint)
@@ -46,8 +48,8 @@ def test_stages_equal_the_reference(shelf: Shelf, tmp_path: Path, family: str) -
 
 
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
-def test_batches(shelf: Shelf, tmp_path: Path, family: str) -> None:
-    checkpoint = shelf.checkpoint(family)
+def test_batches(artifact_cache: ArtifactCache, tmp_path: Path, family: str) -> None:
+    checkpoint = artifact_cache.checkpoint(family)
     convert(checkpoint, tmp_path, Conversion("onnx"))
     session = onnxruntime.InferenceSession(tmp_path / "vision.onnx")
     pixels = pixels_for(checkpoint, 3)
@@ -58,8 +60,8 @@ def test_batches(shelf: Shelf, tmp_path: Path, family: str) -> None:
             np.testing.assert_allclose(left[index : index + 1], right, atol=1e-5)
 
 
-def test_half_precision(shelf: Shelf, tmp_path: Path) -> None:
-    checkpoint = shelf.checkpoint("ldpnet")
+def test_half_precision(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    checkpoint = artifact_cache.checkpoint("ldpnet")
     for kind in ("f32", "f16"):
         (tmp_path / kind).mkdir()
         convert(checkpoint, tmp_path / kind, Conversion("onnx", kind))
@@ -74,8 +76,8 @@ def test_half_precision(shelf: Shelf, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=HALF_TOLERANCE)
 
 
-def test_onnx_metadata_and_names(shelf: Shelf, tmp_path: Path) -> None:
-    convert(shelf.checkpoint("ldpnet"), tmp_path, Conversion("onnx"))
+def test_onnx_metadata_and_names(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    convert(artifact_cache.checkpoint("ldpnet"), tmp_path, Conversion("onnx"))
     model = onnx.load(tmp_path / "vision.onnx", load_external_data=False)
     assert model.producer_name == "mvlm"
     assert [value.name for value in model.graph.input] == ["pixel_values"]
@@ -84,8 +86,10 @@ def test_onnx_metadata_and_names(shelf: Shelf, tmp_path: Path) -> None:
     assert (tmp_path / "vision.onnx").stat().st_size < 100_000
 
 
-def test_a_text_only_model_has_no_onnx_export(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_text_only_model_has_no_onnx_export(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="has no vision tower"):
-        convert(shelf.checkpoint("text"), tmp_path, Conversion("onnx"))
+        convert(artifact_cache.checkpoint("text"), tmp_path, Conversion("onnx"))
     with pytest.raises(UsageError, match=r"unknown type.*'f64'"):
-        convert(shelf.checkpoint("ldpnet"), tmp_path, Conversion("onnx", "f64"))
+        convert(artifact_cache.checkpoint("ldpnet"), tmp_path, Conversion("onnx", "f64"))
