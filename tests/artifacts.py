@@ -8,6 +8,7 @@ from typing import Any
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.quantization import plan_quantization
+from tests.once import make_once
 from tests.reference.checkpoints import write_random_checkpoint
 
 
@@ -15,7 +16,7 @@ class ArtifactCache:
     """Checkpoints and artifacts by family and quantization; shared, so never to be changed.
 
     Args:
-        folder: Where they are written.
+        folder: Where they are written; the processes of a session may share it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -23,8 +24,12 @@ class ArtifactCache:
 
     def checkpoint(self, family: str) -> Path:
         """Return the checkpoint of a family of `tests.reference.families`."""
-        folder = self._folder / family
-        return folder if folder.exists() else write_random_checkpoint(folder, family, seed=0)
+        # A folder of its own, which the tower of a V1 lies in as well.
+        folder = make_once(
+            self._folder / family,
+            lambda folder: write_random_checkpoint(folder / family, family, seed=0),
+        )
+        return folder / family
 
     def artifact(
         self,
@@ -38,9 +43,11 @@ class ArtifactCache:
         schemes = {"vision": vision, "cache": cache}
         named = options | {part: scheme for part, scheme in schemes.items() if scheme}
         suffix = "-".join(f"{key}={value}" for key, value in sorted(named.items()))
-        folder = self._folder / "-".join(filter(None, (family, quantization, suffix)))
-        if not folder.exists():
-            checkpoint = self.checkpoint(family)
+        checkpoint = self.checkpoint(family)
+
+        def compile_artifact(folder: Path) -> None:
             planned = plan_quantization(quantization, vision=vision, cache=cache)
             compile_job(plan_job(checkpoint, quantization=planned, **options), folder)
-        return folder
+
+        name = "-".join(filter(None, ("artifact", family, quantization, suffix)))
+        return make_once(self._folder / name, compile_artifact)

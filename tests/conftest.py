@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import tests.threads  # before torch and TVM, which read the environment when imported
 from tests.artifacts import ArtifactCache
-
-# torch's threads and TVM's would fight over the cores; both read this when they start.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 # A shell starts background jobs with Ctrl-C ignored, and nohup ignores SIGHUP, which our child
 # processes would inherit; the tests send both.
@@ -22,9 +20,18 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
-def artifact_cache(tmp_path_factory: pytest.TempPathFactory) -> ArtifactCache:
-    """Compiled artifacts of small random models, each compiled once per session."""
-    return ArtifactCache(tmp_path_factory.mktemp("artifact_cache"))
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all worker processes of this session share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if tests.threads.IS_WORKER else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artifact_cache(shared_folder: Path) -> ArtifactCache:
+    """Compiled artifacts of small random models, each compiled once a session."""
+    return ArtifactCache(shared_folder / "artifact_cache")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,20 +11,20 @@ from mvlm.bench.studies.quality import BUNDLED
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from tests.arm.emulator import fetched_toolchain
+from tests.once import make_once
 
 Compile = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
+def compiled(shared_folder: Path) -> Compile:
     """Compile the bundled model for a target, in a scheme; once each."""
-    folder = tmp_path_factory.mktemp("artifacts")
 
-    @functools.cache
     def compile_for(target: str, scheme: str) -> Path:
-        artifact = folder / f"{Path(target).stem}-{scheme}"
-        with fetched_toolchain():
-            compile_job(plan_job(BUNDLED, target=target, quantization=scheme), artifact)
-        return artifact
+        def make(artifact: Path) -> None:
+            with fetched_toolchain():
+                compile_job(plan_job(BUNDLED, target=target, quantization=scheme), artifact)
+
+        return make_once(shared_folder / f"bundled-{Path(target).stem}-{scheme}", make)
 
     return compile_for
