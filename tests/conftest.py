@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 import tests.threads  # before torch and TVM, which read the environment when imported
+import tests.tvmscript
 from tests.artifacts import ArtifactCache
 
 # A shell starts background jobs with Ctrl-C ignored, and nohup ignores SIGHUP, which our child
 # processes would inherit; the tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+tests.tvmscript.look_up_quickly()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 import tvm
@@ -15,8 +17,8 @@ from mvlm.models.ops.rowwise import PROLOGUES, Prologue, quantize_rows, rowwise
 from mvlm.schedules.cpu import KERNELS
 from mvlm.schedules.oracles.arithmetic import quantize_rows as quantized_rows
 from mvlm.schedules.oracles.rowwise import rowwise as expected_rowwise
-from tests.device import device
-from tests.kernels import Array, build, definition, kernel, run, trace
+from tests.device import cached, device
+from tests.kernels import Array, build, compiled, definition, kernel, run, trace
 
 EPS = 1e-5
 NAMES = tuple(PROLOGUES)
@@ -42,6 +44,22 @@ def alone(name: str, arrays: list[Array]) -> tirx.PrimFunc:
     specs = [((rows, arrays[0].shape[1]), "float32")]
     specs += [(array.shape, "float32") for array in arrays[1:]]
     return definition(lambda x, *w: rowwise(x, Prologue(name, w, EPS)), specs)
+
+
+@cached
+def compiled_alone(
+    name: str, is_one_row: bool, across: int, *widths: int
+) -> Callable[[Sequence[Array], tuple[int, ...]], Array]:
+    """The kernel of a definition, compiled once for a width, and for one row or any number."""
+    x = np.empty((1 if is_one_row else 2, across), np.float32)
+    return compiled(kernel(alone(name, [x, *map(np.empty, widths)])))
+
+
+def run_alone(name: str, arrays: list[Array], shape: tuple[int, ...]) -> Array:
+    """What the kernel makes of arrays."""
+    call = compiled_alone(name, len(arrays[0]) == 1, *(array.shape[-1] for array in arrays))
+    found: Array = call(arrays, shape)
+    return found
 
 
 def followed(
@@ -75,7 +93,7 @@ def check(name: str, arrays: list[Array], found: Array) -> None:
 @pytest.mark.parametrize("width", [1, 7, 32, 96, 200])
 def test_alone(name: str, rows: int, width: int) -> None:
     arrays = inputs(name, rows, width)
-    check(name, arrays, run(kernel(alone(name, arrays)), arrays, (rows, width)))
+    check(name, arrays, run_alone(name, arrays, (rows, width)))
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -88,7 +106,7 @@ def test_alone(name: str, rows: int, width: int) -> None:
 )
 def test_random_shapes(name: str, rows: int, width: int, size: float, seed: int) -> None:
     arrays = inputs(name, rows, width, seed, size)
-    check(name, arrays, run(kernel(alone(name, arrays)), arrays, (rows, width)))
+    check(name, arrays, run_alone(name, arrays, (rows, width)))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "identity"])
@@ -104,14 +122,14 @@ def test_far_from_zero(name: str) -> None:
     arrays[0][0] += 100
     arrays[0][1] *= 100
     arrays[0][2, ::2] = -300
-    check(name, arrays, run(kernel(alone(name, arrays)), arrays, (3, 64)))
+    check(name, arrays, run_alone(name, arrays, (3, 64)))
 
 
 @pytest.mark.parametrize("name", ["gelu", "quick_gelu"])
 def test_activations(name: str) -> None:
     """Everywhere, and tightly enough to tell the erf GELU from the tanh one."""
     x = np.linspace(-100, 100, 20_001, dtype=np.float32)[None]
-    found = run(kernel(alone(name, [x])), [x], x.shape)
+    found = run_alone(name, [x], x.shape)
     np.testing.assert_allclose(found, oracle(name, x), rtol=1e-6, atol=1e-6)
 
 
@@ -119,7 +137,7 @@ def test_activations(name: str) -> None:
 def test_huge_values_are_finite(name: str) -> None:
     x = np.array([[-1e18, -1e4, -100, 0, 0, 100, 1e4, 1e18]], np.float32)
     shape = (1, 4) if name == "silu_product" else x.shape
-    found = run(kernel(alone(name, [x])), [x], shape)
+    found = run_alone(name, [x], shape)
     np.testing.assert_allclose(found, oracle(name, x), rtol=1e-6, atol=1e-30)
 
 
@@ -127,7 +145,7 @@ def test_huge_values_are_finite(name: str) -> None:
 def test_zeros(name: str) -> None:
     arrays = inputs(name, 2, 32)
     arrays[0][:] = 0
-    found = run(kernel(alone(name, arrays)), arrays, (2, 32))
+    found = run_alone(name, arrays, (2, 32))
     assert (found == (arrays[2] if name == "layer_norm" else 0)).all()
 
 
@@ -177,7 +195,7 @@ def check_quantized(
     """Exactly what the oracle makes of the function's own float32 values."""
     rows, width = len(arrays[0]), oracle(name, *arrays).shape[1]
     groups = -(-width // 32)
-    values = run(kernel(alone(name, arrays)), arrays, (rows, width))
+    values = run_alone(name, arrays, (rows, width))
     expected, expected_scales = quantized_rows(values, dtype, groups_per_scale)
     reference = followed(name, arrays, dtype, zero, groups_per_scale)
     outs = [np.full((rows, 32 * groups), 99, dtype), np.full_like(expected_scales, 9)]
