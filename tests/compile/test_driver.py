@@ -13,20 +13,18 @@ import pytest
 import torch
 
 from mvlm.compile import driver, memory
-from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.driver import compile_job
-from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.job import plan_job
 from mvlm.compile.toolchain import find
-from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import Q4MLC, dequantize, plan_quantization
 from mvlm.runtime.artifact import layout, map_weights, verify_artifact
-from mvlm.runtime.artifact.manifest import Requirements
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, TokenizerError, UsageError
 from mvlm.runtime.settings import read_settings
 from mvlm.schedules.oracles.arithmetic import from_panels
 from tests.artifacts import ArtifactCache
 from tests.models.rounding import to_q4
+from tests.no_code import generate_no_code
 from tests.reference import write_random_checkpoint
 from tests.reference.checkpoints import save_weights
 from tests.reference.model import load_tensors
@@ -46,23 +44,8 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generate no code: it takes longest, and is not what most of these tests are about."""
-
-    def instead(
-        model: MobileVLM,
-        job: CompileJob,
-        target: CompileTarget,
-        tuned: object,
-        folder: Path,
-        *_: object,
-    ) -> driver.Library:
-        for path in (layout.MODEL_LIBRARY, layout.RUNTIME_LIBRARY, layout.KERNELS):
-            (folder / path).write_text("{}")
-        return driver.Library(model.export(target.tvm)[1], working_bytes=0, kernels=0)
-
-    monkeypatch.setattr(driver, "_write_library", instead)
-    requirements = Requirements(platform="linux", libc="2.17", page_bytes=4096, memory_bytes=0)
-    monkeypatch.setattr(driver, "_requirements", lambda *_: requirements)
+    """It is not what most of these tests are about."""
+    generate_no_code(monkeypatch)
 
 
 def rewrite(folder: Path, **changes: torch.Tensor | None) -> None:

@@ -19,6 +19,7 @@ from mvlm.runtime.artifact import layout, verify_artifact
 from mvlm.runtime.errors import ArtifactError
 from tests.cli.command_line import finish, mvlm, start
 from tests.compile.jobs.boards import write_board
+from tests.no_code import generate_no_code
 from tests.reference import write_random_checkpoint
 
 
@@ -103,7 +104,10 @@ def test_killed_run_is_resumed_and_fetched(folder: Path) -> None:
     assert "compile: code" in logs.stdout and "done in" in logs.stdout
 
 
-def test_packed_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_packed_weights_of_another_model_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate_no_code(monkeypatch)
     job = plan_job(folder / "model", quantization="q0f32")
     other = plan_job(folder / "model", quantization=plan_quantization("q0f16"))
     pack_job(other, tmp_path / "packed")

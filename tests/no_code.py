@@ -1,0 +1,34 @@
+"""Compiling without generating code, which takes longest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mvlm.compile import driver
+from mvlm.compile.compile_target import CompileTarget
+from mvlm.compile.job import CompileJob
+from mvlm.models.mobilevlm import MobileVLM
+from mvlm.runtime.artifact import layout
+from mvlm.runtime.artifact.manifest import Requirements
+
+
+def generate_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `compile_job` write empty files in the place of libraries; all else is as ever."""
+
+    def instead(
+        model: MobileVLM,
+        job: CompileJob,
+        target: CompileTarget,
+        tuned: object,
+        folder: Path,
+        *_: object,
+    ) -> driver.Library:
+        for path in (layout.MODEL_LIBRARY, layout.RUNTIME_LIBRARY, layout.KERNELS):
+            (folder / path).write_text("{}")
+        return driver.Library(model.export(target.tvm)[1], working_bytes=0, kernels=0)
+
+    monkeypatch.setattr(driver, "_write_library", instead)
+    requirements = Requirements(platform="linux", libc="2.17", page_bytes=4096, memory_bytes=0)
+    monkeypatch.setattr(driver, "_requirements", lambda *_: requirements)
