@@ -174,6 +174,7 @@ def test_unsupported_scenarios_are_left_out_or_refused() -> None:
 
 
 def test_goals_name_measured_scenarios() -> None:
+    assert GOALS
     for goal in GOALS:
         assert goal.ours in SCENARIOS[goal.scenario].ours
         assert goal.against is None or goal.against in PEERS or goal.against in SCENARIOS

@@ -256,23 +256,20 @@ def test_an_artifact_for_another_machine_is_refused(
     assert words in result.stderr and "compile it" in result.stderr.lower()
 
 
-def test_imports_neither_compiler_nor_torch_and_starts_quickly(artifact: Path, image: Path) -> None:
-    """In CPU seconds, because the machine may be busy, and the memory of this program alone.
-
-    The kernel's own counter of a process's peak begins with what its parent, pytest, had.
-    """
+def test_loads_neither_compiler_nor_torch_and_little_else(artifact: Path, image: Path) -> None:
+    """Modules are what starting takes its time for."""
     code = (
-        "import sys, time; from mvlm.cli.app import run; run(sys.argv[1:]);"
+        "import sys; from mvlm.cli.app import run; run(sys.argv[1:]);"
         "print([m for m in ('tvm', 'torch', 'rich', 'mvlm.compile') if m in sys.modules],"
-        "time.process_time(), file=sys.stderr);"
+        "len(sys.modules), file=sys.stderr);"
         "print(open('/proc/self/status').read(), file=sys.stderr)"
     )
     asked = ("chat", artifact, "--image", image, "--prompt", QUESTION, "--max-tokens", "1")
     result = finish(start(*asked, "--json", code=code))
     first, *status = result.stderr.splitlines()
-    modules, seconds = first.rsplit(" ", 1)
+    modules, count = first.rsplit(" ", 1)
     assert modules == "[]"
-    assert float(seconds) < 1.5
+    assert int(count) < 600
     (peak,) = (int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
     assert peak * 1024 < 250e6
 

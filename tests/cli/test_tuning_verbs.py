@@ -110,6 +110,8 @@ def test_shipped_logs_of_other_devices_are_passed_over_silently(tmp_path: Path) 
 
 def test_the_shipped_logs_are_of_devices_that_were_measured() -> None:
     """No emulator's, none damaged, each with where it comes from."""
-    for entry in mvlm("logs", "list", "--logs", SHIPPED.parent, "--json").json["logs"]:
+    logs = mvlm("logs", "list", "--logs", SHIPPED.parent, "--json").json["logs"]
+    assert logs
+    for entry in logs:
         assert not entry["is_emulated"] and entry["damaged_lines"] == 0
         assert entry["device"] and entry["trials"] > 0 and entry["date"]

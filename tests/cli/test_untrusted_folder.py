@@ -139,7 +139,9 @@ def test_every_python_process_is_started_in_one_way() -> None:
 
 
 def test_launchers_start_no_module_by_name() -> None:
-    for launcher in (ROOT / "distribution/bundle/launchers").glob("*.sh"):
+    launchers = list((ROOT / "distribution/bundle/launchers").glob("*.sh"))
+    assert launchers
+    for launcher in launchers:
         lines = launcher.read_text(encoding="utf-8").splitlines()
         code = [line for line in lines if not line.lstrip().startswith("#")]
         assert not [line for line in code if " -m " in line], launcher

@@ -154,8 +154,12 @@ def test_each_part_has_its_own_scheme(checkpoint: Path, output: Path) -> None:
 @pytest.mark.usefixtures("no_code")
 def test_large_weights_are_no_infinities(checkpoint: Path, output: Path) -> None:
     """Their sum is beyond float32."""
-    rewrite(checkpoint, model__norm__weight=torch.full((128,), 3e38))
+    large = np.full(128, 3e38, np.float32)
+    rewrite(checkpoint, model__norm__weight=torch.from_numpy(large))
     compile_job(plan_job(checkpoint, quantization="q0f32"), output)
+    names = [entry.name for entry in read_weights_index(output).tensors]
+    arrays = dict(zip(names, map_weights(output), strict=True))
+    np.testing.assert_array_equal(arrays["decoder.norm.weight"], large)
 
 
 @pytest.mark.usefixtures("no_code")

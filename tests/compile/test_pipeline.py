@@ -88,8 +88,8 @@ def test_pipeline_schedules_all_functions_and_dumps_nothing_unasked(
     lowered = lower(module, target, "cpu", {"n": 512}, entered=seen.append).module
     assert seen == NAMES
     assert not list(tmp_path.iterdir())
-    # The KV cache brings kernels of its own, and lowering adds arithmetic on shapes.
-    foreign = ("batch_", "tree_attn", "shape_func", "compute_symbolic_expr")
+    # Lowering adds arithmetic on shapes.
+    foreign = "shape_func"
     plain = {
         variable.name_hint
         for variable, function in tensor_functions(lowered)
@@ -98,16 +98,23 @@ def test_pipeline_schedules_all_functions_and_dumps_nothing_unasked(
     assert {name for name in plain if not name.startswith(foreign)} == set()
 
 
-def test_every_heavy_linear_has_a_kernel(dumped: Path) -> None:
+@pytest.mark.parametrize("operation", ["linear", "attention", "cached_attention"])
+def test_every_heavy_operation_has_a_kernel(dumped: Path, operation: str) -> None:
     """A definition that no kernel serves would be computed a multiplication at a time.
 
     Only kernels have tiles whose rows are unrolled.
     """
-    text = after(dumped, "schedule")
-    for operation in ("linear", "attention"):
-        for part in text.split("@T.prim_func")[1:]:
-            if f'"mvlm.op": "{operation}"' in part:
-                assert "T.unroll(" in part
+    defined, scheduled = (
+        [
+            part
+            for part in after(dumped, phase).split("@T.prim_func")
+            if f'"mvlm.op": "{operation}"' in part
+        ]
+        for phase in ("graph", "schedule")
+    )
+    assert len(scheduled) == len(defined) > 0
+    assert not [part for part in defined if "T.unroll(" in part]
+    assert [part for part in scheduled if "T.unroll(" in part] == scheduled
 
 
 def test_memory_is_planned_for_the_largest_chunk() -> None:

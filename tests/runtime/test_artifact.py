@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -568,13 +569,17 @@ def test_requirements_of_another_system_are_refused(
         )
 
 
-def test_versions_are_compared_by_number(manifest: Manifest) -> None:
-    requirements = replace(manifest.target.requirements, libc="2.9")
+@pytest.mark.parametrize(
+    ("needed", "is_served"), [("2.9", True), ("2.36", True), ("2.37", False), ("2.100", False)]
+)
+def test_versions_are_compared_by_number(manifest: Manifest, needed: str, is_served: bool) -> None:
+    """As text, 2.9 would be newer than 2.36, and 2.100 older."""
+    requirements = replace(manifest.target.requirements, libc=needed)
     target = replace(manifest.target, requirements=requirements)
-    check_machine(
-        replace(manifest, target=target),
-        machine(target.architecture, *target.features, libc="glibc 2.36"),
-    )
+    here = machine(target.architecture, *target.features, libc="glibc 2.36")
+    refused = pytest.raises(ArtifactError, match=f"expected glibc {needed} or newer")
+    with nullcontext() if is_served else refused:
+        check_machine(replace(manifest, target=target), here)
 
 
 def test_requirements_of_the_libraries_are_in_the_manifest(manifest: Manifest) -> None:

@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float32]
 # Grouped KV heads, and 4 positions an image.
 FAMILY = "linear"
 CHUNK = 7
+CONTEXT = 130  # of pages of 64
 # The same float32 sums, cut differently: 1 row takes another kernel than many.
 TOLERANCE = 2e-5
 
@@ -34,8 +35,8 @@ def model(artifact_cache: ArtifactCache) -> Model:
 
 @pytest.fixture(scope="module")
 def chunked(artifact_cache: ArtifactCache) -> Model:
-    """The same model, in chunks of 7, and with a context of 64."""
-    return Model(artifact_cache.artifact(FAMILY, prefill_chunk=CHUNK, context=64))
+    """The same model, in chunks of 7, and with a context of three pages, the last one short."""
+    return Model(artifact_cache.artifact(FAMILY, prefill_chunk=CHUNK, context=CONTEXT))
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:
@@ -68,9 +69,13 @@ def test_compiled_chunks_agree_with_one_go(model: Model, chunked: Model, length:
     same(chunked.prefill(embeddings, chunked.new_cache()), expected[-1:])
 
 
-@pytest.mark.parametrize("sizes", [(1, 19), (19, 1), (3, 5, 12), (15, 1, 1, 3), (16, 4), (17, 3)])
+@pytest.mark.parametrize(
+    "sizes",
+    [(1, 19), (19, 1), (3, 5, 12), (63, 1, 1, 3), (64, 4), (65, 3), (40, 100), (127, 1, 1, 70)],
+)
 def test_pieces_agree_with_one_go(model: Model, sizes: tuple[int, ...]) -> None:
-    """Around the cache's pages of 16 as well."""
+    """Around the ends of the cache's pages as well."""
+    assert model.settings.cache.page_size == 64
     ids = prompt(sum(sizes))
     cache, embeddings, begin, rows = model.new_cache(), model.embed(ids), 0, []
     for size in sizes:
@@ -82,7 +87,7 @@ def test_pieces_agree_with_one_go(model: Model, sizes: tuple[int, ...]) -> None:
 
 
 def test_token_by_token_agrees_with_one_go(model: Model) -> None:
-    ids = prompt(40)
+    ids = prompt(70)
     cache = model.new_cache()
     rows = [model.decode(token, cache) for token in ids]
     same(np.concatenate(rows), all_logits(model, ids))
@@ -131,11 +136,11 @@ def test_results_are_not_overwritten_by_the_next_call(model: Model) -> None:
 
 
 def test_truncate_and_prefill_again(model: Model) -> None:
-    ids = prompt(40)
+    ids = prompt(140)
     expected = all_logits(model, ids)
     cache = model.new_cache()
     model.prefill(model.embed(ids), cache)
-    for length in (39, 33, 32, 31, 17, 16, 15, 1, 0):
+    for length in (129, 128, 127, 65, 64, 63, 16, 1, 0):
         cache.truncate(length)
         assert cache.length == length
         same(model.prefill(model.embed(ids[length:]), cache, all_logits=True), expected[length:])
@@ -189,12 +194,12 @@ def test_the_same_prompt_computes_its_last_position_again(model: Model) -> None:
     same(second.logits, first.logits)
 
 
-@pytest.mark.parametrize("common", [0, 1, 15, 16, 17, 29])
+@pytest.mark.parametrize("common", [0, 1, 29, 63, 64, 65])
 def test_a_prompt_with_a_common_prefix_computes_the_rest(model: Model, common: int) -> None:
     session = Session(model)
-    session.prefill(prompt(30))
-    ids = [*prompt(30)[:common], *np.random.default_rng(9).integers(3, 384, 12).tolist()]
-    ids[common] = (prompt(31)[common] + 1) % 384
+    session.prefill(prompt(80))
+    ids = [*prompt(80)[:common], *np.random.default_rng(9).integers(3, 384, 12).tolist()]
+    ids[common] = (prompt(81)[common] + 1) % 384
     prefill = session.prefill(ids)
     assert prefill.computed == len(ids) - common
     same(prefill.logits, all_logits(model, ids)[-1])
@@ -311,7 +316,7 @@ def test_clearing_drops_positions_and_keeps_image_embeddings(model: Model) -> No
 # --- the end of the context ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("capacity", [1, 2, 15, 16, 17, 31, 33, 64])
+@pytest.mark.parametrize("capacity", [1, 2, 63, 64, 65, 127, 129, CONTEXT])
 def test_a_context_that_is_exactly_full(chunked: Model, capacity: int) -> None:
     ids = prompt(capacity)
     session = Session(chunked, capacity)
@@ -347,17 +352,17 @@ def test_a_prefill_over_the_capacity_appends_nothing(chunked: Model) -> None:
     assert cache.length == 0
 
 
-@pytest.mark.parametrize("capacity", [0, -1, 65])
+@pytest.mark.parametrize("capacity", [0, -1, CONTEXT + 1])
 def test_capacity_outside_the_context_is_refused(chunked: Model, capacity: int) -> None:
-    with pytest.raises(UsageError, match="context: expected 1 to 64"):
+    with pytest.raises(UsageError, match=f"context: expected 1 to {CONTEXT}"):
         Session(chunked, capacity)
 
 
 def test_a_whole_context_token_by_token(chunked: Model) -> None:
-    session, ids = Session(chunked), prompt(64)
+    session, ids = Session(chunked), prompt(CONTEXT)
     expected = all_logits(chunked, ids)
     session.prefill(ids[:1])
-    for position in range(1, 64):
+    for position in range(1, CONTEXT):
         same(session.decode(ids[position]), expected[position])
     with pytest.raises(ContextError):
         session.decode(5)

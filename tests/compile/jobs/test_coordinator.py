@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -238,7 +237,7 @@ def test_two_runs_finish_the_same_step_without_leases(
 
 def test_cancel_while_running(store: Store, faked: Path) -> None:
     for name in ("a0", "a1"):
-        inject_fault(faked, name, "sleep 60")
+        inject_fault(faked, name, "sleep 3600")
     plan = fake_plan(3)
     asked = coordinator(store, plan)
 
@@ -247,15 +246,15 @@ def test_cancel_while_running(store: Store, faked: Path) -> None:
             store.runs.cancel(store.runs.find(asked.run_id))
 
     asked._observe = cancel
-    begin = time.monotonic()
     ended, states = asked.run()
-    assert time.monotonic() - begin < 20
     assert ended.state == "cancelled"
     assert states[key_of("w")].state == "done"
     for name in ("a0", "a1", "a2"):
         assert states[key_of(name)].state == "cancelled"
         assert store.runs.state(ended, key_of(name)).note == "cancelled by `mvlm jobs cancel`"
     assert_clean(store)
+    for name in ("a0", "a1"):  # a worker may have been killed before it read its fault
+        inject_fault(faked, name)
     ended, _ = run(store, plan)
     assert ended.state == "done"
 

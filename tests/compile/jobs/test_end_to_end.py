@@ -40,7 +40,7 @@ def store_of(folder: Path) -> Store:
     return open_store(str(folder / "store"))
 
 
-def wait_for(folder: Path, name: str, text: str, seconds: float = 60) -> None:
+def wait_for(folder: Path, name: str, text: str, seconds: float = 300) -> None:
     """Wait until a log of the latest run says something."""
     store, deadline = store_of(folder), time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -78,7 +78,7 @@ def test_killed_run_is_resumed_and_fetched(folder: Path) -> None:
     assert report["run"] == document["run"]
 
     third = mvlm("jobs", "run", folder / "matrix.toml", "--json", "--verify")
-    assert third.json["counts"]["reused"] == 2 and third.json["seconds"] < 5
+    assert third.json["counts"] == second.json["counts"] | {"done": 0, "reused": 2}
 
     fetched = mvlm("jobs", "fetch", "--store", folder / "store", "-o", folder / "out", "--json")
     assert fetched.exit_code == 0, fetched.stderr

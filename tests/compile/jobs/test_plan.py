@@ -100,7 +100,9 @@ def test_adapters_of_one_name_get_distinct_labels(folder: Path) -> None:
 
 
 def test_step_request_round_trip(folder: Path) -> None:
-    for step in plan(folder, 'models = ["seeing"]\ntargets = ["host", "board.toml"]').steps:
+    steps = plan(folder, 'models = ["seeing"]\ntargets = ["host", "board.toml"]').steps
+    assert len(steps) == 3
+    for step in steps:
         asked = StepRequest(step.kind, step.key, step.name, step.weights, step.job, "store", "run")
         again = parse_step_request(asked.to_json())
         assert again == asked
