@@ -14,12 +14,15 @@ PROMPT ?=
 MODEL ?= build/MobileVLM-V2-1.7B
 PEERS ?= llama.cpp torch onnxruntime-genai openvino-genai
 
-.PHONY: demo test test-slow test-real test-arm test-ray test-latest test-oldest test-llama-cpp lint \
-	format docs train bench bench-peers quality footprint clean help
+.PHONY: demo test test-tiny test-extended test-all test-slow test-real test-arm test-ray test-latest \
+	test-oldest test-llama-cpp coverage lint format docs train bench bench-peers quality footprint \
+	clean help
 
 help:
 	@echo "make demo [IMAGE=file] [PROMPT=text]   compile the bundled model, ask it about an image"
-	@echo "make test                              the default test suite"
+	@echo "make test                              the default test suite, in two processes"
+	@echo "make test-tiny                         what mvlm promises, in a minute"
+	@echo "make test-extended                     the other half of the families and schemes"
 	@echo "make test-slow                         the tests that take minutes"
 	@echo "make test-real                         the tests of real sizes: 40 GB of disk, an hour"
 	@echo "make test-arm                          the kernels on an emulated Armv8.2 device"
@@ -27,6 +30,8 @@ help:
 	@echo "make test-latest, make test-oldest     a quick part of the suite on the newest and on the oldest"
 	@echo "                                       packages that pyproject.toml allows: 10 minutes each"
 	@echo "make test-llama-cpp                    GGUF files in llama.cpp, which is built for it"
+	@echo "make test-all                          every suite that this machine can run"
+	@echo "make coverage                          the default suite, and which lines it runs"
 	@echo "make lint                              ruff and mypy; make format mends what ruff can"
 	@echo "make docs                              write docs/commands.md from the commands' help"
 	@echo "make train                             train the bundled model again, about an hour"
@@ -55,22 +60,47 @@ footprint: $(VENV)/test.stamp
 	$(BIN)/python -m mvlm.bench.studies.footprint --write
 
 # The markers of what `make test` leaves out.
-DEFAULT := not slow and not real and not arm and not llama_cpp and not ray
+SPECIAL := slow or real or arm or llama_cpp or ray
+DEFAULT := not extended and not ($(SPECIAL))
+# Two processes, each with half of the tests in their order, so that those that share an artifact
+# run in one; who is done first takes tests over from the other.
+PARALLEL := -n 2 --dist worksteal
 
 test: $(VENV)/test.stamp build/arm.stamp
-	$(BIN)/pytest -m "$(DEFAULT)" $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m "$(DEFAULT)" $(ARGS)
 
+test-tiny: $(VENV)/test.stamp
+	$(BIN)/pytest -m "$(DEFAULT)" tests/test_tiny.py $(ARGS)
+
+test-extended: $(VENV)/test.stamp build/arm.stamp
+	$(BIN)/pytest $(PARALLEL) -m "extended and not ($(SPECIAL))" $(ARGS)
+
+# These measure, or start many processes of their own: one at a time, and with more patience.
 test-slow: $(VENV)/test.stamp
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)
 
 test-real: $(VENV)/test.stamp
-	$(BIN)/pytest -m real $(ARGS)
+	$(BIN)/pytest -m real --timeout 14400 $(ARGS)
 
 test-arm: $(VENV)/test.stamp build/arm.stamp
-	$(BIN)/pytest -m arm $(ARGS)
+	$(BIN)/pytest -m arm --timeout 3600 $(ARGS)
 
 test-ray: $(VENV)/ray.stamp
-	$(BIN)/pytest -m ray $(ARGS)
+	$(BIN)/pytest -m ray --timeout 3600 $(ARGS)
+
+# All of them, even where one fails. What a machine cannot run is skipped there, with the reason.
+SUITES := test test-extended test-slow test-arm test-ray test-llama-cpp test-latest test-oldest \
+	test-real
+test-all:
+	@failed=; for suite in $(SUITES); do \
+		echo "=== make $$suite"; $(MAKE) --no-print-directory $$suite || failed="$$failed $$suite"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+# build/coverage/index.html shows the lines.
+coverage: $(VENV)/test.stamp build/arm.stamp
+	$(BIN)/pytest $(PARALLEL) -m "$(DEFAULT)" --cov --cov-report term:skip-covered \
+		--cov-report html:build/coverage $(ARGS)
 
 # What touches packages most: arrays that reach compiled code, images, tokenizers, the formats of
 # other tools, the command line. docs/commands.md is as the pinned Typer writes help.
@@ -80,17 +110,18 @@ VERSIONS := tests/runtime tests/schedules/test_kv_cache.py tests/models/intercha
 	--ignore=tests/runtime/test_device_server.py \
 	--deselect=tests/cli/test_command_line.py::test_docs_commands_are_current
 
-# Each time: newer packages may have come out.
+# Each time: newer packages may have come out. Warnings are shown, and fail nothing: other versions
+# have others.
 test-latest: $(VENV)-latest/bin/pip
 	PIP_CONSTRAINT= $(VENV)-latest/bin/pip --disable-pip-version-check --quiet \
 		install --upgrade --upgrade-strategy eager --editable ".[test]"
-	$(VENV)-latest/bin/python -m pytest -m "$(DEFAULT)" $(VERSIONS) $(ARGS)
+	$(VENV)-latest/bin/python -m pytest -W default -m "$(DEFAULT)" $(VERSIONS) $(ARGS)
 
 test-oldest: $(VENV)-oldest/test.stamp
-	$(VENV)-oldest/bin/python -m pytest -m "$(DEFAULT)" $(VERSIONS) $(ARGS)
+	$(VENV)-oldest/bin/python -m pytest -W default -m "$(DEFAULT)" $(VERSIONS) $(ARGS)
 
 test-llama-cpp: $(VENV)/llama-cpp.stamp
-	$(BIN)/pytest -m llama_cpp $(ARGS)
+	$(BIN)/pytest -m llama_cpp --timeout 3600 $(ARGS)
 
 lint: $(VENV)/lint.stamp build/typing
 	$(BIN)/ruff check .

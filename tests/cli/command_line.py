@@ -73,7 +73,7 @@ def start(*arguments: str | Path, code: str | None = None) -> subprocess.Popen[s
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> Result:
+def finish(process: subprocess.Popen[str], timeout: float = 300) -> Result:
     """Wait for a started command."""
     try:
         stdout, stderr = process.communicate(timeout=timeout)

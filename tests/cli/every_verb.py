@@ -144,7 +144,7 @@ def run_verb(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     streams: str = "",
-    timeout: float = 120,
+    timeout: float = 300,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a verb as a person does, by the installed program.
 
