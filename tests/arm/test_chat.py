@@ -1,4 +1,6 @@
-"""The whole chat on the emulated device: compiled here, run there, in the default suite.
+"""The whole chat on the emulated device: compiled here, run there.
+
+By default with the device's own kernels; in float32, and on another board, on demand.
 
 What an x86 machine compiles for the Snapdragon's cores answers like what it compiles for itself,
 and refuses a device that is not the one.
@@ -11,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mvlm.bench.studies.quality import BUNDLED
 from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.targets.catalogue import board_file
 from tests.arm.conftest import Compile
 from tests.arm.emulator import KRYO_CPU, run_mvlm
+from tests.artifacts import Shelf
 from tests.reference import IMAGE_TOKEN, Reference
 from tests.reference.integer_decoder import IntegerDecoder
 
@@ -43,6 +47,7 @@ def chat(artifact: Path, *options: str | Path, cpu: str = KRYO_CPU) -> dict[str,
     return answer
 
 
+@pytest.mark.extended
 def test_float32_answers_as_on_this_machine(compiled: Compile) -> None:
     from tests.cli.command_line import mvlm
 
@@ -83,8 +88,8 @@ def test_the_artifact_is_the_devices(compiled: Compile) -> None:
     assert checked["intact"] is True and checked["fits_this_machine"] is True
 
 
-def test_another_architecture(compiled: Compile) -> None:
-    refused = run_mvlm(*asked(compiled("host", "q0f32")))
+def test_another_architecture(shelf: Shelf) -> None:
+    refused = run_mvlm(*asked(shelf.artifact("ldpnet")))
     assert refused.returncode == 1
     assert "for another architecture: expected aarch64 (this machine)" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -98,6 +103,7 @@ def test_a_core_without_dot_products(compiled: Compile) -> None:
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.extended
 def test_a_board_of_ones_own(compiled: Compile, tmp_path: Path) -> None:
     """A Raspberry Pi 4, whose Cortex-A72 has no dot products: plain vectors take their place."""
     board = tmp_path / "raspberry-pi-4.toml"
