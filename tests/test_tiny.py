@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.cli.command_line import Result, mvlm
 from tests.once import make_once
 from tests.reference import FEATURE_TOLERANCE, LOGIT_TOLERANCE, Reference, preprocess
@@ -25,9 +25,9 @@ QUESTION = ("--prompt", "What is in the picture?", "--max-tokens", "8")
 
 
 @pytest.fixture(scope="module")
-def checkpoint(shelf: Shelf) -> Path:
+def checkpoint(artifact_cache: ArtifactCache) -> Path:
     """A MobileVLM with random weights, in the layout of the official releases."""
-    return shelf.checkpoint("ldpnet")
+    return artifact_cache.checkpoint("ldpnet")
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,10 @@ def test_every_stage_agrees_with_torch(
     assert tokens == reference.greedy(ids, pixels, len(tokens))
 
 
-def test_quantized_it_is_smaller_and_answers_too(shelf: Shelf, exact: Path, image: Path) -> None:
-    quantized = shelf.artifact("ldpnet", "q4a8")
+def test_quantized_it_is_smaller_and_answers_too(
+    artifact_cache: ArtifactCache, exact: Path, image: Path
+) -> None:
+    quantized = artifact_cache.artifact("ldpnet", "q4a8")
 
     def weights(artifact: Path) -> int:
         return sum(path.stat().st_size for path in (artifact / "weights").iterdir())

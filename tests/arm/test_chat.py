@@ -20,7 +20,7 @@ from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.targets.catalogue import board_file
 from tests.arm.conftest import Compile
 from tests.arm.emulator import KRYO_CPU, run_mvlm
-from tests.artifacts import Shelf
+from tests.artifacts import ArtifactCache
 from tests.reference import IMAGE_TOKEN, Reference
 from tests.reference.integer_decoder import IntegerDecoder
 
@@ -88,8 +88,8 @@ def test_the_artifact_is_the_devices(compiled: Compile) -> None:
     assert checked["intact"] is True and checked["fits_this_machine"] is True
 
 
-def test_another_architecture(shelf: Shelf) -> None:
-    refused = run_mvlm(*asked(shelf.artifact("ldpnet")))
+def test_another_architecture(artifact_cache: ArtifactCache) -> None:
+    refused = run_mvlm(*asked(artifact_cache.artifact("ldpnet")))
     assert refused.returncode == 1
     assert "for another architecture: expected aarch64 (this machine)" in refused.stderr
     assert "Traceback" not in refused.stderr

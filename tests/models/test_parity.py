@@ -136,7 +136,9 @@ def test_greedy_tokens_in_float32(pair: Callable[[str], Pair], family: str) -> N
 
 @pytest.mark.parametrize("family", families(["ldpnet", "ldpnet_odd"]))
 def test_three_images_in_one_prompt(artifact_cache: ArtifactCache, family: str) -> None:
-    pair = make_pair(artifact_cache.artifact(family), artifact_cache.checkpoint(family), images=3, seed=1)
+    pair = make_pair(
+        artifact_cache.artifact(family), artifact_cache.checkpoint(family), images=3, seed=1
+    )
     assert pair.ids.count(IMAGE_TOKEN) == 3
     pair.check_stages()
     pair.check_greedy()
@@ -220,7 +222,9 @@ def test_rounded_weights(
 
 
 @pytest.mark.parametrize("family", families(["ldpnet", "ldpnet_odd", "ldpnetv2"]))
-def test_sixteen_bit_integers_are_as_close_as_float16(artifact_cache: ArtifactCache, family: str) -> None:
+def test_sixteen_bit_integers_are_as_close_as_float16(
+    artifact_cache: ArtifactCache, family: str
+) -> None:
     """Weights and activations both rounded, against float16's weights alone."""
     errors: dict[str, list[float]] = {}
     for scheme in ("q0f16", "q16a16"):
