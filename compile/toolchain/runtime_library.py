@@ -13,12 +13,11 @@ import hashlib
 import io
 import platform as python_platform
 import zipfile
-from pathlib import Path
 
 from mvlm.compile.cache_folder import cache_folder, looking_in_cache
+from mvlm.compile.toolchain.compiler_folder import compiler_folder
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
-from mvlm.runtime.package_folder import package_folder
 from mvlm.runtime.targets.platforms import Platform
 
 LIBRARY = "libtvm_runtime.so"
@@ -35,29 +34,14 @@ def find_runtime_library(architecture: str, platform: Platform) -> bytes:
         TargetError: It is not there; says how to fetch it, or to build it.
     """
     if platform.name == "android":
+        # Imported here because it is run by `python -m` as well, which warns of a module that its
+        # package has imported before.
         from mvlm.compile.toolchain.android_runtime import find_android_library
 
         return find_android_library(architecture)
     if architecture == python_platform.machine():
         return (compiler_folder("tvm") / "lib" / LIBRARY).read_bytes()
     return _from_wheel(architecture)
-
-
-def compiler_folder(name: str) -> Path:
-    """Return the folder of one of the compiler's packages, which is not imported.
-
-    Raises:
-        TargetError: The compiler is not installed.
-    """
-    try:
-        return package_folder(name)
-    except ModuleNotFoundError:
-        raise TargetError(
-            "the compiler is not installed",
-            expected=f"apache-tvm {TVM_VERSION}",
-            found=f"no {name}",
-            fix='`pip install "mvlm[compile]"`',
-        ) from None
 
 
 def _from_wheel(architecture: str) -> bytes:
