@@ -24,13 +24,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mvlm.models.config import LlamaConfig
-from mvlm.runtime.errors import UsageError
 from mvlm.runtime.settings import CacheSpec, PageTensor
 
 # Whole vectors on every CPU, and little to copy where two sequences part.
 PAGE_SIZE = 64
-
-CACHE_STORAGES = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class CacheLayout:
         layers: Of the decoder.
         kv_heads: Of each layer.
         head_dim: Channels of a head.
-        storage: One of :data:`CACHE_STORAGES`.
+        storage: One of :data:`~mvlm.models.quantization.CACHE_STORAGES`.
     """
 
     layers: int
@@ -66,21 +63,6 @@ class CacheLayout:
     def spec(self) -> CacheSpec:
         """Return what the runtime must know of it."""
         return CacheSpec(self.layers, PAGE_SIZE, self.tensors)
-
-
-def check_storage(storage: str) -> str:
-    """Return the name of a storage.
-
-    Raises:
-        UsageError: It is unknown.
-    """
-    if storage not in CACHE_STORAGES:
-        raise UsageError(
-            "unknown storage of the KV cache",
-            expected=" or ".join(CACHE_STORAGES),
-            found=repr(storage),
-        )
-    return storage
 
 
 def cache_layout(config: LlamaConfig, storage: str) -> CacheLayout:

@@ -43,7 +43,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.cache_layout import check_storage
 from mvlm.models.rounding import ROUNDINGS, Rounding
 from mvlm.runtime.errors import CheckpointError, UsageError
 
@@ -146,6 +145,9 @@ SCHEMES = {
 }
 DEFAULT_SCHEME = "q4a8"
 
+# What keys and values may be stored as (see `models.cache_layout`).
+CACHE_STORAGES = ("float32", "float16", "int8")
+
 
 def find_scheme(name: str) -> Scheme:
     """Return the scheme of that name.
@@ -160,6 +162,21 @@ def find_scheme(name: str) -> Scheme:
             found=repr(name),
         )
     return SCHEMES[name]
+
+
+def check_storage(storage: str) -> str:
+    """Return the name of a storage.
+
+    Raises:
+        UsageError: It is unknown.
+    """
+    if storage not in CACHE_STORAGES:
+        raise UsageError(
+            "unknown storage of the KV cache",
+            expected=" or ".join(CACHE_STORAGES),
+            found=repr(storage),
+        )
+    return storage
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import tirx
 
-from mvlm.models.cache_layout import CACHE_STORAGES, PAGE_SIZE, CacheLayout
+from mvlm.models.cache_layout import PAGE_SIZE, CacheLayout
 from mvlm.models.ops import kv_cache as definitions
+from mvlm.models.quantization import CACHE_STORAGES
 from mvlm.schedules.oracles.arithmetic import causal_attention, int8_vectors, rotate
 from tests.device import cached
 from tests.kernels import Array, build, kernel
