@@ -13,8 +13,8 @@ from mvlm.models.checkpoint.tensor_file import (
     listed,
 )
 from mvlm.models.checkpoint.torch_file import TorchFile
-from mvlm.models.config.checks import short_repr
-from mvlm.models.config.json_config import read_json_config
+from mvlm.models.json_config import read_json_config
+from mvlm.models.value_checks import short_repr
 from mvlm.runtime.errors import CheckpointError, ConfigError
 from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 

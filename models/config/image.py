@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mvlm.models.config.json_config import JsonConfig
+from mvlm.models.json_config import JsonConfig
 from mvlm.runtime.image import ImageSpec
 
 # Mean and standard deviation of red, green and blue over CLIP's training images.

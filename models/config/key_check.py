@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from mvlm.models.config.checks import short_repr
-from mvlm.models.config.json_config import JsonConfig
 from mvlm.models.config.keys import Key, KeyTable
+from mvlm.models.json_config import JsonConfig
+from mvlm.models.value_checks import short_repr
 
 # How many unknown keys a warning lists before it only counts.
 _LISTED = 8

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mvlm.models.config.checks import check_choice, check_integer, check_number, short_repr
-from mvlm.models.config.json_config import JsonConfig
 from mvlm.models.config.key_check import check_keys, is_same, refuse_unknown
 from mvlm.models.config.keys import ROPE
+from mvlm.models.json_config import JsonConfig
+from mvlm.models.value_checks import check_choice, check_integer, check_number, short_repr
 from mvlm.runtime.errors import ConfigError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvlm.models.config.json_config import JsonConfig
+from mvlm.models.json_config import JsonConfig
 from mvlm.runtime.errors import ConfigError
 
 # Where files say so: transformers' key, and an older one of compressed-tensors.

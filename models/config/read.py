@@ -11,7 +11,6 @@ from mvlm.models.config.clip import (
     derive_clip_vision_config,
 )
 from mvlm.models.config.image import image_spec
-from mvlm.models.config.json_config import JsonConfig, read_json_config, read_optional_json_config
 from mvlm.models.config.key_check import check_keys
 from mvlm.models.config.keys import GENERATION, PREPROCESSOR
 from mvlm.models.config.llama import llama_config
@@ -26,6 +25,7 @@ from mvlm.models.config.text import (
 )
 from mvlm.models.config.tokens import check_tokenizer_files
 from mvlm.models.config.tower import find_vision_tower, search_vision_tower
+from mvlm.models.json_config import JsonConfig, read_json_config, read_optional_json_config
 from mvlm.runtime.errors import TokenizerError, UsageError
 from mvlm.runtime.input_file import is_present
 from mvlm.runtime.tokenizer import Tokenizer

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mvlm.models.config.json_config import JsonConfig, read_optional_json_config
 from mvlm.models.config.key_check import check_keys
 from mvlm.models.config.keys import TOKENIZER
 from mvlm.models.config.text import ADDED_TOKENS, TOKENIZER_CONFIG
+from mvlm.models.json_config import JsonConfig, read_optional_json_config
 from mvlm.runtime.errors import ConfigError
 from mvlm.runtime.input_file import is_present
 from mvlm.runtime.tokenizer import Tokenizer

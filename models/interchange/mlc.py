@@ -26,8 +26,8 @@ from mvlm.models.checkpoint.mlc_weights import STACKED
 from mvlm.models.checkpoint.names import expected_tensors
 from mvlm.models.checkpoint.weights import read_start
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
-from mvlm.models.config.json_config import read_json_config
 from mvlm.models.config.mlc import MLC_CONFIG
+from mvlm.models.json_config import read_json_config
 from mvlm.models.quantization import (
     GROUP_SIZE,
     NIBBLES_PER_WORD,

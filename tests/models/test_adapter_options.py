@@ -24,7 +24,7 @@ from mvlm.models.checkpoint.adapter.keys import (
     USED,
 )
 from mvlm.models.checkpoint.adapter.options import read_options
-from mvlm.models.config.json_config import JsonConfig
+from mvlm.models.json_config import JsonConfig
 from mvlm.runtime.errors import ConfigError, MvlmError
 from tests.adapters import CONFIG, TOLERANCE, WEIGHTS, module_tree, train
 

@@ -13,7 +13,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mvlm.models.config.json_config import JsonConfig
+from mvlm.models.json_config import JsonConfig
 
 # More than any model has.
 MAX_NAMES = 1 << 14

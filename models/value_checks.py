@@ -1,4 +1,4 @@
-"""Checks on single values, shared by the configuration dataclasses.
+"""Checks on single values, shared by the readers of files and the configuration dataclasses.
 
 A value comes straight from a JSON file, so its type is checked as well as its range. A bool is
 not a number here, although Python counts it as one, and a NaN fails every range.

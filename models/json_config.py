@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from mvlm.models.config.checks import check_integer, short_repr
+from mvlm.models.value_checks import check_integer, short_repr
 from mvlm.runtime.errors import ConfigError
 from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 
