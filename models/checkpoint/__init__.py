@@ -8,7 +8,7 @@ is read.
 from mvlm.models.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from mvlm.models.checkpoint.names import V2_TOWER_PREFIX, expected_tensors
 from mvlm.models.checkpoint.report import Report
-from mvlm.models.checkpoint.weights import Weights, open_weights
+from mvlm.models.weight_files.weights import Weights, open_weights
 
 __all__ = [
     "V2_TOWER_PREFIX",

@@ -15,11 +15,11 @@ from mvlm.models.checkpoint.names import (
     harmless,
 )
 from mvlm.models.checkpoint.report import Report
-from mvlm.models.checkpoint.tensor_file import FLOAT_DTYPES, Array
-from mvlm.models.checkpoint.weights import Weights, open_weights
 from mvlm.models.config.mlc import checkpoint_document
 from mvlm.models.config.read import projector_config, tower_name
 from mvlm.models.config.tower import find_vision_tower
+from mvlm.models.weight_files.tensor_file import FLOAT_DTYPES, Array
+from mvlm.models.weight_files.weights import Weights, open_weights
 
 
 class Checkpoint:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mvlm.models.checkpoint.tensor_file import Array
+from mvlm.models.weight_files.tensor_file import Array
 from mvlm.runtime.errors import CheckpointError
 
 # What infinity becomes if it is not refused: the largest value that every storage can hold.

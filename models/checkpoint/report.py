@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mvlm.models.checkpoint.quantized import quantizer
-from mvlm.models.checkpoint.tensor_file import FLOAT_DTYPES, listed
 from mvlm.models.config.quantized import FIX
+from mvlm.models.weight_files.tensor_file import FLOAT_DTYPES, listed
 from mvlm.runtime.errors import CheckpointError
 
 

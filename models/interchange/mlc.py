@@ -22,9 +22,7 @@ import numpy.typing as npt
 
 from mvlm.models.checkpoint import Checkpoint
 from mvlm.models.checkpoint.finite import check_finite
-from mvlm.models.checkpoint.mlc_weights import STACKED
 from mvlm.models.checkpoint.names import expected_tensors
-from mvlm.models.checkpoint.weights import read_start
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
 from mvlm.models.config.mlc import MLC_CONFIG
 from mvlm.models.json_config import read_json_config
@@ -40,6 +38,8 @@ from mvlm.models.synthetic.documents import (
     preprocessor_document,
     write_json,
 )
+from mvlm.models.weight_files.mlc_weights import STACKED
+from mvlm.models.weight_files.weights import read_start
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.image import ImageSpec
 from mvlm.runtime.input_file import is_present

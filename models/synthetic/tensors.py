@@ -13,10 +13,10 @@ from mvlm.models.checkpoint.names import (
     projector_tensors,
     tower_tensors,
 )
-from mvlm.models.checkpoint.tensor_file import TensorInfo
 from mvlm.models.config.clip import ClipVisionConfig
 from mvlm.models.config.llama import LlamaConfig
 from mvlm.models.config.projector import ProjectorConfig
+from mvlm.models.weight_files.tensor_file import TensorInfo
 
 Tensors = dict[str, TensorInfo]
 

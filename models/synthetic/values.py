@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.checkpoint.tensor_file import TensorInfo
+from mvlm.models.weight_files.tensor_file import TensorInfo
 
 _EMBEDDINGS = (
     "embed_tokens.weight",

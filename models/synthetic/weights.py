@@ -18,9 +18,9 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.checkpoint.tensor_file import TensorInfo
-from mvlm.models.checkpoint.torch_file import import_torch
 from mvlm.models.synthetic.documents import write_json
+from mvlm.models.weight_files.tensor_file import TensorInfo
+from mvlm.models.weight_files.torch_file import import_torch
 from mvlm.runtime.errors import UsageError
 
 Array = npt.NDArray[Any]

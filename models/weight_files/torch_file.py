@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 
-from mvlm.models.checkpoint.tensor_file import (
+from mvlm.models.config.quantized import FIX
+from mvlm.models.weight_files.tensor_file import (
     DOWNLOAD_AGAIN,
     Array,
     TensorInfo,
@@ -24,7 +25,6 @@ from mvlm.models.checkpoint.tensor_file import (
     check_float,
     release_pages,
 )
-from mvlm.models.config.quantized import FIX
 from mvlm.runtime.errors import CheckpointError
 
 if TYPE_CHECKING:

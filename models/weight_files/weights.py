@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mvlm.models.checkpoint.safetensors_file import SafetensorsFile
-from mvlm.models.checkpoint.tensor_file import (
+from mvlm.models.json_config import read_json_config
+from mvlm.models.value_checks import short_repr
+from mvlm.models.weight_files.safetensors_file import SafetensorsFile
+from mvlm.models.weight_files.tensor_file import (
     DOWNLOAD_AGAIN,
     Array,
     TensorFile,
     listed,
 )
-from mvlm.models.checkpoint.torch_file import TorchFile
-from mvlm.models.json_config import read_json_config
-from mvlm.models.value_checks import short_repr
+from mvlm.models.weight_files.torch_file import TorchFile
 from mvlm.runtime.errors import CheckpointError, ConfigError
 from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 
@@ -88,7 +88,7 @@ def open_weights(folder: Path, files: Sequence[str] = _FILES) -> Weights:
         if is_present(path, CheckpointError):
             if name in _MLC_CACHES:
                 # Imported here because it is made of this module's class.
-                from mvlm.models.checkpoint.mlc_weights import MlcWeights
+                from mvlm.models.weight_files.mlc_weights import MlcWeights
 
                 return MlcWeights(path)
             if name.endswith(".json"):

@@ -15,7 +15,7 @@ from typing import Any, cast
 import ml_dtypes  # noqa: F401
 import safetensors
 
-from mvlm.models.checkpoint.tensor_file import DOWNLOAD_AGAIN, Array, TensorInfo, check_float
+from mvlm.models.weight_files.tensor_file import DOWNLOAD_AGAIN, Array, TensorInfo, check_float
 from mvlm.runtime.errors import CheckpointError
 
 _NUMPY_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
