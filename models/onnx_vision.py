@@ -27,7 +27,7 @@ from mvlm.models.interchange.onnx_graph import import_onnx
 from mvlm.models.layers import Array, PackedLayer, ReadTensor
 from mvlm.models.panels import FEATURES, interleave_panels, panel_count
 from mvlm.models.quantization import FLOAT32, Scheme
-from mvlm.models.weight_files.weights import read_start
+from mvlm.models.weight_files.tensor_file import read_start
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.input_file import is_present
 from mvlm.runtime.utf8_path import utf8_folder

@@ -10,16 +10,16 @@ from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.checkpoint.names import (
     CLIP_PREFIX,
     TOWER_PREFIX,
-    V2_TOWER_PREFIX,
     Shape,
     harmless,
 )
 from mvlm.models.checkpoint.report import Report
 from mvlm.models.config.mlc import checkpoint_document
 from mvlm.models.config.read import projector_config, tower_name
-from mvlm.models.config.tower import find_vision_tower
+from mvlm.models.config.tower import V2_TOWER_PREFIX, find_vision_tower
+from mvlm.models.weight_files.open import open_weights
 from mvlm.models.weight_files.tensor_file import FLOAT_DTYPES, Array
-from mvlm.models.weight_files.weights import Weights, open_weights
+from mvlm.models.weight_files.weights import Weights
 
 
 class Checkpoint:

@@ -17,9 +17,8 @@ from mvlm.models.config.projector import ProjectorConfig
 Shape = tuple[int, ...]
 
 TOWER_PREFIX = "vision_tower.vision_model."
-# Where a CLIP's own folder has the tower, and where a MobileVLM V2 checkpoint has it.
+# Where a CLIP's own folder has the tower.
 CLIP_PREFIX = "vision_model."
-V2_TOWER_PREFIX = "model.vision_tower.vision_tower.vision_model."
 
 PROJECTOR_PREFIX = "model.mm_projector."
 

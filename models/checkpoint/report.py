@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mvlm.models.checkpoint.quantized import quantizer
-from mvlm.models.config.quantized import FIX
-from mvlm.models.weight_files.tensor_file import FLOAT_DTYPES, listed
+from mvlm.models.weight_files.tensor_file import FLOAT_DTYPES, USE_UNQUANTIZED, listed
 from mvlm.runtime.errors import CheckpointError
 
 
@@ -47,7 +46,7 @@ class Report:
                 f"the checkpoint's weights are quantized with {tool}",
                 expected=f"weights in {' or '.join(FLOAT_DTYPES)}",
                 found=listed(self.unexpected),
-                fix=FIX,
+                fix=USE_UNQUANTIZED,
             )
         groups = {
             "missing": self.missing,

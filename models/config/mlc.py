@@ -8,10 +8,9 @@ from mvlm.models.config.key_check import check_keys
 from mvlm.models.config.keys import CONFIG, MLC, MLC_MODEL
 from mvlm.models.config.quantized import refuse_quantized
 from mvlm.models.json_config import JsonConfig, read_json_config
+from mvlm.models.weight_files.mlc_weights import MLC_CONFIG
 from mvlm.runtime.errors import ConfigError
 from mvlm.runtime.input_file import is_present
-
-MLC_CONFIG = "mlc-chat-config.json"
 
 # mlc-llm's names, where they differ, of what we read.
 _RENAMED = {

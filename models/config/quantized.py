@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mvlm.models.json_config import JsonConfig
+from mvlm.models.weight_files.tensor_file import USE_UNQUANTIZED
 from mvlm.runtime.errors import ConfigError
 
 # Where files say so: transformers' key, and an older one of compressed-tensors.
@@ -23,7 +24,6 @@ _TOOLS = {
     "fbgemm_fp8": "FBGEMM FP8",
     "modelopt": "ModelOpt",
 }
-FIX = "Use the checkpoint that it was made from; mvlm quantizes by itself (`--quant`)."
 
 
 def refuse_quantized(document: JsonConfig) -> None:
@@ -39,7 +39,7 @@ def refuse_quantized(document: JsonConfig) -> None:
         raise ConfigError(
             f"{document.name}: the checkpoint is quantized with {_tool(section)} (`{key}`)",
             expected="weights in float32, float16 or bfloat16",
-            fix=FIX,
+            fix=USE_UNQUANTIZED,
         )
 
 

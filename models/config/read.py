@@ -24,8 +24,9 @@ from mvlm.models.config.text import (
     tokenizer_config,
 )
 from mvlm.models.config.tokens import check_tokenizer_files
-from mvlm.models.config.tower import find_vision_tower, search_vision_tower
+from mvlm.models.config.tower import V2_TOWER_PREFIX, find_vision_tower, search_vision_tower
 from mvlm.models.json_config import JsonConfig, read_json_config, read_optional_json_config
+from mvlm.models.weight_files.open import open_weights
 from mvlm.runtime.errors import TokenizerError, UsageError
 from mvlm.runtime.input_file import is_present
 from mvlm.runtime.tokenizer import Tokenizer
@@ -133,9 +134,6 @@ def _vision_fields(folder: Path, config: JsonConfig, vision_tower: Path | None) 
 
 
 def _derived_vision_config(folder: Path) -> ClipVisionConfig:
-    # Imported here because the checkpoint readers import this package.
-    from mvlm.models.checkpoint import V2_TOWER_PREFIX, open_weights
-
     weights = open_weights(folder)
     return derive_clip_vision_config(
         {

@@ -14,6 +14,9 @@ from pathlib import Path
 from mvlm.runtime.errors import ConfigError, UsageError
 from mvlm.runtime.input_file import is_present
 
+# What the tower's tensors begin with inside a MobileVLM V2 checkpoint.
+V2_TOWER_PREFIX = "model.vision_tower.vision_tower.vision_model."
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

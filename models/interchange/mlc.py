@@ -24,7 +24,6 @@ from mvlm.models.checkpoint import Checkpoint
 from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.checkpoint.names import expected_tensors
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
-from mvlm.models.config.mlc import MLC_CONFIG
 from mvlm.models.json_config import read_json_config
 from mvlm.models.quantization import (
     GROUP_SIZE,
@@ -38,8 +37,8 @@ from mvlm.models.synthetic.documents import (
     preprocessor_document,
     write_json,
 )
-from mvlm.models.weight_files.mlc_weights import STACKED
-from mvlm.models.weight_files.weights import read_start
+from mvlm.models.weight_files.mlc_weights import MLC_CONFIG, STACKED
+from mvlm.models.weight_files.tensor_file import read_start
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.image import ImageSpec
 from mvlm.runtime.input_file import is_present

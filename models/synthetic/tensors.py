@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from mvlm.models.checkpoint.names import (
     CLIP_PREFIX,
     TOWER_PREFIX,
-    V2_TOWER_PREFIX,
     Shape,
     language_tensors,
     projector_tensors,
@@ -16,6 +15,7 @@ from mvlm.models.checkpoint.names import (
 from mvlm.models.config.clip import ClipVisionConfig
 from mvlm.models.config.llama import LlamaConfig
 from mvlm.models.config.projector import ProjectorConfig
+from mvlm.models.config.tower import V2_TOWER_PREFIX
 from mvlm.models.weight_files.tensor_file import TensorInfo
 
 Tensors = dict[str, TensorInfo]

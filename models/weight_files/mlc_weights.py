@@ -16,13 +16,22 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from mvlm.models.config.mlc import MLC_CONFIG
 from mvlm.models.json_config import JsonConfig, read_json_config
 from mvlm.models.quantization import GROUP_SIZE, Q4MLC, dequantize
-from mvlm.models.weight_files.tensor_file import DOWNLOAD_AGAIN, Array, TensorInfo, check_float
-from mvlm.models.weight_files.weights import Weights, plain_name, read_start
+from mvlm.models.weight_files.index_file import plain_name
+from mvlm.models.weight_files.tensor_file import (
+    DOWNLOAD_AGAIN,
+    Array,
+    TensorInfo,
+    check_float,
+    read_start,
+)
+from mvlm.models.weight_files.weights import Weights
 from mvlm.runtime.errors import CheckpointError, ConfigError
 from mvlm.runtime.input_file import is_present
+
+# The file of its configuration, which says how stacked matrices are divided.
+MLC_CONFIG = "mlc-chat-config.json"
 
 # What mlc-llm's matrices of a layer are stacked of, from the first row on.
 STACKED = {

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.runtime.errors import CheckpointError
+from mvlm.runtime.input_file import refuse_lfs_pointer
 
 Array = npt.NDArray[Any]
 
@@ -23,6 +24,7 @@ FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 _LISTED = 8
 
 DOWNLOAD_AGAIN = "Download the file again."
+USE_UNQUANTIZED = "Use the checkpoint that it was made from; mvlm quantizes by itself (`--quant`)."
 
 
 # Bytes of a value, by numpy's names.
@@ -72,6 +74,21 @@ def listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
     rest = len(ordered) - _LISTED
     return ", ".join(ordered[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def read_start(path: Path) -> bytes:
+    """Return the first bytes of a file of weights.
+
+    Raises:
+        CheckpointError: It cannot be read, or is a Git LFS pointer.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+    refuse_lfs_pointer(path, start, CheckpointError)
+    return start
 
 
 def as_owned(array: Array) -> Array:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 
-from mvlm.models.config.quantized import FIX
 from mvlm.models.weight_files.tensor_file import (
     DOWNLOAD_AGAIN,
+    USE_UNQUANTIZED,
     Array,
     TensorInfo,
     as_owned,
@@ -105,7 +105,9 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
     name = found[0][:100] if found else None
     if name is not None and name.startswith("torchao."):
         return CheckpointError(
-            f"{path}: the checkpoint's weights are quantized with torchao", found=name, fix=FIX
+            f"{path}: the checkpoint's weights are quantized with torchao",
+            found=name,
+            fix=USE_UNQUANTIZED,
         )
     return CheckpointError(
         f"{path} is damaged, or holds more than tensors and was not read", found=name, fix=_CONVERT

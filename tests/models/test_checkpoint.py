@@ -22,9 +22,9 @@ from mvlm.models.checkpoint import (
     Report,
     expected_tensors,
     open_checkpoint,
-    open_weights,
 )
 from mvlm.models.config import ClipVisionConfig, read_config
+from mvlm.models.weight_files import open_weights
 from mvlm.runtime.errors import CheckpointError, ConfigError, UsageError
 from tests.reference import FAMILIES, Reference, write_random_checkpoint
 from tests.reference.checkpoints import save_weights

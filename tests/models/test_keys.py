@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from transformers.image_processing_utils_fast import DefaultFastImageProcessorKwargs
 
 from mvlm.models import keys_table
-from mvlm.models.checkpoint import open_weights
 from mvlm.models.config import MobileVLMConfig, keys, read_config
 from mvlm.models.config.keys import TABLES, Key, KeyTable
 from mvlm.models.interchange import Conversion, convert
 from mvlm.models.model_zoo import CLIP, CLIP_NAME, PUBLISHED_MODELS
 from mvlm.models.synthetic import documents
 from mvlm.models.synthetic.checkpoint import published_config
+from mvlm.models.weight_files import open_weights
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, TokenizerError
 from tests.artifacts import ArtifactCache
 from tests.reference.checkpoints import write_random_checkpoint

@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from mvlm.models.checkpoint import expected_tensors, open_checkpoint, open_weights
+from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.config import LlamaConfig, read_config
 from mvlm.models.model_zoo import CLIP, PUBLISHED_MODELS, PublishedModel
 from mvlm.models.synthetic import write_synthetic
@@ -22,6 +22,7 @@ from mvlm.models.synthetic.tensors import clip_tensors, mobilevlm_tensors
 from mvlm.models.synthetic.tokenizer import PIECES
 from mvlm.models.synthetic.values import random_values
 from mvlm.models.synthetic.weights import write_weights
+from mvlm.models.weight_files import open_weights
 from mvlm.models.weight_files.tensor_file import TensorInfo
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.tokenizer import Tokenizer

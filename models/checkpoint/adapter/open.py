@@ -10,7 +10,7 @@ from mvlm.models.checkpoint.adapter.delta import LoraDelta, make_delta
 from mvlm.models.checkpoint.adapter.options import read_options
 from mvlm.models.checkpoint.adapter.tensors import refuse_second, sort_tensors, trained_tensors
 from mvlm.models.json_config import read_json_config
-from mvlm.models.weight_files.weights import open_weights
+from mvlm.models.weight_files.open import open_weights
 from mvlm.runtime.errors import UsageError
 
 CONFIG = "adapter_config.json"
