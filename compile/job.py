@@ -15,7 +15,8 @@ from mvlm.compile.provenance import files_digest, package_versions, source_diges
 from mvlm.compile.toolchain import linker_identity
 from mvlm.compile.tuning.log import log_folders, logs_digest
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
-from mvlm.models.config import MobileVLMConfig, read_config
+from mvlm.models.config import MobileVLMConfig
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange.onnx_graph import onnx_files
 from mvlm.models.quantization import DEFAULT_SCHEME, Quantization, plan_quantization
 from mvlm.runtime.artifact.layout import MAX_CONTEXT

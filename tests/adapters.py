@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -17,7 +17,7 @@ import numpy as np
 
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.checkpoint.names import language_tensors
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.start_module import module_command
 

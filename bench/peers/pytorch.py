@@ -16,7 +16,8 @@ import numpy as np
 from mvlm.bench.peers.runner import FloatArray, RgbImage, Setup
 from mvlm.models.checkpoint import Checkpoint, open_checkpoint
 from mvlm.models.checkpoint.names import PROJECTOR_PREFIX, TOWER_PREFIX
-from mvlm.models.config import MobileVLMConfig, read_config
+from mvlm.models.config import MobileVLMConfig
+from mvlm.models.config.read import read_config
 from mvlm.runtime.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,14 +1,13 @@
 """What a checkpoint folder says about its model, as frozen dataclasses validated when made.
 
-:func:`read_config` reads a Hugging Face style folder. The dataclasses can also be made by hand,
-and refuse the same mistakes.
+:func:`~mvlm.models.config.read.read_config` reads a Hugging Face style folder. The dataclasses can
+also be made by hand, and refuse the same mistakes.
 """
 
 from mvlm.models.config.clip import ClipVisionConfig
 from mvlm.models.config.llama import LlamaConfig
 from mvlm.models.config.mobilevlm import MobileVLMConfig
 from mvlm.models.config.projector import ProjectorConfig
-from mvlm.models.config.read import read_config
 from mvlm.models.config.text import GenerationConfig, TokenizerConfig
 from mvlm.models.config.tower import find_vision_tower
 
@@ -20,5 +19,4 @@ __all__ = [
     "ProjectorConfig",
     "TokenizerConfig",
     "find_vision_tower",
-    "read_config",
 ]

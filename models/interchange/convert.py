@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
 from mvlm.models.checkpoint.names import language_tensors
-from mvlm.models.config import MobileVLMConfig, read_config
+from mvlm.models.config import MobileVLMConfig
+from mvlm.models.config.read import read_config
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.input_file import is_present
 from mvlm.runtime.utf8_path import as_utf8

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from tests.adapters import CONFIG, WEIGHTS, opened, write_mobilevlm_adapter
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.models import model_zoo
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.runtime.artifact.staging import atomic_directory
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import Result, mvlm

@@ -18,7 +18,7 @@ from mvlm.compile.cache import cached_artifact, is_artifact
 from mvlm.compile.cache_folder import cache_folder
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.provenance import files_digest, source_digest
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.errors import CheckpointError, ConfigError, UsageError
 from mvlm.runtime.machine import Machine, read_machine

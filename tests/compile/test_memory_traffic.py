@@ -13,7 +13,7 @@ from mvlm.bench.report import weight_bytes_per_token
 from mvlm.compile.pipeline import lower
 from mvlm.models import ops
 from mvlm.models.cache_layout import PAGE_SIZE, CacheLayout
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.kv_cache import cache_spec, read_cache
 from mvlm.models.layers import Embedding, Linear
 from mvlm.models.mobilevlm import MobileVLM

@@ -10,7 +10,7 @@ from tvm import relax
 
 from mvlm.compile import pipeline
 from mvlm.compile.pipeline import dump_into, lower, phases, tensor_functions
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import plan_quantization
 from mvlm.schedules import find_kernels

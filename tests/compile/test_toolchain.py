@@ -21,7 +21,7 @@ from mvlm.compile.pipeline import lower
 from mvlm.compile.toolchain import Linker, find, find_linker, find_runtime_library
 from mvlm.compile.toolchain.elf import library_needs
 from mvlm.compile.toolchain.runtime_library import fetch_command
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact.verify import TVM_VERSION, version_numbers

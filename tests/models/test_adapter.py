@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.runtime.artifact import map_weights, read_manifest
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, UsageError
 from tests.adapters import TOLERANCE, edit, opened, rewrite, write_adapter

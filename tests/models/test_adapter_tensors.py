@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.runtime.errors import CheckpointError
 from tests.adapters import (

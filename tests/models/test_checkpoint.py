@@ -23,7 +23,8 @@ from mvlm.models.checkpoint import (
     expected_tensors,
     open_checkpoint,
 )
-from mvlm.models.config import ClipVisionConfig, read_config
+from mvlm.models.config import ClipVisionConfig
+from mvlm.models.config.read import read_config
 from mvlm.models.weight_files import open_weights
 from mvlm.runtime.errors import CheckpointError, ConfigError, UsageError
 from tests.reference import FAMILIES, Reference, write_random_checkpoint

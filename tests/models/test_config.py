@@ -20,9 +20,9 @@ from mvlm.models.config import (
     ProjectorConfig,
     TokenizerConfig,
     find_vision_tower,
-    read_config,
 )
 from mvlm.models.config.projector import parse_projector_type
+from mvlm.models.config.read import read_config
 from mvlm.runtime.errors import ConfigError, UsageError
 from mvlm.runtime.image import ImageSpec
 

@@ -21,7 +21,7 @@ from mvlm.compile.job import plan_job
 from mvlm.compile.packing import build_model, pack_job
 from mvlm.models.checkpoint import open_checkpoint
 from mvlm.models.checkpoint.finite import check_finite
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.models.interchange.onnx_constants import check_constants
 from mvlm.models.onnx_vision import import_vision

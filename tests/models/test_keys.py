@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from transformers.image_processing_utils_fast import DefaultFastImageProcessorKwargs
 
 from mvlm.models import keys_table
-from mvlm.models.config import MobileVLMConfig, keys, read_config
+from mvlm.models.config import MobileVLMConfig, keys
 from mvlm.models.config.keys import TABLES, Key, KeyTable
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.models.model_zoo import CLIP, CLIP_NAME, PUBLISHED_MODELS
 from mvlm.models.synthetic import documents

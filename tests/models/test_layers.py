@@ -12,7 +12,7 @@ import pytest
 from tvm.relax.frontend import nn
 
 from mvlm.models.checkpoint import expected_tensors
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange.onnx_vision import pooling_matrix
 from mvlm.models.layers import (
     DepthwiseConvolution,

@@ -9,7 +9,7 @@ import pytest
 
 from mvlm.models import model_zoo_table
 from mvlm.models.checkpoint import expected_tensors
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.model_zoo import (
     CLIP,
     PUBLISHED_MODELS,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.errors import CheckpointError, MvlmError, UsageError

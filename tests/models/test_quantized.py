@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.checkpoint.quantized import quantizer
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.weight_files import open_weights
 from mvlm.models.weight_files.torch_file import _unreadable
 from mvlm.runtime.errors import CheckpointError, ConfigError

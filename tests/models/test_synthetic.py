@@ -14,7 +14,8 @@ import transformers
 from safetensors.torch import load_file
 
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
-from mvlm.models.config import LlamaConfig, read_config
+from mvlm.models.config import LlamaConfig
+from mvlm.models.config.read import read_config
 from mvlm.models.model_zoo import CLIP, PUBLISHED_MODELS, PublishedModel
 from mvlm.models.synthetic import write_synthetic
 from mvlm.models.synthetic.checkpoint import published_projector

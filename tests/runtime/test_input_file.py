@@ -11,7 +11,7 @@ from mvlm.cli.shared.artifacts import find_artifact
 from mvlm.cli.shared.invocation import Invocation
 from mvlm.compile.job import plan_job
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, UsageError

@@ -15,7 +15,8 @@ from mvlm.compile.tuning.log import read_log, shipped_logs_folder
 from mvlm.compile.tuning.measure_candidate import module_of, workload_of
 from mvlm.compile.tuning.task import workload_key
 from mvlm.models.cache_layout import CacheLayout
-from mvlm.models.config import MobileVLMConfig, read_config
+from mvlm.models.config import MobileVLMConfig
+from mvlm.models.config.read import read_config
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.model_zoo import CLIP, find_published_model
 from mvlm.models.ops.kv_cache import append_definition, attention_definition

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mvlm.models.checkpoint import open_checkpoint
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.runtime.errors import CheckpointError, ConfigError, UsageError
 from tests.artifacts import ArtifactCache

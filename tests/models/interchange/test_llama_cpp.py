@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.models.synthetic import write_synthetic
 from tests.models.test_synthetic import SMALL

@@ -19,7 +19,7 @@ from tvm.contrib import tvmjs
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.runtime.artifact import map_weights
 from mvlm.runtime.artifact.weights import read_weights_index

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from mvlm.models.config import read_config
+from mvlm.models.config.read import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.runtime.errors import UsageError
 from tests.artifacts import ArtifactCache
