@@ -22,8 +22,8 @@ from mvlm.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from mvlm.compile.tuning.devices import DeviceProvider
-    from mvlm.compile.tuning.log import TaskResult
     from mvlm.compile.tuning.tuner import TuningResult
+    from mvlm.compile.tuning_log import TaskResult
 
 EXAMPLES = (
     "mvlm tune MobileVLM-V2-1.7B",
@@ -96,8 +96,8 @@ def command(
     Stop other programs first: their load disturbs the measurements.
     """
     from mvlm.compile.job import plan_job
-    from mvlm.compile.tuning.log import user_logs_folder
     from mvlm.compile.tuning.options import TuningOptions
+    from mvlm.compile.tuning_log import user_logs_folder
     from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
     options = TuningOptions(

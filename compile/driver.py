@@ -33,7 +33,7 @@ from mvlm.compile.pipeline import dump_into, lower
 from mvlm.compile.provenance import package_versions, source_digest
 from mvlm.compile.toolchain.elf import library_needs
 from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
-from mvlm.compile.tuning.log import LogKey
+from mvlm.compile.tuning_log import LogKey
 from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.model_zoo import identify

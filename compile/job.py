@@ -13,7 +13,7 @@ from typing import Any
 from mvlm.compile.distinct_names import distinct_names
 from mvlm.compile.provenance import files_digest, package_versions, source_digest
 from mvlm.compile.toolchain import linker_identity
-from mvlm.compile.tuning.log import log_folders, logs_digest
+from mvlm.compile.tuning_log import log_folders, logs_digest
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.config import MobileVLMConfig
 from mvlm.models.config.read import read_config

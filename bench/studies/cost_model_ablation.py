@@ -23,11 +23,11 @@ from mvlm.bench.docs_table import write_table
 from mvlm.bench.report import machine_facts
 from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
-from mvlm.compile.tuning.log import Database
-from mvlm.compile.tuning.log.tuning_database import read_log
 from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.task import extract_tasks
 from mvlm.compile.tuning.tuner import tune
+from mvlm.compile.tuning_log import Database
+from mvlm.compile.tuning_log.tuning_database import read_log
 
 DOCUMENT = Path("docs/tuning.md")
 # Of a vision tower, of decoding, of reading: the largest spaces.

@@ -21,7 +21,7 @@ from mvlm.bench.measure import MeasurementPlan, measure_speeds
 from mvlm.bench.report import machine_facts
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
-from mvlm.compile.tuning.log import find_logs, read_log
+from mvlm.compile.tuning_log import find_logs, read_log
 from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.chat import Stats
 from mvlm.runtime.model import FloatArray, Model

@@ -10,14 +10,14 @@ from mvlm.cli.shared.options import Debug, Json
 from mvlm.cli.shared.terminal import show, show_columns, show_json, warn
 
 if TYPE_CHECKING:
-    from mvlm.compile.tuning.log import Log
+    from mvlm.compile.tuning_log import Log
 
 EXAMPLES = ("mvlm logs list", "mvlm logs list --logs tuning_logs --json")
 
 
 def command(logs: Logs = None, json: Json = False, debug: Debug = False) -> None:
     """List the tuning logs: target, device, date, trials, and how many kernels are tuned."""
-    from mvlm.compile.tuning.log import find_logs, log_folders, read_log
+    from mvlm.compile.tuning_log import find_logs, log_folders, read_log
     from mvlm.runtime.errors import ArtifactError
 
     entries, problems = [], []

@@ -26,7 +26,7 @@ def command(
     Logs of different targets, CPUs, thread counts or TVM versions are refused. The output may be
     one of the logs; the others are not changed.
     """
-    from mvlm.compile.tuning.log.edit import merge_logs
+    from mvlm.compile.tuning_log.edit import merge_logs
 
     merged = merge_logs(logs, output)
     document = {

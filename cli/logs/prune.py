@@ -25,7 +25,7 @@ def command(
 
     The results are not changed; the curves of `mvlm logs show` get shorter.
     """
-    from mvlm.compile.tuning.log.edit import prune_log
+    from mvlm.compile.tuning_log.edit import prune_log
 
     before, after = prune_log(log, keep)
     if json:

@@ -12,8 +12,8 @@ from mvlm.cli.shared.options import Debug, Json
 from mvlm.cli.shared.terminal import show, show_columns, show_json, show_table, warn
 
 if TYPE_CHECKING:
-    from mvlm.compile.tuning.log import Log as TuningLog
-    from mvlm.compile.tuning.log import TaskResult
+    from mvlm.compile.tuning_log import Log as TuningLog
+    from mvlm.compile.tuning_log import TaskResult
 
 EXAMPLES = (
     "mvlm logs show tuning_logs/host-znver4",
@@ -38,8 +38,8 @@ def command(
     debug: Debug = False,
 ) -> None:
     """Show a tuning log: its provenance, each kernel's result, and the search's curves."""
-    from mvlm.compile.tuning.log import read_log
-    from mvlm.compile.tuning.log.curve import best_so_far, draw_curves, sparkline
+    from mvlm.compile.tuning_log import read_log
+    from mvlm.compile.tuning_log.curve import best_so_far, draw_curves, sparkline
 
     found = read_log(log)
     chosen = {

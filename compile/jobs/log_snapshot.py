@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mvlm.compile.tuning.log import logs_for_target, read_log_files
+from mvlm.compile.tuning_log import logs_for_target, read_log_files
 from mvlm.runtime.artifact.manifest import FileEntry
 
 

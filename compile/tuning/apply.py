@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvlm.compile.provenance import files_digest
-from mvlm.compile.tuning.log import (
+from mvlm.compile.tuning_log import (
     Log,
     LogKey,
     TaskResult,
@@ -22,8 +22,8 @@ from mvlm.compile.tuning.log import (
     read_log,
     shipped_logs_folder,
 )
-from mvlm.compile.tuning.log.paths import LOG_FILES
-from mvlm.compile.tuning.log.trace import try_read_config
+from mvlm.compile.tuning_log.paths import LOG_FILES
+from mvlm.compile.tuning_log.trace import try_read_config
 from mvlm.runtime.errors import ArtifactError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mvlm.compile.compile_target import CompileTarget
-from mvlm.compile.tuning.log.provenance import check_device
+from mvlm.compile.tuning_log.provenance import check_device
 from mvlm.runtime.artifact.json_object import JsonObject
 from mvlm.runtime.device.kernel_runner import PROTOCOL
 from mvlm.runtime.errors import ArtifactError

@@ -18,7 +18,7 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
-from mvlm.compile.tuning.log.trace import KNOB_PREFIX, check_trace
+from mvlm.compile.tuning_log.trace import KNOB_PREFIX, check_trace
 from mvlm.schedules.config_space import Knob
 
 _BLOCK = "root"

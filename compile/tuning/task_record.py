@@ -12,11 +12,11 @@ from tvm.s_tir import meta_schedule as ms
 
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.tuning.cost_model import CostModel
-from mvlm.compile.tuning.log import TaskResult, TuningDatabase, TuningRecord
-from mvlm.compile.tuning.log.trace import try_read_config
 from mvlm.compile.tuning.measure_candidate import MeasureCandidate, make_candidate, replay_trace
 from mvlm.compile.tuning.search_strategy import EvolutionarySearch, KnobSearch, SearchStrategy
 from mvlm.compile.tuning.task import Task
+from mvlm.compile.tuning_log import TaskResult, TuningDatabase, TuningRecord
+from mvlm.compile.tuning_log.trace import try_read_config
 
 
 @dataclass(frozen=True)

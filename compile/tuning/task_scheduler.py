@@ -24,7 +24,6 @@ from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.tuning.builder import Builder
 from mvlm.compile.tuning.cost_model import CostModel
 from mvlm.compile.tuning.devices import JobFailedError
-from mvlm.compile.tuning.log import TuningDatabase, TuningRecord, TuningRun, utc_now
 from mvlm.compile.tuning.measure_candidate import MeasureCandidate, make_candidate
 from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Observer, Progress, TaskProgress
@@ -32,6 +31,7 @@ from mvlm.compile.tuning.runner import SEARCH_REPEAT, Runner
 from mvlm.compile.tuning.task import Task
 from mvlm.compile.tuning.task_record import Measured, TaskRecord, restore_record
 from mvlm.compile.tuning.validate import PROMISING_RATIO, Validator
+from mvlm.compile.tuning_log import TuningDatabase, TuningRecord, TuningRun, utc_now
 from mvlm.schedules import find_kernels
 
 TRIALS_PER_ITER = 16

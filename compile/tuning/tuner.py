@@ -15,13 +15,13 @@ from mvlm.compile.job import CompileJob
 from mvlm.compile.tuning.builder import Builder
 from mvlm.compile.tuning.device_match import mismatch, native_cpu
 from mvlm.compile.tuning.devices import DevicePool, DeviceProvider, LocalProvider, SelfTest
-from mvlm.compile.tuning.log import LogKey, Provenance, log_name, open_database
 from mvlm.compile.tuning.measure_candidate import make_candidate
 from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Observer, Silent
 from mvlm.compile.tuning.runner import Runner, make_self_test
 from mvlm.compile.tuning.task import Task, extract_tasks
 from mvlm.compile.tuning.task_scheduler import TaskScheduler
+from mvlm.compile.tuning_log import LogKey, Provenance, log_name, open_database
 from mvlm.runtime.errors import UsageError
 from mvlm.schedules.signature import extents, parameter_types
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mvlm.compile.tuning.builder import Builder
-from mvlm.compile.tuning.log import TaskResult, utc_now
 from mvlm.compile.tuning.runner import Runner
 from mvlm.compile.tuning.significance import REPEAT, Comparison, compare
 from mvlm.compile.tuning.task_record import TaskRecord
+from mvlm.compile.tuning_log import TaskResult, utc_now
 
 # The number of candidates that are re-measured, and the time relative to the default's below which
 # a candidate is promising.

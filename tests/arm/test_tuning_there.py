@@ -17,10 +17,10 @@ from mvlm.bench.studies.quality import BUNDLED
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.tuning.devices import TrackerProvider
-from mvlm.compile.tuning.log import read_log
 from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Progress
 from mvlm.compile.tuning.tuner import tune
+from mvlm.compile.tuning_log import read_log
 from mvlm.runtime.device.server import Address
 from tests.arm.conftest import Compile
 from tests.arm.emulator import environment, fetched_toolchain, require_emulator

@@ -11,8 +11,8 @@ import pytest
 
 from mvlm.bench.studies.quality import BUNDLED
 from mvlm.compile.tuning.apply import ApplicableLogs, find_applicable_logs
-from mvlm.compile.tuning.log import LogKey
-from mvlm.compile.tuning.log.paths import PROVENANCE_FILE, RECORDS_FILE
+from mvlm.compile.tuning_log import LogKey
+from mvlm.compile.tuning_log.paths import PROVENANCE_FILE, RECORDS_FILE
 from tests.cli.command_line import mvlm
 
 SHIPPED = Path(__file__).parents[2] / "tuning_logs" / "host-znver4"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvlm.compile.tuning.devices.providers import THIS_MACHINE
-from mvlm.compile.tuning.log.database import is_time
+from mvlm.compile.tuning_log.database import is_time
 from mvlm.runtime.artifact.json_object import parse_json_object
 from mvlm.runtime.errors import ArtifactError
 

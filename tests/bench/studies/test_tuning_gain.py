@@ -8,7 +8,7 @@ import math
 from mvlm.bench.studies.cost_model_ablation import table as ablation_table
 from mvlm.bench.studies.cost_model_ablation import trials_to_reach, weighted_seconds
 from mvlm.bench.studies.tuning_gain import Pair, table
-from mvlm.compile.tuning.log import Database, TaskResult, TuningRecord
+from mvlm.compile.tuning_log import Database, TaskResult, TuningRecord
 from mvlm.runtime.chat import Stats
 
 STATS = Stats(

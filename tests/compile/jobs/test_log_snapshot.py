@@ -12,8 +12,8 @@ from mvlm.compile.jobs.log_snapshot import snapshot_folders, snapshot_logs
 from mvlm.compile.jobs.matrix import MatrixError, read_matrix
 from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS, StepRequest, parse_step_request
 from mvlm.compile.jobs.plan import MatrixPlan, plan_matrix
-from mvlm.compile.tuning.log import read_log_files
-from mvlm.compile.tuning.log.paths import (
+from mvlm.compile.tuning_log import read_log_files
+from mvlm.compile.tuning_log.paths import (
     LOGS_VARIABLE,
     PROVENANCE_FILE,
     RECORDS_FILE,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvlm.compile.tuning.log import (
+from mvlm.compile.tuning_log import (
     Database,
     LogKey,
     Provenance,
@@ -25,15 +25,15 @@ from mvlm.compile.tuning.log import (
     logs_digest,
     read_log,
 )
-from mvlm.compile.tuning.log.curve import best_so_far, draw_curves, sparkline
-from mvlm.compile.tuning.log.edit import merge_logs, prune_log
-from mvlm.compile.tuning.log.paths import (
+from mvlm.compile.tuning_log.curve import best_so_far, draw_curves, sparkline
+from mvlm.compile.tuning_log.edit import merge_logs, prune_log
+from mvlm.compile.tuning_log.paths import (
     PROVENANCE_FILE,
     QUARANTINE,
     RECORDS_FILE,
     WORKLOADS_FILE,
 )
-from mvlm.compile.tuning.log.trace import KNOB_PREFIX, read_config, try_read_config
+from mvlm.compile.tuning_log.trace import KNOB_PREFIX, read_config, try_read_config
 from mvlm.runtime.errors import ArtifactError, UsageError
 
 OPTIONS = {"kind": "llvm", "mcpu": "znver4", "mattr": ["+avx2"]}

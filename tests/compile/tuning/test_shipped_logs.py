@@ -11,9 +11,9 @@ from tvm.target import Target
 
 from mvlm.compile.pipeline import tensor_functions
 from mvlm.compile.tuning.apply import ApplicableLogs, TunedConfigs
-from mvlm.compile.tuning.log import read_log, shipped_logs_folder
 from mvlm.compile.tuning.measure_candidate import module_of, workload_of
 from mvlm.compile.tuning.task import workload_key
+from mvlm.compile.tuning_log import read_log, shipped_logs_folder
 from mvlm.models.cache_layout import CacheLayout
 from mvlm.models.config import MobileVLMConfig
 from mvlm.models.config.read import read_config

@@ -27,8 +27,6 @@ from mvlm.compile.jobs.store import open_store
 from mvlm.compile.tuning import tuner, validate
 from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
 from mvlm.compile.tuning.builder import Builder, BuilderResult
-from mvlm.compile.tuning.log import LogKey, read_log
-from mvlm.compile.tuning.log.paths import PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE
 from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Progress
 from mvlm.compile.tuning.runner import Runner
@@ -37,6 +35,8 @@ from mvlm.compile.tuning.significance import Comparison
 from mvlm.compile.tuning.task import extract_tasks
 from mvlm.compile.tuning.task_scheduler import relative_to_default
 from mvlm.compile.tuning.tuner import TuningResult, tune
+from mvlm.compile.tuning_log import LogKey, read_log
+from mvlm.compile.tuning_log.paths import PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session

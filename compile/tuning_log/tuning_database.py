@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mvlm.compile.tuning.log.database import Database, TuningRecord, check_workload
-from mvlm.compile.tuning.log.paths import (
+from mvlm.compile.tuning_log.database import Database, TuningRecord, check_workload
+from mvlm.compile.tuning_log.paths import (
     LOG_FILES,
     MAX_BYTES,
     PROVENANCE_FILE,
@@ -26,7 +26,7 @@ from mvlm.compile.tuning.log.paths import (
     WORKLOADS_FILE,
     read_log_files,
 )
-from mvlm.compile.tuning.log.provenance import (
+from mvlm.compile.tuning_log.provenance import (
     LogKey,
     Provenance,
     TaskResult,

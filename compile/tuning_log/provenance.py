@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.compile.provenance import package_versions
-from mvlm.compile.tuning.log.paths import PROVENANCE_FILE
+from mvlm.compile.tuning_log.paths import PROVENANCE_FILE
 from mvlm.runtime.artifact.json_object import JsonObject, read_json_object
 from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.errors import ArtifactError

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from mvlm.compile.tuning.log.paths import PROVENANCE_FILE
-from mvlm.compile.tuning.log.provenance import Provenance
-from mvlm.compile.tuning.log.tuning_database import Log, TuningDatabase, read_log
+from mvlm.compile.tuning_log.paths import PROVENANCE_FILE
+from mvlm.compile.tuning_log.provenance import Provenance
+from mvlm.compile.tuning_log.tuning_database import Log, TuningDatabase, read_log
 from mvlm.runtime.errors import UsageError
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from mvlm.compile.tuning.log.database import Database
+from mvlm.compile.tuning_log.database import Database
 from mvlm.runtime.errors import MvlmError, UsageError
 
 _BARS = "▁▂▃▄▅▆▇█"

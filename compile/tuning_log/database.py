@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median_high
 from typing import Any
 
-from mvlm.compile.tuning.log.provenance import TaskResult
+from mvlm.compile.tuning_log.provenance import TaskResult
 
 _MAX_INSTRUCTIONS = 10_000
 

@@ -12,8 +12,8 @@ file                            holds
 None of this imports tvm: the logs' digest is part of an artifact's key, which takes milliseconds.
 """
 
-from mvlm.compile.tuning.log.database import Database, TuningRecord
-from mvlm.compile.tuning.log.paths import (
+from mvlm.compile.tuning_log.database import Database, TuningRecord
+from mvlm.compile.tuning_log.paths import (
     find_logs,
     log_folders,
     log_name,
@@ -23,7 +23,7 @@ from mvlm.compile.tuning.log.paths import (
     shipped_logs_folder,
     user_logs_folder,
 )
-from mvlm.compile.tuning.log.provenance import (
+from mvlm.compile.tuning_log.provenance import (
     LogKey,
     Provenance,
     TaskResult,
@@ -31,7 +31,7 @@ from mvlm.compile.tuning.log.provenance import (
     read_provenance,
     utc_now,
 )
-from mvlm.compile.tuning.log.tuning_database import (
+from mvlm.compile.tuning_log.tuning_database import (
     Log,
     TuningDatabase,
     open_database,
