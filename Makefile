@@ -32,7 +32,7 @@ help:
 	@echo "make test-llama-cpp                    GGUF files in llama.cpp, which is built for it"
 	@echo "make test-all                          every suite that this machine can run"
 	@echo "make coverage                          the default suite, and which lines it runs"
-	@echo "make lint                              ruff and mypy; make format mends what ruff can"
+	@echo "make lint                              ruff, mypy, import-linter; make format mends what ruff can"
 	@echo "make docs                              write docs/commands.md from the commands' help"
 	@echo "make train                             train the bundled model again, about an hour"
 	@echo "make bench                             speeds of the bundled model on this machine"
@@ -127,6 +127,7 @@ lint: $(VENV)/lint.stamp build/typing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(addprefix -p mvlm.,$(PACKAGES))
+	PYTHONPATH=build/typing $(BIN)/lint-imports --cache-dir build/import_linter
 
 format: $(VENV)/lint.stamp
 	$(BIN)/ruff check --fix .
@@ -141,7 +142,8 @@ train: $(VENV)/test.stamp
 clean:
 	rm -rf $(VENV) $(VENV)-latest $(VENV)-oldest build .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
-# mypy cannot follow setup.py's mapping of folders to packages; these links spell it out.
+# mypy and import-linter cannot follow setup.py's mapping of folders to packages; these links spell
+# it out.
 PACKAGES := bench cli compile distribution models runtime schedules training
 build/typing: setup.py
 	mkdir -p build/typing/mvlm
