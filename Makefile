@@ -33,7 +33,8 @@ help:
 	@echo "make test-all                          every suite that this machine can run"
 	@echo "make coverage                          the default suite, and which lines it runs"
 	@echo "make lint                              ruff, mypy, import-linter; make format mends what ruff can"
-	@echo "make docs                              write docs/commands.md from the commands' help"
+	@echo "make docs                              write docs/commands.md from the commands' help, and the"
+	@echo "                                       layers in docs/architecture.md from the imports"
 	@echo "make train                             train the bundled model again, about an hour"
 	@echo "make bench                             speeds of the bundled model on this machine"
 	@echo "make bench-peers [MODEL=dir PEERS=..]  speeds beside other tools; writes docs/speed.md"
@@ -135,6 +136,7 @@ format: $(VENV)/lint.stamp
 
 docs: $(VENV)/runtime.stamp
 	$(BIN)/python -m mvlm.cli.reference > docs/commands.md
+	$(BIN)/python docs/draw_layers.py
 
 train: $(VENV)/test.stamp
 	$(BIN)/python -m mvlm.training
