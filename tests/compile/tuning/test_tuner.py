@@ -418,7 +418,8 @@ def test_ctrl_c_on_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     """It reaches the processes that build as well; what was measured is kept."""
     arguments = ["tune", checkpoint, "--only", "linear_", "--logs", tmp_path, "--trials", "4000"]
     terminal = Terminal(*arguments)
-    terminal.wait_for(r"searching: [1-9]\d* of 4000, .* left")
+    # Extracting tasks takes a minute where other tests share the cores.
+    terminal.wait_for(r"searching: [1-9]\d* of 4000, .* left", timeout=240)
     terminal.type("\x03")
     assert terminal.leave() == 130
     assert terminal.seen.rstrip().endswith("interrupted") and "Traceback" not in terminal.seen
