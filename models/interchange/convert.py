@@ -27,6 +27,7 @@ class Conversion:
         format: One of :data:`FORMATS`.
         kind: How weights are stored; the format's own choice if None.
         allow_nonfinite: Whether NaN and infinite weights are replaced instead of refused.
+        text_only: Whether only the decoder is written; for gguf.
 
     Raises:
         UsageError: The format is unknown.
@@ -35,6 +36,7 @@ class Conversion:
     format: str
     kind: str | None = None
     allow_nonfinite: bool = False
+    text_only: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -139,7 +141,7 @@ def _to_gguf(job: _Job) -> None:
         kind=kind,
         progress=job.progress,
     )
-    if job.config.vision is not None:
+    if job.config.vision is not None and not job.conversion.text_only:
         write_vision(
             job.config,
             job.checkpoint,

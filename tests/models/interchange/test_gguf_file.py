@@ -106,6 +106,12 @@ def test_models_that_llama_cpp_cannot_run_are_refused(
         convert(artifact_cache.checkpoint(family), tmp_path, Conversion("gguf"))
 
 
+def test_text_only_gguf_leaves_out_the_tower(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    # llama.cpp has no code for this tower's grid of patches, which does not matter then.
+    convert(artifact_cache.checkpoint("ldpnet"), tmp_path, Conversion("gguf", text_only=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["model-f16.gguf"]
+
+
 def test_an_unknown_gguf_type_is_refused(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown type.*q4_0.*'q5'"):
         convert(artifact_cache.checkpoint("text"), tmp_path, Conversion("gguf", "q5"))
