@@ -12,7 +12,7 @@ PROMPT ?=
 
 # For `make bench-peers`: a checkpoint, the tools to run beside ours, and what comes of it.
 MODEL ?= build/MobileVLM-V2-1.7B
-PEERS ?= llama.cpp torch onnxruntime-genai openvino-genai
+PEERS ?= llama.cpp ik_llama.cpp torch onnxruntime-genai openvino-genai
 
 .PHONY: demo test test-tiny test-extended test-all test-slow test-real test-arm test-ray test-latest \
 	test-oldest test-llama-cpp coverage lint format docs train bench bench-peers quality footprint \
@@ -181,11 +181,24 @@ $(VENV)/llama-cpp.stamp: $(VENV)/test.stamp
 	$(PIP) install --editable ".[llama-cpp]"
 	touch $@
 
+# Built from source for this CPU: the wheel on PyPI ends at AVX2. GGML_NATIVE is `-march=native`, for
+# which nothing that another CPU built is taken from pip's cache; attention over caches of less than
+# 8 bits, which we do not run, takes long to compile. Headers and libraries that llama-cpp-python
+# installs in the same places, too, stay out; each package loads its own folder's.
+$(VENV)/ik-llama-cpp.stamp: $(VENV)/test.stamp bench/peers/ik_llamacpp.cmake
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DGGML_IQK_FA_ALL_QUANTS=OFF \
+		-DCMAKE_PROJECT_INCLUDE='$(CURDIR)/bench/peers/ik_llamacpp.cmake'" \
+	SKBUILD_WHEEL_EXCLUDE="bin/**;include/**;lib/**;lib64/**" \
+		$(PIP) install --no-cache-dir --force-reinstall --no-deps \
+		--no-binary ik-llama-cpp-python ik-llama-cpp-python
+	$(PIP) install --editable ".[ik-llama-cpp]"
+	touch $@
+
 $(VENV)/ray.stamp: $(VENV)/test.stamp
 	$(PIP) install --editable ".[ray]"
 	touch $@
 
-$(VENV)/peers.stamp: $(VENV)/llama-cpp.stamp
+$(VENV)/peers.stamp: $(VENV)/llama-cpp.stamp $(VENV)/ik-llama-cpp.stamp
 	$(PIP) install --editable ".[bench,torch,onnxruntime-genai,openvino-genai]"
 	touch $@
 

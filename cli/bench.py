@@ -76,7 +76,7 @@ def command(
         typer.Option(
             metavar="NAME",
             help="Measure this tool interleaved with ours, on a checkpoint: llama.cpp, "
-            "onnxruntime-genai, openvino-genai or torch.",
+            "ik_llama.cpp, onnxruntime-genai, openvino-genai or torch.",
         ),
     ] = None,
     scenario: Annotated[

@@ -63,6 +63,16 @@ PEERS = {
             note="it is built from source, which takes a C++ compiler and minutes",
         ),
         Peer(
+            "ik_llama.cpp",
+            "mvlm.bench.peers.ik_llamacpp",
+            "ik-llama-cpp",
+            ("ik-llama-cpp-python", "gguf"),
+            "IQ4_KS, output head Q6_K",
+            has_vision=False,
+            note="for a CPU with more than AVX2, `make bench-peers` builds it, which takes a C++ "
+            "compiler and many minutes",
+        ),
+        Peer(
             "onnxruntime-genai",
             "mvlm.bench.peers.ort_genai",
             "onnxruntime-genai",

@@ -20,7 +20,7 @@ _CONTEXT = {length: f"decode-at-{length}" for length in (100, 500, 1000, 1900)}
 _PROMPT = {length: f"prefill-{length}" for length in (64, 256, 1024)}
 _THREADS = ("decode-1-thread", "decode")
 
-_COLOURS = ("#0b6e4f", "#b23a48", "#5f6caf", "#c98b2b", "#777777")
+_COLOURS = ("#0b6e4f", "#b23a48", "#5f6caf", "#c98b2b", "#777777", "#4aa3a2")
 _SIZE = (9.0, 5.6)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +264,20 @@ def test_bench_peers_llama_cpp_vision(
     chosen = ("--scenario", "vision", "--scenario", "first-token", "--runs", "1")
     result = mvlm("bench", folder, "--peer", "llama.cpp", "--peer", "torch", *chosen, "--json")
     check_features(compared(result, "vision", "first-token")["vision"])
+
+
+@pytest.mark.llama_cpp
+@pytest.mark.skipif(find_spec("ik_llama_cpp") is None, reason="needs the extra ik-llama-cpp")
+def test_bench_peers_ik_llama_cpp_text(empty_cache: Path, tmp_path: Path) -> None:
+    """A checkpoint with a tower, of which this tool has no use."""
+    folder = tmp_path / "ldpnetv2"
+    # IQ4_KS is for rows of multiples of 256.
+    write_random_checkpoint(folder, "ldpnetv2", seed=0, hidden_size=256, intermediate_size=512)
+    names = [name for name in ALL_KINDS if name not in ("vision", "first-token")]
+    chosen = [word for name in names for word in ("--scenario", name)]
+    result = mvlm("bench", folder, "--peer", "ik_llama.cpp", *chosen, "--runs", "1", "--json")
+    found = compared(result, *names)
+    assert found["decode"]["ik_llama.cpp"]["bandwidth_share"] > 0
+    facts = result.json["systems"]["ik_llama.cpp"]
+    for words in ("- type iq4_ks", "- type q6_K", "fused_up_gate = 1", "flash_attn    = 1"):
+        assert any(words in line for line in facts["log"]), words

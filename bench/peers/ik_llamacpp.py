@@ -1,0 +1,249 @@
+"""ik_llama.cpp, a fork of llama.cpp with CPU kernels of its own: an IQ4_KS file, text alone.
+
+The fork's own quantizer writes the file by its own rules: the output head in Q6_K, `ffn_down` of
+the first eighth of the layers in Q5_K, everything else in IQ4_KS, the embedding table too. A matrix
+whose rows are no multiple of 256 is stored in IQ4_NL or Q8_0.
+
+Flash attention, the fused gate and the reuse of compute graphs are on, as the fork has them by
+default. Run-time repacking (`-rtr`) is off: it stores IQ4_KS in rows of four, which the fork then
+does not unpack to 8 bits for a prompt, and prefill is slower.
+
+The calls are timed as the library has them, through the bindings of ik-llama-cpp-python. They lay
+out the fork's structures for one version of it alone, so that version is pinned.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import subprocess
+from collections.abc import Collection, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvlm.bench.peers.runner import Setup, TextOnlyRunner
+from mvlm.runtime.errors import MvlmError
+from mvlm.runtime.machine import read_machine
+
+NAME = "ik_llama.cpp"
+
+_DISTRIBUTION, _PACKAGE = "ik-llama-cpp-python", "ik_llama_cpp"
+_STAMP = ".venv/ik-llama-cpp.stamp"  # of the Makefile
+_FILE_TYPE = "IQ4_KS"
+_MODEL = "model-iq4_ks.gguf"
+_EMBEDDING, _HEAD = b"token_embd.weight", b"output.weight"
+# Lines of its log that say how weights and cache are stored and which fused operations run.
+_TOLD = (" - type ", "model size", "Repacked", "KV self size", "flash_attn", "fused_up_gate")
+_LOG_LINES = 400
+_DEBUG = 1  # ggml's log level
+# Instruction sets that decide its speed: the build's name for each, and /proc/cpuinfo's.
+_INSTRUCTIONS = {
+    "AVX2": "avx2",
+    "FMA": "fma",
+    "AVX512": "avx512f",
+    "AVX512_VNNI": "avx512_vnni",
+    "AVX_VNNI": "avx_vnni",
+    "MATMUL_INT8": "i8mm",
+}
+
+
+def prepare(checkpoint: Path, vision_tower: Path | None, folder: Path) -> None:
+    """Write the decoder as IQ4_KS, by the fork's own quantizer.
+
+    Raises:
+        MvlmError: The build leaves out instructions of this CPU, or the quantizer fails.
+    """
+    from mvlm.models.interchange import Conversion, convert
+
+    _bindings()
+    conversion = Conversion("gguf", "f16", text_only=True)
+    convert(checkpoint, folder, conversion, vision_tower=vision_tower)
+    whole = folder / "model-f16.gguf"
+    _quantize(whole, folder / _MODEL)
+    whole.unlink()
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Name the file that :func:`prepare` wrote."""
+    return {"model": str(folder / _MODEL)}
+
+
+def open_runner(setup: Setup) -> IkLlamaCpp:
+    """Open the file."""
+    return IkLlamaCpp(setup)
+
+
+class IkLlamaCpp(TextOnlyRunner):
+    """One context of a model."""
+
+    name = NAME
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup, self._api = setup, _bindings()
+        self._log = _listen(self._api)
+        self._api.llama_backend_init()
+        self._model = self._api.llama_model_load_from_file(
+            setup.files["model"].encode(), self._api.llama_model_default_params()
+        )
+        self._require(self._model, "opens the model")
+        parameters = self._api.llama_context_default_params()
+        parameters.n_ctx = setup.context
+        parameters.n_threads = parameters.n_threads_batch = setup.threads
+        self._context = self._api.llama_init_from_model(self._model, parameters)
+        self._require(self._context, "makes a context")
+        self._parameters = parameters
+        self._position = self._token = 0
+
+    def facts(self) -> dict[str, Any]:
+        """Return the build's instruction sets, and how the weights are stored."""
+        return {
+            "versions": {_DISTRIBUTION: metadata.version(_DISTRIBUTION)},
+            "system_info": _system_info(self._api),
+            "file": _FILE_TYPE,
+            "n_batch": self._parameters.n_batch,
+            "n_ubatch": self._parameters.n_ubatch,
+            "log": [line for line in self._log if any(words in line for words in _TOLD)],
+            "weight_bytes_per_token": self._weight_bytes(),
+        }
+
+    def prefill(self, ids: Sequence[int]) -> None:
+        """Read a prompt into the emptied cache."""
+        self._api.llama_kv_cache_clear(self._context)
+        self._position = 0
+        self._run(ids)
+
+    def decode(self) -> None:
+        """Decode one token."""
+        self._run([self._token])
+
+    def _run(self, ids: Sequence[int]) -> None:
+        tokens = (self._api.llama_token * len(ids))(*ids)
+        # Without positions and sequences of its own, a batch counts on from `all_pos_0`.
+        batch = self._api.llama_batch(
+            n_tokens=len(ids), token=tokens, all_pos_0=self._position, all_pos_1=1, all_seq_id=0
+        )
+        status = self._api.llama_decode(self._context, batch)
+        self._require(status == 0, f"decodes: status {status}")
+        self._position += len(ids)
+        logits = self._api.llama_get_logits_ith(self._context, -1)
+        self._require(logits, "returns logits")
+        self._token = int(np.argmax(np.ctypeslib.as_array(logits, (self._setup.vocabulary,))))
+
+    def _weight_bytes(self) -> int:
+        """Bytes that a decoded token reads: all weights, but of the embedding table one row."""
+        library = self._api._lib
+        total = int(library.llama_model_size(self._model))
+        if not library.llama_get_model_tensor(self._model, _HEAD):
+            return total  # the table is the output head, too
+        table = library.llama_get_model_tensor(self._model, _EMBEDDING)
+        nbytes = int(library.ggml_nbytes(table))
+        return total - nbytes + nbytes // self._setup.vocabulary
+
+    def _require(self, good: object, what: str) -> None:
+        if not good:
+            said = " ".join(self._log[-1:]) or "nothing"
+            raise MvlmError(f"{NAME} failed", expected=f"that it {what}", found=said)
+
+
+def unused_instructions(system_info: str, features: Collection[str]) -> list[str]:
+    """Return the instruction sets that the CPU has and the build leaves out.
+
+    Args:
+        system_info: What the library says of its build, such as ``AVX2 = 1 | AVX512 = 0``.
+        features: The CPU's, by /proc/cpuinfo's names.
+    """
+    used = {name for name, value in re.findall(r"(\w+) = (\d)", system_info) if value == "1"}
+    return [name for name, has in _INSTRUCTIONS.items() if has in features and name not in used]
+
+
+def require_native(api: Any) -> None:
+    """Refuse a build whose speed on this CPU would not be the fork's.
+
+    Args:
+        api: The module of the bindings, its functions declared.
+
+    Raises:
+        MvlmError: The build leaves out instructions of this CPU.
+    """
+    if unused := unused_instructions(_system_info(api), read_machine().features):
+        raise MvlmError(
+            f"{NAME} is not built for this CPU",
+            expected="a build with " + ", ".join(unused),
+            found="one without",
+            fix=f"In mvlm's source tree: `rm -f {_STAMP} && make {_STAMP}`, which builds it anew.",
+        )
+
+
+def _bindings() -> Any:
+    """Load the library and return the module of its bindings.
+
+    Raises:
+        MvlmError: The build leaves out instructions of this CPU.
+    """
+    # A libllama.so that was built from source finds its libggml.so only if that is loaded already.
+    ctypes.CDLL(str(_package() / "lib" / "libggml.so"))
+    from ik_llama_cpp import _ctypes_api as api
+
+    pointer = ctypes.c_void_p
+    for name, result, arguments in (
+        ("llama_print_system_info", ctypes.c_char_p, []),
+        ("llama_log_set", None, [pointer, pointer]),
+        ("llama_model_size", ctypes.c_uint64, [pointer]),
+        ("llama_get_model_tensor", pointer, [pointer, ctypes.c_char_p]),
+        ("ggml_nbytes", ctypes.c_size_t, [pointer]),
+    ):
+        function = getattr(api._lib, name)
+        function.restype, function.argtypes = result, arguments
+    require_native(api)
+    return api
+
+
+def _package() -> Path:
+    """Return the installed package's folder, without importing it."""
+    spec = find_spec(_PACKAGE)
+    assert spec is not None and spec.origin is not None, "the catalogue asks for the package"
+    return Path(spec.origin).parent
+
+
+def _system_info(api: Any) -> str:
+    said: bytes = api._lib.llama_print_system_info()
+    return said.decode().strip(" |")
+
+
+def _quantize(whole: Path, quantized: Path) -> None:
+    package = _package()
+    done = subprocess.run(
+        [package / "bin" / "llama-quantize", whole, quantized, _FILE_TYPE],
+        env=os.environ | {"LD_LIBRARY_PATH": str(package / "lib")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise MvlmError(f"{NAME} does not quantize our GGUF file", found=said[0])
+
+
+# ctypes does not keep a callback alive that C holds.
+_callbacks: list[Any] = []
+
+
+def _listen(api: Any) -> list[str]:
+    """Take the library's log, its last lines."""
+    lines: list[str] = []
+
+    def on_log(level: int, text: bytes, data: object) -> None:
+        if level != _DEBUG:
+            lines.append(text.decode(errors="replace").strip())
+            del lines[:-_LOG_LINES]
+
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(on_log)
+    _callbacks.append(callback)
+    api._lib.llama_log_set(ctypes.cast(callback, ctypes.c_void_p), None)
+    return lines
