@@ -78,7 +78,7 @@ def _describe(target: TargetDescription, machine: Machine) -> dict[str, Any]:
 
     native = target.cpu.is_native
     platforms = (machine.platform,) if native else target.needs.platforms
-    if find_spec("mvlm.compile.compile_target") is None:
+    if find_spec("mvlm.compile") is None:
         platforms = ()  # a device's bundle: nothing is compiled there
     builds = [_describe_build(target, platform, machine) for platform in platforms]
     return {
