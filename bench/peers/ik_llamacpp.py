@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from mvlm.bench.peers.ggml_log import GgmlLog
 from mvlm.bench.peers.runner import Setup, TextOnlyRunner
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.machine import read_machine
@@ -39,8 +40,6 @@ _MODEL = "model-iq4_ks.gguf"
 _EMBEDDING, _HEAD = b"token_embd.weight", b"output.weight"
 # Lines of its log that say how weights and cache are stored and which fused operations run.
 _TOLD = (" - type ", "model size", "Repacked", "KV self size", "flash_attn", "fused_up_gate")
-_LOG_LINES = 400
-_DEBUG = 1  # ggml's log level
 # Instruction sets that decide its speed: the build's name for each, and /proc/cpuinfo's.
 _INSTRUCTIONS = {
     "AVX2": "avx2",
@@ -85,17 +84,19 @@ class IkLlamaCpp(TextOnlyRunner):
 
     def __init__(self, setup: Setup) -> None:
         self._setup, self._api = setup, _bindings()
-        self._log = _listen(self._api)
+        self._log = GgmlLog(NAME)
+        log_callback = ctypes.cast(self._log.callback, ctypes.c_void_p)
+        self._api._lib.llama_log_set(log_callback, None)
         self._api.llama_backend_init()
         self._model = self._api.llama_model_load_from_file(
             setup.files["model"].encode(), self._api.llama_model_default_params()
         )
-        self._require(self._model, "opens the model")
+        self._log.require(self._model, "opens the model")
         parameters = self._api.llama_context_default_params()
         parameters.n_ctx = setup.context
         parameters.n_threads = parameters.n_threads_batch = setup.threads
         self._context = self._api.llama_init_from_model(self._model, parameters)
-        self._require(self._context, "makes a context")
+        self._log.require(self._context, "makes a context")
         self._parameters = parameters
         self._position = self._token = 0
 
@@ -107,7 +108,7 @@ class IkLlamaCpp(TextOnlyRunner):
             "file": _FILE_TYPE,
             "n_batch": self._parameters.n_batch,
             "n_ubatch": self._parameters.n_ubatch,
-            "log": [line for line in self._log if any(words in line for words in _TOLD)],
+            "log": self._log.lines_with(_TOLD),
             "weight_bytes_per_token": self._weight_bytes(),
         }
 
@@ -128,10 +129,10 @@ class IkLlamaCpp(TextOnlyRunner):
             n_tokens=len(ids), token=tokens, all_pos_0=self._position, all_pos_1=1, all_seq_id=0
         )
         status = self._api.llama_decode(self._context, batch)
-        self._require(status == 0, f"decodes: status {status}")
+        self._log.require(status == 0, f"decodes: status {status}")
         self._position += len(ids)
         logits = self._api.llama_get_logits_ith(self._context, -1)
-        self._require(logits, "returns logits")
+        self._log.require(logits, "returns logits")
         self._token = int(np.argmax(np.ctypeslib.as_array(logits, (self._setup.vocabulary,))))
 
     def _weight_bytes(self) -> int:
@@ -143,11 +144,6 @@ class IkLlamaCpp(TextOnlyRunner):
         table = library.llama_get_model_tensor(self._model, _EMBEDDING)
         nbytes = int(library.ggml_nbytes(table))
         return total - nbytes + nbytes // self._setup.vocabulary
-
-    def _require(self, good: object, what: str) -> None:
-        if not good:
-            said = " ".join(self._log[-1:]) or "nothing"
-            raise MvlmError(f"{NAME} failed", expected=f"that it {what}", found=said)
 
 
 def unused_instructions(system_info: str, features: Collection[str]) -> list[str]:
@@ -228,22 +224,3 @@ def _quantize(whole: Path, quantized: Path) -> None:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise MvlmError(f"{NAME} does not quantize our GGUF file", found=said[0])
-
-
-# ctypes does not keep a callback alive that C holds.
-_callbacks: list[Any] = []
-
-
-def _listen(api: Any) -> list[str]:
-    """Take the library's log, its last lines."""
-    lines: list[str] = []
-
-    def on_log(level: int, text: bytes, data: object) -> None:
-        if level != _DEBUG:
-            lines.append(text.decode(errors="replace").strip())
-            del lines[:-_LOG_LINES]
-
-    callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(on_log)
-    _callbacks.append(callback)
-    api._lib.llama_log_set(ctypes.cast(callback, ctypes.c_void_p), None)
-    return lines

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mvlm.bench.peers.ggml_log import GgmlLog
 from mvlm.bench.peers.runner import FloatArray, RgbImage, Setup
 from mvlm.runtime.errors import MvlmError
 
@@ -22,8 +23,6 @@ _MODEL, _VISION = "model-q4_0.gguf", "mmproj-f16.gguf"
 _EMBEDDING = "token_embd.weight"
 # What its log says of the place of the weights, such as "CPU_REPACK model buffer size".
 _TOLD = ("model buffer size", "Flash Attention", "flash_attn", "KV buffer size")
-_LOG_LINES = 400
-_DEBUG = 1  # ggml's level of what floods the log
 
 
 def prepare(checkpoint: Path, vision_tower: Path | None, folder: Path) -> None:
@@ -71,17 +70,17 @@ class LlamaCpp:
         self._model = llama_cpp.llama_model_load_from_file(
             setup.files["model"].encode(), llama_cpp.llama_model_default_params()
         )
-        self._require(self._model, "opens the model")
+        self._log.require(self._model, "opens the model")
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = setup.context
         parameters.n_threads = parameters.n_threads_batch = setup.threads
         self._parameters = parameters
         self._context = llama_cpp.llama_init_from_model(self._model, parameters)
-        self._require(self._context, "makes a context")
+        self._log.require(self._context, "makes a context")
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._token = 0
         self._vision_tower = (
-            _VisionTower(self._model, setup, self._require) if setup.has_vision else None
+            _VisionTower(self._model, setup, self._log) if setup.has_vision else None
         )
 
     def facts(self) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class LlamaCpp:
             "file": "Q4_0",
             "n_batch": self._parameters.n_batch,
             "n_ubatch": self._parameters.n_ubatch,
-            "log": [line for line in self._log if any(words in line for words in _TOLD)],
+            "log": self._log.lines_with(_TOLD),
             "weight_bytes_per_token": _weight_bytes(Path(self._setup.files["model"])),
         }
 
@@ -130,35 +129,30 @@ class LlamaCpp:
         tokens = (self._api.llama_token * len(ids))(*ids)
         batch = self._api.llama_batch_get_one(tokens, len(ids))
         status = self._api.llama_decode(self._context, batch)
-        self._require(status == 0, f"decodes: status {status}")
+        self._log.require(status == 0, f"decodes: status {status}")
         logits = self._api.llama_get_logits_ith(self._context, -1)
         self._token = int(np.argmax(np.ctypeslib.as_array(logits, (self._setup.vocabulary,))))
 
     def _require_vision(self) -> _VisionTower:
-        self._require(self._vision_tower, "opens the mmproj")
+        self._log.require(self._vision_tower, "opens the mmproj")
         assert self._vision_tower is not None
         return self._vision_tower
-
-    def _require(self, good: object, what: str) -> None:
-        if not good:
-            said = " ".join(self._log[-1:]) or "nothing"
-            raise MvlmError("llama.cpp failed", expected=f"that it {what}", found=said)
 
 
 class _VisionTower:
     """llama.cpp's multimodal half, and the image that it was shown."""
 
-    def __init__(self, model: Any, setup: Setup, require: Any) -> None:
+    def __init__(self, model: Any, setup: Setup, log: GgmlLog) -> None:
         from llama_cpp import mtmd_cpp
 
-        self._api, self._require = mtmd_cpp, require
+        self._api, self._log = mtmd_cpp, log
         parameters = mtmd_cpp.mtmd_context_params_default()
         parameters.use_gpu = parameters.warmup = False
         parameters.n_threads = setup.threads
         self._context = mtmd_cpp.mtmd_init_from_file(
             setup.files["vision"].encode(), model, parameters
         )
-        require(self._context, "opens the mmproj")
+        log.require(self._context, "opens the mmproj")
         self._chunks: Any = None
         self._chunk: Any = None
 
@@ -175,7 +169,7 @@ class _VisionTower:
         bitmaps = (api.mtmd_bitmap_p_ctypes * 1)(bitmap)
         status = api.mtmd_tokenize(self._context, self._chunks, ctypes.byref(text), bitmaps, 1)
         api.mtmd_bitmap_free(bitmap)
-        self._require(status == 0, f"takes the image: status {status}")
+        self._log.require(status == 0, f"takes the image: status {status}")
         found = [
             api.mtmd_input_chunks_get(self._chunks, index)
             for index in range(api.mtmd_input_chunks_size(self._chunks))
@@ -185,12 +179,12 @@ class _VisionTower:
             for chunk in found
             if api.mtmd_input_chunk_get_type(chunk) == api.MTMD_INPUT_CHUNK_TYPE_IMAGE
         ]
-        self._require(len(images) == 1, f"takes one image, not {len(images)}")
+        self._log.require(len(images) == 1, f"takes one image, not {len(images)}")
         self._chunk = images[0]
 
     def encode_image(self) -> None:
         status = self._api.mtmd_encode_chunk(self._context, self._chunk)
-        self._require(status == 0, f"encodes the image: status {status}")
+        self._log.require(status == 0, f"encodes the image: status {status}")
 
     def prefill_into(self, context: Any, batch: int) -> None:
         after = ctypes.c_int32(0)
@@ -206,33 +200,21 @@ class _VisionTower:
             self._api.mtmd_helper_post_decode_callback(),
             None,
         )
-        self._require(status == 0, f"reads the image: status {status}")
+        self._log.require(status == 0, f"reads the image: status {status}")
 
 
-# ctypes does not keep a callback alive that C holds.
-_callbacks: list[Any] = []
-
-
-def _listen(llama_cpp: Any) -> list[str]:
-    """Take llama.cpp's log, its last lines."""
+def _listen(llama_cpp: Any) -> GgmlLog:
+    """Take the log of llama.cpp and of its multimodal half."""
     from llama_cpp import mtmd_cpp
 
-    lines: list[str] = []
-
-    def on_log(level: int, text: bytes, data: object) -> None:
-        if level != _DEBUG:
-            lines.append(text.decode(errors="replace").strip())
-            del lines[:-_LOG_LINES]
-
-    callback = llama_cpp.llama_log_callback(on_log)
-    _callbacks.append(callback)
+    log = GgmlLog("llama.cpp", llama_cpp.llama_log_callback)
     for listen in (
         llama_cpp.llama_log_set,
         mtmd_cpp.mtmd_log_set,
         mtmd_cpp.mtmd_helper_log_set,
     ):
-        listen(callback, ctypes.c_void_p(0))
-    return lines
+        listen(log.callback, ctypes.c_void_p(0))
+    return log
 
 
 def _weight_bytes(file: Path) -> int:
