@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -29,18 +30,24 @@ def imported_names(module: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@cache
+def imports_of_modules() -> dict[Path, frozenset[str]]:
+    """Return what each module imports, by dotted names; all are parsed once in a process."""
+    return {
+        path: frozenset(imported_names(ast.parse(path.read_text(encoding="utf-8"))))
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+    }
+
+
 def read_imports() -> dict[str, set[str]]:
     """Return what each folder imports: other folders, and tvm, tvm_ffi and torch."""
     known = {*FOLDERS, *_OUTSIDE}
-    return {
-        folder: {
-            name
-            for path in (ROOT / folder).rglob("*.py")
-            for name in _imported(ast.parse(path.read_text(encoding="utf-8")))
-            if name in known and name != folder
-        }
-        for folder in FOLDERS
-    }
+    imports: dict[str, set[str]] = {folder: set() for folder in FOLDERS}
+    for path, names in imports_of_modules().items():
+        folder = path.relative_to(ROOT).parts[0]
+        imports[folder] |= ({_layer(name) for name in names} & known) - {folder}
+    return imports
 
 
 def draw_layers(imports: Mapping[str, set[str]]) -> str:
@@ -87,11 +94,10 @@ def redraw(page: str) -> str:
     return drawn
 
 
-def _imported(module: ast.Module) -> Iterator[str]:
-    """Yield what a module imports: a folder of ours by its name, else the top package."""
-    for name in imported_names(module):
-        top, _, rest = name.partition(".")
-        yield rest.partition(".")[0] if top == "mvlm" else top
+def _layer(name: str) -> str:
+    """Return what an import belongs to: a folder of ours, else the top package."""
+    top, _, rest = name.partition(".")
+    return rest.partition(".")[0] if top == "mvlm" else top
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from docs.draw_layers import (
     PAGE,
     ROOT,
     draw_layers,
-    imported_names,
+    imports_of_modules,
     read_imports,
     redraw,
 )
@@ -53,14 +52,11 @@ def test_a_page_without_a_place_is_refused() -> None:
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     # import-linter compares siblings alone: a module that imports its own package would escape it.
-    files = {
-        _module_name(path): path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")
-    }
+    imports = {_module_name(path): names for path, names in imports_of_modules().items()}
     graph: dict[str, set[str]] = {}
-    for name, path in files.items():
-        imported = set(imported_names(ast.parse(path.read_text(encoding="utf-8"))))
-        modules = {each if each in files else each.rpartition(".")[0] for each in imported}
-        graph[name] = (modules & files.keys()) - {name}
+    for name, imported in imports.items():
+        modules = {each if each in imports else each.rpartition(".")[0] for each in imported}
+        graph[name] = (modules & imports.keys()) - {name}
     assert "mvlm.models.weight_files.open" in graph["mvlm.models.config.read"]
     TopologicalSorter(graph).prepare()
 
