@@ -111,14 +111,14 @@ def test_html_report_without_jobs() -> None:
     assert "None" not in read(render_html(report([idle]), {})).text
 
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y>&amp;\0"
+UNTRUSTED = "<script>alert(1)</script>\"'><img src=x onerror=y>&amp;\0"
 
 
 def test_html_report_escapes_untrusted_text() -> None:
     keys = ("name", "note", "worker", "model", "adapter", "quantization", "target", "platform")
-    jobs = [job("a", "failed") | dict.fromkeys(keys, HOSTILE)]
-    texts = dict.fromkeys(("run", "matrix", "store", "engine", "state"), HOSTILE)
-    page = render_html(report(jobs, **texts), {key_of("a"): HOSTILE})
+    jobs = [job("a", "failed") | dict.fromkeys(keys, UNTRUSTED)]
+    texts = dict.fromkeys(("run", "matrix", "store", "engine", "state"), UNTRUSTED)
+    page = render_html(report(jobs, **texts), {key_of("a"): UNTRUSTED})
     assert "<script" not in page and "<img" not in page
     read(page)
 
