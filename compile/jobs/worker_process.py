@@ -112,9 +112,7 @@ class WorkerProcess:
 
     def wait(self) -> StepOutcome:
         """Wait until it ends, and return how it went."""
-        while not (outcomes := wait_any([self], math.inf)):
-            pass
-        return outcomes[0]
+        return wait_any([self], math.inf)[0]
 
     def kill(self) -> None:
         """End the process and what it started, if it has not ended."""
