@@ -31,6 +31,7 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in packages},
         "mvlm.models": ["py.typed", "bundled/*", "bundled/*/*"],
+        "mvlm.runtime": ["py.typed", "native/*.c"],
         "mvlm.runtime.targets": ["boards/*.toml"],
         "mvlm.distribution.bundle": ["launchers/*"],
         "mvlm.tuning_logs": ["*/*.json"],

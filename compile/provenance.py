@@ -25,12 +25,12 @@ def files_digest(files: Iterable[Path]) -> str:
 
 
 def source_digest() -> str:
-    """Return one sha256 of the Python source that makes artifacts."""
+    """Return one sha256 of the source, in Python and C, that makes artifacts."""
     lines = []
     for package in _SOURCES:
         # Found and not imported: `mvlm.schedules` would import tvm.
         root = package_folder(package)
-        for file in root.rglob("*.py"):
+        for file in (*root.rglob("*.py"), *root.rglob("*.c")):
             name = f"{package}/{file.relative_to(root).as_posix()}"
             lines.append((name, digest_file(file)))
     return _digest_of(lines)

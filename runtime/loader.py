@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.ffi import tvm_ffi
-from mvlm.runtime.threads import check_threads, disable_spinning, start_threads
+from mvlm.runtime.thread_pool import ThreadPool
+from mvlm.runtime.threads import check_threads
 from mvlm.runtime.utf8_path import utf8_folder
 
 _CPU = 1  # DLPack's device type
@@ -30,10 +32,13 @@ class Functions:
 
     Args:
         machine: The virtual machine that runs them.
+        pool: The threads that they compute on, which end with this object.
     """
 
-    def __init__(self, machine: Any) -> None:
+    def __init__(self, machine: Any, pool: ThreadPool) -> None:
         self._machine = machine
+        # At the process's end they end with it, whatever they do.
+        weakref.finalize(self, pool.close).atexit = False
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         """Return a function by its name."""
@@ -69,17 +74,16 @@ def load_functions(folder: Path, threads: int) -> Functions:
         UsageError: The number of threads is out of range.
     """
     check_threads(threads)
-    disable_spinning()
     load_runtime(folder / RUNTIME_LIBRARY)
-    start_threads(threads)
     try:
         with utf8_folder(folder) as place:
             library = tvm_ffi.load_module(place / MODEL_LIBRARY)
+            pool = ThreadPool(place / MODEL_LIBRARY, threads)
     except (OSError, RuntimeError) as error:
         raise _unloadable(folder / MODEL_LIBRARY, error) from None
     machine = library["vm_load_executable"]()
     machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
-    return Functions(machine)
+    return Functions(machine, pool)
 
 
 def load_runtime(path: Path) -> None:

@@ -60,6 +60,6 @@ def _make(
         source, library = folder / f"{name}.c", folder / name
         source.write_text("".join(f"void {symbol}(void) {{}}\n" for symbol in symbols))
         options = ("-w", "-fno-builtin", "-nostdlib", "-shared", f"-Wl,-soname,{name}")
-        linker.run(*options, "-o", library, source)
+        linker.run(f"making a stub of {name}", *options, "-o", library, source)
         made.append(library)
     return made

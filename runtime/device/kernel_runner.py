@@ -6,6 +6,7 @@ B, so that the machine's other load disturbs them alike.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -22,6 +23,7 @@ from mvlm.runtime.aligned import aligned_empty
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.machine import available_memory_bytes, read_machine
 from mvlm.runtime.machine.state import read_state
+from mvlm.runtime.thread_pool import ThreadPool
 from mvlm.runtime.threads import fast_cores
 
 Array = npt.NDArray[Any]
@@ -85,10 +87,11 @@ class KernelRunner:
 
     Args:
         folder: The folder that the requests' paths are relative to.
+        threads: Threads that kernels run on.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._folder, self._threads = folder, threads
         self._loaded: tuple[str, list[Array]] = ("", [])
         self._copies: dict[bool, list[list[Any]]] = {}
 
@@ -99,15 +102,16 @@ class KernelRunner:
             ``seconds``: for each library its samples, each the mean of one call.
         """
         arguments = self._arguments(request.arguments)
-        functions = [self._function(library) for library in request.libraries]
-        if request.outputs is not None:
-            self._write_outputs(functions[0], arguments, self._folder / request.outputs)
-        copies = self._copies_of(arguments, request.flush_cache)
-        calls = [_calls(function, copies) for function in functions] if request.repeat else []
-        seconds: list[list[float]] = [[] for _ in functions]
-        for _ in range(request.repeat):
-            for function, count, samples in zip(functions, calls, seconds, strict=True):
-                samples.append(_sample(function, copies, count))
+        with contextlib.ExitStack() as pools:
+            functions = [self._function(library, pools) for library in request.libraries]
+            if request.outputs is not None:
+                self._write_outputs(functions[0], arguments, self._folder / request.outputs)
+            copies = self._copies_of(arguments, request.flush_cache)
+            calls = [_calls(function, copies) for function in functions] if request.repeat else []
+            seconds: list[list[float]] = [[] for _ in functions]
+            for _ in range(request.repeat):
+                for function, count, samples in zip(functions, calls, seconds, strict=True):
+                    samples.append(_sample(function, copies, count))
         return {"seconds": seconds}
 
     def _arguments(self, name: str) -> list[Array]:
@@ -121,10 +125,11 @@ class KernelRunner:
             self._copies[flush_cache] = _copies(arguments, _FLUSH_BYTES if flush_cache else 0)
         return self._copies[flush_cache]
 
-    def _function(self, library: str) -> Callable[..., None]:
-        found: Callable[..., None] = tvm_ffi.load_module(os.fspath(self._folder / library))[
-            FUNCTION
-        ]
+    def _function(self, library: str, pools: contextlib.ExitStack) -> Callable[..., None]:
+        """Load a function, and start its threads until `pools` are closed."""
+        path = self._folder / library
+        found: Callable[..., None] = tvm_ffi.load_module(os.fspath(path))[FUNCTION]
+        pools.callback(ThreadPool(path, self._threads).close)
         return found
 
     def _write_outputs(

@@ -14,8 +14,10 @@ import tempfile
 from pathlib import Path
 
 from mvlm.runtime.device.kernel_runner import KernelRunner, describe
-from mvlm.runtime.device.worker import answer, prepare
+from mvlm.runtime.device.worker import answer
 from mvlm.runtime.ffi import tvm_ffi
+from mvlm.runtime.loader import load_runtime
+from mvlm.runtime.threads import default_threads
 
 DESCRIBE, RUN = "mvlm.device.describe", "mvlm.device.run"
 
@@ -23,9 +25,10 @@ DESCRIBE, RUN = "mvlm.device.describe", "mvlm.device.run"
 def main() -> None:
     """Serve until the other side closes the connection."""
     socket, library = int(sys.argv[1]), Path(sys.argv[2])
-    threads = prepare(library)
+    load_runtime(library)
+    threads = default_threads()
     with tempfile.TemporaryDirectory(prefix="mvlm-device-") as folder:
-        kernel_runner = KernelRunner(Path(folder))
+        kernel_runner = KernelRunner(Path(folder), threads)
 
         def work_path(name: str) -> str:
             if Path(name).name != name:

@@ -14,16 +14,7 @@ from typing import Any
 
 from mvlm.runtime.device.kernel_runner import KernelRunner, MeasureRequest, describe
 from mvlm.runtime.loader import load_runtime
-from mvlm.runtime.threads import default_threads, disable_spinning, start_threads
-
-
-def prepare(library: Path) -> int:
-    """Load the TVM runtime and start its threads, as a chat would; return how many there are."""
-    disable_spinning()
-    load_runtime(library)
-    threads = default_threads()
-    start_threads(threads)
-    return threads
+from mvlm.runtime.threads import default_threads
 
 
 def answer(kernel_runner: KernelRunner, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,8 +36,9 @@ def serve(prepared: Callable[[], dict[str, Any]], reply: Callable[[Any], dict[st
 
 def main() -> None:
     """Measure until standard input ends."""
-    threads = prepare(Path(sys.argv[1]))
-    kernel_runner = KernelRunner(Path("/"))
+    load_runtime(Path(sys.argv[1]))
+    threads = default_threads()
+    kernel_runner = KernelRunner(Path("/"), threads)
     serve(lambda: describe(threads), lambda request: answer(kernel_runner, request))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from mvlm.runtime.aligned import aligned
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.loader import load_runtime
-from mvlm.runtime.threads import start_threads
+from mvlm.runtime.thread_pool import ThreadPool
 
 
 def _place(library: str) -> str:
@@ -25,8 +25,8 @@ def main() -> None:
     """Call it with the arrays of a file."""
     runtime, library, arrays, calls = sys.argv[1:]
     load_runtime(Path(runtime))
-    start_threads(1)
     function = tvm_ffi.load_module(library)["main"]
+    ThreadPool(Path(library), 1)
     with np.load(arrays) as file:
         held = [aligned(file[f"arr_{index}"]) for index in range(len(file.files))]
     tensors = [tvm_ffi.from_dlpack(array) for array in held]

@@ -171,7 +171,7 @@ def test_a_failed_compilation_is_reported_once(
     result = finish(start("chat", artifact_cache.checkpoint("text"), *ASK))
     assert result.exit_code == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "linking model.so with false failed" in errors[0]
+    assert len(errors) == 1 and "compiling thread_pool.c with false failed" in errors[0]
     assert result.json["error"]["message"] == errors[0]
 
 

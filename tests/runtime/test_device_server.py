@@ -123,7 +123,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 
 def test_measuring_here(libraries: dict[str, Path], arguments: Path, tmp_path: Path) -> None:
     outputs = tmp_path / "out.npz"
-    kernel_runner = KernelRunner(Path("/"))
+    kernel_runner = KernelRunner(Path("/"), 1)
     library = str(libraries["doubled"])
     for flush_cache in (False, True):
         request = MeasureRequest(str(arguments), (library, library), 3, flush_cache, str(outputs))

@@ -18,16 +18,19 @@ from mvlm.runtime.session import Session
 from tests.artifacts import ArtifactCache
 
 FRESH = """
-import json, sys
+import json, sys, threading
 from pathlib import Path
 import numpy as np
-from mvlm.runtime.ffi import global_function
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
 
 def answer(folder, threads):
     model = Model(Path(folder), threads)
+    assert computing() == model.threads
     return Session(model).prefill([1, 5, 6, 7]).logits.tolist()
+
+def computing():
+    return 1 + sum(each.name.startswith("mvlm-worker") for each in threading.enumerate())
 
 def libraries(name):
     lines = Path("/proc/self/maps").read_text().splitlines()
@@ -71,10 +74,10 @@ def test_threads_are_those_asked_for(artifact_cache: ArtifactCache, threads: int
     artifact = str(artifact_cache.artifact("ldpnet"))
     found = run_fresh(
         f"""
-logits = answer({artifact!r}, {threads})
-print(json.dumps([global_function("runtime.NumThreads")(), logits]))
+model = Model(Path({artifact!r}), {threads})
+print(json.dumps([computing(), answer({artifact!r}, {threads})]))
 """,
-        TVM_NUM_THREADS="1",
+        TVM_NUM_THREADS="7",
         OMP_NUM_THREADS="1",
     )
     assert isinstance(found, list)
@@ -101,8 +104,8 @@ def test_a_process_may_be_bound_to_one_core(artifact_cache: ArtifactCache) -> No
     found = run_fresh(f"""
 import os
 os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
-answer({artifact!r}, None)
-print(json.dumps([global_function("runtime.NumThreads")(), len(os.sched_getaffinity(0))]))
+model = Model(Path({artifact!r}), None)
+print(json.dumps([computing(), len(os.sched_getaffinity(0))]))
 """)
     assert found == [1, 1]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.runtime.threads import disable_spinning, fast_cores
+from mvlm.runtime.threads import fast_cores
 
 
 def sysfs(folder: Path, capacities: dict[int, str]) -> Path:
@@ -41,14 +41,3 @@ def test_fast_cores_are_within_the_affinity_mask(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5})
     told = sysfs(tmp_path, {2: "250", 5: "250", 7: "1024"})
     assert fast_cores(told) == (2, 5)
-
-
-def test_spinning_is_disabled_unless_the_environment_sets_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("TVM_THREAD_POOL_SPIN_COUNT", raising=False)
-    disable_spinning()
-    assert os.environ.pop("TVM_THREAD_POOL_SPIN_COUNT") == "0"
-    monkeypatch.setenv("TVM_THREAD_POOL_SPIN_COUNT", "7")
-    disable_spinning()
-    assert os.environ["TVM_THREAD_POOL_SPIN_COUNT"] == "7"

@@ -153,7 +153,7 @@ def test_failed_job_exit_code_and_log(tmp_path: Path) -> None:
     store = tmp_path / "store"
     result = mvlm("jobs", "run", matrix, "--store", store)
     assert result.exit_code == 1
-    assert "failed: model/q0f32/board: linking model.so with false failed" in result.stderr
+    assert "failed: model/q0f32/board: compiling thread_pool.c with false failed" in result.stderr
     assert "mvlm jobs logs" in result.stderr
     assert "1 failed" in result.stdout
     logs = mvlm("jobs", "logs", "--store", store)
