@@ -9,6 +9,7 @@ import typer
 
 from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.path_options import target_name
+from mvlm.runtime.threads import MAX_THREADS
 
 
 def _remember_json(context: typer.Context, value: bool) -> bool:
@@ -93,7 +94,11 @@ VisionTower = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
-        "--threads", min=1, max=1024, metavar="N", help="Threads to compute on; default: all."
+        "--threads",
+        min=1,
+        max=MAX_THREADS,
+        metavar="N",
+        help="Threads to compute on; default: all.",
     ),
 ]
 # Of a measurement.
