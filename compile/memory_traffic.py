@@ -17,7 +17,7 @@ from tvm.sym.pattern import detect_linear_equation
 
 from mvlm.models.cache_layout import PAGE_SIZE
 from mvlm.models.kv_cache import NUM_BLOCKS, PAGES
-from mvlm.models.ops.definition import OP_ATTRIBUTE
+from mvlm.models.ops.signatures import EmbeddingSignature, read_signature
 from mvlm.runtime.artifact.kernels import KernelTraffic, total_traffic
 
 
@@ -94,8 +94,7 @@ def _is_view(expression: Any) -> bool:
 
 
 def _is_lookup(kernel: tirx.PrimFunc) -> bool:
-    attributes = kernel.attrs or {}
-    return bool(attributes.get(OP_ATTRIBUTE, None) == "embedding")
+    return isinstance(read_signature(kernel), EmbeddingSignature)
 
 
 def _call_traffic(call: relax.Call, is_lookup: bool, origins: _Origins) -> KernelTraffic:

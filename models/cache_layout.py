@@ -39,12 +39,14 @@ class CacheLayout:
         kv_heads: Of each layer.
         head_dim: Channels of a head.
         storage: One of :data:`~mvlm.models.quantization.CACHE_STORAGES`.
+        page_size: Positions of a page.
     """
 
     layers: int
     kv_heads: int
     head_dim: int
     storage: str
+    page_size: int = PAGE_SIZE
 
     @property
     def has_scales(self) -> bool:
@@ -52,17 +54,25 @@ class CacheLayout:
         return self.storage == "int8"
 
     @property
-    def tensors(self) -> tuple[PageTensor, ...]:
+    def named_tensors(self) -> dict[str, PageTensor]:
         """One page's tensors of one layer: keys, values, and scales if there are any."""
-        heads, width, size = self.kv_heads, self.head_dim, PAGE_SIZE
-        keys = PageTensor(self.storage, (heads, width, size))
-        values = PageTensor(self.storage, (heads, size, width))
-        scales = (PageTensor("float32", (heads, 2, size)),) if self.has_scales else ()
-        return (keys, values, *scales)
+        heads, width, size = self.kv_heads, self.head_dim, self.page_size
+        tensors = {
+            "keys": PageTensor(self.storage, (heads, width, size)),
+            "values": PageTensor(self.storage, (heads, size, width)),
+        }
+        if self.has_scales:
+            tensors["scales"] = PageTensor("float32", (heads, 2, size))
+        return tensors
+
+    @property
+    def tensors(self) -> tuple[PageTensor, ...]:
+        """The same in order."""
+        return tuple(self.named_tensors.values())
 
     def spec(self) -> CacheSpec:
         """Return what the runtime must know of it."""
-        return CacheSpec(self.layers, PAGE_SIZE, self.tensors)
+        return CacheSpec(self.layers, self.page_size, self.tensors)
 
 
 def cache_layout(config: LlamaConfig, storage: str) -> CacheLayout:

@@ -49,6 +49,13 @@ from mvlm.runtime.errors import CheckpointError, UsageError
 GROUP_SIZE = 32
 NIBBLES_PER_WORD = 8
 
+# The largest integers of symmetric quantization. 16-bit ones have 14 bits, so that 32 products of
+# two such add up within 32.
+QMAX = {"int8": 127, "int16": 8191}
+# A vector whose largest magnitude is below this is quantized to zeros: its inverse scale would be
+# infinite.
+MIN_ABSMAX = 1e-30
+
 Activations = Literal["float32", "int8", "int16"]
 
 
@@ -104,8 +111,11 @@ Q4MLC = WeightFormat("q4mlc", "uint32", NIBBLES_PER_WORD, zero_point=7, lowest=-
 Q4 = WeightFormat(
     "q4", "uint32", NIBBLES_PER_WORD, zero_point=8, lowest=-8, highest=7, scale_dtype="int8"
 )
-Q8 = WeightFormat("q8", "int8", lowest=-127, highest=127)
-Q16 = WeightFormat("q16", "int16", lowest=-8191, highest=8191, unit=1 / 8192)
+Q8 = WeightFormat("q8", "int8", lowest=-QMAX["int8"], highest=QMAX["int8"])
+Q16 = WeightFormat(
+    "q16", "int16", lowest=-QMAX["int16"], highest=QMAX["int16"], unit=1 / (QMAX["int16"] + 1)
+)
+WEIGHT_FORMATS = {each.name: each for each in (FLOAT32, FLOAT16, Q4MLC, Q4, Q8, Q16)}
 
 
 @dataclass(frozen=True)

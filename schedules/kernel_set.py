@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import tirx
 
+from mvlm.models.ops.definition import operation_attributes
+from mvlm.models.ops.signatures import Signature, read_signature
 from mvlm.schedules.config_space import Config, Knob, SpaceRecorder, default_config
+from mvlm.schedules.parameter_types import has_single_row
 
-# The attribute by which a definition names its operation; `models.ops` sets it.
-OP_ATTRIBUTE = "mvlm.op"
-
-# The kernel for a definition, in a configuration; None if the builder does not support it.
-KernelBuilder = Callable[[tirx.PrimFunc, Config], tirx.PrimFunc | None]
+# The kernel of a signature, which is of the class that the builder is for, in a configuration; None
+# if the builder does not support it.
+KernelBuilder = Callable[[Any, Config], tirx.PrimFunc | None]
 # The scheduled function; None if the rule does not apply.
 ScheduleRule = Callable[[tirx.PrimFunc], tirx.PrimFunc | None]
-# Rewrites a scheduled function; also gets its definition, and the configuration.
-Postproc = Callable[[tirx.PrimFunc, tirx.PrimFunc, Config], tirx.PrimFunc]
+# Rewrites a scheduled function; also gets whether it has a single row, and the configuration.
+Postproc = Callable[[tirx.PrimFunc, bool, Config], tirx.PrimFunc]
 
 
 @dataclass(frozen=True)
@@ -25,44 +27,58 @@ class KernelSet:
     """The kernels and schedule rules of a kind of device.
 
     Attributes:
-        builders: For each operation, the builders of its kernels, the most specialized first.
+        builders: For each class of signatures, the builders of its kernels, the most specialized
+            first.
         rules: Schedule rules for all other functions, tried in order.
         postproc: Applied to every scheduled function.
     """
 
-    builders: Mapping[str, tuple[KernelBuilder, ...]]
+    builders: Mapping[type[Signature], tuple[KernelBuilder, ...]]
     rules: tuple[ScheduleRule, ...]
     postproc: Postproc = lambda function, *_: function
 
-    def lower(
-        self, definition: tirx.PrimFunc, knob: Config = default_config
-    ) -> tirx.PrimFunc | None:
-        """Return the first kernel that supports a definition, marked as scheduled.
+    def build(self, signature: Signature, knob: Config = default_config) -> tirx.PrimFunc | None:
+        """Return the first kernel that supports a signature, marked as scheduled.
 
         Raises:
             ValueError: The kernel does not support the configuration.
         """
-        name = definition.attrs.get(OP_ATTRIBUTE, None)
-        for builder in self.builders.get(str(name), ()):
-            kernel = builder(definition, knob)
+        for builder in self.builders.get(type(signature), ()):
+            kernel = builder(signature, knob)
             if kernel is not None:
-                kept = dict(definition.attrs.items())
-                marks = kept | {"tirx.is_scheduled": True, "tirx.noalias": True}
-                processed = self.postproc(kernel, definition, knob)
-                return processed.with_attrs(marks).without_attr("global_symbol")
+                marks = {"tirx.is_scheduled": True, "tirx.noalias": True}
+                processed = self.postproc(kernel, signature.is_single_row, knob)
+                attributes = operation_attributes(signature) | marks
+                return processed.with_attrs(attributes).without_attr("global_symbol")
         return None
 
-    def space(self, definition: tirx.PrimFunc) -> tuple[Knob, ...] | None:
-        """Return the knobs of a definition's kernel; None where there is no kernel."""
+    def lower(
+        self, definition: tirx.PrimFunc, knob: Config = default_config
+    ) -> tirx.PrimFunc | None:
+        """Return the kernel of a definition, or None where there is none; see :meth:`build`."""
+        signature = read_signature(definition)
+        return None if signature is None else self.build(signature, knob)
+
+    def space(self, signature: Signature) -> tuple[Knob, ...] | None:
+        """Return the knobs of a signature's kernel; None where there is no kernel."""
         recorder = SpaceRecorder()
-        return None if self.lower(definition, recorder) is None else tuple(recorder.knobs)
+        return None if self.build(signature, recorder) is None else tuple(recorder.knobs)
 
     def schedule(self, function: tirx.PrimFunc) -> tirx.PrimFunc:
         """Return a function scheduled by the first rule that applies; unchanged if none does."""
         for rule in self.rules:
             scheduled = rule(function)
             if scheduled is not None:
-                return self.postproc(scheduled, function, default_config).with_attr(
-                    "tirx.is_scheduled", True
-                )
+                return self.finish(scheduled, function)
         return function
+
+    def finish(self, scheduled: tirx.PrimFunc, function: tirx.PrimFunc) -> tirx.PrimFunc:
+        """Post-process a scheduled function, and mark it as scheduled.
+
+        Args:
+            scheduled: The function, scheduled.
+            function: The same unscheduled, whose attributes it gets.
+        """
+        processed = self.postproc(scheduled, has_single_row(function), default_config)
+        kept = dict((function.attrs or {}).items())
+        return processed.with_attrs(kept | {"tirx.is_scheduled": True})

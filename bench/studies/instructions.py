@@ -15,16 +15,15 @@ from typing import Any
 
 import tvm
 from tvm import tirx
-from tvm.relax.frontend import nn
 from tvm.target import Target
 
 from mvlm.bench.docs_table import write_table
 from mvlm.bench.studies import roofline
 from mvlm.bench.studies.assembly import Instruction, innermost_loop
 from mvlm.compile.compile_target import tvm_options
-from mvlm.compile.pipeline import tensor_functions
-from mvlm.models import ops
-from mvlm.models.panels import FEATURES, panel_layout
+from mvlm.models.ops.linear import linear_signature
+from mvlm.models.ops.signatures import Signature
+from mvlm.models.panels import FEATURES
 from mvlm.models.quantization import GROUP_SIZE, SCHEMES
 from mvlm.runtime.targets import known_targets
 from mvlm.schedules import find_kernels
@@ -149,18 +148,13 @@ def table(loops: Sequence[Loop]) -> str:
 
 def decode_kernel(target: Target, width: int, features: int) -> tirx.PrimFunc:
     """Return the kernel that multiplies one row with 4-bit weights."""
-    return panel_kernel(_decoding_layer(width, features), target)
+    return layer_kernel(linear_signature(_SCHEME, 1, width, features), target)
 
 
-def panel_kernel(module: tvm.IRModule, target: Target) -> tirx.PrimFunc:
-    """Return the kernel of the one linear layer over panels that a module has."""
-    definition = next(
-        function
-        for _, function in tensor_functions(module)
-        if function.attrs.get("mvlm.op", "") == "panel_linear"
-    )
+def layer_kernel(op: Signature, target: Target) -> tirx.PrimFunc:
+    """Return the kernel of a linear layer."""
     with target:
-        kernel = find_kernels("cpu").lower(definition)
+        kernel = find_kernels("cpu").build(op)
     assert kernel is not None
     return kernel
 
@@ -170,28 +164,6 @@ def kernel_loop(kernel: tirx.PrimFunc, target: Target, mnemonic: str) -> tuple[I
     module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")})
     assembly = tvm.compile(module, target=target).mod.inspect_source("asm")
     return innermost_loop(assembly, mnemonic)
-
-
-class _Layer(nn.Module):
-    def __init__(self, features: int) -> None:
-        self.features = features
-
-    def forward(
-        self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, q_row_scale: nn.Tensor
-    ) -> nn.Tensor:
-        return ops.linear(x, (q_weight, q_scale, q_row_scale), self.features, _SCHEME)
-
-
-def _decoding_layer(width: int, features: int) -> tvm.IRModule:
-    """Return one linear layer of one row, 4-bit weights and 8-bit activations, as defined."""
-    arrays = panel_layout(_SCHEME.weights).arrays(width, features)
-    arguments = {
-        "x": nn.spec.Tensor([1, 1, width], "float32"),
-        **{name: nn.spec.Tensor(list(shape), dtype) for name, (shape, dtype) in arrays.items()},
-        "$": {"param_mode": "none", "effect_mode": "none"},
-    }
-    module, _ = _Layer(features).export_tvm(spec={"forward": arguments})
-    return module
 
 
 def main() -> None:

@@ -12,14 +12,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-import tvm
-from tvm.relax.frontend import nn
 from tvm.target import Target
 
 from mvlm.bench.docs_table import write_table
-from mvlm.bench.studies.instructions import DOCUMENT, KRYO, PROCESSORS, kernel_loop, panel_kernel
+from mvlm.bench.studies.instructions import DOCUMENT, KRYO, PROCESSORS, kernel_loop, layer_kernel
 from mvlm.bench.studies.roofline import LoopWork, fast_cores, iterations_s, loop_work
-from mvlm.models.layers import Linear
+from mvlm.models.ops.linear import linear_signature
 from mvlm.models.quantization import SCHEMES
 
 # CLIP ViT-L/14 at 336 pixels, all layers but the last, and LDPv2's two linear layers for 2,048.
@@ -59,19 +57,10 @@ def image_products() -> int:
 def compile_tower_loop(scheme: str) -> TowerLoop:
     """Compile the largest of the tower's layers for the device, and read its loop."""
     target, made = Target(dict(PROCESSORS[0].target)), _PRODUCTS[scheme]
-    body = kernel_loop(panel_kernel(_layer(scheme), target), target, next(iter(made)))
+    op = linear_signature(SCHEMES[scheme], _TOKENS, _WIDTH, _INNER, bias=True)
+    body = kernel_loop(layer_kernel(op, target), target, next(iter(made)))
     products = sum(made.get(each.mnemonic.removesuffix("2"), 0) for each in body)
     return TowerLoop(scheme, products, loop_work(body))
-
-
-def _layer(scheme: str) -> tvm.IRModule:
-    layer = Linear(("layer",), _WIDTH, _INNER, SCHEMES[scheme], bias=True)
-    arguments = {
-        "x": nn.spec.Tensor([1, _TOKENS, _WIDTH], "float32"),
-        "$": {"param_mode": "packed", "effect_mode": "none"},
-    }
-    module, _ = layer.export_tvm(spec={"forward": arguments})
-    return module
 
 
 def table(loops: list[TowerLoop]) -> str:

@@ -98,20 +98,20 @@ class TunedConfigs:
 
     def kernel(self, definition: tirx.PrimFunc, kernels: KernelSet) -> Config:
         """Return the tuned knobs of a definition's kernel; the defaults where it was not tuned."""
-        from mvlm.compile.tuning.measure_candidate import module_of, workload_of
-        from mvlm.compile.tuning.task import workload_key
+        from mvlm.compile.tuning.workload import kernel_workload, workload_key
+        from mvlm.models.ops.signatures import read_signature
         from mvlm.schedules.config_space import FixedConfig, default_config
-        from mvlm.schedules.kernel_set import OP_ATTRIBUTE
 
-        if not self.found.logs or OP_ATTRIBUTE not in definition.attrs:
+        signature = read_signature(definition)
+        if not self.found.logs or signature is None:
             return default_config
-        winner = self.found.winner(workload_key(module_of(workload_of(definition))))
+        winner = self.found.winner(workload_key(kernel_workload(signature)))
         if winner is None:
             return default_config
         log, result = winner
         assert result.record is not None
         config = try_read_config(log.contents.records[result.record].trace)
-        knobs = {knob.name: knob.values for knob in kernels.space(definition) or ()}
+        knobs = {knob.name: knob.values for knob in kernels.space(signature) or ()}
         if config is None or any(v not in knobs.get(name, ()) for name, v in config.items()):
             self._warn_unused(log, result, "its kernel does not support the record's knobs")
             return default_config
@@ -120,14 +120,13 @@ class TunedConfigs:
 
     def schedule(self, function: tirx.PrimFunc, kernels: KernelSet) -> tirx.PrimFunc | None:
         """Return a function that no kernel serves with its tuned schedule, or None without one."""
-        from mvlm.compile.tuning.measure_candidate import module_of, replay_trace
-        from mvlm.compile.tuning.task import is_static, workload_key
-        from mvlm.schedules.config_space import default_config
+        from mvlm.compile.tuning.measure_candidate import replay_trace
+        from mvlm.compile.tuning.task import is_static
+        from mvlm.compile.tuning.workload import function_workload, workload_key
 
         if not self.found.logs or not is_static(function):
             return None
-        named = function.with_attr("global_symbol", "main")
-        workload = module_of(named)
+        workload = function_workload(function)
         winner = self.found.winner(workload_key(workload))
         if winner is None:
             return None
@@ -139,8 +138,7 @@ class TunedConfigs:
             self._warn_unused(log, result, str(error).strip().splitlines()[-1][:120])
             return None
         self._count_applied(log, result)
-        finished = kernels.postproc(scheduled, function, default_config)
-        return finished.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
+        return kernels.finish(scheduled, function).without_attr("global_symbol")
 
     def report(self, total: int) -> dict[str, Any]:
         """Return the entry ``tuning`` of the artifact's manifest.

@@ -16,10 +16,11 @@ from tvm.support.popen_pool import PopenPoolExecutor, StatusKind
 
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.toolchain import Linker
-from mvlm.compile.tuning.measure_candidate import config_of, is_signature
+from mvlm.compile.tuning.measure_candidate import config_of
+from mvlm.compile.tuning.workload import signature_of
 from mvlm.compile.tvm_worker import Worker
 from mvlm.schedules import find_kernels
-from mvlm.schedules.config_space import FixedConfig, default_config
+from mvlm.schedules.config_space import FixedConfig
 
 BUILD_SECONDS = 60
 
@@ -81,7 +82,7 @@ class Builder:
     def build(
         self, modules: Sequence[tvm.IRModule], as_defined: bool = False
     ) -> list[BuilderResult]:
-        """Build each module: an annotated signature, or a scheduled function.
+        """Build each module: a kernel's annotated workload, or a scheduled function.
 
         Args:
             modules: Each with the one function `main`.
@@ -112,20 +113,20 @@ class Builder:
 
 
 def scheduled_function(module: tvm.IRModule, kernels: str, as_defined: bool) -> tvm.tirx.PrimFunc:
-    """Return a candidate's function: a signature's kernel with its knobs, or a scheduled function.
+    """Return a candidate's function: a kernel with its knobs, or a scheduled function.
 
     Raises:
         ValueError: The kernel does not support the knobs' values.
     """
-    function, found = module["main"], find_kernels(kernels)
-    if is_signature(module):
-        kernel = found.lower(function, FixedConfig(config_of(module)))
+    function, found, signature = module["main"], find_kernels(kernels), signature_of(module)
+    if signature is not None:
+        kernel = found.build(signature, FixedConfig(config_of(module)))
         if kernel is None:
             raise ValueError("no kernel serves this operation")
         return kernel
     if as_defined:
         return function
-    return found.postproc(function, function, default_config).with_attr("tirx.is_scheduled", True)
+    return found.finish(function, function)
 
 
 def _build_one(job: tuple[str, dict[str, Any], str, Linker, str, bool]) -> str:

@@ -22,8 +22,17 @@ from tvm.s_tir import meta_schedule as ms
 
 from mvlm.compile.tuning.measure_candidate import MeasureCandidate, config_of
 from mvlm.compile.tuning.task import Task
-from mvlm.schedules.kernel_set import OP_ATTRIBUTE
-from mvlm.schedules.signature import parameter_types
+from mvlm.compile.tuning.workload import EXTENTS, signature_of
+from mvlm.models.ops.signatures import (
+    AppendSignature,
+    AttentionSignature,
+    CachedAttentionSignature,
+    LinearSignature,
+    PanelLinearSignature,
+    QuantizeRowsSignature,
+    RowwiseSignature,
+    Signature,
+)
 
 # All knobs of all kernels, and all operations with knobs; a test compares them with the kernels.
 KNOB_NAMES = (
@@ -40,13 +49,13 @@ KNOB_NAMES = (
     "unpack_once",
 )
 OPERATIONS = (
-    "append_to_cache",
-    "attention",
-    "cached_attention",
-    "linear",
-    "panel_linear",
-    "quantize_rows",
-    "rowwise",
+    AppendSignature,
+    AttentionSignature,
+    CachedAttentionSignature,
+    LinearSignature,
+    PanelLinearSignature,
+    QuantizeRowsSignature,
+    RowwiseSignature,
 )
 _SHAPES = 12
 _INTRINSICS = "tvm.s_tir.tensor_intrin"
@@ -60,7 +69,9 @@ class _KnobFeatures(ms.feature_extractor.PyFeatureExtractor):
     """The features of a kernel's candidate: its knobs, operation and operands' extents."""
 
     def extract_from(self, context: Any, candidates: Sequence[Any]) -> list[Any]:
-        workload = _workload_features(context.mod["main"])
+        signature = signature_of(context.mod)
+        assert signature is not None
+        workload = _workload_features(signature)
         return [
             tvm.runtime.tensor(
                 np.array([[*_knob_features(config_of(each.sch.mod)), *workload]], np.float32)
@@ -73,11 +84,12 @@ def _knob_features(config: dict[str, int]) -> list[float]:
     return [math.log2(1 + config[name]) if name in config else -1.0 for name in KNOB_NAMES]
 
 
-def _workload_features(signature: Any) -> list[float]:
-    operation = str(signature.attrs[OP_ATTRIBUTE])
-    kind = [float(operation == name) for name in OPERATIONS]
+def _workload_features(signature: Signature) -> list[float]:
+    kind = [float(isinstance(signature, each)) for each in OPERATIONS]
     extents = [
-        math.log2(1 + int(extent)) for each in parameter_types(signature) for extent in each.shape
+        math.log2(1 + extent)
+        for each in signature.parameters
+        for extent in each.known_shape(EXTENTS)
     ]
     return [*kind, *(extents + [0.0] * _SHAPES)[:_SHAPES]]
 

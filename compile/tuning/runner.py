@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mvlm.compile.tuning.devices import DevicePool, SelfTest
 from mvlm.compile.tuning.task import Task
+from mvlm.compile.tuning.workload import EXTENTS
 from mvlm.runtime.device.kernel_runner import MeasureRequest, read_arguments, save_arguments
-from mvlm.schedules.oracles import KernelCase, make_kernel_case
-from mvlm.schedules.signature import extents, parameter_types
+from mvlm.schedules.oracles import make_kernel_case
+
+Array = npt.NDArray[Any]
 
 # Samples of a candidate in the search.
 SEARCH_REPEAT = 3
@@ -74,21 +78,24 @@ class Runner:
         """
         found = self._outputs(task, library)
         if unscheduled is None:
-            return _kernel_case(task).largest_error(found)
+            return _oracle_error(task, found)
         expected = self._outputs(task, unscheduled)
+        if len(found) != len(expected):
+            return float("inf")
         return max(
-            float(np.max(np.abs(found[index] - values) / (_RELATIVE * np.abs(values) + _ABSOLUTE)))
-            for index, values in expected.items()
+            float(np.max(np.abs(output - values) / (_RELATIVE * np.abs(values) + _ABSOLUTE)))
+            for output, values in zip(found, expected, strict=True)
             if values.size
         )
 
-    def _outputs(self, task: Task, library: Path) -> Mapping[int, Any]:
+    def _outputs(self, task: Task, library: Path) -> Sequence[Array]:
+        """Return all arguments as they are after a call."""
         path = self._folder / f"{library.stem}.npz"
         request = MeasureRequest(
             self._arguments[task.key], (str(library),), 0, task.flush_cache, outputs=str(path)
         )
         self._pool.submit(request, self._timeout).result()
-        found = dict(enumerate(read_arguments(path)))
+        found = read_arguments(path)
         path.unlink()
         return found
 
@@ -98,26 +105,30 @@ def make_self_test(task: Task, library: Path, folder: Path) -> SelfTest:
     arguments = _write_arguments(task, folder)
     outputs = str(folder / "self_test")
     request = MeasureRequest(str(arguments), (str(library),), 1, flush_cache=False, outputs=outputs)
-    return SelfTest(request, _kernel_case(task).largest_error)
+    return SelfTest(request, partial(_oracle_error, task))
 
 
 def _write_arguments(task: Task, folder: Path) -> Path:
     path = folder / f"arguments-{task.key[:16]}.npz"
-    save_arguments(path, _kernel_case(task).arguments)
+    save_arguments(path, _arguments(task))
     return path
 
 
-def _kernel_case(task: Task) -> KernelCase:
-    return make_kernel_case(task.function) if task.operation else _plain_case(task)
+def _oracle_error(task: Task, outputs: Sequence[Array]) -> float:
+    """Return the largest error of a kernel's arguments after a call, in units of the tolerance."""
+    assert task.signature is not None
+    case = make_kernel_case(task.signature, EXTENTS)
+    return case.largest_error(dict(zip(case.arguments, outputs, strict=False)))
 
 
-def _plain_case(task: Task) -> KernelCase:
-    """Arguments of an extracted task: normal floats, and zeros, which are valid indices."""
+def _arguments(task: Task) -> list[Array]:
+    """Return a task's arguments; an extracted task's are normal floats, and zeros as indices."""
+    if task.signature is not None:
+        return list(make_kernel_case(task.signature, EXTENTS).arguments.values())
     random = np.random.default_rng(0)
-    arguments = []
-    for each in parameter_types(task.function):
-        dtype, shape = np.dtype(str(each.dtype)), extents(each)
-        is_float = dtype.kind == "f"
-        values = random.standard_normal(shape).astype(dtype) if is_float else np.zeros(shape, dtype)
-        arguments.append(np.asarray(values))
-    return KernelCase(tuple(arguments), dict)
+    return [
+        random.standard_normal(shape).astype(dtype)
+        if np.dtype(dtype).kind == "f"
+        else np.zeros(shape, dtype)
+        for shape, dtype in task.arrays
+    ]

@@ -6,7 +6,6 @@ task is any other function, which MetaSchedule searches with its own rules.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,11 +17,17 @@ from mvlm.compile.job import CompileJob
 from mvlm.compile.memory_traffic import count_kernel_traffic
 from mvlm.compile.packing import build_model
 from mvlm.compile.pipeline import phases, tensor_functions
-from mvlm.compile.tuning.measure_candidate import module_of, workload_of
+from mvlm.compile.tuning.workload import (
+    EXTENTS,
+    function_workload,
+    kernel_workload,
+    workload_key,
+)
+from mvlm.models.ops.signatures import Signature, read_signature
 from mvlm.schedules import find_kernels
 from mvlm.schedules.config_space import Knob
-from mvlm.schedules.kernel_set import OP_ATTRIBUTE, KernelSet
-from mvlm.schedules.signature import is_single_row, parameter_types
+from mvlm.schedules.kernel_set import KernelSet
+from mvlm.schedules.parameter_types import extents, parameter_types
 
 # Calls of the model's functions in a typical chat turn: one image, a prompt of one chunk, and an
 # answer of 128 tokens. A task's weight is the number of its calls in such a turn.
@@ -35,8 +40,8 @@ class Task:
 
     Attributes:
         name: The function's name in the model; the first one's if several share the workload.
-        operation: The kernel's operation; empty for an extracted task.
-        module: The workload: a kernel's signature, or the extracted function.
+        signature: The kernel's signature; None for an extracted task.
+        module: The workload (see `workload`).
         key: The workload's digest, the task's key in a log.
         weight: Calls in a chat turn, see `TASK_WEIGHTS`.
         knobs: The kernel's knobs; empty for an extracted task.
@@ -44,7 +49,7 @@ class Task:
     """
 
     name: str
-    operation: str
+    signature: Signature | None
     module: tvm.IRModule
     key: str
     weight: int
@@ -52,9 +57,23 @@ class Task:
     flush_cache: bool
 
     @property
+    def operation(self) -> str:
+        """The kernel's operation; empty for an extracted task."""
+        return "" if self.signature is None else self.signature.OP
+
+    @property
     def function(self) -> tirx.PrimFunc:
-        """The workload's function."""
+        """An extracted task's function."""
+        assert self.signature is None
         return self.module["main"]
+
+    @property
+    def arrays(self) -> list[tuple[tuple[int, ...], str]]:
+        """Shape and dtype of every parameter, with representative values of symbolic extents."""
+        if self.signature is None:
+            types = parameter_types(self.function)
+            return [(extents(each), str(each.dtype)) for each in types]
+        return [(each.known_shape(EXTENTS), each.dtype) for each in self.signature.parameters]
 
     @property
     def default_config(self) -> dict[str, int]:
@@ -64,11 +83,6 @@ class Task:
     def supports(self, config: Mapping[str, int]) -> bool:
         """Whether a config gives every knob a value that the kernel supports."""
         return all(config.get(knob.name) in knob.values for knob in self.knobs)
-
-
-def workload_key(module: tvm.IRModule) -> str:
-    """Return the digest of a workload's TVMScript, which is the same on every machine."""
-    return hashlib.sha256(module.script(show_meta=False).encode()).hexdigest()
 
 
 def extract_tasks(job: CompileJob, target: CompileTarget) -> list[Task]:
@@ -107,17 +121,20 @@ def _weights(module: tvm.IRModule) -> dict[str, int]:
 
 def _task(name: str, function: tirx.PrimFunc, weight: int, kernels: KernelSet) -> Task | None:
     """Return the task of a function, or None if it cannot be tuned."""
-    knobs = kernels.space(function)
-    if knobs is not None:
-        workload = module_of(workload_of(function))
-        operation = str(function.attrs[OP_ATTRIBUTE])
-        flush_cache = is_single_row(parameter_types(function)[0])
-        task = Task(name, operation, workload, workload_key(workload), weight, knobs, flush_cache)
-        return task if knobs else None
+    signature = read_signature(function)
+    knobs = None if signature is None else kernels.space(signature)
+    if signature is not None and knobs is not None:
+        return kernel_task(name, signature, weight, knobs) if knobs else None
     if not is_static(function):
         return None  # Dynamic shapes are skipped: MetaSchedule cannot measure them.
-    workload = module_of(function.with_attr("global_symbol", "main"))
-    return Task(name, "", workload, workload_key(workload), weight, (), flush_cache=False)
+    workload = function_workload(function)
+    return Task(name, None, workload, workload_key(workload), weight, (), flush_cache=False)
+
+
+def kernel_task(name: str, signature: Signature, weight: int, knobs: tuple[Knob, ...]) -> Task:
+    """Return the task of a kernel; see :class:`Task`."""
+    workload, flush_cache = kernel_workload(signature), signature.is_single_row
+    return Task(name, signature, workload, workload_key(workload), weight, knobs, flush_cache)
 
 
 def is_static(function: tirx.PrimFunc) -> bool:

@@ -23,7 +23,6 @@ from mvlm.compile.tuning.task import Task, extract_tasks
 from mvlm.compile.tuning.task_scheduler import TaskScheduler
 from mvlm.compile.tuning_log import LogKey, Provenance, log_name, open_database
 from mvlm.runtime.errors import UsageError
-from mvlm.schedules.signature import extents, parameter_types
 
 
 @dataclass(frozen=True)
@@ -128,4 +127,4 @@ def _self_test(tasks: Sequence[Task], builder: Builder, folder: Path) -> SelfTes
 
 
 def _elements(task: Task) -> int:
-    return sum(prod(extents(each)) for each in parameter_types(task.function))
+    return sum(prod(shape) for shape, _ in task.arrays)

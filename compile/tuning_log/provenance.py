@@ -15,8 +15,8 @@ from mvlm.runtime.artifact.json_object import JsonObject, read_json_object
 from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.errors import ArtifactError
 
-# Schema 1 had other names of knobs, operations and their attributes.
-SCHEMA = 2
+# Schema 1 had other names of knobs and operations, schema 2 other workloads of kernels.
+SCHEMA = 3
 _COMPILER = "apache-tvm"
 
 

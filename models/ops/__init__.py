@@ -1,9 +1,10 @@
 """The heavy operations, each defined once by a reference implementation.
 
-An operation is a TensorIR function whose attributes name it (``mvlm.op``). The definition is plain
-and slow: it is the reference that a kernel must agree with, and it runs where there is no kernel.
-The compiler replaces it by the kernel that ``schedules`` has for the target; since the function is
-marked opaque, fusion leaves it alone until then.
+An operation has a signature (see `signatures`), and a definition: a TensorIR function that carries
+the signature as attributes. The definition is plain and slow: it is the reference that a kernel
+must agree with, and it runs where there is no kernel. The compiler replaces it by the kernel that
+``schedules`` has for the target; since the function is marked opaque, fusion leaves it alone until
+then.
 """
 
 from mvlm.models.ops.attention import attention

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
-from mvlm.models.ops.definition import define
+from mvlm.models.ops.definition import call, define, placeholders
+from mvlm.models.ops.signatures import AttentionSignature
 
 
 def attention(qkv: nn.Tensor, heads: int) -> nn.Tensor:
@@ -21,17 +22,17 @@ def attention(qkv: nn.Tensor, heads: int) -> nn.Tensor:
         ``(1, S, heads * head_dim)`` float32.
     """
     _, length, width = qkv.shape
-    hidden = width // 3
-    function = _attention(length, heads, hidden // heads)
+    op = AttentionSignature(length, heads, width // 3 // heads)
     flat = nn.op.reshape(qkv, (length, width))
-    out = nn.Tensor.placeholder((length, hidden), "float32")
-    o_acc = nn.op.tensor_ir_op(function, "attention", [flat], out)
-    return nn.op.reshape(o_acc, (1, length, hidden))
+    (out,) = call(attention_definition(op), op, "attention", {"qkv": flat})
+    return nn.op.reshape(out, (1, length, op.hidden))
 
 
-def _attention(length: int, heads: int, head_dim: int) -> tirx.PrimFunc:
-    hidden = heads * head_dim
-    qkv = te.placeholder((length, 3 * hidden), "float32", name="qkv")
+def attention_definition(op: AttentionSignature) -> tirx.PrimFunc:
+    """Return the definition."""
+    length, heads, head_dim, hidden = op.length, op.heads, op.head_dim, op.hidden
+    inputs = placeholders(op)
+    qkv = inputs["qkv"]
     d = te.reduce_axis((0, head_dim), name="d")
     scores = te.compute(
         (heads, length, length),
@@ -65,4 +66,4 @@ def _attention(length: int, heads: int, head_dim: int) -> tirx.PrimFunc:
     out = te.compute(
         (length, hidden), lambda i, c: o_acc[i, c] / row_sum[c // head_dim, i], name="out"
     )
-    return define("attention", [qkv, out], heads=heads, head_dim=head_dim)
+    return define(op, inputs, out)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
-from mvlm.models.ops.definition import define
-
-KERNEL = 3
+from mvlm.models.ops.definition import call, define, placeholders
+from mvlm.models.ops.signatures import DepthwiseConvolutionSignature
+from mvlm.models.ops.signatures.convolution import KERNEL
 
 
 def depthwise_convolution(x: nn.Tensor, weight: nn.Tensor, grid: int, stride: int) -> nn.Tensor:
@@ -25,19 +25,18 @@ def depthwise_convolution(x: nn.Tensor, weight: nn.Tensor, grid: int, stride: in
     Returns:
         ``(1, ceil(grid / stride) ** 2, C)`` float32.
     """
-    channels = x.shape[2]
-    out_grid = -(-grid // stride)
-    function = _depthwise(grid, channels, stride)
-    flat = nn.op.reshape(x, (grid, grid, channels))
-    out = nn.Tensor.placeholder((out_grid, out_grid, channels), "float32")
-    y = nn.op.tensor_ir_op(function, "depthwise_convolution", [flat, weight], out)
-    return nn.op.reshape(y, (1, out_grid * out_grid, channels))
+    op = DepthwiseConvolutionSignature(grid, x.shape[2], stride)
+    flat = nn.op.reshape(x, (grid, grid, op.channels))
+    arguments = {"x": flat, "weight": weight}
+    (y,) = call(convolution_definition(op), op, "depthwise_convolution", arguments)
+    return nn.op.reshape(y, (1, op.out_grid * op.out_grid, op.channels))
 
 
-def _depthwise(grid: int, channels: int, stride: int) -> tirx.PrimFunc:
-    out_grid = -(-grid // stride)
-    x = te.placeholder((grid, grid, channels), "float32", name="x")
-    weight = te.placeholder((KERNEL * KERNEL, channels), "float32", name="weight")
+def convolution_definition(op: DepthwiseConvolutionSignature) -> tirx.PrimFunc:
+    """Return the definition."""
+    grid, stride, out_grid = op.grid, op.stride, op.out_grid
+    inputs = placeholders(op)
+    x, weight = inputs["x"], inputs["weight"]
 
     def tap(row: tirx.Expr, column: tirx.Expr, c: tirx.Expr) -> tirx.Expr:
         inside = tirx.all(row >= 0, row < grid, column >= 0, column < grid)
@@ -51,5 +50,5 @@ def _depthwise(grid: int, channels: int, stride: int) -> tirx.PrimFunc:
                 total = total + there * weight[dy * KERNEL + dx, c]
         return total
 
-    y = te.compute((out_grid, out_grid, channels), value, name="y")
-    return define("depthwise_convolution", [x, weight, y], stride=stride)
+    y = te.compute((out_grid, out_grid, op.channels), value, name="y")
+    return define(op, inputs, y)

@@ -1,44 +1,151 @@
-"""Marks a TensorIR function as an operation that a kernel may replace."""
+"""Definitions: TensorIR functions that carry an operation's signature, and calls of them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvm import te, tirx
+from tvm.relax.frontend import nn
 
-OP_ATTRIBUTE = "mvlm.op"
+from mvlm.models.ops.signatures import ROWS, Parameter, Signature
 
 # Relax's TOpPatternKind: an opaque function is never fused with its neighbours.
 _OPAQUE = 8
 
 
-def define(name: str, arguments: list[te.Tensor], **attributes: int | str | float) -> tirx.PrimFunc:
-    """Make the operation `name` of tensor expressions: inputs first, the output last."""
-    # Private, so that the module names it and definitions of many shapes live side by side.
-    return mark(te.create_prim_func(arguments).without_attr("global_symbol"), name, **attributes)
+def known_rows(rows: object) -> int | None:
+    """Return the number of a graph's rows if it is known, None if it is symbolic."""
+    return rows if isinstance(rows, int) else None
 
 
-def mark(function: tirx.PrimFunc, name: str, **attributes: int | str | float) -> tirx.PrimFunc:
-    """Mark a function as the operation `name`."""
-    marks: dict[str, Any] = {OP_ATTRIBUTE: name, "op_pattern": _OPAQUE}
-    marks |= {f"mvlm.{key}": value for key, value in attributes.items()}
-    return function.with_attrs(marks)
+def placeholders(signature: Signature) -> dict[str, te.Tensor]:
+    """Return the parameters that an operation reads, by name, as tensor expressions."""
+    symbols: dict[str, tirx.Var] = {}
+
+    def extent(value: int | str) -> int | tirx.Var:
+        if isinstance(value, int):
+            return value
+        return symbols.setdefault(value, tirx.Var(value, "int64"))
+
+    return {
+        each.name: te.placeholder(tuple(map(extent, each.shape)), each.dtype, name=each.name)
+        for each in signature.inputs
+    }
 
 
-def without_parameters(function: tirx.PrimFunc, left_out: Collection[int]) -> tirx.PrimFunc:
-    """Remove parameters that a function neither reads nor writes.
-
-    TVMScript has no optional parameters: such a function is written with all that it may take.
+def define(
+    signature: Signature, inputs: Mapping[str, te.Tensor], *outputs: te.Tensor
+) -> tirx.PrimFunc:
+    """Make the definition of an operation.
 
     Args:
-        function: The function.
-        left_out: The places of the parameters among all.
+        signature: The operation.
+        inputs: As :func:`placeholders` returns them.
+        outputs: What is computed of them, in order; each has its parameter's name.
     """
-    kept = [each for place, each in enumerate(function.params) if place not in left_out]
+    # Private, so that the module names it and definitions of many shapes live side by side.
+    function = te.create_prim_func([*inputs.values(), *outputs]).without_attr("global_symbol")
+    return mark(function, signature)
+
+
+def mark(function: tirx.PrimFunc, signature: Signature) -> tirx.PrimFunc:
+    """Mark a function as the definition of an operation, whose parameters it has."""
+    check_parameters(function, signature)
+    return function.with_attrs(operation_attributes(signature))
+
+
+def operation_attributes(signature: Signature) -> dict[str, Any]:
+    """Return the attributes that definitions and kernels of an operation have."""
+    return {**signature.attributes(), "op_pattern": _OPAQUE}
+
+
+def keep_parameters(function: tirx.PrimFunc, signature: Signature) -> tirx.PrimFunc:
+    """Leave the parameters out that an operation does not have.
+
+    TVMScript has no optional parameters: a function is written with all that it may be given, and
+    neither reads nor writes those that the operation lacks. They are told by their names.
+    """
+    names = [parameter.name for parameter in signature.parameters]
+    kept = [each for each in function.params if each.name in names]
+    found = [each.name for each in kept]
+    assert found == names, f"{signature.text}: expected the parameters {names}, found {found}"
     return tirx.PrimFunc(kept, function.body, function.ret_type, function.attrs)
 
 
-def row_count(rows: object) -> int | tirx.Var:
-    """Return a row count to define an operation with: a number, or a variable of its own."""
-    return rows if isinstance(rows, int) else tirx.Var("rows", "int64")
+def check_parameters(function: tirx.PrimFunc, signature: Signature) -> None:
+    """Check that a function has an operation's parameters: names, order, shapes and dtypes.
+
+    Raises:
+        AssertionError: It has others.
+    """
+    expected, symbols = signature.parameters, dict[str, Any]()
+    names = [each.name for each in function.params]
+    wanted = [each.name for each in expected]
+    assert names == wanted, f"{signature.text}: expected the parameters {wanted}, found {names}"
+    for each, parameter in zip(function.params, expected, strict=True):
+        found = each.ty
+        is_equal = len(found.shape) == len(parameter.shape) and all(
+            _is_extent(extent, value, symbols)
+            for extent, value in zip(found.shape, parameter.shape, strict=True)
+        )
+        assert is_equal and str(found.dtype) == parameter.dtype, (
+            f"{signature.text}: expected {parameter}, "
+            f"found {tuple(map(str, found.shape))} {found.dtype}"
+        )
+
+
+def _is_extent(found: Any, expected: int | str, symbols: dict[str, Any]) -> bool:
+    """Whether an extent is the expected number, or the one variable of a symbolic extent."""
+    if isinstance(expected, int):
+        return isinstance(found, int | tirx.IntImm) and int(found) == expected
+    return isinstance(found, tirx.Var) and symbols.setdefault(expected, found).same_as(found)
+
+
+def call(
+    definition: tirx.PrimFunc,
+    signature: Signature,
+    name: str,
+    arguments: Mapping[str, nn.Tensor | None],
+) -> list[nn.Tensor]:
+    """Call an operation in a graph.
+
+    Args:
+        definition: Its definition.
+        signature: Its signature.
+        name: The function's name in the module.
+        arguments: By the parameter's name. A parameter that is written and given is changed in
+            place; what the operation does not have may be None.
+
+    Returns:
+        What it writes, in the order of its parameters.
+    """
+    given = {key: value for key, value in arguments.items() if value is not None}
+    passed = [each for each in signature.parameters if each.name in given]
+    written = [each for each in signature.parameters if each.is_written]
+    missing = [each.name for each in signature.inputs if each.name not in given]
+    assert not missing and len(passed) == len(given), (
+        f"{signature.text}: expected the arguments {[each.name for each in signature.inputs]}, "
+        f"found {list(given)}"
+    )
+    tensors, outs = [given[each.name] for each in passed], _outs(signature, written, given)
+    in_place = [index for index, each in enumerate(passed) if each.is_written]
+    if in_place:
+        assert len(in_place) == len(written), "all that an operation writes is changed in place"
+        found = nn.op.tensor_ir_inplace_op(definition, name, tensors, in_place, outs)
+    else:
+        found = nn.op.tensor_ir_op(definition, name, tensors, outs[0] if len(outs) == 1 else outs)
+    return [found] if isinstance(found, nn.Tensor) else list(found)
+
+
+def _outs(
+    signature: Signature, written: Sequence[Parameter], given: Mapping[str, nn.Tensor]
+) -> list[nn.Tensor]:
+    """Return placeholders of what an operation writes."""
+    rows = given[signature.parameters[0].name].shape[0]
+    return [
+        nn.Tensor.placeholder(given[each.name].shape, each.dtype)
+        if each.name in given
+        else nn.Tensor.placeholder([rows if at == ROWS else at for at in each.shape], each.dtype)
+        for each in written
+    ]

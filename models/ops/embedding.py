@@ -5,8 +5,9 @@ from __future__ import annotations
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
-from mvlm.models.ops.definition import define, row_count
-from mvlm.models.ops.stored import attributes, stored_placeholders, stored_value
+from mvlm.models.ops.definition import call, define, known_rows, placeholders
+from mvlm.models.ops.signatures import EmbeddingSignature
+from mvlm.models.ops.stored import stored_value
 from mvlm.models.quantization import WeightFormat
 
 
@@ -25,22 +26,20 @@ def embedding(
         ``(1, n, width)`` float32.
     """
     _, count = ids.shape
-    function = _lookup(count, table[0].shape[0], width, weight_format)
-    flat = nn.op.reshape(ids, (count,))
-    out = nn.Tensor.placeholder((count, width), "float32")
-    rows = nn.op.tensor_ir_op(function, "embedding", [flat, *table], out)
+    op = EmbeddingSignature(known_rows(count), table[0].shape[0], width, weight_format.name)
+    stored = zip(op.weight_parameters, table, strict=True)
+    arguments = {"ids": nn.op.reshape(ids, (count,)), **{each.name: t for each, t in stored}}
+    (rows,) = call(embedding_definition(op), op, "embedding", arguments)
     return nn.op.reshape(rows, (1, count, width))
 
 
-def _lookup(
-    count: object, vocabulary: int, width: int, weight_format: WeightFormat
-) -> tirx.PrimFunc:
-    n = row_count(count)
-    ids = te.placeholder((n,), "int32", name="ids")
-    table = stored_placeholders(weight_format, (vocabulary, width), axis=1)
+def embedding_definition(op: EmbeddingSignature) -> tirx.PrimFunc:
+    """Return the definition."""
+    inputs = placeholders(op)
+    ids = inputs["ids"]
     rows = te.compute(
-        (n, width),
-        lambda i, j: stored_value(weight_format, table, (ids[i], j), axis=1),
+        (ids.shape[0], op.width),
+        lambda i, j: stored_value(op.weight_format, inputs, (ids[i], j), axis=1),
         name="rows",
     )
-    return define("embedding", [ids, *table, rows], **attributes(weight_format))
+    return define(op, inputs, rows)

@@ -7,15 +7,17 @@ between.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
-from mvlm.models.ops.definition import define, row_count
-from mvlm.models.ops.integers import QMAX, inverse_scale
-from mvlm.models.quantization import GROUP_SIZE, fit_groups_per_scale
+from mvlm.models.ops.definition import call, define, known_rows, placeholders
+from mvlm.models.ops.integers import inverse_scale
+from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
+from mvlm.models.ops.signatures.rowwise import QUICK_GELU_SLOPE
+from mvlm.models.quantization import GROUP_SIZE, QMAX, fit_groups_per_scale
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,20 @@ def rowwise(x: nn.Tensor, prologue: Prologue) -> nn.Tensor:
     """Apply a function to every row of ``(..., K)`` float32; ``(..., K/2)`` by SILU_PRODUCT."""
     *leading, _ = x.shape
     flat = as_rows(x)
-    inputs, y = _definition(flat, prologue)
-    width = int(y.shape[1])
-    reference = define("rowwise", [*inputs, y], **_attributes(prologue))
-    out = nn.Tensor.placeholder((flat.shape[0], width), "float32")
-    arguments = [flat, *prologue.weights]
-    found = nn.op.tensor_ir_op(reference, prologue.name, arguments, out)
-    return nn.op.reshape(found, (*leading, width))
+    rows, width = known_rows(flat.shape[0]), flat.shape[1]
+    op = RowwiseSignature(rows, width, prologue.name, prologue.eps)
+    arguments = {"x": flat, **dict(zip(op.weights, prologue.weights, strict=True))}
+    (y,) = call(rowwise_definition(op), op, prologue.name, arguments)
+    return nn.op.reshape(y, (*leading, op.values))
+
+
+def rowwise_definition(op: RowwiseSignature) -> tirx.PrimFunc:
+    """Return the definition of a row-wise function alone."""
+    inputs = placeholders(op)
+    y = _values(op, inputs, "y")
+    if op.prologue == IDENTITY.name:  # an output has to be computed: a copy
+        y = te.compute(y.shape, lambda i, j: inputs["x"][i, j], name="y")
+    return define(op, inputs, y)
 
 
 def quantize_rows(
@@ -72,23 +81,19 @@ def quantize_rows(
         ``(rows, groups / sharing)`` float32; and with a zero point ``(rows, groups)`` int32, the
         zero-point correction: the sums of the integers times ``-zero_point``.
     """
-    inputs, value = _definition(x, prologue)
-    rows, groups = x.shape[0], -(-int(value.shape[1]) // GROUP_SIZE)
-    groups_per_scale = fit_groups_per_scale(groups, groups_per_scale)
-    outs = [
-        nn.Tensor.placeholder((rows, groups * GROUP_SIZE), dtype),
-        nn.Tensor.placeholder((rows, groups // groups_per_scale), "float32"),
-    ]
-    if zero_point:
-        outs.append(nn.Tensor.placeholder((rows, groups), "int32"))
-    reference = define(
-        "quantize_rows",
-        [*inputs, *_quantized(value, dtype, zero_point, groups_per_scale)],
-        zero_point=zero_point,
-        **_attributes(prologue),
-    )
+    rows, width = known_rows(x.shape[0]), x.shape[1]
+    op = QuantizeRowsSignature(rows, width, prologue.name, prologue.eps, dtype, zero_point, 1)
+    sharing = fit_groups_per_scale(op.groups, groups_per_scale)
+    op = replace(op, activation_scales=op.groups // sharing)
     name = "quantize" if prologue.name == IDENTITY.name else f"quantize_{prologue.name}"
-    return tuple(nn.op.tensor_ir_op(reference, name, [x, *prologue.weights], outs))
+    arguments = {"x": x, **dict(zip(op.weights, prologue.weights, strict=True))}
+    return tuple(call(quantize_rows_definition(op), op, name, arguments))
+
+
+def quantize_rows_definition(op: QuantizeRowsSignature) -> tirx.PrimFunc:
+    """Return the definition of a row-wise function and the quantization of its values."""
+    inputs = placeholders(op)
+    return define(op, inputs, *_quantized(op, _values(op, inputs, "values")))
 
 
 def as_rows(x: nn.Tensor) -> nn.Tensor:
@@ -100,23 +105,14 @@ def as_rows(x: nn.Tensor) -> nn.Tensor:
     return nn.op.reshape(x, (rows, width))
 
 
-def _attributes(prologue: Prologue) -> dict[str, int | str | float]:
-    return {"prologue": prologue.name, "eps": prologue.eps}
+def _values(op: RowFunction, inputs: Mapping[str, te.Tensor], name: str) -> te.Tensor:
+    """Return the function's values."""
+    return PROLOGUES[op.prologue](op, inputs, name)
 
 
-def _definition(x: nn.Tensor, prologue: Prologue) -> tuple[list[te.Tensor], te.Tensor]:
-    """Return the inputs, and the function's values."""
-    m, width = row_count(x.shape[0]), int(x.shape[1])
-    rows = te.placeholder((m, width), "float32", name="x")
-    weights = [te.placeholder((width,), "float32", name="weight") for _ in prologue.weights]
-    return [rows, *weights], PROLOGUES[prologue.name](rows, weights, prologue.eps)
-
-
-def _quantized(x: te.Tensor, dtype: str, zero_point: int, groups_per_scale: int) -> list[te.Tensor]:
-    m, width = x.shape
-    width, qmax = int(width), QMAX[dtype]
-    groups, scale_width = -(-width // GROUP_SIZE), groups_per_scale * GROUP_SIZE
-    scale_count = groups // groups_per_scale
+def _quantized(op: QuantizeRowsSignature, x: te.Tensor) -> list[te.Tensor]:
+    m, width, groups, scale_count = x.shape[0], op.values, op.groups, op.activation_scales
+    scale_width, qmax = op.groups_per_scale * GROUP_SIZE, QMAX[op.dtype]
     k = te.reduce_axis((0, scale_width), name="k")
 
     def value(i: tirx.Expr, at: tirx.Expr) -> tirx.Expr:
@@ -132,17 +128,17 @@ def _quantized(x: te.Tensor, dtype: str, zero_point: int, groups_per_scale: int)
 
     def quantized(i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
         inverse = inverse_scale(absmax[i, j // scale_width], qmax)
-        return tirx.nearbyint(value(i, j) * inverse).astype(dtype)
+        return tirx.nearbyint(value(i, j) * inverse).astype(op.dtype)
 
     integers = te.compute((m, groups * GROUP_SIZE), quantized, name="integers")
     scales = te.compute((m, scale_count), lambda i, s: absmax[i, s] / float(qmax), name="scales")
-    if not zero_point:
+    if not op.has_zero_point:
         return [integers, scales]
     k2 = te.reduce_axis((0, GROUP_SIZE), name="k")
     zero_point_correction = te.compute(
         (m, groups),
         lambda i, g: te.sum(
-            integers[i, g * GROUP_SIZE + k2].astype("int32") * tirx.const(-zero_point, "int32"),
+            integers[i, g * GROUP_SIZE + k2].astype("int32") * tirx.const(-op.zero_point, "int32"),
             axis=k2,
         ),
         name="zero_point_correction",
@@ -150,32 +146,32 @@ def _quantized(x: te.Tensor, dtype: str, zero_point: int, groups_per_scale: int)
     return [integers, scales, zero_point_correction]
 
 
-def _identity(x: te.Tensor, weights: list[te.Tensor], eps: float) -> te.Tensor:
-    del weights, eps
-    return x
+def _identity(op: RowFunction, inputs: Mapping[str, te.Tensor], name: str) -> te.Tensor:
+    return inputs["x"]
 
 
-def _rms_norm(x: te.Tensor, weights: list[te.Tensor], eps: float) -> te.Tensor:
-    m, width = x.shape
-    k = te.reduce_axis((0, width), name="k")
-    squares = te.compute((m,), lambda i: te.sum(x[i, k] * x[i, k], axis=k), name="squares")
+def _rms_norm(op: RowFunction, inputs: Mapping[str, te.Tensor], name: str) -> te.Tensor:
+    x, weight = inputs["x"], inputs["weight"]
+    k = te.reduce_axis((0, op.width), name="k")
+    squares = te.compute((x.shape[0],), lambda i: te.sum(x[i, k] * x[i, k], axis=k), name="squares")
     return te.compute(
         x.shape,
-        lambda i, j: x[i, j] * tirx.rsqrt(squares[i] / _count(width) + eps) * weights[0][j],
-        name="normalized",
+        lambda i, j: x[i, j] * tirx.rsqrt(squares[i] / float(op.width) + op.eps) * weight[j],
+        name=name,
     )
 
 
-def _layer_norm(x: te.Tensor, weights: list[te.Tensor], eps: float) -> te.Tensor:
+def _layer_norm(op: RowFunction, inputs: Mapping[str, te.Tensor], name: str) -> te.Tensor:
     """The variance of what is left without the mean.
 
     Subtracting the mean's square from the mean of squares cancels where the mean is large: 1.6e-5
     off at a mean of 30.
     """
-    m, width = x.shape
-    along = [te.reduce_axis((0, width), name="along") for _ in range(2)]
+    x, weight, bias = inputs["x"], inputs["weight"], inputs["bias"]
+    m, width = x.shape[0], float(op.width)
+    along = [te.reduce_axis((0, op.width), name="along") for _ in range(2)]
     total = te.compute((m,), lambda i: te.sum(x[i, along[0]], axis=along[0]), name="total")
-    centred = te.compute(x.shape, lambda i, j: x[i, j] - total[i] / _count(width), name="centred")
+    centred = te.compute(x.shape, lambda i, j: x[i, j] - total[i] / width, name="centred")
     squares = te.compute(
         (m,),
         lambda i: te.sum(centred[i, along[1]] * centred[i, along[1]], axis=along[1]),
@@ -183,31 +179,25 @@ def _layer_norm(x: te.Tensor, weights: list[te.Tensor], eps: float) -> te.Tensor
     )
 
     def value(i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
-        return centred[i, j] * tirx.rsqrt(squares[i] / _count(width) + eps)
+        return centred[i, j] * tirx.rsqrt(squares[i] / width + op.eps)
 
-    return te.compute(
-        x.shape, lambda i, j: value(i, j) * weights[0][j] + weights[1][j], name="normalized"
-    )
+    return te.compute(x.shape, lambda i, j: value(i, j) * weight[j] + bias[j], name=name)
 
 
-def _count(width: tirx.Expr) -> float:
-    return float(int(width))
-
-
-def _silu_product(x: te.Tensor, weights: list[te.Tensor], eps: float) -> te.Tensor:
+def _silu_product(op: RowFunction, inputs: Mapping[str, te.Tensor], name: str) -> te.Tensor:
     """SwiGLU's: the gates lie in the first half of a row, what they let through in the second."""
-    del weights, eps
-    m, both = x.shape
-    width = int(both) // 2
+    x, width = inputs["x"], op.values
     return te.compute(
-        (m, width), lambda i, j: x[i, j] * tirx.sigmoid(x[i, j]) * x[i, width + j], name="gated"
+        (x.shape[0], width),
+        lambda i, j: x[i, j] * tirx.sigmoid(x[i, j]) * x[i, width + j],
+        name=name,
     )
 
 
 def _elementwise(of: Callable[[tirx.Expr], tirx.Expr]) -> Callable[..., te.Tensor]:
-    def whole(x: te.Tensor, weights: list[te.Tensor], eps: float) -> te.Tensor:
-        del weights, eps
-        return te.compute(x.shape, lambda i, j: of(x[i, j]), name="activated")
+    def whole(op: RowFunction, inputs: Mapping[str, te.Tensor], name: str) -> te.Tensor:
+        x = inputs["x"]
+        return te.compute(x.shape, lambda i, j: of(x[i, j]), name=name)
 
     return whole
 
@@ -222,6 +212,6 @@ PROLOGUES: dict[str, Callable[..., te.Tensor]] = {
     "rms_norm": _rms_norm,
     "layer_norm": _layer_norm,
     "silu_product": _silu_product,
-    "quick_gelu": _elementwise(lambda x: x * tirx.sigmoid(x * 1.702)),
+    "quick_gelu": _elementwise(lambda x: x * tirx.sigmoid(x * QUICK_GELU_SLOPE)),
     "gelu": _elementwise(_gelu),
 }

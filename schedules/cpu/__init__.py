@@ -1,5 +1,14 @@
 """Kernels for CPUs with vector instructions, in plain TensorIR for any LLVM target."""
 
+from mvlm.models.ops.signatures import (
+    AppendSignature,
+    AttentionSignature,
+    CachedAttentionSignature,
+    LinearSignature,
+    PanelLinearSignature,
+    QuantizeRowsSignature,
+    RowwiseSignature,
+)
 from mvlm.schedules.cpu.attention import bidirectional_attention
 from mvlm.schedules.cpu.cached_attention import cached_attention
 from mvlm.schedules.cpu.default import default_schedule
@@ -12,13 +21,13 @@ from mvlm.schedules.kernel_set import KernelSet
 
 KERNELS = KernelSet(
     builders={
-        "linear": (float_linear, integer_linear),
-        "panel_linear": (panel_linear,),
-        "quantize_rows": (quantize_rows,),
-        "rowwise": (rowwise,),
-        "append_to_cache": (append_to_cache,),
-        "cached_attention": (cached_attention,),
-        "attention": (bidirectional_attention,),
+        LinearSignature: (float_linear, integer_linear),
+        PanelLinearSignature: (panel_linear,),
+        QuantizeRowsSignature: (quantize_rows,),
+        RowwiseSignature: (rowwise,),
+        AppendSignature: (append_to_cache,),
+        CachedAttentionSignature: (cached_attention,),
+        AttentionSignature: (bidirectional_attention,),
     },
     rules=(default_schedule,),
     postproc=schedule_dynamically,

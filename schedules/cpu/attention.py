@@ -9,37 +9,32 @@ Threads share the heads.
 
 from __future__ import annotations
 
-from math import e, log2
-
 from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
+from mvlm.models.ops.signatures import AttentionSignature
 from mvlm.schedules.config_space import Config, default_config
-from mvlm.schedules.cpu.exponential import exp2
-from mvlm.schedules.cpu.vectors import default_tile_m, tile_width
-from mvlm.schedules.signature import extents, parameter_types
+from mvlm.schedules.cpu.exponential import LOG2_E, exp2
+from mvlm.schedules.cpu.vectors import QUERY_TILE_M_VALUES, default_tile_m, tile_width
 
 _TILE_N = 16
-_TILE_M_VALUES = (2, 3, 4, 6, 8, 10, 12, 16)
 
 
 def bidirectional_attention(
-    definition: tirx.PrimFunc, knob: Config = default_config
+    op: AttentionSignature, knob: Config = default_config
 ) -> tirx.PrimFunc | None:
     """Build the kernel of ``attention``."""
-    heads, head_dim = int(definition.attrs["mvlm.heads"]), int(definition.attrs["mvlm.head_dim"])
-    length, width = extents(parameter_types(definition)[0])
-    hidden = heads * head_dim
+    length, heads, head_dim, hidden = op.length, op.heads, op.head_dim, op.hidden
     tile_n = knob("tile_n", _TILE_N, (16, 32))
     key_tiles = -(-length // tile_n)
     padded, channel_tile = key_tiles * tile_n, tile_width(head_dim, tile_n)
-    tile_m = knob("tile_m", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
-    scale = head_dim**-0.5 * log2(e)  # weights are powers of two
+    tile_m = knob("tile_m", default_tile_m(Target.current(allow_none=False)), QUERY_TILE_M_VALUES)
+    scale = head_dim**-0.5 * LOG2_E  # weights are powers of two
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(qkv_handle: T.handle, out_handle: T.handle):
-        qkv = T.match_buffer(qkv_handle, (length, width), "float32")
+        qkv = T.match_buffer(qkv_handle, (length, 3 * hidden), "float32")
         out = T.match_buffer(out_handle, (length, hidden), "float32")
         for h in T.parallel(heads):
             with T.sblock("head"):

@@ -11,22 +11,21 @@ Threads share the heads.
 
 from __future__ import annotations
 
-from math import e, log2
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
+from mvlm.models.ops.definition import keep_parameters
+from mvlm.models.ops.signatures import CachedAttentionSignature
 from mvlm.schedules.config_space import Config, default_config
-from mvlm.schedules.cpu.exponential import exp2
+from mvlm.schedules.cpu.exponential import LOG2_E, exp2
 from mvlm.schedules.cpu.prefetch import prefetch_block
 from mvlm.schedules.cpu.rotation import rotate_into
-from mvlm.schedules.cpu.vectors import default_tile_m, lanes, tile_width
-from mvlm.schedules.signature import cache_types, keep_parameters
+from mvlm.schedules.cpu.vectors import QUERY_TILE_M_VALUES, default_tile_m, lanes, tile_width
 
 _TILE_N = 16
-_TILE_M_VALUES = (2, 3, 4, 6, 8, 10, 12, 16)
 # A single query needs larger tiles: enough independent additions to hide their latency.
 _TILE_N_OF_ONE_ROW = 80
 # With fewer channels in all, one token's attention ends before another thread has woken up.
@@ -36,21 +35,22 @@ _M_NEW, _ALPHA = 0, 1
 
 
 def cached_attention(
-    definition: tirx.PrimFunc, knob: Config = default_config
+    op: CachedAttentionSignature, knob: Config = default_config
 ) -> tirx.PrimFunc | None:
     """Build the kernel of ``cached_attention``."""
-    types = cache_types(definition)
-    if types.head_dim % 2:
+    if op.head_dim % 2:
         return None
-    kv_heads, head_dim, page_size = types.kv_heads, types.head_dim, types.page_size
-    heads, half, storage = types.heads, types.head_dim // 2, types.storage
-    group_size, has_scales = heads // kv_heads, types.has_scales
-    if types.is_single_row:
+    kv_heads, head_dim, page_size = op.kv_heads, op.head_dim, op.page_size
+    heads, half, storage = op.heads, op.head_dim // 2, op.storage
+    group_size, has_scales = heads // kv_heads, op.has_scales
+    if op.is_single_row:
         tile_m, tile_n = 1, knob("tile_n", _TILE_N_OF_ONE_ROW, (16, 32, 64, 80, 128))
         prefetches = bool(knob("prefetch", 1, (0, 1)))
         loop = T.serial if heads * head_dim < _SERIAL_CHANNELS else T.parallel
     else:
-        tile_m = knob("tile_m", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
+        tile_m = knob(
+            "tile_m", default_tile_m(Target.current(allow_none=False)), QUERY_TILE_M_VALUES
+        )
         tile_n, prefetches, loop = knob("tile_n", _TILE_N, (16, 32)), False, T.parallel
     key_tile, channel_tile = tile_width(page_size, tile_n), tile_width(head_dim, tile_n)
     key_lanes, channel_lanes = lanes(page_size), lanes(head_dim)
@@ -58,13 +58,13 @@ def cached_attention(
     add_values = _multiply_add(tile_m, channel_tile, channel_lanes)
     # One token is bound by memory: the next block is prefetched while one is read.
     prefetch_values, prefetch_keys = (
-        prefetch_block(page_size * head_dim, inner, steps, types.storage, prefetches)
+        prefetch_block(page_size * head_dim, inner, steps, storage, prefetches)
         for inner, steps in (
             (head_dim, page_size // key_tile * (head_dim // channel_lanes)),
             (page_size, head_dim // channel_tile * (page_size // key_lanes)),
         )
     )
-    rotate = rotate_into(head_dim, scale=head_dim**-0.5 * log2(e))  # weights are powers of two
+    rotate = rotate_into(head_dim, scale=head_dim**-0.5 * LOG2_E)  # weights are powers of two
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -245,7 +245,7 @@ def cached_attention(
                             for d in T.serial(head_dim):
                                 out[block * tile_m + r, h, d] = o_acc[r, d] / row_sum[r]
 
-    return keep_parameters(kernel, (*[True] * 7, has_scales, True))
+    return keep_parameters(kernel, op)
 
 
 def _multiply_add(rows: int, width: int, key_lanes: int) -> Any:

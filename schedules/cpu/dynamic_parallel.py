@@ -17,7 +17,6 @@ from tvm.ir import StringImm
 from tvm.script import tirx as T
 
 from mvlm.schedules.config_space import Config, default_config
-from mvlm.schedules.signature import is_single_row, parameter_types
 
 # Chunks of a loop. A single row is bound by memory, which the CPU prefetches only within a chunk:
 # from 32 chunks on it becomes slower.
@@ -39,25 +38,23 @@ define i32 @{_NEXT_CHUNK}(ptr %counter) alwaysinline {{
 
 
 def schedule_dynamically(
-    function: tirx.PrimFunc, definition: tirx.PrimFunc, knob: Config = default_config
+    function: tirx.PrimFunc, is_single_row: bool, knob: Config = default_config
 ) -> tirx.PrimFunc:
     """Schedule all of a function's parallel loops dynamically.
 
     Args:
         function: A scheduled function.
-        definition: Its definition, whose first parameter tells whether there is only one row.
+        is_single_row: Whether the function has only one row.
         knob: The configuration; the knob is the number of chunks of a loop.
     """
     root = function.body
     if not isinstance(root, s_tir.SBlockRealize):
         return function
-    first = parameter_types(definition)[0]
-    is_one_row = len(getattr(first, "shape", ())) > 0 and is_single_row(first)
     loops = _parallel_loops(root.block.body)
     if not loops:
         return function
     counters: list[tirx.Buffer] = []
-    default = _NUM_CHUNKS_OF_ONE_ROW if is_one_row else _NUM_CHUNKS
+    default = _NUM_CHUNKS_OF_ONE_ROW if is_single_row else _NUM_CHUNKS
     # A loop of unknown extent has a chunk for each iteration, or is serial.
     is_known = any(isinstance(loop.extent, tirx.IntImm) for loop in loops)
     num_chunks = knob("num_chunks", default, _NUM_CHUNKS_VALUES if is_known else (_SERIAL, default))

@@ -5,6 +5,8 @@ It would call libm once an element.
 
 from __future__ import annotations
 
+from math import e, log2
+
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from tvm import tirx
@@ -22,7 +24,7 @@ _LEAST_EXPONENT = -126
 _EXPONENT_BIAS = 127
 _FRACTION_BITS = 23
 _INFINITE_EXPONENT = 128
-_LOG2_E = float(np.log2(np.e))
+LOG2_E = log2(e)
 _ERF_P = 0.3275911
 _ERF_COEFFICIENTS = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 
@@ -45,7 +47,7 @@ def exp2(x: tirx.Expr) -> tirx.Expr:
 
 def sigmoid(x: tirx.Expr) -> tirx.Expr:
     """Return 1 / (1 + e^-x) of a float32, within 4e-7 of its value down to -88; 0 below."""
-    power = T.min(x * T.float32(-_LOG2_E), T.float32(_INFINITE_EXPONENT))
+    power = T.min(x * T.float32(-LOG2_E), T.float32(_INFINITE_EXPONENT))
     return T.float32(1) / (T.float32(1) + exp2(power))
 
 
@@ -59,5 +61,5 @@ def erf(x: tirx.Expr) -> tirx.Expr:
     power = T.float32(_ERF_COEFFICIENTS[-1])
     for coefficient in reversed(_ERF_COEFFICIENTS[:-1]):
         power = power * t + T.float32(coefficient)
-    value = T.float32(1) - power * t * exp2(size * size * T.float32(-_LOG2_E))
+    value = T.float32(1) - power * t * exp2(size * size * T.float32(-LOG2_E))
     return T.Select(x < T.float32(0), -value, value)

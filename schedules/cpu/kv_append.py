@@ -9,25 +9,24 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from mvlm.models.ops.definition import keep_parameters
+from mvlm.models.ops.integers import inverse_scale
+from mvlm.models.ops.signatures import AppendSignature
+from mvlm.models.quantization import QMAX
 from mvlm.schedules.config_space import Config, default_config
-from mvlm.schedules.cpu.integers import QMAX_INT8, inverse_scale
 from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import lanes
-from mvlm.schedules.signature import cache_types, keep_parameters
 
 
-def append_to_cache(
-    definition: tirx.PrimFunc, knob: Config = default_config
-) -> tirx.PrimFunc | None:
+def append_to_cache(op: AppendSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
     """Build the kernel of ``append_to_cache``. It has no knobs."""
     del knob
-    types = cache_types(definition)
-    if types.head_dim % 2:
+    if op.head_dim % 2:
         return None
-    kv_heads, head_dim, page_size = types.kv_heads, types.head_dim, types.page_size
-    heads, half, storage = types.heads, types.head_dim // 2, types.storage
-    has_scales, vector, rotate = types.has_scales, lanes(head_dim), rotate_into(head_dim)
-    loop = T.serial if types.is_single_row else T.parallel
+    kv_heads, head_dim, page_size = op.kv_heads, op.head_dim, op.page_size
+    heads, half, storage = op.heads, op.head_dim // 2, op.storage
+    has_scales, vector, rotate = op.has_scales, lanes(head_dim), rotate_into(head_dim)
+    loop, qmax = T.serial if op.is_single_row else T.parallel, QMAX["int8"]
 
     def quantized(value: tirx.Expr, inverse: tirx.Expr) -> tirx.Expr:
         return T.Cast(storage, T.nearbyint(value * inverse) if has_scales else value)
@@ -79,8 +78,8 @@ def append_to_cache(
                             absmax[part] = lane_absmax[part, 0]
                             for c in T.serial(vector):
                                 absmax[part] = T.max(absmax[part], lane_absmax[part, c])
-                            scales[page, g, part, slot] = absmax[part] / T.float32(QMAX_INT8)
-                            absmax[part] = inverse_scale(absmax[part])
+                            scales[page, g, part, slot] = absmax[part] / T.float32(qmax)
+                            absmax[part] = inverse_scale(absmax[part], qmax)
                     for d in T.serial(head_dim):
                         keys[page, g, d, slot] = quantized(pair[0, d], absmax[0])
                     for tile in T.serial(head_dim // vector):
@@ -89,4 +88,4 @@ def append_to_cache(
                                 pair[1, tile * vector + c], absmax[1]
                             )
 
-    return keep_parameters(kernel, (*[True] * 7, has_scales))
+    return keep_parameters(kernel, op)

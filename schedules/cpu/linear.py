@@ -10,7 +10,6 @@ its dependent additions: it has several accumulators, each of every n-th element
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -19,18 +18,13 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
+from mvlm.models.ops.definition import keep_parameters
+from mvlm.models.ops.signatures import LinearSignature, PanelLinearSignature
+from mvlm.models.panels import FEATURES
+from mvlm.models.quantization import GROUP_SIZE, WeightFormat
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.vectors import default_tile_m
-from mvlm.schedules.signature import (
-    attribute,
-    extents,
-    is_single_row,
-    keep_parameters,
-    parameter_types,
-)
 
-_GROUP = 32
-_FEATURES = 16
 # Accumulators of a single row.
 _ACCUMULATORS = 8
 _TILE_M_VALUES = (1, 2, 3, 4, 6, 8, 10, 12, 16)
@@ -38,16 +32,13 @@ _TILE_M_VALUES = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 _SERIAL_BYTES = 1 << 18
 
 
-def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
+def float_linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
     """Build the kernel of ``linear`` over float32 or float16 weights."""
-    if _packing(definition):
+    if op.weight_format.is_integer:
         return None
-    x_type, w_type, *_, y_type = parameter_types(definition)
-    panels, width, _ = extents(w_type)
-    features, dtype = int(y_type.shape[1]), str(w_type.dtype)
-    tile_m, accumulators = _tile_m(x_type, knob), _accumulators(x_type, width, knob)
-    epilogue = Epilogue.of(definition)
-    store, loop = epilogue.store_panel(features), panel_loop(x_type, w_type)
+    panels, width, features, dtype = op.panels, op.width, op.features, op.weight_format.dtype
+    tile_m, accumulators = _tile_m(op, knob), _accumulators(op, knob)
+    store, loop = store_panel(op), panel_loop(op)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -59,7 +50,7 @@ def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> ti
     ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, width), "float32")
-        w = T.match_buffer(w_handle, (panels, width, _FEATURES), dtype)
+        weight = T.match_buffer(w_handle, (panels, width, FEATURES), dtype)
         bias = T.match_buffer(bias_handle, (features,), "float32")
         residual = T.match_buffer(residual_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
@@ -67,45 +58,44 @@ def float_linear(definition: tirx.PrimFunc, knob: Config = default_config) -> ti
             for block in T.serial((rows + tile_m - 1) // tile_m):
                 with T.sblock("tile"):
                     acc = T.sblock_alloc_buffer(
-                        (tile_m * accumulators, _FEATURES), "float32", scope="local"
+                        (tile_m * accumulators, FEATURES), "float32", scope="local"
                     )
                     for r in T.unroll(tile_m * accumulators):
-                        for c in T.vectorized(_FEATURES):
+                        for c in T.vectorized(FEATURES):
                             acc[r, c] = T.float32(0)
                     for step in T.serial(width // accumulators):
                         for s in T.unroll(accumulators):
                             for r in T.unroll(tile_m):
-                                for c in T.vectorized(_FEATURES):
+                                for c in T.vectorized(FEATURES):
                                     acc[r * accumulators + s, c] += x[
                                         T.min(block * tile_m + r, rows - 1),
                                         step * accumulators + s,
-                                    ] * T.Cast("float32", w[panel, step * accumulators + s, c])
+                                    ] * T.Cast("float32", weight[panel, step * accumulators + s, c])
                     for r in T.unroll(tile_m):
                         for s in T.unroll(accumulators - 1):
-                            for c in T.vectorized(_FEATURES):
+                            for c in T.vectorized(FEATURES):
                                 acc[r * accumulators, c] += acc[r * accumulators + s + 1, c]
                         if block * tile_m + r < rows:
                             store(
                                 y, acc, bias, residual, block * tile_m + r, panel, r * accumulators
                             )
 
-    return keep_parameters(kernel, (True, True, epilogue.bias, epilogue.residual, True))
+    return keep_parameters(kernel, op)
 
 
-def integer_linear(
-    definition: tirx.PrimFunc, knob: Config = default_config
-) -> tirx.PrimFunc | None:
-    """Build the kernel of ``linear`` over integer weights."""
-    packing = _packing(definition)
-    if not packing:
+def integer_linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
+    """Build the kernel of ``linear`` over integer weights, without scales of whole rows."""
+    weight_format = op.weight_format
+    if not weight_format.is_integer or weight_format.has_row_scales:
         return None
-    x_type, q_type, scales_type, *_, y_type = parameter_types(definition)
-    width, features = int(x_type.shape[1]), int(y_type.shape[1])
-    panels, elements, _ = extents(q_type)
-    groups, dtype = int(scales_type.shape[1]), str(q_type.dtype)
-    epilogue = Epilogue.of(definition)
-    quantized, store = _unpack(definition), epilogue.store_panel(features)
-    tile_m, loop = _tile_m(x_type, knob), panel_loop(x_type, q_type)
+    panels, width, features, groups = op.panels, op.width, op.features, op.groups
+    packing, elements, dtype = (
+        weight_format.packing,
+        weight_format.elements(width),
+        weight_format.dtype,
+    )
+    quantized, store = _unpack(weight_format), store_panel(op)
+    tile_m, loop = _tile_m(op, knob), panel_loop(op)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -118,32 +108,32 @@ def integer_linear(
     ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, width), "float32")
-        integers = T.match_buffer(q_handle, (panels, elements, _FEATURES), dtype)
-        scales = T.match_buffer(s_handle, (panels, groups, _FEATURES), "float16")
+        integers = T.match_buffer(q_handle, (panels, elements, FEATURES), dtype)
+        scales = T.match_buffer(s_handle, (panels, groups, FEATURES), "float16")
         bias = T.match_buffer(bias_handle, (features,), "float32")
         residual = T.match_buffer(residual_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
         for panel in loop(panels):
             for block in T.serial((rows + tile_m - 1) // tile_m):
                 with T.sblock("tile"):
-                    acc = T.sblock_alloc_buffer((tile_m, _FEATURES), "float32", scope="local")
-                    weight = T.sblock_alloc_buffer((_FEATURES,), "float32", scope="local")
+                    acc = T.sblock_alloc_buffer((tile_m, FEATURES), "float32", scope="local")
+                    weight = T.sblock_alloc_buffer((FEATURES,), "float32", scope="local")
                     for r in T.unroll(tile_m):
-                        for c in T.vectorized(_FEATURES):
+                        for c in T.vectorized(FEATURES):
                             acc[r, c] = T.float32(0)
                     for element in T.serial(elements):
                         for part in T.unroll(packing):
                             # The last element of a width that `packing` does not divide is not
                             # full.
                             if element * packing + part < width:
-                                for c in T.vectorized(_FEATURES):
+                                for c in T.vectorized(FEATURES):
                                     weight[c] = quantized(
                                         integers[panel, element, c], part
                                     ) * T.Cast(
-                                        "float32", scales[panel, element * packing // _GROUP, c]
+                                        "float32", scales[panel, element * packing // GROUP_SIZE, c]
                                     )
                                 for r in T.unroll(tile_m):
-                                    for c in T.vectorized(_FEATURES):
+                                    for c in T.vectorized(FEATURES):
                                         acc[r, c] += (
                                             x[
                                                 T.min(block * tile_m + r, rows - 1),
@@ -155,87 +145,67 @@ def integer_linear(
                         if block * tile_m + r < rows:
                             store(y, acc, bias, residual, block * tile_m + r, panel, r)
 
-    return keep_parameters(kernel, (True, True, True, epilogue.bias, epilogue.residual, True))
+    return keep_parameters(kernel, op)
 
 
-def panel_loop(x_type: Any, w_type: Any) -> Any:
+def panel_loop(op: LinearSignature | PanelLinearSignature) -> Any:
     """Return the kind of loop over panels: parallel, but serial for one row of a small matrix.
 
     That one is finished before another thread has woken up.
     """
-    nbytes = prod(extents(w_type)) * np.dtype(str(w_type.dtype)).itemsize
-    return T.serial if is_single_row(x_type) and nbytes < _SERIAL_BYTES else T.parallel
+    matrix = op.weight_parameters[0]
+    nbytes = prod(matrix.known_shape({})) * np.dtype(matrix.dtype).itemsize
+    return T.serial if op.is_single_row and nbytes < _SERIAL_BYTES else T.parallel
 
 
-@dataclass(frozen=True)
-class Epilogue:
-    """What a linear layer adds to its products before it stores them.
+def store_panel(op: LinearSignature | PanelLinearSignature) -> Any:
+    """Return an inline function that adds bias and residual to a panel's sums and stores them.
 
-    Attributes:
-        bias: Whether there is a bias.
-        residual: Whether there is a residual.
+    It takes the output, the sums, bias and residual, the row, the panel, and the index of the row
+    of sums. The last panel may have lanes that belong to no feature.
     """
+    features, has_bias, has_residual = op.features, op.bias, op.residual
+    has_whole_panels = features % FEATURES == 0
 
-    bias: bool
-    residual: bool
+    def value(
+        total: tirx.Expr,
+        bias: tirx.Buffer,
+        residual: tirx.Buffer,
+        row: tirx.Expr,
+        at: tirx.Expr,
+    ) -> tirx.Expr:
+        if has_bias:
+            total = total + bias[at]
+        return total + residual[row, at] if has_residual else total
 
-    @classmethod
-    def of(cls, definition: tirx.PrimFunc) -> Epilogue:
-        """Read it from the definition."""
-        return cls(attribute(definition, "bias", False), attribute(definition, "residual", False))
-
-    def store_panel(self, features: int) -> Any:
-        """Return an inline function that stores a panel's sums.
-
-        It takes the output, the sums, bias and residual, the row, the panel, and the index of the
-        row of sums. The last panel may have lanes that belong to no feature.
-        """
-        has_whole_panels = features % _FEATURES == 0
-
-        def value(
-            total: tirx.Expr,
-            bias: tirx.Buffer,
-            residual: tirx.Buffer,
-            row: tirx.Expr,
-            at: tirx.Expr,
-        ) -> tirx.Expr:
-            if self.bias:
-                total = total + bias[at]
-            return total + residual[row, at] if self.residual else total
-
-        @T.inline
-        def store(
-            y: tirx.Buffer,
-            sums: tirx.Buffer,
-            bias: tirx.Buffer,
-            residual: tirx.Buffer,
-            row: tirx.Expr,
-            panel: tirx.Expr,
-            at: tirx.Expr,
-        ) -> None:
-            if has_whole_panels:
-                for c in T.vectorized(_FEATURES):
-                    y[row, panel * _FEATURES + c] = value(
-                        sums[at, c], bias, residual, row, panel * _FEATURES + c
+    @T.inline
+    def store(
+        y: tirx.Buffer,
+        sums: tirx.Buffer,
+        bias: tirx.Buffer,
+        residual: tirx.Buffer,
+        row: tirx.Expr,
+        panel: tirx.Expr,
+        at: tirx.Expr,
+    ) -> None:
+        if has_whole_panels:
+            for c in T.vectorized(FEATURES):
+                y[row, panel * FEATURES + c] = value(
+                    sums[at, c], bias, residual, row, panel * FEATURES + c
+                )
+        else:
+            for c in T.serial(FEATURES):
+                if panel * FEATURES + c < features:
+                    y[row, panel * FEATURES + c] = value(
+                        sums[at, c], bias, residual, row, panel * FEATURES + c
                     )
-            else:
-                for c in T.serial(_FEATURES):
-                    if panel * _FEATURES + c < features:
-                        y[row, panel * _FEATURES + c] = value(
-                            sums[at, c], bias, residual, row, panel * _FEATURES + c
-                        )
 
-        return store
+    return store
 
 
-def _packing(definition: tirx.PrimFunc) -> int:
-    """Return how many weights one stored element holds; 0 for floats."""
-    return int(definition.attrs["mvlm.packing"]) if "mvlm.packing" in definition.attrs else 0
-
-
-def _unpack(definition: tirx.PrimFunc) -> Callable[[tirx.Expr, tirx.Expr], tirx.Expr]:
+def _unpack(weight_format: WeightFormat) -> Callable[[tirx.Expr, tirx.Expr], tirx.Expr]:
     """Return what reads the integer `part` of a stored element, as float32."""
-    packing, zero = _packing(definition), int(definition.attrs["mvlm.zero_point"])
+    packing, zero = weight_format.packing, weight_format.zero_point
     bits = 32 // packing
 
     def quantized(element: tirx.Expr, part: tirx.Expr) -> tirx.Expr:
@@ -248,16 +218,16 @@ def _unpack(definition: tirx.PrimFunc) -> Callable[[tirx.Expr, tirx.Expr], tirx.
     return quantized
 
 
-def _tile_m(x_type: Any, knob: Config) -> int:
+def _tile_m(op: LinearSignature, knob: Config) -> int:
     """Return the rows of a register tile."""
-    if is_single_row(x_type):
+    if op.is_single_row:
         return 1
     return knob("tile_m", default_tile_m(Target.current(allow_none=False)), _TILE_M_VALUES)
 
 
-def _accumulators(x_type: Any, width: int, knob: Config) -> int:
+def _accumulators(op: LinearSignature, knob: Config) -> int:
     """Return the number of accumulators of a sum along K."""
-    if not is_single_row(x_type):
+    if not op.is_single_row:
         return 1
-    values = [accumulators for accumulators in (1, 2, 4, 8, 16) if width % accumulators == 0]
+    values = [each for each in (1, 2, 4, 8, 16) if op.width % each == 0]
     return knob("accumulators", max(each for each in values if each <= _ACCUMULATORS), values)

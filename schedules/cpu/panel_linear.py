@@ -24,46 +24,36 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
 
+from mvlm.models.ops.definition import keep_parameters
+from mvlm.models.ops.signatures import PanelLinearSignature
+from mvlm.models.panels import FEATURES
+from mvlm.models.quantization import GROUP_SIZE
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
-from mvlm.schedules.cpu.linear import Epilogue, panel_loop
+from mvlm.schedules.cpu.linear import panel_loop, store_panel
 from mvlm.schedules.cpu.panel_tiling import gemm_tiling, gemv_tiling
 from mvlm.schedules.cpu.prefetch import prefetch_ahead
-from mvlm.schedules.signature import (
-    attribute,
-    extents,
-    is_single_row,
-    keep_parameters,
-    parameter_types,
-)
-
-_GROUP = 32
-_FEATURES = 16
 
 
 def panel_linear(
-    definition: tirx.PrimFunc,
+    op: PanelLinearSignature,
     knob: Config = default_config,
     instructions: InstructionSet | None = None,
 ) -> tirx.PrimFunc:
     """Build the kernel of ``panel_linear``, for the target's instruction set or a given one."""
     isa = instructions or find_instructions(Target.current(allow_none=False))
-    types, bits = parameter_types(definition), int(definition.attrs["mvlm.bits"])
-    has_zero_point = bits < 16  # 16-bit weights are signed
-    has_row_scales = attribute(definition, "row_scales", False)
-    x_type, x_scale_type, y_type = types[0], types[1], types[-1]
-    panel_type, scale_type = types[3:5] if has_zero_point else types[2:4]
-    panels, groups, steps, step_width = extents(panel_type)
-    activation_scales = int(x_scale_type.shape[1])
-    groups_per_scale, scale_dtype = groups // activation_scales, str(scale_type.dtype)
-    features, epilogue = int(y_type.shape[1]), Epilogue.of(definition)
-    lanes, depth = isa.lanes, step_width // _FEATURES
-    parts, group_steps = _FEATURES // lanes, _GROUP // depth
-    weight_dtype, x_dtype = str(panel_type.dtype), str(x_type.dtype)
-    if is_single_row(x_type):
+    layout = op.layout
+    bits, depth, steps, step_width = layout.bits, layout.depth, layout.steps, layout.step
+    unit, weight_dtype, x_dtype = layout.unit, layout.dtype, layout.activations
+    has_zero_point, has_row_scales = op.has_zero_point, layout.has_row_scales
+    panels, features, groups, scale_dtype = op.panels, op.features, op.groups, layout.scale_dtype
+    activation_scales, groups_per_scale = op.activation_scales, op.groups_per_scale
+    lanes = isa.lanes
+    parts, group_steps = FEATURES // lanes, GROUP_SIZE // depth
+    if op.is_single_row:
         tiling = gemv_tiling(panels, group_steps, activation_scales, knob)
     else:
-        can_store_partial = features % _FEATURES == 0
+        can_store_partial = features % FEATURES == 0
         tiling = gemm_tiling(
             panels, group_steps, activation_scales, bits, can_store_partial, isa, knob
         )
@@ -71,8 +61,7 @@ def panel_linear(
     stages, tiles_per_task = group_steps // tiling.k_unroll, tiling.tiles_per_task
     k_blocks, block_groups = activation_scales // tiling.k_block, tiling.k_block * groups_per_scale
     acc_starts_at_zero = not has_zero_point or (bits == 8 and isa.is_signed)
-    unit = attribute(definition, "unit", 1.0)
-    store, loop = epilogue.store_panel(features), panel_loop(x_type, panel_type)
+    store, loop = store_panel(op), panel_loop(op)
     prefetch = prefetch_ahead(
         tiling.prefetch_distance, steps * step_width * np.dtype(weight_dtype).itemsize
     )
@@ -111,7 +100,7 @@ def panel_linear(
         step_weights = [(step, quantized(weights, unpacked, place, step)) for step in order]
 
         def activations(first: int, count: int) -> tirx.Expr:
-            read = x[row, T.ramp(group * _GROUP + depth * first, 1, depth * count)]
+            read = x[row, T.ramp(group * GROUP_SIZE + depth * first, 1, depth * count)]
             return T.reinterpret("int32" if count == 1 else f"int32x{count}", read)
 
         return isa.dot(sums, step_weights, activations, bits)
@@ -155,7 +144,7 @@ def panel_linear(
                             for c in T.vectorized(lanes):
                                 acc_f32[r, s, part, c] = y[
                                     T.min(start + r, rows - 1),
-                                    (first + s) * _FEATURES + part * lanes + c,
+                                    (first + s) * FEATURES + part * lanes + c,
                                 ]
 
     @T.inline
@@ -215,9 +204,7 @@ def panel_linear(
     ) -> None:
         """Scale a tile by rows of weights, apply the epilogue, and store it."""
         with T.sblock("end"):
-            sums = T.sblock_alloc_buffer(
-                (tile_m * tile_panels, _FEATURES), "float32", scope="local"
-            )
+            sums = T.sblock_alloc_buffer((tile_m * tile_panels, FEATURES), "float32", scope="local")
             for r in T.unroll(tile_m):
                 for s in T.unroll(tile_panels):
                     for part in T.unroll(parts):
@@ -240,7 +227,7 @@ def panel_linear(
                 for s in T.unroll(tile_panels):
                     for part in T.unroll(parts):
                         for c in T.vectorized(lanes):
-                            y[start + r, (first + s) * _FEATURES + part * lanes + c] = acc_f32[
+                            y[start + r, (first + s) * FEATURES + part * lanes + c] = acc_f32[
                                 r, s, part, c
                             ]
 
@@ -249,7 +236,7 @@ def panel_linear(
         x_handle: T.handle,
         x_scale_handle: T.handle,
         correction_handle: T.handle,
-        panel_handle: T.handle,
+        weight_handle: T.handle,
         scale_handle: T.handle,
         row_scale_handle: T.handle,
         bias_handle: T.handle,
@@ -257,12 +244,12 @@ def panel_linear(
         y_handle: T.handle,
     ):
         rows = T.int64()
-        x = T.match_buffer(x_handle, (rows, groups * _GROUP), x_dtype)
+        x = T.match_buffer(x_handle, (rows, groups * GROUP_SIZE), x_dtype)
         x_scales = T.match_buffer(x_scale_handle, (rows, activation_scales), "float32")
         zero_point_correction = T.match_buffer(correction_handle, (rows, groups), "int32")
-        weights = T.match_buffer(panel_handle, (panels, groups, steps, step_width), weight_dtype)
-        scales = T.match_buffer(scale_handle, (panels, groups, _FEATURES), scale_dtype)
-        row_scales = T.match_buffer(row_scale_handle, (panels, _FEATURES), "float32")
+        weight = T.match_buffer(weight_handle, (panels, groups, steps, step_width), weight_dtype)
+        scales = T.match_buffer(scale_handle, (panels, groups, FEATURES), scale_dtype)
+        row_scales = T.match_buffer(row_scale_handle, (panels, FEATURES), "float32")
         bias = T.match_buffer(bias_handle, (features,), "float32")
         residual = T.match_buffer(residual_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
@@ -276,7 +263,7 @@ def panel_linear(
                     for tile in T.serial(tiles_per_task):
                         first = T.meta_var((task * tiles_per_task + tile) * tile_panels)
                         if unpack_once:
-                            unpack_panels(unpacked, weights, first, kb)
+                            unpack_panels(unpacked, weight, first, kb)
                         for block in T.serial((rows + tile_m - 1) // tile_m):
                             start = T.meta_var(block * tile_m)
                             with T.sblock("tile"):
@@ -302,14 +289,14 @@ def panel_linear(
                                     for g in T.serial(groups_per_scale):
                                         group = T.meta_var(scale_index * groups_per_scale + g)
                                         for s in T.unroll(tile_panels):
-                                            prefetch(weights, first + s, group)
+                                            prefetch(weight, first + s, group)
                                             for part in T.unroll(parts):
                                                 dot_group(
                                                     acc_block,
                                                     acc_i32,
                                                     x,
                                                     zero_point_correction,
-                                                    weights,
+                                                    weight,
                                                     unpacked,
                                                     scales,
                                                     start,
@@ -349,6 +336,4 @@ def panel_linear(
                                         y, acc_f32, row_scales, bias, residual, start, rows, first
                                     )
 
-    epilogue_kept = (epilogue.bias, epilogue.residual, True)
-    kept = (True, True, has_zero_point, True, True, has_row_scales, *epilogue_kept)
-    return keep_parameters(kernel, kept)
+    return keep_parameters(kernel, op)

@@ -12,24 +12,25 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
+from mvlm.models.ops.definition import keep_parameters
+from mvlm.models.ops.integers import inverse_scale
+from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
+from mvlm.models.ops.signatures.rowwise import QUICK_GELU_SLOPE
+from mvlm.models.quantization import GROUP_SIZE, QMAX
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.exponential import erf, sigmoid
-from mvlm.schedules.cpu.integers import QMAX, inverse_scale
 from mvlm.schedules.cpu.vectors import lanes, tile_width
-from mvlm.schedules.signature import attribute, is_single_row, keep_parameters, parameter_types
 
-_GROUP = 32
 # Accumulators of a normalization's sums.
 _ACCUMULATORS = 64
 _NORMALIZATIONS = ("rms_norm", "layer_norm")
 
 
-def rowwise(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
+def rowwise(op: RowwiseSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
     """Build the kernel of ``rowwise``."""
-    x_type, *weight_types, y_type = parameter_types(definition)
-    width, out_width = int(x_type.shape[1]), int(y_type.shape[1])
-    vector, loop = lanes(out_width), _loop(x_type)
-    statistics, value = _statistics(definition, width, knob), _value(definition, out_width)
+    width, out_width = op.width, op.values
+    vector, loop = lanes(out_width), _loop(op)
+    statistics, value = _statistics(op, knob), _value(op)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -50,24 +51,18 @@ def rowwise(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.Pr
                             x, weight, bias, stats, i, part * vector + c
                         )
 
-    return keep_parameters(kernel, (True, *_kept(weight_types), True))
+    return keep_parameters(kernel, op)
 
 
-def quantize_rows(definition: tirx.PrimFunc, knob: Config = default_config) -> tirx.PrimFunc | None:
+def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
     """Build the kernel of ``quantize_rows``, for whole groups of 32."""
-    zero_point = attribute(definition, "zero_point", 0)
-    has_zero_point = zero_point != 0
-    x_type, *weight_types = parameter_types(definition)[: -3 if has_zero_point else -2]
-    integer_type, scale_type = parameter_types(definition)[-3 if has_zero_point else -2 :][:2]
-    width, out_width = int(x_type.shape[1]), int(integer_type.shape[1])
-    halves = 2 if attribute(definition, "prologue", "") == "silu_product" else 1
-    if width != halves * out_width:  # the definition pads the last group with zeros
+    if op.values % GROUP_SIZE:  # the definition pads the last group with zeros
         return None
-    groups, loop, dtype = out_width // _GROUP, _loop(x_type), str(integer_type.dtype)
-    activation_scales = int(scale_type.shape[1])
-    groups_per_scale = groups // activation_scales
-    qmax = QMAX[dtype]
-    statistics, value = _statistics(definition, width, knob), _value(definition, out_width)
+    width, out_width, groups, dtype = op.width, op.values, op.groups, op.dtype
+    activation_scales, groups_per_scale = op.activation_scales, op.groups_per_scale
+    has_zero_point, zero_point = op.has_zero_point, op.zero_point
+    loop, qmax = _loop(op), QMAX[dtype]
+    statistics, value = _statistics(op, knob), _value(op)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -88,18 +83,20 @@ def quantize_rows(definition: tirx.PrimFunc, knob: Config = default_config) -> t
         for i in loop(rows):
             with T.sblock("row"):
                 stats = T.sblock_alloc_buffer((2,), "float32", scope="local")
-                values = T.sblock_alloc_buffer((groups_per_scale, _GROUP), "float32", scope="local")
-                absmax = T.sblock_alloc_buffer((_GROUP,), "float32", scope="local")
-                quantized = T.sblock_alloc_buffer((_GROUP,), "int32", scope="local")
+                values = T.sblock_alloc_buffer(
+                    (groups_per_scale, GROUP_SIZE), "float32", scope="local"
+                )
+                absmax = T.sblock_alloc_buffer((GROUP_SIZE,), "float32", scope="local")
+                quantized = T.sblock_alloc_buffer((GROUP_SIZE,), "int32", scope="local")
                 statistics(stats, x, i)
                 for scale_index in T.serial(activation_scales):
-                    for c in T.vectorized(_GROUP):
+                    for c in T.vectorized(GROUP_SIZE):
                         absmax[c] = T.float32(0)
                     for g in T.serial(groups_per_scale):
-                        at = T.meta_var((scale_index * groups_per_scale + g) * _GROUP)
-                        for c in T.vectorized(_GROUP):
+                        at = T.meta_var((scale_index * groups_per_scale + g) * GROUP_SIZE)
+                        for c in T.vectorized(GROUP_SIZE):
                             values[g, c] = value(x, weight, bias, stats, i, at + c)
-                        for c in T.vectorized(_GROUP):
+                        for c in T.vectorized(GROUP_SIZE):
                             absmax[c] = T.max(absmax[c], T.abs(values[g, c]))
                     for c in T.vectorized(16):
                         absmax[c] = T.max(absmax[c], absmax[16 + c])
@@ -114,10 +111,10 @@ def quantize_rows(definition: tirx.PrimFunc, knob: Config = default_config) -> t
                     absmax[0] = inverse_scale(absmax[0], qmax)
                     for g in T.serial(groups_per_scale):
                         group = T.meta_var(scale_index * groups_per_scale + g)
-                        for c in T.vectorized(_GROUP):
+                        for c in T.vectorized(GROUP_SIZE):
                             quantized[c] = T.Cast("int32", T.nearbyint(values[g, c] * absmax[0]))
-                        for c in T.vectorized(_GROUP):
-                            integers[i, group * _GROUP + c] = T.Cast(dtype, quantized[c])
+                        for c in T.vectorized(GROUP_SIZE):
+                            integers[i, group * GROUP_SIZE + c] = T.Cast(dtype, quantized[c])
                         if has_zero_point:
                             for c in T.vectorized(16):
                                 quantized[c] = quantized[c] + quantized[16 + c]
@@ -129,25 +126,21 @@ def quantize_rows(definition: tirx.PrimFunc, knob: Config = default_config) -> t
                                 quantized[0] + quantized[1] + quantized[2] + quantized[3]
                             )
 
-    return keep_parameters(kernel, (True, *_kept(weight_types), True, True, has_zero_point))
+    return keep_parameters(kernel, op)
 
 
-def _loop(x_type: Any) -> Any:
+def _loop(op: RowFunction) -> Any:
     """One row is finished before another thread would have woken up."""
-    return T.serial if is_single_row(x_type) else T.parallel
+    return T.serial if op.is_single_row else T.parallel
 
 
-def _kept(weight_types: list[Any]) -> tuple[bool, bool]:
-    return len(weight_types) > 0, len(weight_types) > 1
-
-
-def _statistics(definition: tirx.PrimFunc, width: int, knob: Config) -> Any:
+def _statistics(op: RowFunction, knob: Config) -> Any:
     """Return an inline function that computes a row's mean and inverse deviation, if needed.
 
     It takes the buffer of the two results, the input and the row.
     """
-    function, eps = attribute(definition, "prologue", ""), attribute(definition, "eps", 0.0)
-    is_needed, has_mean = function in _NORMALIZATIONS, function == "layer_norm"
+    width, eps = op.width, op.eps
+    is_needed, has_mean = op.prologue in _NORMALIZATIONS, op.prologue == "layer_norm"
     accumulators = tile_width(
         width, knob("accumulators", _ACCUMULATORS, (16, 32, 64, 128)) if is_needed else 1
     )
@@ -180,9 +173,9 @@ def _statistics(definition: tirx.PrimFunc, width: int, knob: Config) -> Any:
     return compute
 
 
-def _value(definition: tirx.PrimFunc, width: int) -> Callable[..., tirx.Expr]:
+def _value(op: RowFunction) -> Callable[..., tirx.Expr]:
     """Return the function itself: it gives the expression of one value, or of a vector."""
-    function = attribute(definition, "prologue", "")
+    function, width = op.prologue, op.values
 
     def value(
         x: tirx.Buffer,
@@ -199,7 +192,7 @@ def _value(definition: tirx.PrimFunc, width: int) -> Callable[..., tirx.Expr]:
         if function == "silu_product":
             return x[i, k] * sigmoid(x[i, k]) * x[i, width + k]
         if function == "quick_gelu":
-            return x[i, k] * sigmoid(x[i, k] * T.float32(1.702))
+            return x[i, k] * sigmoid(x[i, k] * T.float32(QUICK_GELU_SLOPE))
         if function == "gelu":
             return x[i, k] * T.float32(0.5) * (T.float32(1) + erf(x[i, k] * T.float32(0.5**0.5)))
         return x[i, k]

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.models.panels import FEATURES
+from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, NIBBLES_PER_WORD, Q4MLC, QMAX
+
 Array = npt.NDArray[Any]
 
 
@@ -17,17 +20,18 @@ def linear(x: Array, weight: Array) -> Array:
 
 def from_panels(panels: Array, features: int) -> Array:
     """Rows of elements ``(features, count)`` from panels ``(panels, count, 16)``, one by one."""
-    rows = [panels[row // 16, :, row % 16] for row in range(features)]
+    rows = [panels[row // FEATURES, :, row % FEATURES] for row in range(features)]
     return np.stack(rows)
 
 
-def from_q4(words: Array, scales: Array, width: int, zero: int = 7) -> Array:
+def from_q4(words: Array, scales: Array, width: int, zero: int = Q4MLC.zero_point) -> Array:
     """Rows of packed nibbles ``(N, words)`` as float32 ``(N, width)``, digit by digit."""
     out = np.empty((len(words), width), np.float32)
     for row, packed in enumerate(words):
         for column in range(width):
-            nibble = int(packed[column // 8]) // 16 ** (column % 8) % 16
-            out[row, column] = np.float32(nibble - zero) * np.float32(scales[row, column // 32])
+            word, place = divmod(column, NIBBLES_PER_WORD)
+            nibble, scale = int(packed[word]) // 16**place % 16, scales[row, column // GROUP_SIZE]
+            out[row, column] = np.float32(nibble - zero) * np.float32(scale)
     return out
 
 
@@ -40,18 +44,19 @@ def quantize_rows(x: Array, dtype: str = "int8", groups_per_scale: int = 1) -> t
         groups_per_scale: Groups of 32 that share a scale, at most: the largest number that divides
             a row's groups.
     """
-    qmax = np.float32({"int8": 127, "int16": 8191}[dtype])
+    qmax = np.float32(QMAX[dtype])
     integers = np.zeros(x.shape, dtype)
-    groups = -(-x.shape[1] // 32)
+    groups = -(-x.shape[1] // GROUP_SIZE)
     while groups % groups_per_scale:
         groups_per_scale -= 1
     scales = np.zeros((len(x), groups // groups_per_scale), np.float32)
     for row, values in enumerate(x.astype(np.float32)):
         for group in range(scales.shape[1]):
-            part = slice(32 * groups_per_scale * group, 32 * groups_per_scale * (group + 1))
+            scale_width = GROUP_SIZE * groups_per_scale
+            part = slice(scale_width * group, scale_width * (group + 1))
             absmax = np.abs(values[part]).max()
             scales[row, group] = absmax / qmax
-            if absmax >= np.float32(1e-30):
+            if absmax >= np.float32(MIN_ABSMAX):
                 integers[row, part] = np.rint(values[part] * (qmax / absmax))
     return integers, scales
 
@@ -61,7 +66,7 @@ def integer_linear(x: Array, x_scales: Array, weight: Array, scales: Array) -> A
     total = np.zeros((len(x), weight.shape[1]))
     groups_per_scale = len(scales) // x_scales.shape[1]
     for group in range(scales.shape[0]):
-        part = slice(32 * group, 32 * group + 32)
+        part = slice(GROUP_SIZE * group, GROUP_SIZE * (group + 1))
         products = x[:, part].astype(np.int64) @ weight[part].astype(np.int64)
         x_scale = x_scales[:, group // groups_per_scale, None].astype(np.float64)
         factors = x_scale * scales[group].astype(np.float64)
@@ -114,5 +119,6 @@ def causal_attention(queries: Array, keys: Array, values: Array) -> Array:
 def int8_vectors(x: Array) -> tuple[Array, Array]:
     """Vectors ``(..., head_dim)`` as int8 and a float32 scale each."""
     absmax = np.abs(x.astype(np.float32)).max(-1)
-    inverse = np.where(absmax < 1e-30, 0, np.float32(127) / np.maximum(absmax, 1e-30))
-    return np.rint(x * inverse[..., None]).astype(np.int8), absmax / np.float32(127)
+    qmax = np.float32(QMAX["int8"])
+    inverse = np.where(absmax < MIN_ABSMAX, 0, qmax / np.maximum(absmax, MIN_ABSMAX))
+    return np.rint(x * inverse[..., None]).astype(np.int8), absmax / qmax

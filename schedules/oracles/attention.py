@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tvm import tirx
 
+from mvlm.models.ops.signatures import (
+    AppendSignature,
+    AttentionSignature,
+    CachedAttentionSignature,
+    CacheOperation,
+)
 from mvlm.schedules.oracles import arithmetic
-from mvlm.schedules.oracles.numbers import random_array, unwritten
-from mvlm.schedules.signature import cache_types, extents, parameter_types
+from mvlm.schedules.oracles.numbers import random_arguments, random_array
 
 Array = npt.NDArray[Any]
 # Of float32 sums of some hundred products near one, and of the exponential.
@@ -20,111 +24,100 @@ _TOLERANCE = 5e-6
 
 
 def attention_case(
-    definition: tirx.PrimFunc, random: np.random.Generator
-) -> tuple[list[Array], Callable[[], Any]]:
+    op: AttentionSignature, extents: Mapping[str, int], random: np.random.Generator
+) -> tuple[dict[str, Array], Callable[[], Any]]:
     """Make a test case of ``attention``."""
-    types = parameter_types(definition)
-    qkv, heads = random_array(types[0], random), int(definition.attrs["mvlm.heads"])
+    arguments = random_arguments(op, extents, random)
 
     def expect() -> Any:
-        return {1: (arithmetic.attention(qkv, heads), _TOLERANCE)}
-
-    return [qkv, unwritten(types[1])], expect
-
-
-def cached_attention_case(
-    definition: tirx.PrimFunc, random: np.random.Generator
-) -> tuple[list[Array], Callable[[], Any]]:
-    """Make a test case of ``cached_attention``: the last positions of a full cache."""
-    cache = _Cache.random(definition, random)
-    arguments = [*cache.arguments, unwritten(parameter_types(definition)[-1])]
-
-    def expect() -> Any:
-        heads = cache_types(definition).heads
-        queries = arithmetic.rotate(cache.arguments[0][:, :heads], cache.positions)
-        keys, values = cache.stored()
-        return {
-            len(arguments) - 1: (arithmetic.causal_attention(queries, keys, values), _TOLERANCE)
-        }
+        return {"out": (arithmetic.attention(arguments["qkv"], op.heads), _TOLERANCE)}
 
     return arguments, expect
 
 
+def cached_attention_case(
+    op: CachedAttentionSignature, extents: Mapping[str, int], random: np.random.Generator
+) -> tuple[dict[str, Array], Callable[[], Any]]:
+    """Make a test case of ``cached_attention``: the last positions of a full cache."""
+    cache = _Cache.random(op, extents, random)
+
+    def expect() -> Any:
+        queries = arithmetic.rotate(cache.arguments["qkv"][:, : op.heads], cache.positions)
+        keys, values = cache.stored()
+        return {"out": (arithmetic.causal_attention(queries, keys, values), _TOLERANCE)}
+
+    return cache.arguments, expect
+
+
 def append_case(
-    definition: tirx.PrimFunc, random: np.random.Generator
-) -> tuple[list[Array], Callable[[], Any]]:
+    op: AppendSignature, extents: Mapping[str, int], random: np.random.Generator
+) -> tuple[dict[str, Array], Callable[[], Any]]:
     """Make a test case of ``append_to_cache``: what the new positions hold afterwards.
 
     An integer may be off by one: a value's last bit may turn a tie of rounding over.
     """
-    types, cache = cache_types(definition), _Cache.random(definition, random)
+    cache = _Cache.random(op, extents, random)
 
     def expect() -> Any:
-        qkv, pages = cache.arguments[0], cache.arguments[4][cache.positions // types.page_size]
-        keys, values, *scales = (pool.copy() for pool in cache.arguments[5:])
-        heads, kv_heads = types.heads, types.kv_heads
-        new = arithmetic.rotate(qkv[:, heads : heads + kv_heads], cache.positions)
-        slots = cache.positions % types.page_size
-        for part, vectors in enumerate((new, qkv[:, heads + kv_heads :])):
+        pools = {each.name: cache.arguments[each.name].copy() for each in op.pages}
+        pages = cache.arguments["table"][cache.positions // op.page_size]
+        slots = cache.positions % op.page_size
+        qkv, first = cache.arguments["qkv"], op.heads + op.kv_heads
+        keys = arithmetic.rotate(qkv[:, op.heads : first], cache.positions)
+        for part, vectors in enumerate((keys, qkv[:, first:])):
             stored = vectors
-            if types.has_scales:
-                stored, of_vectors = arithmetic.int8_vectors(vectors)
-                scales[0][pages, :, part, slots] = of_vectors
+            if op.has_scales:
+                stored, scales = arithmetic.int8_vectors(vectors)
+                pools["scales"][pages, :, part, slots] = scales
             if part == 0:
-                keys[pages, :, :, slots] = stored
+                pools["keys"][pages, :, :, slots] = stored
             else:
-                values[pages, :, slots] = stored
-        step = {"int8": 1.0, "float16": 2.0**-10, "float32": 0.0}[types.storage]
-        off = step if types.storage == "int8" else step * 8 + _TOLERANCE
-        expected = {5: (keys, off), 6: (values, off)}
-        return expected | {7 + i: (each, _TOLERANCE) for i, each in enumerate(scales)}
+                pools["values"][pages, :, slots] = stored
+        step = {"int8": 1.0, "float16": 2.0**-10, "float32": 0.0}[op.storage]
+        off = step if op.storage == "int8" else step * 8 + _TOLERANCE
+        allowed = {"keys": off, "values": off, "scales": _TOLERANCE}
+        return {name: (pool, allowed[name]) for name, pool in pools.items()}
 
-    return list(cache.arguments), expect
+    return cache.arguments, expect
 
 
 @dataclass(frozen=True)
 class _Cache:
     """A cache, and new positions at its end: what both operations take."""
 
-    arguments: tuple[Array, ...]
+    arguments: dict[str, Array]
     positions: Array
 
     @classmethod
-    def random(cls, definition: tirx.PrimFunc, random: np.random.Generator) -> _Cache:
-        types, buffers = cache_types(definition), parameter_types(definition)
-        qkv = random_array(buffers[0], random)
-        rows, num_blocks, half = len(qkv), int(buffers[4].shape[0]), types.head_dim // 2
-        positions = num_blocks * types.page_size - rows + np.arange(rows)
+    def random(
+        cls, op: CacheOperation, extents: Mapping[str, int], random: np.random.Generator
+    ) -> _Cache:
+        arguments, half = random_arguments(op, extents, random), op.head_dim // 2
+        rows, num_blocks = len(arguments["qkv"]), len(arguments["table"])
+        for each in op.pages:  # which appending changes in place: they are filled already
+            shape = each.known_shape(extents)
+            arguments[each.name] = random_array(shape, each.dtype, random)
+        if op.has_scales:
+            scales = random.uniform(0.005, 0.01, arguments["scales"].shape)
+            arguments["scales"] = scales.astype(np.float32)
+        positions = num_blocks * op.page_size - rows + np.arange(rows)
         angles = positions[:, None] * 10000.0 ** (-np.arange(half) / half)
-        table = random.permutation(int(buffers[5].shape[0]))[:num_blocks].astype(np.int32)
-        keys, values = (random_array(each, random) for each in buffers[5:7])
-        scales = [
-            random.uniform(0.005, 0.01, extents(each)).astype(np.float32)
-            for each in buffers[7 : 8 if types.has_scales else 7]
-        ]
-        return cls(
-            (
-                qkv,
-                np.cos(angles).astype(np.float32),
-                np.sin(angles).astype(np.float32),
-                positions[:1].astype(np.int32),
-                table,
-                keys,
-                values,
-                *scales,
-            ),
-            positions,
-        )
+        table = random.permutation(len(arguments["keys"]))[:num_blocks]
+        arguments |= {
+            "cos": np.cos(angles).astype(np.float32),
+            "sin": np.sin(angles).astype(np.float32),
+            "start": positions[:1].astype(np.int32),
+            "table": table.astype(np.int32),
+        }
+        return cls(arguments, positions)
 
     def stored(self) -> tuple[Array, Array]:
         """Return keys and values of all positions, ``(n, kv_heads, head_dim)``."""
-        table, *pools = self.arguments[4:]
-        keys, values, *scales = (pool[table].astype(np.float64) for pool in pools)
-        keys = np.moveaxis(keys, 3, 1)
-        values = np.moveaxis(values, 2, 1)
-        for each in scales:
-            keys *= np.moveaxis(each[:, :, 0], 2, 1)[..., None]
-            values *= np.moveaxis(each[:, :, 1], 2, 1)[..., None]
-        both = (each.reshape(-1, *each.shape[2:]) for each in (keys, values))
-        stored_keys, stored_values = both
-        return stored_keys, stored_values
+        table = self.arguments["table"]
+        keys = np.moveaxis(self.arguments["keys"][table].astype(np.float64), 3, 1)
+        values = np.moveaxis(self.arguments["values"][table].astype(np.float64), 2, 1)
+        if "scales" in self.arguments:
+            scales = self.arguments["scales"][table].astype(np.float64)
+            keys *= np.moveaxis(scales[:, :, 0], 2, 1)[..., None]
+            values *= np.moveaxis(scales[:, :, 1], 2, 1)[..., None]
+        return keys.reshape(-1, *keys.shape[2:]), values.reshape(-1, *values.shape[2:])

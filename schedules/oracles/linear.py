@@ -2,91 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tvm import tirx
 
-from mvlm.schedules.oracles.numbers import random_array, unwritten
-from mvlm.schedules.signature import attribute, parameter_types
+from mvlm.models.ops.signatures import LinearSignature, PanelLinearSignature
+from mvlm.models.panels import FEATURES
+from mvlm.models.quantization import GROUP_SIZE, QMAX
+from mvlm.schedules.oracles.numbers import random_arguments
 
 Array = npt.NDArray[Any]
 _EPS = float(np.finfo(np.float32).eps)
-_GROUP, _FEATURES = 32, 16
-# Of 16-bit activations: 32 products of two such add up within 32 bits.
-_QMAX = {"int8": 127, "int16": 8191}
 
 
 def linear_case(
-    definition: tirx.PrimFunc, random: np.random.Generator
-) -> tuple[list[Array], Callable[[], Any]]:
+    op: LinearSignature, extents: Mapping[str, int], random: np.random.Generator
+) -> tuple[dict[str, Array], Callable[[], Any]]:
     """Make a test case of ``linear``: float32 activations, float or packed weights."""
-    types = parameter_types(definition)
-    arguments = [random_array(each, random) for each in types[:-1]] + [unwritten(types[-1])]
-    packing = attribute(definition, "packing", 0)
-    if packing:
-        arguments[2] = random.uniform(0.01, 0.1, arguments[2].shape).astype(np.float16)
-    features, width = arguments[-1].shape[1], arguments[0].shape[1]
+    arguments = random_arguments(op, extents, random)
+    weight_format = op.weight_format
+    if weight_format.is_integer:
+        scales = random.uniform(0.01, 0.1, arguments["scales"].shape)
+        arguments["scales"] = scales.astype(weight_format.scale_dtype)
 
     def expect() -> Any:
-        if packing:
-            zero = attribute(definition, "zero_point", 0)
-            weight = _unpacked(arguments[1], arguments[2], packing, zero, width)
+        if weight_format.is_integer:
+            packing, zero = weight_format.packing, weight_format.zero_point
+            words, scales = arguments["integers"], arguments["scales"]
+            weight = _unpacked(words, scales, packing, zero, op.width)
         else:
-            weight = arguments[1].astype(np.float64)
-        matrix = np.moveaxis(weight, 2, 1).reshape(-1, width)[:features].T
-        x = arguments[0].astype(np.float64)
-        bound = (width + 4) * _EPS * (np.abs(x) @ np.abs(matrix))
-        added = arguments[3 if packing else 2 : -1]
-        return {len(arguments) - 1: _with_addends(x @ matrix, bound, added)}
+            weight = arguments["weight"].astype(np.float64)
+        matrix = np.moveaxis(weight, 2, 1).reshape(-1, op.width)[: op.features].T
+        x = arguments["x"].astype(np.float64)
+        bound = (op.width + 4) * _EPS * (np.abs(x) @ np.abs(matrix))
+        return {"y": _with_addends(x @ matrix, bound, arguments)}
 
     return arguments, expect
 
 
 def panel_linear_case(
-    definition: tirx.PrimFunc, random: np.random.Generator
-) -> tuple[list[Array], Callable[[], Any]]:
+    op: PanelLinearSignature, extents: Mapping[str, int], random: np.random.Generator
+) -> tuple[dict[str, Array], Callable[[], Any]]:
     """Make a test case of ``panel_linear``: integers on both sides, exact within a group."""
-    types, bits = parameter_types(definition), int(definition.attrs["mvlm.bits"])
-    has_zero_point, has_row_scales = bits < 16, attribute(definition, "row_scales", False)
-    arguments = [random_array(each, random) for each in types[:-1]] + [unwritten(types[-1])]
-    qmax = _QMAX[str(types[0].dtype)]
-    x = random.integers(-qmax, qmax, arguments[0].shape, arguments[0].dtype, endpoint=True)
-    arguments[0] = x
-    arguments[1] = random.uniform(0.01, 0.1, arguments[1].shape).astype(np.float32)
-    panels_at, zero = (3, 1 << (bits - 1)) if has_zero_point else (2, 0)
-    if has_zero_point:
-        sums = x.reshape(len(x), -1, _GROUP).astype(np.int32).sum(-1, dtype=np.int32)
-        arguments[2] = np.int32(-zero) * sums
+    arguments, bits = random_arguments(op, extents, random), op.layout.bits
+    qmax, zero = QMAX[op.layout.activations], op.layout.zero
+    x = random.integers(-qmax, qmax, arguments["x"].shape, arguments["x"].dtype, endpoint=True)
+    x_scales = random.uniform(0.01, 0.1, arguments["x_scales"].shape).astype(np.float32)
+    arguments |= {"x": x, "x_scales": x_scales}
+    if op.has_zero_point:
+        sums = x.reshape(len(x), -1, GROUP_SIZE).astype(np.int32).sum(-1, dtype=np.int32)
+        arguments["zero_point_correction"] = np.int32(-zero) * sums
     else:  # of 14 bits
-        shape = arguments[panels_at].shape
-        arguments[panels_at] = random.integers(-qmax, qmax, shape, np.int16, endpoint=True)
-    scales = arguments[panels_at + 1]
+        shape = arguments["weight"].shape
+        arguments["weight"] = random.integers(-qmax, qmax, shape, np.int16, endpoint=True)
+    scales = arguments["scales"]
     if scales.dtype == np.float16:
-        low, high = 0.01, 0.1
-        arguments[panels_at + 1] = random.uniform(low, high, scales.shape).astype(np.float16)
-    rest = panels_at + 2 + has_row_scales
-    features, unit = arguments[-1].shape[1], attribute(definition, "unit", 1.0)
+        arguments["scales"] = random.uniform(0.01, 0.1, scales.shape).astype(np.float16)
 
     def expect() -> Any:
-        quantized = unpack_panels(arguments[panels_at], bits)[:features] - zero
-        group_scales = _rows(arguments[panels_at + 1])[:features].astype(np.float64)
-        if has_row_scales:
-            group_scales *= arguments[panels_at + 2].reshape(-1)[:features, None]
-        groups = group_scales.shape[1]
-        groups_per_scale = groups // arguments[1].shape[1]
-        total = np.zeros((len(x), features))
+        quantized = unpack_panels(arguments["weight"], bits)[: op.features] - zero
+        scales = _rows(arguments["scales"])[: op.features].astype(np.float64)
+        if "row_scales" in arguments:
+            scales *= arguments["row_scales"].reshape(-1)[: op.features, None]
+        total = np.zeros((len(x), op.features))
         size = np.zeros_like(total)
-        for group in range(groups):
-            part = slice(_GROUP * group, _GROUP * (group + 1))
-            x_scale = arguments[1][:, group // groups_per_scale, None].astype(np.float64) * unit
+        for group in range(op.groups):
+            part = slice(GROUP_SIZE * group, GROUP_SIZE * (group + 1))
+            x_scale = x_scales[:, group // op.groups_per_scale, None].astype(np.float64)
+            factors = x_scale * op.layout.unit * scales[:, group]
             left, right = x[:, part].astype(np.float64), quantized[:, part].astype(np.float64)
-            total += left @ right.T * x_scale * group_scales[:, group]
-            size += np.abs(left) @ np.abs(right).T * x_scale * np.abs(group_scales[:, group])
-        bound = (groups + 7) * _EPS * size
-        return {len(arguments) - 1: _with_addends(total, bound, arguments[rest:-1])}
+            total += left @ right.T * factors
+            size += np.abs(left) @ np.abs(right).T * np.abs(factors)
+        bound = (op.groups + 7) * _EPS * size
+        return {"y": _with_addends(total, bound, arguments)}
 
     return arguments, expect
 
@@ -94,12 +84,12 @@ def panel_linear_case(
 def unpack_panels(panels: Array, bits: int) -> Array:
     """Return the quantized values ``(panels * 16, K)`` of integer panels (see `models.panels`)."""
     count, groups, steps, width = panels.shape
-    depth = width // _FEATURES
-    unpacked = panels.reshape(count, groups, steps, _FEATURES, depth).astype(np.int32)
+    depth = width // FEATURES
+    unpacked = panels.reshape(count, groups, steps, FEATURES, depth).astype(np.int32)
     halves = [unpacked & 15, unpacked >> 4] if bits == 4 else [unpacked]
     # panel, group, half, step, feature, j -> panel, feature, group, half, step, j
     joined = np.stack(halves, 2).transpose(0, 4, 1, 2, 3, 5)
-    return np.ascontiguousarray(joined).reshape(count * _FEATURES, groups * _GROUP)
+    return np.ascontiguousarray(joined).reshape(count * FEATURES, groups * GROUP_SIZE)
 
 
 def _rows(panels: Array) -> Array:
@@ -115,13 +105,15 @@ def _unpacked(words: Array, scales: Array, packing: int, zero: int, width: int) 
             (words >> np.uint32(bits * part)) & np.uint32((1 << bits) - 1)
             for part in range(packing)
         ]
-        words = np.stack(parts, 2).reshape(len(words), -1, _FEATURES)
+        words = np.stack(parts, 2).reshape(len(words), -1, FEATURES)
     quantized = words[:, :width].astype(np.float64) - zero
-    return quantized * np.repeat(scales.astype(np.float64), _GROUP, axis=1)[:, :width]
+    return quantized * np.repeat(scales.astype(np.float64), GROUP_SIZE, axis=1)[:, :width]
 
 
-def _with_addends(total: Array, bound: Array, added: list[Array]) -> tuple[Array, Array]:
-    for each in added:
+def _with_addends(
+    total: Array, bound: Array, arguments: Mapping[str, Array]
+) -> tuple[Array, Array]:
+    for each in (arguments[name] for name in ("bias", "residual") if name in arguments):
         total = total + each
         bound = bound + _EPS * (np.abs(each) + np.abs(total))
     return total, bound + 1e-30

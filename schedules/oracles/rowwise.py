@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tvm import tirx
 
-from mvlm.schedules.oracles.numbers import random_array, unwritten
-from mvlm.schedules.signature import attribute, parameter_types
+from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
+from mvlm.models.ops.signatures.rowwise import QUICK_GELU_SLOPE
+from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, QMAX
+from mvlm.schedules.oracles.numbers import random_arguments
 
 Array = npt.NDArray[Any]
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -32,53 +33,42 @@ def _rowwise(name: str, eps: float, x: Array, *weights: Array) -> Any:
         gate, up = np.split(x, 2, axis=-1)
         return gate * _sigmoid(gate) * up
     if name == "quick_gelu":
-        return x * _sigmoid(1.702 * x)
+        return x * _sigmoid(QUICK_GELU_SLOPE * x)
     if name == "gelu":
         return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
     return x
 
 
 def rowwise_case(
-    definition: tirx.PrimFunc, random: np.random.Generator
-) -> tuple[list[Array], Callable[[], Any]]:
+    op: RowwiseSignature, extents: Mapping[str, int], random: np.random.Generator
+) -> tuple[dict[str, Array], Callable[[], Any]]:
     """Make a test case of ``rowwise``."""
-    types = parameter_types(definition)
-    arguments = [random_array(each, random) for each in types[:-1]] + [unwritten(types[-1])]
-
-    def expect() -> Any:
-        return {len(arguments) - 1: _values(definition, arguments[:-1])}
-
-    return arguments, expect
+    arguments = random_arguments(op, extents, random)
+    return arguments, lambda: {"y": _values(op, arguments)}
 
 
 def quantize_rows_case(
-    definition: tirx.PrimFunc, random: np.random.Generator
-) -> tuple[list[Array], Callable[[], Any]]:
+    op: QuantizeRowsSignature, extents: Mapping[str, int], random: np.random.Generator
+) -> tuple[dict[str, Array], Callable[[], Any]]:
     """Make a test case of ``quantize_rows``.
 
     A value's last bit may turn a tie of rounding over: an integer may be off by one.
     """
-    types, zero_point = parameter_types(definition), attribute(definition, "zero_point", 0)
-    outs = 3 if zero_point else 2
-    arguments = [random_array(each, random) for each in types[:-outs]]
-    arguments += [unwritten(each) for each in types[-outs:]]
-    first = len(arguments) - outs
+    arguments = random_arguments(op, extents, random)
 
     def expect() -> Any:
-        values, error = _values(definition, arguments[:first])
-        dtype, activation_scales = str(types[first].dtype), int(types[first + 1].shape[1])
-        width = int(types[first].shape[1])
-        whole = np.zeros((len(values), width), np.float32)
-        whole[:, : values.shape[1]] = values
-        groups_per_scale = width // 32 // activation_scales
-        integers, scales = _quantized(whole, dtype, groups_per_scale)
-        found: dict[int, Any] = {
-            first: (integers, 1.0),
-            first + 1: (scales, error.max() + 1e-6 * scales),
+        values, error = _values(op, arguments)
+        whole = np.zeros((len(values), op.groups * GROUP_SIZE), np.float32)
+        whole[:, : op.values] = values
+        integers, scales = _quantized(whole, op.dtype, op.groups_per_scale)
+        found: dict[str, Any] = {
+            "integers": (integers, 1.0),
+            "scales": (scales, error.max() + 1e-6 * scales),
         }
-        if zero_point:
-            sums = integers.reshape(len(integers), -1, 32).astype(np.int64).sum(-1)
-            found[first + 2] = (-zero_point * sums, 32.0 * zero_point)
+        if op.has_zero_point:
+            sums = integers.reshape(len(integers), -1, GROUP_SIZE).astype(np.int64).sum(-1)
+            off = float(GROUP_SIZE * op.zero_point)
+            found["zero_point_correction"] = (-op.zero_point * sums, off)
         return found
 
     return arguments, expect
@@ -86,22 +76,22 @@ def quantize_rows_case(
 
 def _quantized(x: Array, dtype: str, groups_per_scale: int) -> tuple[Array, Array]:
     """As `arithmetic.quantize_rows`, which is scalar and too slow for a real model's rows."""
-    qmax = np.float32({"int8": 127, "int16": 8191}[dtype])
-    blocks = x.reshape(len(x), -1, 32 * groups_per_scale)
+    qmax, least = np.float32(QMAX[dtype]), np.float32(MIN_ABSMAX)
+    blocks = x.reshape(len(x), -1, GROUP_SIZE * groups_per_scale)
     absmax = np.abs(blocks).max(-1)
-    inverse = np.where(absmax < 1e-30, 0, qmax / np.maximum(absmax, np.float32(1e-30)))
+    inverse = np.where(absmax < least, 0, qmax / np.maximum(absmax, least))
     integers = np.rint(blocks * inverse[..., None]).astype(dtype)
     return integers.reshape(x.shape), absmax / qmax
 
 
-def _values(definition: tirx.PrimFunc, arguments: list[Array]) -> tuple[Array, Array]:
+def _values(op: RowFunction, arguments: Mapping[str, Array]) -> tuple[Array, Array]:
     """Return the values, and the allowed errors: float32's rounding of intermediate results."""
-    name, eps = attribute(definition, "prologue", ""), attribute(definition, "eps", 0.0)
-    values = rowwise(name, eps, *arguments)
-    size = 1 + np.abs(arguments[0]).max(-1, keepdims=True).astype(np.float64)
-    if len(arguments) > 1:
-        size = size * np.abs(arguments[1]).max() + np.abs(arguments[-1]).max()
-    elif name == "silu_product":
+    x, weights = arguments["x"], [arguments[name] for name in op.weights]
+    values = rowwise(op.prologue, op.eps, x, *weights)
+    size = 1 + np.abs(x).max(-1, keepdims=True).astype(np.float64)
+    if weights:
+        size = size * np.abs(weights[0]).max() + np.abs(weights[-1]).max()
+    elif op.prologue == "silu_product":
         size = size * size
     return values, np.broadcast_to(1e-6 * size, values.shape)
 

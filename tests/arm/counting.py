@@ -26,7 +26,7 @@ from mvlm.bench.studies.instructions import DOCUMENT, decode_kernel
 from mvlm.models.panels import panel_layout
 from mvlm.models.quantization import SCHEMES
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY
-from mvlm.schedules.signature import parameter_types
+from mvlm.schedules.parameter_types import parameter_types
 from tests.arm import counting_worker
 from tests.arm.device import KRYO, link, runtime_library
 from tests.arm.emulator import environment

@@ -10,6 +10,7 @@ from tvm.script import tirx as T
 
 from mvlm.schedules.config_space import FixedConfig
 from mvlm.schedules.cpu.dynamic_parallel import _NEXT_CHUNK_IN_LLVM, schedule_dynamically
+from mvlm.schedules.parameter_types import has_single_row
 from tests.kernels import build
 
 ROWS, COLUMNS = 3, 2
@@ -58,7 +59,7 @@ def in_order(y_handle: T.handle):
 
 def counted(function: tirx.PrimFunc, shape: tuple[int, int]) -> np.ndarray:
     """Call a function on zeros, several times: its counter must start at 0 each time."""
-    call = build(schedule_dynamically(function, function))
+    call = build(schedule_dynamically(function, has_single_row(function)))
     for _ in range(3):
         y = tvm.runtime.tensor(np.zeros(shape, np.int32))
         call(y)
@@ -80,7 +81,7 @@ def test_unknown_extents(rows: int) -> None:
 
 
 def test_serial_loops_are_left_alone() -> None:
-    assert schedule_dynamically(in_order, in_order) is in_order
+    assert schedule_dynamically(in_order, is_single_row=False) is in_order
     assert (counted(in_order, (ROWS, COLUMNS)) == 1).all()
 
 
@@ -114,7 +115,7 @@ def in_one_chunk(is_known: bool) -> tirx.PrimFunc:
 @pytest.mark.parametrize("is_known", [True, False], ids=["known", "not known"])
 def test_one_chunk_makes_a_serial_loop(is_known: bool) -> None:
     function = over_columns(ROWS, COLUMNS) if is_known else over_rows
-    alone = schedule_dynamically(function, function, FixedConfig({"num_chunks": 1}))
+    alone = schedule_dynamically(function, False, FixedConfig({"num_chunks": 1}))
     tvm.ir.assert_structural_equal(alone, in_one_chunk(is_known))
 
 
@@ -166,7 +167,7 @@ def in_chunks(rows: int, size: int) -> tirx.PrimFunc:
 def test_one_row_has_fewer_chunks(rows: int, size: int) -> None:
     """It is bound by memory, and the CPU prefetches within a chunk: 704 panels, 44 each, not 6."""
     function = over_columns(rows, 704)
-    found = schedule_dynamically(function, function)
+    found = schedule_dynamically(function, has_single_row(function))
     tvm.ir.assert_structural_equal(simplified(found), simplified(in_chunks(rows, size)))
 
 

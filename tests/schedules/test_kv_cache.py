@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tvm import tirx
 
 from mvlm.models.cache_layout import PAGE_SIZE, CacheLayout
-from mvlm.models.ops import kv_cache as definitions
+from mvlm.models.ops.kv_cache import append_definition, attention_definition
+from mvlm.models.ops.signatures import AppendSignature, CachedAttentionSignature
 from mvlm.models.quantization import CACHE_STORAGES
 from mvlm.schedules.oracles.arithmetic import causal_attention, int8_vectors, rotate
 from tests.device import cached
@@ -34,9 +35,9 @@ def functions(
     kind: Kind, is_single: bool, heads: int, layout: CacheLayout
 ) -> tuple[Callable[..., None], Callable[..., None]]:
     """Compile what appends and what attends."""
-    rows, width = 1 if is_single else "rows", heads + 2 * layout.kv_heads
-    append = definitions.append_definition(rows, width, layout)
-    attend = definitions.attention_definition(rows, heads, layout)
+    rows = 1 if is_single else None
+    append = append_definition(AppendSignature.for_cache(layout, rows, heads))
+    attend = attention_definition(CachedAttentionSignature.for_cache(layout, rows, heads))
     return build(kind(append)), build(kind(attend))
 
 

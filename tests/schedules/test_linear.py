@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvlm.models import ops
+from mvlm.models.ops.linear import linear_signature
 from mvlm.models.panels import interleave_panels
 from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
 from mvlm.schedules.cpu.linear import float_linear, integer_linear
@@ -204,8 +205,10 @@ def test_nan_spreads_to_its_row_only() -> None:
 
 
 def test_each_kernel_serves_its_own_weights_only() -> None:
-    floats, words = float_kernel("n", 8, 8, "float32"), q4_kernel("n", 8, 8)
+    floats, words = (
+        linear_signature(SCHEMES[scheme], None, 8, 8) for scheme in ("q0f32", "q4f16_1")
+    )
     kernels = (float_linear, integer_linear)
     with device().target:
-        served = [[kernel(of) is not None for kernel in kernels] for of in (floats, words)]
+        served = [[build(of) is not None for build in kernels] for of in (floats, words)]
     assert served == [[True, False], [False, True]]

@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvlm.compile.pipeline import tensor_functions
-from mvlm.models import ops
-from mvlm.models.ops.integers import QMAX
+from mvlm.models.ops.linear import linear_signature, panel_linear_definition
+from mvlm.models.ops.signatures import PanelLinearSignature
 from mvlm.models.panels import PanelLayout, panel_layout, to_panels
-from mvlm.models.quantization import SCHEMES, fit_groups_per_scale, quantize, unpack
+from mvlm.models.quantization import QMAX, SCHEMES, fit_groups_per_scale, quantize, unpack
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet, plain
 from mvlm.schedules.cpu.panel_linear import panel_linear
 from mvlm.schedules.oracles.arithmetic import integer_linear, quantize_rows
-from tests.kernels import Array, Spec, compiled, trace
+from tests.kernels import Array, compiled
 
 EPS = float(np.finfo(np.float32).eps)
 SCHEME_NAMES = ("q16a16", "q8a8", "q4a8")
@@ -54,11 +53,13 @@ class Case:
     def run(self, instructions: InstructionSet | None) -> Array:
         """By a set's kernel, or by the definition with None."""
         features = self.weight.shape[1]
-        reference = definitions(self.scheme, len(self.x), self.x.shape[1], features)[1]
+        rows = 1 if len(self.x) == 1 else None
+        op = linear_signature(SCHEMES[self.scheme], rows, self.x.shape[1], features)
+        assert isinstance(op, PanelLinearSignature)
         function = (
-            reference
+            panel_linear_definition(op)
             if instructions is None
-            else panel_linear(reference, instructions=instructions)
+            else panel_linear(op, instructions=instructions)
         )
         return compiled(function)(self.inputs, (len(self.x), features))
 
@@ -71,15 +72,6 @@ class Case:
         for rows in self.row_scales:
             expected, largest = expected * rows, largest * np.abs(rows)
         assert (np.abs(found - expected) <= (len(self.scales) + 5) * EPS * largest).all()
-
-
-def definitions(scheme: str, rows: int, width: int, features: int) -> tuple[object, object]:
-    """What quantizes the activations, and what multiplies them."""
-    arrays = layout_of(scheme).arrays(width, features).values()
-    specs: list[Spec] = [((1, 1 if rows == 1 else "n", width), "float32"), *arrays]
-    module = trace(lambda x, *weight: ops.linear(x, weight, features, SCHEMES[scheme]), specs)
-    found = {str(f.attrs["mvlm.op"]): f for _, f in tensor_functions(module)}
-    return found["quantize_rows"], found["panel_linear"]
 
 
 def layout_of(scheme: str) -> PanelLayout:

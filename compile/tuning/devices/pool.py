@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,11 +41,12 @@ class SelfTest:
 
     Attributes:
         request: Runs the kernel and returns its outputs.
-        error: Returns the outputs' largest error, in units of the tolerance.
+        error: Takes the arguments after the call, in order, and returns the outputs' largest error
+            in units of the tolerance.
     """
 
     request: MeasureRequest
-    error: Callable[[Mapping[int, Any]], float]
+    error: Callable[[Sequence[Any]], float]
 
 
 @dataclass
@@ -272,7 +273,7 @@ class DevicePool:
             return f"cannot run a kernel: {str(answer['error'])[:200]}"
         check_samples(answer, len(request.libraries), request.repeat)
         try:
-            found = dict(enumerate(read_arguments(own)))
+            found = read_arguments(own)
         except (OSError, ValueError) as error:
             return f"sent unreadable results: {error}"
         finally:

@@ -6,20 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tvm import tirx
 from tvm.target import Target
 
 from mvlm.compile.pipeline import tensor_functions
 from mvlm.compile.tuning.apply import ApplicableLogs, TunedConfigs
-from mvlm.compile.tuning.measure_candidate import module_of, workload_of
-from mvlm.compile.tuning.task import workload_key
+from mvlm.compile.tuning.workload import kernel_workload, workload_key
 from mvlm.compile.tuning_log import read_log, shipped_logs_folder
 from mvlm.models.cache_layout import CacheLayout
 from mvlm.models.config import MobileVLMConfig
 from mvlm.models.config.read import read_config
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.model_zoo import CLIP, find_published_model
-from mvlm.models.ops.kv_cache import append_definition, attention_definition
+from mvlm.models.ops.signatures import AppendSignature, CachedAttentionSignature, Signature
 from mvlm.models.quantization import plan_quantization
 from mvlm.models.synthetic.checkpoint import published_projector
 from mvlm.schedules.cpu import KERNELS
@@ -34,16 +32,16 @@ SHAPES = [(16, 128), (32, 80)]
 def test_operations_on_an_int8_cache(heads: int, head_dim: int) -> None:
     """A changed signature is another workload, and would leave its records unused in silence."""
     layout = CacheLayout(24, heads, head_dim, "int8")
-    definitions: list[tirx.PrimFunc] = [
-        append_definition("rows", 3 * heads, layout),
-        attention_definition("rows", heads, layout),
-        attention_definition(1, heads, layout),
+    operations: list[Signature] = [
+        AppendSignature.for_cache(layout, None, heads),
+        CachedAttentionSignature.for_cache(layout, None, heads),
+        CachedAttentionSignature.for_cache(layout, 1, heads),
     ]
     folder = shipped_logs_folder()
     assert folder is not None
     log = read_log(folder / "host-znver4")
-    for definition in definitions:
-        assert workload_key(module_of(workload_of(definition))) in log.contents.results
+    for op in operations:
+        assert workload_key(kernel_workload(op)) in log.contents.results
 
 
 def config_of(name: str) -> MobileVLMConfig:
