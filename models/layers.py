@@ -14,19 +14,21 @@ import numpy.typing as npt
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
-from mvlm.models.panels import (
-    FEATURES,
-    interleave_panels,
-    panel_count,
-    panel_layout,
-    quantize_to_panels,
-)
-from mvlm.models.quantization import GROUP_SIZE, Scheme, quantize, to_float16
+from mvlm.models.ops.linear import linear_signature
+from mvlm.models.ops.signatures import EmbeddingSignature, Parameter
+from mvlm.models.ops.signatures.convolution import TAPS
+from mvlm.models.panels import interleave_panels, quantize_to_panels
+from mvlm.models.quantization import Scheme, quantize, to_float16
 
 Array = npt.NDArray[Any]
 ReadTensor = Callable[[str], Array]
-# Names of arrays, with their shapes and dtypes.
-Arrays = dict[str, tuple[tuple[int, ...], str]]
+# The names that an artifact has for the arrays of a quantized matrix, by the operations' names.
+_QUANTIZED = {
+    "weight": "q_weight",
+    "integers": "q_weight",
+    "scales": "q_scale",
+    "row_scales": "q_row_scale",
+}
 
 
 class PackedLayer(nn.Module):
@@ -72,11 +74,12 @@ class MatrixLayer(PackedLayer):
 
     arrays: tuple[str, ...]
 
-    def declare(self, arrays: Arrays) -> None:
-        """Make the parameters that the matrix is stored in."""
-        self.arrays = tuple(arrays)
-        for name, (shape, dtype) in arrays.items():
-            setattr(self, name, nn.Parameter(shape, dtype))
+    def declare(self, parameters: tuple[Parameter, ...]) -> None:
+        """Make the parameters that the matrix is stored in, as its operation takes them."""
+        is_float = len(parameters) == 1
+        self.arrays = tuple(each.name if is_float else _QUANTIZED[each.name] for each in parameters)
+        for name, each in zip(self.arrays, parameters, strict=True):
+            setattr(self, name, nn.Parameter(each.shape, each.dtype))
 
     @property
     def stored(self) -> tuple[nn.Tensor, ...]:
@@ -101,18 +104,7 @@ class Linear(MatrixLayer):
         self.source = source
         self.scheme = scheme
         self.features = features
-        weight_format, count = scheme.weights, panel_count(features)
-        if scheme.activations != "float32":
-            arrays: Arrays = panel_layout(weight_format).arrays(width, features)
-        elif weight_format.is_integer:
-            elements, groups = weight_format.elements(width), -(-width // GROUP_SIZE)
-            arrays = {
-                "q_weight": ((count, elements, FEATURES), weight_format.dtype),
-                "q_scale": ((count, groups, FEATURES), weight_format.scale_dtype),
-            }
-        else:
-            arrays = {"weight": ((count, width, FEATURES), weight_format.dtype)}
-        self.declare(arrays)
+        self.declare(linear_signature(scheme, None, width, features).weight_parameters)
         self.bias = nn.Parameter((features,), "float32") if bias else None
 
     def forward(
@@ -170,16 +162,8 @@ class Embedding(MatrixLayer):
         self.source = source
         self.width = width
         self.scheme = scheme
-        weight_format = scheme.weights
-        arrays: Arrays = {"weight": ((rows, width), weight_format.dtype)}
-        if weight_format.is_integer:
-            arrays = {
-                "q_weight": ((rows, weight_format.elements(width)), weight_format.dtype),
-                "q_scale": ((rows, -(-width // GROUP_SIZE)), weight_format.scale_dtype),
-            }
-            if weight_format.has_row_scales:
-                arrays["q_row_scale"] = ((rows,), "float32")
-        self.declare(arrays)
+        op = EmbeddingSignature(None, rows, width, scheme.weights.name)
+        self.declare(op.weight_parameters)
 
     def forward(self, ids: nn.Tensor) -> nn.Tensor:
         """Map ids ``(1, n)`` to ``(1, n, width)``."""
@@ -269,7 +253,7 @@ class DepthwiseConvolution(Float32Params):
     def __init__(
         self, source: str, channels: int, grid: int, *, stride: int = 1, bias: bool = False
     ) -> None:
-        taps = {"weight": (f"{source}.weight", (9, channels))}
+        taps = {"weight": (f"{source}.weight", (TAPS, channels))}
         super().__init__(**taps, **({"bias": (f"{source}.bias", (channels,))} if bias else {}))
         self.grid = grid
         self.stride = stride

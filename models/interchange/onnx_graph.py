@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.models.activations import QUICK_GELU_SLOPE
 from mvlm.models.quantization import to_float16
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.input_file import is_present
@@ -152,8 +153,8 @@ class OnnxGraph:
         return self.node("Mul", halved, self.node("Add", turned, self.constant(1.0)))
 
     def quick_gelu(self, x: str) -> str:
-        """CLIP's x sigmoid(1.702 x)."""
-        gate = self.node("Sigmoid", self.node("Mul", x, self.constant(1.702)))
+        """CLIP's x sigmoid(slope x)."""
+        gate = self.node("Sigmoid", self.node("Mul", x, self.constant(QUICK_GELU_SLOPE)))
         return self.node("Mul", x, gate)
 
     def reshape(self, x: str, *shape: int) -> str:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
+from mvlm.models.activations import QUICK_GELU_SLOPE
 from mvlm.models.ops.definition import call, define, known_rows, placeholders
 from mvlm.models.ops.integers import inverse_scale
 from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
-from mvlm.models.ops.signatures.rowwise import QUICK_GELU_SLOPE
 from mvlm.models.quantization import GROUP_SIZE, QMAX, fit_groups_per_scale
 
 

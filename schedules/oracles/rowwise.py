@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.models.activations import QUICK_GELU_SLOPE
 from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
-from mvlm.models.ops.signatures.rowwise import QUICK_GELU_SLOPE
 from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, QMAX
 from mvlm.schedules.oracles.numbers import random_arguments
 

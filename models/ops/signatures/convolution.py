@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from mvlm.models.ops.signatures.signature import Parameter, Signature
 
+# A kernel's width, and its elements.
 KERNEL = 3
+TAPS = KERNEL * KERNEL
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,6 @@ class DepthwiseConvolutionSignature(Signature):
         shape = (self.out_grid, self.out_grid, self.channels)
         return (
             Parameter("x", (self.grid, self.grid, self.channels), "float32"),
-            Parameter("weight", (KERNEL * KERNEL, self.channels), "float32"),
+            Parameter("weight", (TAPS, self.channels), "float32"),
             Parameter("y", shape, "float32", is_written=True),
         )

@@ -10,8 +10,6 @@ from mvlm.models.quantization import GROUP_SIZE
 
 # The float32 parameters ``(K,)`` of a function; all others have none.
 _WEIGHTS = {"rms_norm": ("weight",), "layer_norm": ("weight", "bias")}
-# Of x * sigmoid(slope * x), which approximates the GELU.
-QUICK_GELU_SLOPE = 1.702
 # SwiGLU: of two halves of a row it makes one.
 _HALVING = "silu_product"
 
