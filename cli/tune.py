@@ -146,7 +146,7 @@ def _provider(
             )
         return None
     from mvlm.compile.tuning.devices import TrackerProvider
-    from mvlm.runtime.device.server import Address
+    from mvlm.runtime.measurement.server import Address
 
     return TrackerProvider(Address.parse(rpc, "--rpc"), key)
 

@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """List the devices that are registered with a tracker, by key."""
     from mvlm.compile.tuning.devices.providers import known_devices
-    from mvlm.runtime.device.server import Address
+    from mvlm.runtime.measurement.server import Address
 
     found = known_devices(Address.parse(tracker, "--tracker"))
     if json:

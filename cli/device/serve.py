@@ -51,8 +51,8 @@ def command(
     It needs no compiler: a bundle of `mvlm package` is enough. Each connection is served by a
     process of its own, so that a crashing kernel ends nothing else.
     """
-    from mvlm.runtime.device.runtime_library import find_runtime_library
-    from mvlm.runtime.device.server import Address, DeviceServer
+    from mvlm.runtime.measurement.runtime_library import find_runtime_library
+    from mvlm.runtime.measurement.server import Address, DeviceServer
 
     announced = None if tracker is None else Address.parse(tracker, "--tracker")
     library = find_runtime_library(artifact)

@@ -22,8 +22,8 @@ def command(
     debug: Debug = False,
 ) -> None:
     """Run TVM's tracker, which registers devices and hands out free ones, until Ctrl-C."""
-    from mvlm.runtime.device.server import Address, listen
     from mvlm.runtime.errors import UsageError
+    from mvlm.runtime.measurement.server import Address, listen
 
     # Before tvm is imported, which takes seconds.
     listener = listen(host, port)

@@ -8,9 +8,9 @@ from typing import Any
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.tuning_log.provenance import check_device
 from mvlm.runtime.artifact.json_object import JsonObject
-from mvlm.runtime.device.kernel_runner import PROTOCOL
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine
+from mvlm.runtime.measurement.kernel_runner import PROTOCOL
 from mvlm.runtime.targets import TargetDescription
 from mvlm.runtime.targets.detect import detect_targets
 

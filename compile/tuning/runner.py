@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mvlm.compile.tuning.devices import DevicePool, SelfTest
 from mvlm.compile.tuning.task import Task
 from mvlm.compile.tuning.workload import EXTENTS
-from mvlm.runtime.device.kernel_runner import MeasureRequest, read_arguments, save_arguments
+from mvlm.runtime.measurement.kernel_runner import MeasureRequest, read_arguments, save_arguments
 from mvlm.schedules.oracles import make_kernel_case
 
 Array = npt.NDArray[Any]

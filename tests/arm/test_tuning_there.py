@@ -21,7 +21,7 @@ from mvlm.compile.tuning.options import TuningOptions
 from mvlm.compile.tuning.progress import Progress
 from mvlm.compile.tuning.tuner import tune
 from mvlm.compile.tuning_log import read_log
-from mvlm.runtime.device.server import Address
+from mvlm.runtime.measurement.server import Address
 from tests.arm.conftest import Compile
 from tests.arm.emulator import environment, fetched_toolchain, require_emulator
 from tests.arm.sysroot import FOLDER

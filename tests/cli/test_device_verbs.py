@@ -22,8 +22,8 @@ from tvm.rpc.base import RPC_TRACKER_MAGIC, TrackerCode
 from mvlm.compile.jobs.engines.ray_cluster import _require_listener
 from mvlm.compile.tuning.devices.providers import known_devices
 from mvlm.compile.tuning.devices.tracker import run_tracker
-from mvlm.runtime.device.server import Address
 from mvlm.runtime.errors import TargetError, UsageError
+from mvlm.runtime.measurement.server import Address
 from tests.cli.command_line import mvlm
 
 MAGIC = struct.pack("<i", RPC_TRACKER_MAGIC)

@@ -24,16 +24,16 @@ from tvm.script import tirx as T
 
 from mvlm.compile.tuning.devices import DevicePool, TrackerProvider
 from mvlm.compile.tuning.devices.providers import known_devices
-from mvlm.runtime.device.kernel_runner import (
+from mvlm.runtime.errors import ArtifactError, TargetError, UsageError
+from mvlm.runtime.measurement.kernel_runner import (
     KernelRunner,
     MeasureRequest,
     read_arguments,
     save_arguments,
 )
-from mvlm.runtime.device.rpc_session import DESCRIBE, RUN
-from mvlm.runtime.device.runtime_library import find_runtime_library
-from mvlm.runtime.device.server import Address, DeviceServer
-from mvlm.runtime.errors import ArtifactError, TargetError, UsageError
+from mvlm.runtime.measurement.rpc_session import DESCRIBE, RUN
+from mvlm.runtime.measurement.runtime_library import find_runtime_library
+from mvlm.runtime.measurement.server import Address, DeviceServer
 from tests.artifacts import ArtifactCache
 
 KEY = "test"
@@ -107,7 +107,7 @@ def sessions() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         try:
-            if "mvlm.runtime.device.rpc_session" in child.cmdline():
+            if "mvlm.runtime.measurement.rpc_session" in child.cmdline():
                 found.append(child)
         except psutil.NoSuchProcess:
             continue

@@ -21,8 +21,8 @@ from mvlm.compile.jobs.messages import (
     parse_step_outcome,
     parse_step_request,
 )
-from mvlm.runtime.device.server import Address
 from mvlm.runtime.errors import MvlmError, UsageError
+from mvlm.runtime.measurement.server import Address
 
 # Ray reports usage unless it is told not to, before it is imported.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}

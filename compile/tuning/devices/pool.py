@@ -18,8 +18,8 @@ from typing import Any
 
 from mvlm.compile.tuning.devices.process import DeviceFailedError, DeviceProcess, check_samples
 from mvlm.compile.tuning.devices.providers import THIS_MACHINE, DeviceProvider
-from mvlm.runtime.device.kernel_runner import MeasureRequest, read_arguments
 from mvlm.runtime.errors import MvlmError, TargetError
+from mvlm.runtime.measurement.kernel_runner import MeasureRequest, read_arguments
 
 _CONNECT_SECONDS = 60.0
 _POLL_SECONDS = 5.0

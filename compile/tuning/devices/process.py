@@ -26,7 +26,7 @@ class DeviceFailedError(Exception):
 
 
 class DeviceProcess:
-    """A process that speaks the protocol of `mvlm.runtime.device.worker`.
+    """A process that speaks the protocol of `mvlm.runtime.measurement.worker`.
 
     Args:
         command: Starts it.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mvlm.runtime.device.server import Address
 from mvlm.runtime.errors import TargetError
+from mvlm.runtime.measurement.server import Address
 from mvlm.runtime.start_module import module_command
 
 THIS_MACHINE = "this machine"
@@ -41,7 +41,7 @@ class LocalProvider:
 
     def command(self) -> list[str]:
         """Return the command of a child process, which a faulty kernel may crash."""
-        return module_command("mvlm.runtime.device.worker", str(self.runtime))
+        return module_command("mvlm.runtime.measurement.worker", str(self.runtime))
 
 
 @dataclass(frozen=True)

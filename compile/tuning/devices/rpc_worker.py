@@ -1,7 +1,7 @@
 """Forwards requests to a device: ``python -m mvlm.compile.tuning.devices.rpc_worker TRACKER KEY``.
 
 Each device has such a process: TVM's RPC has no timeout, and a process can be killed. It speaks the
-protocol of `mvlm.runtime.device.worker`; a request's files are uploaded first, arguments only once.
+protocol of `mvlm.runtime.measurement.worker`; files are uploaded first, arguments only once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mvlm.runtime.device.rpc_session import DESCRIBE, RUN
-from mvlm.runtime.device.server import Address
-from mvlm.runtime.device.worker import serve
+from mvlm.runtime.measurement.rpc_session import DESCRIBE, RUN
+from mvlm.runtime.measurement.server import Address
+from mvlm.runtime.measurement.worker import serve
 
 
 class _Device:

@@ -9,7 +9,7 @@ import pytest
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.toolchain import Linker
 from mvlm.compile.tuning.device_match import mismatch
-from mvlm.runtime.device.kernel_runner import PROTOCOL
+from mvlm.runtime.measurement.kernel_runner import PROTOCOL
 from mvlm.runtime.targets import find_description
 
 KRYO = find_description("snapdragon-888-cpu")

@@ -12,7 +12,7 @@ import pytest
 
 from mvlm.compile.tuning.devices import DevicePool, JobFailedError, NoDeviceError
 from mvlm.compile.tuning.devices.process import DeviceFailedError, check_samples
-from mvlm.runtime.device.kernel_runner import MeasureRequest
+from mvlm.runtime.measurement.kernel_runner import MeasureRequest
 
 FAKE = Path(__file__).with_name("fake_device.py")
 

@@ -1,4 +1,4 @@
-"""Measures for the process that started it: ``python -m mvlm.runtime.device.worker LIBRARY``.
+"""Measures for the process that started it: ``python -m mvlm.runtime.measurement.worker LIBRARY``.
 
 One JSON object a line, in and out. The first line out describes the machine; each further one
 answers a request, with ``{"error": ...}`` where it cannot be run.
@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mvlm.runtime.device.kernel_runner import KernelRunner, MeasureRequest, describe
 from mvlm.runtime.loader import load_runtime
+from mvlm.runtime.measurement.kernel_runner import KernelRunner, MeasureRequest, describe
 from mvlm.runtime.threads import default_threads
 
 

@@ -174,7 +174,9 @@ class DeviceServer:
         """Serve a connection in a process of its own, and end that when the client disconnects."""
         descriptor = connection.fileno()
         session = subprocess.Popen(
-            module_command("mvlm.runtime.device.rpc_session", str(descriptor), str(self._library)),
+            module_command(
+                "mvlm.runtime.measurement.rpc_session", str(descriptor), str(self._library)
+            ),
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
             # Ctrl-C is for us alone: we end the session, which would print a traceback of its own.

@@ -1,6 +1,7 @@
-"""Serves one connection over TVM's RPC: ``python -m mvlm.runtime.device.rpc_session FD LIBRARY``.
+"""Serves one connection over TVM's RPC, in a process of its own.
 
-Each session is a process of its own, so that a crashing kernel ends its connection only.
+``python -m mvlm.runtime.measurement.rpc_session FD LIBRARY``: a crashing kernel ends its own
+connection only.
 In addition to TVM's RPC (file transfer, above all) it has two functions, with JSON in and out:
 ``mvlm.device.describe`` and ``mvlm.device.run``.
 """
@@ -13,10 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mvlm.runtime.device.kernel_runner import KernelRunner, describe
-from mvlm.runtime.device.worker import answer
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.loader import load_runtime
+from mvlm.runtime.measurement.kernel_runner import KernelRunner, describe
+from mvlm.runtime.measurement.worker import answer
 from mvlm.runtime.threads import default_threads
 
 DESCRIBE, RUN = "mvlm.device.describe", "mvlm.device.run"

@@ -1,5 +1,0 @@
-"""Measures kernels on a device for a tuner that may run elsewhere. Imports no tvm.
-
-``python -m mvlm.runtime.device.worker`` measures for the process that started it;
-:mod:`mvlm.runtime.device.server` serves them to other machines over TVM's RPC.
-"""
