@@ -27,6 +27,11 @@ def aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the array, or a copy of it that is contiguous and aligned."""
     if array.ctypes.data % _ALIGNMENT == 0 and array.flags.c_contiguous:
         return array
+    return aligned_copy(array)
+
+
+def aligned_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a copy that is contiguous and aligned."""
     copy = aligned_empty(array.shape, array.dtype)
     copy[...] = array
     return copy

@@ -301,7 +301,7 @@ class Generation:
         *earlier, last = self._exchanges
         answered = _Exchange(replace(last.turn, answer=text), last.pixels)
         self._chat.remember(self, [*earlier, answered])
-        image_tokens = sum(len(image.embeddings) for image in images)
+        image_tokens = sum(image.positions for image in images)
         usage = Usage(prefill.positions, image_tokens, len(tokens))
         self._completion = Completion(text, tuple(tokens), reason, usage, clock.stats(prefill))
 

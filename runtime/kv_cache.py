@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mvlm.runtime.aligned import aligned_empty
+from mvlm.runtime.device.device import Device
 from mvlm.runtime.errors import ContextError
 from mvlm.runtime.ffi import tvm_ffi
-from mvlm.runtime.machine import available_memory_bytes
 from mvlm.runtime.settings import CacheSpec
 
 
@@ -26,6 +25,7 @@ class KVCache:
     Args:
         spec: What a page is made of.
         capacity: Positions that fit.
+        device: In whose memory it lies.
 
     Raises:
         ContextError: There is too little memory.
@@ -35,22 +35,20 @@ class KVCache:
         length: Positions that are taken.
     """
 
-    def __init__(self, spec: CacheSpec, capacity: int) -> None:
-        _check_memory(spec, capacity)
+    def __init__(self, spec: CacheSpec, capacity: int, device: Device) -> None:
+        _check_memory(spec, capacity, device)
         self.capacity = capacity
         self.length = 0
         pages = -(-capacity // spec.page_size)
-        # The numbers that a call reads: the compiled functions see them through this memory.
-        self._start = aligned_empty((1,), "int32")
-        self._table = aligned_empty((pages,), "int32")
-        self._table[:] = np.arange(pages)
+        # The position from which a call appends.
+        self._start = device.staging((1,), "int32")
+        table = device.upload(np.arange(pages, dtype=np.int32))
         pools = [
-            aligned_empty((pages, *tensor.shape), tensor.dtype)
+            device.empty((pages, *tensor.shape), tensor.dtype)
             for _ in range(spec.layers)
             for tensor in spec.tensors
         ]
-        arrays = (self._start, self._table, *pools)
-        self._argument = tvm_ffi.convert([tvm_ffi.from_dlpack(array) for array in arrays])
+        self._argument = tvm_ffi.convert([self._start.array, table, *pools])
 
     def reserve(self, count: int) -> None:
         """Check that `count` more positions fit.
@@ -78,7 +76,8 @@ class KVCache:
             ContextError: They do not fit.
         """
         self.reserve(count)
-        self._start[0] = self.length
+        self._start.host[0] = self.length
+        self._start.commit()
         yield self._argument
         self.length += count
 
@@ -91,8 +90,8 @@ class KVCache:
         self.truncate(0)
 
 
-def _check_memory(spec: CacheSpec, capacity: int) -> None:
-    needed, free = spec.nbytes(capacity), available_memory_bytes()
+def _check_memory(spec: CacheSpec, capacity: int, device: Device) -> None:
+    needed, free = spec.nbytes(capacity), device.available_memory()
     if free is not None and needed > free:
         raise ContextError(
             f"there is too little memory for {capacity} positions",

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
+from mvlm.runtime.device.cpu import CpuDevice
+from mvlm.runtime.device.device import Device
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.thread_pool import ThreadPool
 from mvlm.runtime.threads import check_threads
 from mvlm.runtime.utf8_path import utf8_folder
 
-_CPU = 1  # DLPack's device type
 _POOLED_ALLOCATOR = 2
 _GO_ON = 0  # an instrument's answer: make the call
 
@@ -59,11 +60,12 @@ class Functions:
         self._machine["set_instrument"](instrument)
 
 
-def load_functions(folder: Path, threads: int) -> Functions:
+def load_functions(folder: Path, device: Device, threads: int) -> Functions:
     """Load a verified artifact's libraries.
 
     Args:
         folder: The artifact; its files have been verified.
+        device: Where the kernels run.
         threads: Threads that kernels run on, 1 to `MAX_THREADS`.
 
     Returns:
@@ -82,8 +84,21 @@ def load_functions(folder: Path, threads: int) -> Functions:
     except (OSError, RuntimeError) as error:
         raise _unloadable(folder / MODEL_LIBRARY, error) from None
     machine = library["vm_load_executable"]()
-    machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+    machine["vm_initialization"](*_memory(device))
     return Functions(machine, pool)
+
+
+def _memory(device: Device) -> list[int]:
+    """Return the virtual machine's devices: type, index and allocator of each.
+
+    The CPU has to be the last of them: it computes shapes (`_setup_device` in TVM's
+    ``tvm/runtime/vm.py``).
+    """
+    host = CpuDevice()
+    devices = [device] if device.dlpack_type == host.dlpack_type else [device, host]
+    return [
+        number for each in devices for number in (each.dlpack_type, each.index, _POOLED_ALLOCATOR)
+    ]
 
 
 def load_runtime(path: Path) -> None:

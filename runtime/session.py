@@ -18,6 +18,7 @@ from itertools import takewhile
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.runtime.device.device import DeviceArray
 from mvlm.runtime.errors import ContextError, PromptError
 from mvlm.runtime.model import Model
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
@@ -33,11 +34,17 @@ class ImageEmbedding:
 
     Attributes:
         digest: The sha256 of its pixels; equal images share cache positions.
-        embeddings: ``(image_tokens, hidden)`` float32.
+        embeddings: ``(1, image_tokens, hidden)`` float32, in the device's memory.
     """
 
     digest: bytes
-    embeddings: FloatArray = field(repr=False)
+    embeddings: DeviceArray = field(repr=False)
+
+    @property
+    def positions(self) -> int:
+        """Positions of the sequence that it takes."""
+        count: int = self.embeddings.shape[1]
+        return count
 
 
 @dataclass
@@ -122,15 +129,18 @@ class Session:
         if known and trace is None:
             self._images.move_to_end(digest)
             return known
+        device = self.model.device
+        device.synchronize()
         start = time.perf_counter()
         features = self.model.vision_features(pixels)
         embeddings = self.model.project(features)
+        device.synchronize()
         self.vision_seconds += time.perf_counter() - start
         if trace:
             trace.pixel_values.append(pixels)
-            trace.vision_features.append(features)
-            trace.projector_output.append(embeddings)
-        image = ImageEmbedding(digest, embeddings[0])
+            trace.vision_features.append(device.download(features))
+            trace.projector_output.append(device.download(embeddings))
+        image = ImageEmbedding(digest, embeddings)
         self._images[digest] = image
         while len(self._images) > _MAX_CACHED_IMAGES:
             self._images.popitem(last=False)
@@ -165,17 +175,19 @@ class Session:
                 expected=f"at most {self.cache.capacity} positions",
                 found=len(keys),
             )
+        self.model.device.synchronize()
         start = time.perf_counter()
         kept = 0 if trace else _common_prefix(self._cached, keys[:-1])
         self._truncate(kept)
-        rest = self._embeddings(ids, images)[kept:]
+        rest = self.model.device.rows(self._embeddings(ids, images), kept, len(keys))
         logits = self._append(
             keys[kept:],
-            lambda: self.model.prefill(rest[None], self.cache, all_logits=trace is not None),
+            lambda: self.model.prefill(rest, self.cache, all_logits=trace is not None),
         )
         if trace:
             trace.prompt_ids, trace.prefill_logits = tuple(ids), logits
-        return PrefillResult(logits[-1], len(keys), len(rest), time.perf_counter() - start)
+        seconds = time.perf_counter() - start  # the logits are downloaded, so all work is done
+        return PrefillResult(logits[-1], len(keys), len(keys) - kept, seconds)
 
     def decode(self, token: int) -> FloatArray:
         """Append one token; the next one's logits ``(vocabulary,)``.
@@ -217,24 +229,23 @@ class Session:
         for token in ids:
             if token == IMAGE_TOKEN_ID:
                 image = next(shown)
-                keys += [(image.digest, index) for index in range(len(image.embeddings))]
+                keys += [(image.digest, index) for index in range(image.positions)]
             else:
                 keys.append(token)
         return keys
 
-    def _embeddings(self, ids: Sequence[int], images: Sequence[ImageEmbedding]) -> FloatArray:
-        """Splice the images' embeddings between those of the text: ``(positions, hidden)``."""
-        texts = [token for token in ids if token != IMAGE_TOKEN_ID]
-        rows = self.model.embed(texts)[0] if texts else None
+    def _embeddings(self, ids: Sequence[int], images: Sequence[ImageEmbedding]) -> DeviceArray:
+        """Splice the images' embeddings between those of the text: ``(1, positions, hidden)``."""
+        device, texts = self.model.device, [token for token in ids if token != IMAGE_TOKEN_ID]
+        rows = self.model.embed(texts) if texts else None
         parts, begin, shown = [], 0, iter(images)
         for run in _runs(ids):
             if run:
-                assert rows is not None
-                parts.append(rows[begin : begin + run])
+                parts.append(device.rows(rows, begin, begin + run))
                 begin += run
             else:
                 parts.append(next(shown).embeddings)
-        return np.concatenate(parts)
+        return device.concatenate(parts)
 
 
 def _runs(ids: Sequence[int]) -> list[int]:

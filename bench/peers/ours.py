@@ -63,10 +63,14 @@ class Ours:
     def encode_image(self) -> None:
         """Run tower and projector; a session would remember the image."""
         self._model.project(self._model.vision_features(self._shown()))
+        self._model.device.synchronize()
 
     def features(self) -> FloatArray | None:
         """Return the tower's features ``(1, patches, C)``."""
-        return self._model.vision_features(self._shown())
+        features: FloatArray = self._model.device.download(
+            self._model.vision_features(self._shown())
+        )
+        return features
 
     def first_token(self, image: RgbImage, ids: Sequence[int]) -> None:
         """Read an image and a question in a new session, which knows no image."""

@@ -1,4 +1,4 @@
-"""Runs compiled kernels on this machine and times them.
+"""Runs compiled kernels on a device of this machine and times them.
 
 A request and its answer are JSON objects. Kernels that are compared are measured interleaved, A B A
 B, so that the machine's other load disturbs them alike.
@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.runtime.aligned import aligned_empty
+from mvlm.runtime.aligned import aligned_copy
+from mvlm.runtime.device.cpu import CpuDevice
+from mvlm.runtime.device.device import Device, DeviceArray
 from mvlm.runtime.ffi import tvm_ffi
-from mvlm.runtime.machine import available_memory_bytes, read_machine
+from mvlm.runtime.machine import read_machine
 from mvlm.runtime.machine.state import read_state
 from mvlm.runtime.thread_pool import ThreadPool
 from mvlm.runtime.threads import fast_cores
@@ -87,13 +89,15 @@ class KernelRunner:
 
     Args:
         folder: The folder that the requests' paths are relative to.
-        threads: Threads that kernels run on.
+        threads: Threads that kernels of the CPU run on.
+        device: Where the kernels run; the CPU if None.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, device: Device | None = None) -> None:
         self._folder, self._threads = folder, threads
+        self._device = device or CpuDevice()
         self._loaded: tuple[str, list[Array]] = ("", [])
-        self._copies: dict[bool, list[list[Any]]] = {}
+        self._copies: dict[bool, list[list[DeviceArray]]] = {}
 
     def run(self, request: MeasureRequest) -> dict[str, Any]:
         """Run a request.
@@ -107,11 +111,11 @@ class KernelRunner:
             if request.outputs is not None:
                 self._write_outputs(functions[0], arguments, self._folder / request.outputs)
             copies = self._copies_of(arguments, request.flush_cache)
-            calls = [_calls(function, copies) for function in functions] if request.repeat else []
+            calls = [self._calls(each, copies) for each in functions] if request.repeat else []
             seconds: list[list[float]] = [[] for _ in functions]
             for _ in range(request.repeat):
                 for function, count, samples in zip(functions, calls, seconds, strict=True):
-                    samples.append(_sample(function, copies, count))
+                    samples.append(self._seconds(function, copies, count) / count)
         return {"seconds": seconds}
 
     def _arguments(self, name: str) -> list[Array]:
@@ -120,10 +124,19 @@ class KernelRunner:
             self._loaded = (name, read_arguments(self._folder / name))
         return self._loaded[1]
 
-    def _copies_of(self, arguments: Sequence[Array], flush_cache: bool) -> list[list[Any]]:
+    def _copies_of(self, arguments: Sequence[Array], flush_cache: bool) -> list[list[DeviceArray]]:
+        """Return as many copies as flush the cache, or one."""
         if flush_cache not in self._copies:
-            self._copies[flush_cache] = _copies(arguments, _FLUSH_BYTES if flush_cache else 0)
+            nbytes = sum(array.nbytes for array in arguments)
+            free = self._device.available_memory() or 1 << 30
+            wanted = min(_FLUSH_BYTES if flush_cache else 0, int(_MAX_SHARE_OF_MEMORY * free))
+            count = max(1, min(-(-wanted // max(nbytes, 1)), _MAX_COPIES))
+            self._copies[flush_cache] = [self._uploaded(arguments) for _ in range(count)]
         return self._copies[flush_cache]
+
+    def _uploaded(self, arguments: Sequence[Array]) -> list[DeviceArray]:
+        """Upload a copy: kernels write to their arguments."""
+        return [self._device.upload(aligned_copy(array)) for array in arguments]
 
     def _function(self, library: str, pools: contextlib.ExitStack) -> Callable[..., None]:
         """Load a function, and start its threads until `pools` are closed."""
@@ -135,9 +148,31 @@ class KernelRunner:
     def _write_outputs(
         self, function: Callable[..., None], arguments: Sequence[Array], path: Path
     ) -> None:
-        arrays = _aligned_copies(arguments)
-        function(*_tensors(arrays))
-        save_arguments(path, arrays)
+        arrays = self._uploaded(arguments)
+        function(*arrays)
+        save_arguments(path, [*map(self._device.download, arrays)])
+
+    def _calls(self, function: Callable[..., None], copies: Sequence[list[DeviceArray]]) -> int:
+        """Return the number of calls of one sample, after a warm-up."""
+        function(*copies[0])
+        each = self._seconds(function, copies[:8], len(copies[:8])) / len(copies[:8])
+        calls = math.ceil(_MIN_REPEAT_MS / 1e3 / max(each, 1e-7))
+        # Whole cycles, so that the next sample does not begin with copies that are still in a
+        # cache.
+        cycles = math.ceil(min(calls, _MAX_CALLS) / len(copies))
+        return cycles * len(copies)
+
+    def _seconds(
+        self, function: Callable[..., None], copies: Sequence[list[DeviceArray]], calls: int
+    ) -> float:
+        """Time so many calls, whole cycles through the copies, from the first to the last's end."""
+        self._device.synchronize()
+        begin = time.perf_counter()
+        for _ in range(calls // len(copies)):
+            for arrays in copies:
+                function(*arrays)
+        self._device.synchronize()
+        return time.perf_counter() - begin
 
 
 def save_arguments(path: Path, arrays: Sequence[Array]) -> None:
@@ -159,45 +194,3 @@ def read_arguments(path: Path) -> list[Array]:
             return [file[f"arg_{index}"] for index in range(len(file.files))]
     except (KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name} is not a file of arguments: {error}") from None
-
-
-def _tensors(arrays: Sequence[Array]) -> list[Any]:
-    return [tvm_ffi.from_dlpack(array) for array in arrays]
-
-
-def _aligned_copies(arrays: Sequence[Array]) -> list[Array]:
-    """Copy arrays into memory with the alignment that compiled code assumes."""
-    copies = [aligned_empty(array.shape, array.dtype) for array in arrays]
-    for copy, array in zip(copies, arrays, strict=True):
-        copy[...] = array
-    return copies
-
-
-def _copies(arguments: Sequence[Array], total: int) -> list[list[Any]]:
-    """Return tensors of as many copies as make up `total` bytes, at least one."""
-    nbytes = sum(array.nbytes for array in arguments)
-    free = available_memory_bytes() or 1 << 30
-    wanted = min(total, int(_MAX_SHARE_OF_MEMORY * free))
-    count = max(1, min(-(-wanted // max(nbytes, 1)), _MAX_COPIES))
-    return [_tensors(_aligned_copies(arguments)) for _ in range(count)]
-
-
-def _calls(function: Callable[..., None], copies: Sequence[list[Any]]) -> int:
-    """Return the number of calls of one sample, after a warm-up."""
-    function(*copies[0])
-    begin = time.perf_counter()
-    for tensors in copies[:8]:
-        function(*tensors)
-    each = (time.perf_counter() - begin) / len(copies[:8])
-    calls = math.ceil(_MIN_REPEAT_MS / 1e3 / max(each, 1e-7))
-    # Whole cycles, so that the next sample does not begin with copies that are still in a cache.
-    cycles = math.ceil(min(calls, _MAX_CALLS) / len(copies))
-    return cycles * len(copies)
-
-
-def _sample(function: Callable[..., None], copies: Sequence[list[Any]], calls: int) -> float:
-    begin = time.perf_counter()
-    for _ in range(calls // len(copies)):
-        for tensors in copies:
-            function(*tensors)
-    return (time.perf_counter() - begin) / calls

@@ -64,10 +64,10 @@ def check(model: Model, checkpoint: Path) -> None:
     features = model.vision_features(pixels)
     expected = reference.projector_output(pixels)
     if features.shape == reference.vision_features(pixels).shape:
-        np.testing.assert_allclose(
-            features, reference.vision_features(pixels), rtol=0, atol=FEATURE_TOLERANCE
-        )
-    np.testing.assert_allclose(model.project(features), expected, rtol=0, atol=FEATURE_TOLERANCE)
+        found, wanted = model.device.download(features), reference.vision_features(pixels)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=FEATURE_TOLERANCE)
+    found = model.device.download(model.project(features))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=FEATURE_TOLERANCE)
 
 
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])

@@ -87,11 +87,13 @@ def test_parity_of_tower_and_projector(folder: Path, name: str) -> None:
     reference = Reference(checkpoint, tower)
     pixels = np.random.default_rng(0).standard_normal((1, 3, 336, 336), np.float32)
     model = Model(artifact)
-    features = model.vision_features(pixels)
+    upload, download = model.device.upload, model.device.download
+    features = download(model.vision_features(pixels))
     expected = reference.vision_features(pixels)
     # Features have grown to `scale` after 23 layers; the tolerance is for ones near one.
     scale = max(1.0, float(np.abs(expected).max()) / 4)
     assert np.abs(features - expected).max() < FEATURE_TOLERANCE * scale
-    embeddings, wanted = model.project(expected), reference.projector_output(pixels)
+    embeddings = download(model.project(upload(expected)))
+    wanted = reference.projector_output(pixels)
     scale = max(1.0, float(np.abs(wanted).max()) / 4)
     assert np.abs(embeddings - wanted).max() < FEATURE_TOLERANCE * scale

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.runtime import kv_cache
+from mvlm.runtime.device.cpu import CpuDevice
 from mvlm.runtime.errors import ContextError
 from mvlm.runtime.kv_cache import KVCache
 from mvlm.runtime.settings import CacheSpec, PageTensor
@@ -22,7 +22,7 @@ def test_bytes_are_whole_pages(positions: int, pages: int) -> None:
 
 
 def test_appending_truncating_and_clearing() -> None:
-    cache = KVCache(SPEC, 10)
+    cache = KVCache(SPEC, 10, CpuDevice())
     with cache.appending(7):
         assert cache.length == 0
     assert cache.length == 7
@@ -36,29 +36,30 @@ def test_appending_truncating_and_clearing() -> None:
 
 
 def test_a_call_that_fails_appends_no_positions() -> None:
-    cache = KVCache(SPEC, 10)
+    cache = KVCache(SPEC, 10, CpuDevice())
     with pytest.raises(KeyboardInterrupt), cache.appending(4):
         raise KeyboardInterrupt
     assert cache.length == 0
 
 
 def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_cache, "available_memory_bytes", lambda: PAGE_BYTES)
-    KVCache(SPEC, 64)
+    monkeypatch.setattr(CpuDevice, "available_memory", lambda self: PAGE_BYTES)
+    KVCache(SPEC, 64, CpuDevice())
     with pytest.raises(ContextError, match="too little memory for 65 positions"):
-        KVCache(SPEC, 65)
+        KVCache(SPEC, 65, CpuDevice())
 
 
 def test_an_untrusted_size_is_refused_before_it_is_allocated() -> None:
     huge = PageTensor("int8", (1 << 20, 1 << 20, 1 << 20))
     with pytest.raises(ContextError, match="too little memory"):
-        KVCache(CacheSpec(1, 64, (huge,)), 1)
+        KVCache(CacheSpec(1, 64, (huge,)), 1, CpuDevice())
 
 
 def test_memory_is_taken_as_positions_come() -> None:
     """Half a gigabyte of capacity costs nothing by itself."""
     before = resident_bytes()
-    cache = KVCache(CacheSpec(1, 64, (PageTensor("int8", (1 << 20,)),)), 64 * 512)
+    spec = CacheSpec(1, 64, (PageTensor("int8", (1 << 20,)),))
+    cache = KVCache(spec, 64 * 512, CpuDevice())
     assert cache.length == 0
     assert resident_bytes() - before < 16 << 20
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
+from mvlm.runtime.device.cpu import CpuDevice
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.loader import load_functions
 from mvlm.runtime.model import Model
@@ -113,7 +114,7 @@ print(json.dumps([computing(), len(os.sched_getaffinity(0))]))
 @pytest.mark.parametrize("threads", [0, -1])
 def test_zero_threads_are_refused(artifact_cache: ArtifactCache, threads: int) -> None:
     with pytest.raises(UsageError, match="threads: expected 1 to 1024"):
-        load_functions(artifact_cache.artifact("text"), threads)
+        load_functions(artifact_cache.artifact("text"), CpuDevice(), threads)
 
 
 def test_all_cores_by_default(artifact_cache: ArtifactCache) -> None:
@@ -124,7 +125,7 @@ def test_an_unloadable_model_library_is_named(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / MODEL_LIBRARY).write_bytes(b"\x7fELF and no more")
     with pytest.raises(ArtifactError, match=r"model\.so cannot be loaded: found .*Compile"):
-        load_functions(tmp_path, 1)
+        load_functions(tmp_path, CpuDevice(), 1)
 
 
 def test_an_unloadable_runtime_library_is_named(tmp_path: Path) -> None:
@@ -132,9 +133,10 @@ def test_an_unloadable_runtime_library_is_named(tmp_path: Path) -> None:
     (tmp_path / RUNTIME_LIBRARY).write_bytes(b"\x7fELF and no more")
     found = run_fresh(f"""
 from mvlm.runtime.errors import ArtifactError
+from mvlm.runtime.device.cpu import CpuDevice
 from mvlm.runtime.loader import load_functions
 try:
-    load_functions(Path({str(tmp_path)!r}), 1)
+    load_functions(Path({str(tmp_path)!r}), CpuDevice(), 1)
 except ArtifactError as error:
     print(json.dumps(str(error)))
 """)

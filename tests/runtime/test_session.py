@@ -52,6 +52,11 @@ def all_logits(model: Model, ids: list[int]) -> Floats:
     return model.prefill(model.embed(ids), model.new_cache(), all_logits=True)
 
 
+def embeddings(model: Model, ids: list[int]) -> Floats:
+    found: Floats = model.device.download(model.embed(ids))
+    return found
+
+
 def same(left: Floats, right: Floats) -> None:
     np.testing.assert_allclose(left, right, atol=TOLERANCE)
 
@@ -65,8 +70,7 @@ def test_compiled_chunks_agree_with_one_go(model: Model, chunked: Model, length:
     expected = all_logits(model, ids)
     same(all_logits(chunked, ids), expected)
     # Only the last position's logits: another function.
-    embeddings = chunked.embed(ids)
-    same(chunked.prefill(embeddings, chunked.new_cache()), expected[-1:])
+    same(chunked.prefill(chunked.embed(ids), chunked.new_cache()), expected[-1:])
 
 
 @pytest.mark.parametrize(
@@ -77,9 +81,9 @@ def test_pieces_agree_with_one_go(model: Model, sizes: tuple[int, ...]) -> None:
     """Around the ends of the cache's pages as well."""
     assert model.settings.cache.page_size == 64
     ids = prompt(sum(sizes))
-    cache, embeddings, begin, rows = model.new_cache(), model.embed(ids), 0, []
+    cache, whole, begin, rows = model.new_cache(), model.embed(ids), 0, []
     for size in sizes:
-        part = embeddings[:, begin : begin + size]
+        part = model.device.rows(whole, begin, begin + size)
         rows.append(model.prefill(part, cache, all_logits=True))
         begin += size
         assert cache.length == begin
@@ -95,12 +99,13 @@ def test_token_by_token_agrees_with_one_go(model: Model) -> None:
 
 def test_embeddings_of_more_tokens_than_a_chunk(model: Model, chunked: Model) -> None:
     ids = prompt(50)
-    found = chunked.embed(ids)
+    found = embeddings(chunked, ids)
     assert found.shape == (1, 50, 256)
-    np.testing.assert_array_equal(found, model.embed(ids))
+    np.testing.assert_array_equal(found, embeddings(model, ids))
     # Beyond what memory is planned for in either.
     long = prompt(1500)
-    np.testing.assert_array_equal(model.embed(long)[0, ::499], model.embed(long[::499])[0])
+    every = embeddings(model, long)[0, ::499]
+    np.testing.assert_array_equal(every, embeddings(model, long[::499])[0])
 
 
 @pytest.mark.parametrize("offset", [4, 16, 32])
@@ -115,21 +120,27 @@ def test_arrays_at_any_address(model: Model, offset: int) -> None:
         assert copy.ctypes.data % 64 == offset
         return copy
 
+    upload, download = model.device.upload, model.device.download
     features = model.vision_features(pixels())
-    np.testing.assert_array_equal(model.vision_features(moved(pixels())), features)
-    np.testing.assert_array_equal(model.project(moved(features)), model.project(features))
-    embeddings = model.embed(prompt(9))
+    found = model.vision_features(moved(pixels()))
+    np.testing.assert_array_equal(download(found), download(features))
+    projected = model.project(upload(moved(download(features))))
+    np.testing.assert_array_equal(download(projected), download(model.project(features)))
+    rows = model.embed(prompt(9))
     np.testing.assert_array_equal(
-        model.prefill(moved(embeddings), model.new_cache()),
-        model.prefill(embeddings, model.new_cache()),
+        model.prefill(upload(moved(download(rows))), model.new_cache()),
+        model.prefill(rows, model.new_cache()),
     )
 
 
 def test_results_are_not_overwritten_by_the_next_call(model: Model) -> None:
-    first = model.embed([5])
-    copy = first.copy()
+    """Neither those on the host nor those that stay on the device."""
+    rows, logits = model.embed([5]), model.decode(5, model.new_cache())
+    copies = model.device.download(rows), logits.copy()
     model.embed([6])
-    np.testing.assert_array_equal(first, copy)
+    model.decode(6, model.new_cache())
+    np.testing.assert_array_equal(model.device.download(rows), copies[0])
+    np.testing.assert_array_equal(logits, copies[1])
 
 
 # --- truncating ---------------------------------------------------------------------------------
@@ -267,7 +278,8 @@ def test_the_cache_of_image_embeddings_is_bounded(model: Model) -> None:
         session.encode_image(pixels(seed))
     again = session.encode_image(pixels(0))
     assert again is not first
-    np.testing.assert_array_equal(again.embeddings, first.embeddings)
+    download = model.device.download
+    np.testing.assert_array_equal(download(again.embeddings), download(first.embeddings))
     assert len(session._images) < 12
 
 
