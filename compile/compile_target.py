@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mvlm.compile.toolchain import Linker, find_linker, find_runtime_library
+from mvlm.compile.toolchain.runtime_library import LIBRARY
+from mvlm.runtime.artifact.target_entry import DeviceEntry
+from mvlm.runtime.device.requirements import HOST, CpuRequirements
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import FEATURES, Machine, read_machine
 from mvlm.runtime.machine.description import llvm_attributes
@@ -30,7 +33,7 @@ class CompileTarget:
         kernels: The folder of `schedules` that serves it.
         options: The whole TVM target.
         linker: Makes the shared library.
-        runtime_library: The TVM runtime's, for the device.
+        runtime_libraries: Those that the artifact carries for the device, by their files' names.
     """
 
     name: str
@@ -39,7 +42,12 @@ class CompileTarget:
     kernels: str
     options: Mapping[str, Any]
     linker: Linker
-    runtime_library: bytes
+    runtime_libraries: Mapping[str, bytes]
+
+    @property
+    def device(self) -> DeviceEntry:
+        """The device that the code runs on, and what it needs of it."""
+        return DeviceEntry(HOST, {HOST: CpuRequirements(self.architecture, self.features)})
 
     @property
     def tvm(self) -> Target:
@@ -89,7 +97,7 @@ def prepare_target(
         kernels=description.kernels,
         options=tvm_options(description, platform, machine),
         linker=_linker(description, architecture, system),
-        runtime_library=find_runtime_library(architecture, system),
+        runtime_libraries={LIBRARY: find_runtime_library(architecture, system)},
     )
 
 

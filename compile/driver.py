@@ -43,11 +43,10 @@ from mvlm.runtime.artifact.manifest import (
     AbiEntry,
     FileEntry,
     Manifest,
-    Requirements,
-    TargetEntry,
     read_manifest,
 )
 from mvlm.runtime.artifact.staging import atomic_directory
+from mvlm.runtime.artifact.target_entry import Requirements, TargetEntry
 from mvlm.runtime.artifact.verify import TVM_VERSION, digest_file, version_numbers
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import read_machine
@@ -177,7 +176,8 @@ def _write_library(
         _require_room(Path(workspace))
         library = parent / folder.name / layout.MODEL_LIBRARY
         executable.export_library(os.fspath(library), fcompile=link, workspace_dir=workspace)
-    (folder / layout.RUNTIME_LIBRARY).write_bytes(target.runtime_library)
+    for name, data in target.runtime_libraries.items():
+        (folder / layout.LIBRARIES / name).write_bytes(data)
     progress("compile: link", len(steps), len(steps))
     kernels = {name for traffic in lowered.kernel_traffic.values() for name in traffic}
     return Library(parameters, working_bytes(lowered.module), len(kernels))
@@ -209,8 +209,7 @@ def _settings(job: CompileJob, model: MobileVLM) -> ChatSettings:
 
 def _requirements(job: CompileJob, folder: Path, working: int) -> Requirements:
     """Read from the libraries what they require of a device, and add the model's memory."""
-    paths = (layout.MODEL_LIBRARY, layout.RUNTIME_LIBRARY)
-    libraries = [library_needs(folder / path) for path in paths]
+    libraries = [library_needs(path) for path in (folder / layout.LIBRARIES).glob("*.so")]
     weights = sum(path.stat().st_size for path in (folder / layout.WEIGHTS).glob("*.bin"))
     if job.platform == "android":
         libc = str(job.target.needs.android_api)
@@ -234,19 +233,18 @@ def _manifest(
     tuning: dict[str, Any],
 ) -> Manifest:
     versions = package_versions()
-    runtime = next(entry.sha256 for entry in files if entry.path == layout.RUNTIME_LIBRARY)
+    digests = {entry.path: entry.sha256 for entry in files}
+    libraries = {name: digests[f"{layout.LIBRARIES}/{name}"] for name in target.runtime_libraries}
     return Manifest(
         model=_model_entry(job),
         quantization=job.quantization.names(),
         target=TargetEntry(
             name=target.name,
-            architecture=target.architecture,
-            features=target.features,
-            device="cpu",
+            device=target.device,
             tvm=dict(target.options),
             requirements=requirements,
         ),
-        abi=AbiEntry(versions["apache-tvm"], versions["apache-tvm-ffi"], runtime),
+        abi=AbiEntry(versions["apache-tvm"], versions["apache-tvm-ffi"], libraries),
         files=files,
         provenance={
             "checkpoint": checkpoint,

@@ -1,9 +1,9 @@
 """Loads an artifact's compiled functions through tvm_ffi, without the compiler.
 
-The artifact carries the TVM runtime that it was compiled for. A process can hold one only: its
-functions register by name, and a second copy would abort. Where one is already there (the
-compiler's, in a process that has imported tvm) it is used instead, the versions having been
-compared before.
+The artifact carries the runtime libraries that it was compiled for: TVM's runtime, and those that
+extend it. A process can hold one of each name only: their functions register by name, and a second
+copy would abort. Where one is already there (the compiler's, in a process that has imported tvm) it
+is used instead, the versions having been compared before.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
+from mvlm.runtime.artifact.layout import MODEL_LIBRARY
 from mvlm.runtime.device.cpu import CpuDevice
 from mvlm.runtime.device.device import Device
 from mvlm.runtime.errors import ArtifactError
@@ -60,11 +60,14 @@ class Functions:
         self._machine["set_instrument"](instrument)
 
 
-def load_functions(folder: Path, device: Device, threads: int) -> Functions:
+def load_functions(
+    folder: Path, runtime_libraries: Sequence[str], device: Device, threads: int
+) -> Functions:
     """Load a verified artifact's libraries.
 
     Args:
         folder: The artifact; its files have been verified.
+        runtime_libraries: Paths within it, in the order of loading: TVM's runtime first.
         device: Where the kernels run.
         threads: Threads that kernels run on, 1 to `MAX_THREADS`.
 
@@ -76,7 +79,10 @@ def load_functions(folder: Path, device: Device, threads: int) -> Functions:
         UsageError: The number of threads is out of range.
     """
     check_threads(threads)
-    load_runtime(folder / RUNTIME_LIBRARY)
+    runtime, *extensions = runtime_libraries
+    load_runtime(folder / runtime)
+    for extension in extensions:
+        _load_extension(folder / extension)
     try:
         with utf8_folder(folder) as place:
             library = tvm_ffi.load_module(place / MODEL_LIBRARY)
@@ -84,11 +90,11 @@ def load_functions(folder: Path, device: Device, threads: int) -> Functions:
     except (OSError, RuntimeError) as error:
         raise _unloadable(folder / MODEL_LIBRARY, error) from None
     machine = library["vm_load_executable"]()
-    machine["vm_initialization"](*_memory(device))
+    machine["vm_initialization"](*_device_numbers(device))
     return Functions(machine, pool)
 
 
-def _memory(device: Device) -> list[int]:
+def _device_numbers(device: Device) -> list[int]:
     """Return the virtual machine's devices: type, index and allocator of each.
 
     The CPU has to be the last of them: it computes shapes (`_setup_device` in TVM's
@@ -109,6 +115,21 @@ def load_runtime(path: Path) -> None:
     """
     if tvm_ffi.get_global_func("runtime.NumThreads", allow_missing=True) is not None:
         return
+    _open(path)
+
+
+def _load_extension(path: Path) -> None:
+    """Open a library that extends the runtime, unless one of its name is in this process already.
+
+    The name is its soname, which has to be its file's.
+    """
+    try:
+        ctypes.CDLL(path.name, os.RTLD_NOLOAD)
+    except OSError:
+        _open(path)
+
+
+def _open(path: Path) -> None:
     try:
         ctypes.CDLL(os.fspath(path), ctypes.RTLD_GLOBAL)
     except OSError as error:

@@ -47,11 +47,13 @@ class Model:
     ) -> None:
         self.folder = folder
         self.manifest: Manifest = verify_artifact(folder)
-        self.device = device or find_device(self.manifest.target.device)
+        self.device = device or find_device(self.manifest.target.device.kind)
         check_memory(self.manifest, self.device.available_memory())
         self.settings: ChatSettings = read_settings(folder)
         self.threads = default_threads() if threads is None else threads
-        self._functions: Functions = load_functions(folder, self.device, self.threads)
+        self._functions: Functions = load_functions(
+            folder, self.manifest.abi.load_order, self.device, self.threads
+        )
         self._profiler: Profiler | None = None
         self._weights = tvm_ffi.convert([*map(self.device.upload, map_weights(folder))])
         self._token = self.device.staging((1, 1), "int32")

@@ -11,7 +11,7 @@ from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.job import CompileJob
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.runtime.artifact import layout
-from mvlm.runtime.artifact.manifest import Requirements
+from mvlm.runtime.artifact.target_entry import Requirements
 
 
 def generate_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,8 @@ def generate_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
         folder: Path,
         *_: object,
     ) -> driver.Library:
-        for path in (layout.MODEL_LIBRARY, layout.RUNTIME_LIBRARY, layout.KERNELS):
+        libraries = (f"{layout.LIBRARIES}/{name}" for name in target.runtime_libraries)
+        for path in (layout.MODEL_LIBRARY, layout.KERNELS, *libraries):
             (folder / path).write_text("{}")
         return driver.Library(model.export(target.tvm)[1], working_bytes=0, kernels=0)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob
+from mvlm.compile.toolchain.runtime_library import LIBRARY
 from mvlm.compile.tuning.builder import Builder
 from mvlm.compile.tuning.device_match import mismatch, native_cpu
 from mvlm.compile.tuning.devices import DevicePool, DeviceProvider, LocalProvider, SelfTest
@@ -72,7 +73,7 @@ def tune(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mvlm-tune-")))
         library = folder / "runtime.so"
-        library.write_bytes(target.runtime_library)
+        library.write_bytes(target.runtime_libraries[LIBRARY])
         builder = Builder(target, folder, workers=len(os.sched_getaffinity(0)))
         stack.callback(builder.close)
         pool = stack.enter_context(

@@ -50,11 +50,12 @@ def make_bundle(
     """
     manifest = read_manifest(artifact)
     target = manifest.target
-    if (target.architecture, target.requirements.platform) != (ARCHITECTURE, PLATFORM):
+    architecture = target.device.cpu.architecture
+    if (architecture, target.requirements.platform) != (ARCHITECTURE, PLATFORM):
         raise UsageError(
             f"{artifact} does not run on {form.summary}",
             expected=f"an artifact for {ARCHITECTURE}, {PLATFORM}",
-            found=f"one for {target.architecture}, {target.requirements.platform}",
+            found=f"one for {architecture}, {target.requirements.platform}",
             fix="Compile it with --target snapdragon-888-cpu --platform linux, for instance.",
         )
     steps = 5

@@ -6,7 +6,7 @@
     chat.json                 template, special tokens, image preprocessing, limits
     tokenizer.model           the SentencePiece model
     lib/model.so              the compiled functions
-    lib/libtvm_runtime.so     the runtime that they were compiled for
+    lib/libtvm_runtime.so     the runtime that they were compiled for, and libraries that extend it
     lib/kernels.json          which kernels each function calls, and the bytes they move
     weights/*.bin             parameters, packed for the target, each aligned to 64 bytes
     weights/index.json        their names, shapes, dtypes, files and offsets

@@ -3,9 +3,10 @@
 MANIFEST = "manifest.json"
 CHAT = "chat.json"
 TOKENIZER = "tokenizer.model"
-MODEL_LIBRARY = "lib/model.so"
-RUNTIME_LIBRARY = "lib/libtvm_runtime.so"
-KERNELS = "lib/kernels.json"
+LIBRARIES = "lib"
+MODEL_LIBRARY = f"{LIBRARIES}/model.so"
+RUNTIME_LIBRARY = f"{LIBRARIES}/libtvm_runtime.so"
+KERNELS = f"{LIBRARIES}/kernels.json"
 WEIGHTS = "weights"
 WEIGHTS_INDEX = f"{WEIGHTS}/index.json"
 
@@ -22,5 +23,6 @@ REQUIRED_FILES = (
 # JSON takes up to 27 times its size once parsed.
 MAX_JSON_BYTES = 1 << 20
 MAX_FILES = 1_000
+MAX_RUNTIME_LIBRARIES = 8
 WEIGHT_ALIGNMENT = 64
 MAX_CONTEXT = 1 << 20

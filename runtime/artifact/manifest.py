@@ -18,18 +18,22 @@ from typing import Any
 
 from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object, read_bounded
 from mvlm.runtime.artifact.layout import (
+    LIBRARIES,
     MANIFEST,
     MAX_FILES,
     MAX_JSON_BYTES,
+    MAX_RUNTIME_LIBRARIES,
+    MODEL_LIBRARY,
     REQUIRED_FILES,
     RUNTIME_LIBRARY,
 )
+from mvlm.runtime.artifact.target_entry import TargetEntry, parse_target
 from mvlm.runtime.errors import ArtifactError
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 _PARTS = ("language", "embedding", "head", "vision", "cache")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_VERSION = re.compile(r"[0-9]{1,5}(\.[0-9]{1,5})?")
+_LIBRARY = re.compile(r"lib[A-Za-z0-9_]{1,60}\.so")
 
 
 @dataclass(frozen=True)
@@ -52,63 +56,33 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
-class Requirements:
-    """What a device must have, apart from the CPU's features.
-
-    Attributes:
-        platform: The system: ``linux`` or ``android``.
-        libc: The oldest C library: glibc's version, on Android the API level.
-        page_bytes: The largest page of memory for which the libraries are linked.
-        memory_bytes: Weights and working memory; the KV cache comes on top.
-    """
-
-    platform: str
-    libc: str
-    page_bytes: int
-    memory_bytes: int
-
-    def __post_init__(self) -> None:
-        if not _VERSION.fullmatch(self.libc):
-            raise ValueError(f"libc {self.libc!r:.40} is no version")
-        for key in ("page_bytes", "memory_bytes"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} is negative")
-
-
-@dataclass(frozen=True)
-class TargetEntry:
-    """What the code was compiled for.
-
-    Attributes:
-        name: The target's name on the command line.
-        architecture: The CPU's, as ``uname -m`` says it.
-        features: The CPU features that the code uses, by /proc/cpuinfo's names.
-        device: Where the kernels run, by DLPack's name: ``cpu``.
-        tvm: The whole TVM target.
-        requirements: What else the device must have.
-    """
-
-    name: str
-    architecture: str
-    features: tuple[str, ...]
-    device: str
-    tvm: Mapping[str, Any]
-    requirements: Requirements
-
-
-@dataclass(frozen=True)
 class AbiEntry:
     """What must agree between the compiler's side and the runtime's.
 
     Attributes:
         tvm: Version of TVM that generated the code.
-        tvm_ffi: Version of apache-tvm-ffi that code and runtime library were linked for.
-        libtvm_runtime: sha256 of the runtime library, in hex.
+        tvm_ffi: Version of apache-tvm-ffi that code and runtime libraries were linked for.
+        runtime_libraries: The sha256 in hex of each library that is loaded before the model's, by
+            its file's name in ``lib/``: TVM's runtime, and those that extend it.
     """
 
     tvm: str
     tvm_ffi: str
-    libtvm_runtime: str
+    runtime_libraries: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        count = len(self.runtime_libraries)
+        if count > MAX_RUNTIME_LIBRARIES:
+            raise ValueError(f"{count} runtime libraries, more than {MAX_RUNTIME_LIBRARIES}")
+        for name in self.runtime_libraries:
+            if not _LIBRARY.fullmatch(name):
+                raise ValueError(f"{name!r:.80} is no name of a runtime library")
+
+    @property
+    def load_order(self) -> tuple[str, ...]:
+        """The libraries' paths within the artifact: TVM's runtime, then the others by name."""
+        paths = (f"{LIBRARIES}/{name}" for name in self.runtime_libraries)
+        return tuple(sorted(paths, key=lambda path: (path != RUNTIME_LIBRARY, path)))
 
 
 @dataclass(frozen=True)
@@ -147,14 +121,26 @@ class Manifest:
         missing = [path for path in REQUIRED_FILES if path not in paths]
         if missing:
             raise ValueError("no entry for " + ", ".join(missing))
-        if self.file(RUNTIME_LIBRARY).sha256 != self.abi.libtvm_runtime:
-            raise ValueError(f"{RUNTIME_LIBRARY} is not the library that the ABI names")
+        self._check_libraries()
+
+    def _check_libraries(self) -> None:
+        """Hold the model's library and those that the ABI names to be all that there are."""
+        named = {f"{LIBRARIES}/{name}": each for name, each in self.abi.runtime_libraries.items()}
+        present = {
+            entry.path: entry.sha256
+            for entry in self.files
+            if entry.path.endswith(".so") and entry.path != MODEL_LIBRARY
+        }
+        if differing := sorted({path for path, _ in named.items() ^ present.items()}):
+            raise ValueError(f"{differing[0]} is not a library that the ABI names")
+        if RUNTIME_LIBRARY not in named:
+            raise ValueError(f"the ABI does not name {RUNTIME_LIBRARY}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as plain JSON values."""
         values = asdict(self)
         values["files"] = [asdict(entry) for entry in self.files]
-        values["target"]["features"] = list(self.target.features)
+        values["target"] = self.target.to_json()
         return values
 
     def canonical(self) -> bytes:
@@ -253,26 +239,17 @@ def _canonical(values: Mapping[str, Any]) -> bytes:
 
 
 def _parse(document: JsonObject) -> Manifest:
-    target, abi = document.child("target"), document.child("abi")
-    quantization = document.child("quantization")
-    requirements = target.child("requirements")
+    quantization, abi = document.child("quantization"), document.child("abi")
+    libraries = abi.child("runtime_libraries")
     return Manifest(
         model=document.get("model", dict),
         quantization={part: quantization.get(part, str) for part in _PARTS},
-        target=TargetEntry(
-            name=target.get("name", str),
-            architecture=target.get("architecture", str),
-            features=target.list_of("features", str),
-            device=target.get("device", str),
-            tvm=target.get("tvm", dict),
-            requirements=Requirements(
-                platform=requirements.get("platform", str),
-                libc=requirements.get("libc", str),
-                page_bytes=requirements.get("page_bytes", int),
-                memory_bytes=requirements.get("memory_bytes", int),
-            ),
+        target=parse_target(document.child("target")),
+        abi=AbiEntry(
+            tvm=abi.get("tvm", str),
+            tvm_ffi=abi.get("tvm_ffi", str),
+            runtime_libraries={name: libraries.get(name, str) for name in libraries.values},
         ),
-        abi=AbiEntry(**{key: abi.get(key, str) for key in ("tvm", "tvm_ffi", "libtvm_runtime")}),
         files=parse_entries(document.children("files")),
         provenance=document.get("provenance", dict),
         evidence=document.get("evidence", dict),

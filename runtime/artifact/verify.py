@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 
 from mvlm.runtime.artifact.layout import MANIFEST
-from mvlm.runtime.artifact.manifest import FileEntry, Manifest, Requirements, read_manifest
+from mvlm.runtime.artifact.manifest import FileEntry, Manifest, read_manifest
+from mvlm.runtime.artifact.target_entry import Requirements
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine, read_machine
 
@@ -19,7 +20,6 @@ from mvlm.runtime.machine import Machine, read_machine
 TVM_VERSION = "0.27.0.post1"
 
 _AGAIN = "Fetch or compile the artifact again."
-_COMPILE_FOR_THIS = "Compile it here with `mvlm compile MODEL --target host`."
 # What a machine calls the C library of each system that code is compiled for.
 _LIBC_NAMES = {"linux": "glibc", "android": "api"}
 _BLOCK_BYTES = 1 << 20
@@ -39,27 +39,14 @@ def verify_artifact(folder: Path, machine: Machine | None = None) -> Manifest:
 
 
 def check_machine(manifest: Manifest, machine: Machine) -> None:
-    """Refuse code for another architecture or system, or for what is not here.
+    """Refuse code for a device or a system that this machine does not have.
 
     Raises:
         ArtifactError: Names both sides.
     """
     target = manifest.target
-    if target.architecture != machine.architecture:
-        raise ArtifactError(
-            "the artifact is for another architecture",
-            expected=f"{machine.architecture} (this machine)",
-            found=f"{target.architecture} (target {target.name})",
-            fix=_COMPILE_FOR_THIS,
-        )
-    absent = sorted(set(target.features) - machine.features)
-    if absent:
-        raise ArtifactError(
-            "the artifact needs CPU features that this machine lacks",
-            expected=", ".join(absent),
-            found=f"{machine.cpu} without {'it' if len(absent) == 1 else 'them'}",
-            fix=_COMPILE_FOR_THIS,
-        )
+    for requirements in target.device.requires.values():
+        requirements.check(machine, target.name)
     _check_system(target.requirements, machine)
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mvlm.runtime.aligned import aligned, aligned_empty
 from mvlm.runtime.device.device import Device, DeviceArray, HostArray, StagingBuffer
+from mvlm.runtime.device.requirements import HOST
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.machine import available_memory_bytes
 
@@ -16,7 +17,7 @@ from mvlm.runtime.machine import available_memory_bytes
 class CpuDevice(Device):
     """The CPU of this process; its memory is the host's, and every call waits for its work."""
 
-    kind = "cpu"
+    kind = HOST
     dlpack_type = 1
     index = 0
 

@@ -82,8 +82,8 @@ def test_integers_answer_as_the_oracle(compiled: Compile, tmp_path: Path) -> Non
 def test_the_artifact_is_the_devices(compiled: Compile) -> None:
     artifact = compiled("snapdragon-888-cpu", "q4a8")
     target = read_manifest(artifact).target
-    assert (target.architecture, target.requirements.platform) == ("aarch64", "linux")
-    assert target.features == ("asimd", "asimddp", "asimdhp", "atomics")
+    assert (target.device.cpu.architecture, target.requirements.platform) == ("aarch64", "linux")
+    assert target.device.cpu.features == ("asimd", "asimddp", "asimdhp", "atomics")
     checked = json.loads(run_mvlm("verify", artifact, "--json").stdout)
     assert checked["intact"] is True and checked["fits_this_machine"] is True
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mvlm.runtime.aligned import aligned
-from mvlm.runtime.artifact.layout import MODEL_LIBRARY
+from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
 from mvlm.runtime.device.cpu import CpuDevice
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.loader import load_functions, load_runtime
@@ -28,7 +28,7 @@ _THREADS = 2
 @cache
 def _opened(folder: Path, is_graph: bool) -> Any:
     if is_graph:
-        return load_functions(folder, CpuDevice(), _THREADS)["forward"]
+        return load_functions(folder, [RUNTIME_LIBRARY], CpuDevice(), _THREADS)["forward"]
     return tvm_ffi.load_module(folder / MODEL_LIBRARY)["main"]
 
 

@@ -17,7 +17,7 @@ from mvlm.runtime.machine import read_machine
 from mvlm.runtime.targets import known_targets
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm
-from tests.cli.manifests import edit_manifest
+from tests.cli.manifests import ARCHITECTURE, edit_manifest
 
 
 @pytest.fixture(scope="module")
@@ -110,16 +110,14 @@ def test_verify_names_an_unexpected_file(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "words"),
+    ("key", "words"),
     [
-        ("target", "architecture", "the artifact is for another architecture"),
-        ("abi", "tvm", "the artifact was compiled by another TVM"),
+        (ARCHITECTURE, "the artifact is for another architecture"),
+        ("abi.tvm", "the artifact was compiled by another TVM"),
     ],
 )
-def test_verify_says_where_a_whole_artifact_does_not_run(
-    copy: Path, section: str, key: str, words: str
-) -> None:
-    edit_manifest(copy, section, key, "other")
+def test_verify_says_where_a_whole_artifact_does_not_run(copy: Path, key: str, words: str) -> None:
+    edit_manifest(copy, key, "other")
     result = mvlm("verify", copy, "--json")
     assert (result.exit_code, result.json["intact"]) == (0, True)
     assert result.json["fits_this_machine"] is False and words in result.json["incompatibility"]

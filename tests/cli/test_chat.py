@@ -19,7 +19,7 @@ from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.settings import read_settings
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import finish, mvlm, start
-from tests.cli.manifests import edit_manifest
+from tests.cli.manifests import ARCHITECTURE, FEATURES, edit_manifest
 
 QUESTION = "How many shapes are there?"
 
@@ -238,19 +238,20 @@ def test_a_corrupt_artifact_is_refused(artifact: Path, tmp_path: Path, path: str
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value", "words"),
+    ("key", "value", "words"),
     [
-        ("target", "architecture", "riscv64", "another architecture"),
-        ("target", "features", ("quantum",), "CPU features"),
-        ("abi", "tvm", "0.1.0", "another TVM"),
-        ("abi", "tvm_ffi", "0.0.1", "apache-tvm-ffi"),
+        (ARCHITECTURE, "riscv64", "another architecture"),
+        (FEATURES, ["quantum"], "CPU features"),
+        ("abi.tvm", "0.1.0", "another TVM"),
+        ("abi.tvm_ffi", "0.0.1", "apache-tvm-ffi"),
+        ("target.device", {"kind": "npu", "requires": {}}, "expected cpu, found 'npu'"),
     ],
 )
 def test_an_artifact_for_another_machine_is_refused(
-    artifact: Path, tmp_path: Path, section: str, key: str, value: object, words: str
+    artifact: Path, tmp_path: Path, key: str, value: object, words: str
 ) -> None:
     copy = shutil.copytree(artifact, tmp_path / "artifact")
-    edit_manifest(copy, section, key, value)
+    edit_manifest(copy, key, value)
     result = mvlm("chat", copy, "--prompt", QUESTION)
     assert result.exit_code == 1
     assert words in result.stderr and "compile it" in result.stderr.lower()

@@ -89,7 +89,10 @@ def test_what_the_compiler_writes_is_accepted(artifact_cache: ArtifactCache) -> 
     assert manifest.model["family"] == "mobilellama"
     parts = dict.fromkeys(("language", "embedding", "head", "vision"), "q0f32")
     assert manifest.quantization == parts | {"cache": "float32"}
-    assert set(manifest.target.features) <= read_machine().features
+    device = manifest.target.device
+    assert (device.kind, device.requires) == ("cpu", {"cpu": device.cpu})
+    assert set(device.cpu.features) <= read_machine().features
+    assert manifest.abi.load_order == (layout.RUNTIME_LIBRARY,)
     assert manifest.provenance.keys() == {"checkpoint", "source", "toolchain", "tuning"}
 
 
@@ -283,6 +286,26 @@ def set_value(*keys: str | int, value: object) -> Callable[[dict[str, Any]], Non
     return change
 
 
+def set_library(name: str, digest: object) -> Callable[[dict[str, Any]], None]:
+    return set_value("abi", "runtime_libraries", name, value=digest)
+
+
+def add_library(name: str) -> Callable[[dict[str, Any]], None]:
+    """Name one more runtime library, an empty file."""
+    digest = hashlib.sha256(b"").hexdigest()
+
+    def change(values: dict[str, Any]) -> None:
+        values["files"].append({"path": f"lib/{name}", "size": 0, "sha256": digest})
+        set_library(name, digest)(values)
+
+    return change
+
+
+def cpu_of(values: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = values["target"]["device"]["requires"]["cpu"]
+    return found
+
+
 def remove(key: str) -> Callable[[dict[str, Any]], None]:
     return lambda values: values.pop(key) and None
 
@@ -316,10 +339,32 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], Any]] = {
         {"path": f"f{i}", "size": 0, "sha256": "0" * 64} for i in range(layout.MAX_FILES)
     ),
     "a required file unnamed": lambda values: values["files"].pop(),
-    "another runtime library": set_value("abi", "libtvm_runtime", value="0" * 64),
+    "another runtime library": set_library("libtvm_runtime.so", "0" * 64),
+    "no runtime libraries": set_value("abi", "runtime_libraries", value={}),
+    "runtime libraries of a list": set_value("abi", "runtime_libraries", value=[]),
+    "a runtime library of null": set_library("libtvm_runtime.so", None),
+    "a runtime library that is no file": set_library("libmvlm_parallel.so", "0" * 64),
+    "a runtime library elsewhere": set_library("../libother.so", "0" * 64),
+    "the model as a runtime library": set_library("model.so", "0" * 64),
+    "many runtime libraries": lambda values: [
+        add_library(f"lib{i}.so")(values) for i in range(layout.MAX_RUNTIME_LIBRARIES)
+    ],
+    "a library that the ABI does not name": lambda values: values["files"].append(
+        {"path": "lib/libother.so", "size": 0, "sha256": "0" * 64}
+    ),
+    "TVM's runtime unnamed": lambda values: values["abi"]["runtime_libraries"].clear(),
     "abi of a list": set_value("abi", value=[]),
-    "features of numbers": set_value("target", "features", value=[1]),
-    "features of text": set_value("target", "features", value="avx2"),
+    "a device of text": set_value("target", "device", value="cpu"),
+    "an unknown kind of device": set_value("target", "device", "kind", value="npu"),
+    "a kind of device of null": set_value("target", "device", "kind", value=None),
+    "requires nothing": set_value("target", "device", "requires", value={}),
+    "requires an unknown kind": set_value("target", "device", "requires", "npu", value={}),
+    "requires a CPU of null": set_value("target", "device", "requires", "cpu", value=None),
+    "requires a CPU without features": lambda values: cpu_of(values).pop("features"),
+    "an unknown key of a CPU": lambda values: cpu_of(values).update(sm=87),
+    "features of numbers": lambda values: cpu_of(values).update(features=[1]),
+    "features of text": lambda values: cpu_of(values).update(features="avx2"),
+    "too many features": lambda values: cpu_of(values).update(features=["x"] * 300),
     "model of a list": set_value("model", value=[]),
     "model of null": set_value("model", value=None),
     "quantization without vision": set_value("quantization", value={"language": "q0f32"}),
@@ -365,13 +410,38 @@ def test_bytes_that_are_no_manifest_are_refused(artifact: Path, name: str) -> No
     refuse(artifact)
 
 
-def test_an_artifact_of_schema_5_is_refused_with_the_way_out(artifact: Path) -> None:
-    """It said `needs` where a target's `requirements` are today."""
+@pytest.mark.parametrize("schema", [5, 6])
+def test_an_artifact_of_an_older_schema_is_refused_with_the_way_out(
+    artifact: Path, schema: int
+) -> None:
+    """Schema 6 had one digest of a runtime library, and 5 a target's `needs`."""
     path = artifact / layout.MANIFEST
-    values = json.loads(path.read_bytes()) | {"schema": 5}
-    values["target"]["needs"] = values["target"].pop("requirements")
+    values = json.loads(path.read_bytes()) | {"schema": schema}
+    values["target"] |= {"device": "cpu", **values["target"]["device"]["requires"]["cpu"]}
+    values["abi"]["libtvm_runtime"] = values["abi"].pop("runtime_libraries")["libtvm_runtime.so"]
+    if schema == 5:
+        values["target"]["needs"] = values["target"].pop("requirements")
     path.write_text(json.dumps(values))
-    refuse(artifact, "expected schema 6, found schema 5. Compile the model again with this mvlm")
+    found = f"expected schema 7, found schema {schema}. Compile the model again with this mvlm"
+    refuse(artifact, found)
+
+
+def test_a_further_runtime_library_is_loaded_after_tvms(artifact: Path) -> None:
+    for name in ("libmvlm_parallel.so", "liba.so"):
+        (artifact / "lib" / name).touch()
+        write_manifest(artifact, add_library(name))
+    order = (layout.RUNTIME_LIBRARY, "lib/liba.so", "lib/libmvlm_parallel.so")
+    assert verify_artifact(artifact).abi.load_order == order
+    (artifact / "lib" / "liba.so").write_bytes(b"damaged")
+    refuse(artifact, r"lib/liba\.so has the wrong size")
+
+
+def test_an_unknown_kind_of_device_is_refused_with_the_way_out(artifact: Path) -> None:
+    device = {"kind": "npu", "requires": {"npu": {"tops": 45}}}
+    write_manifest(artifact, set_value("target", "device", value=device))
+    error = refuse(artifact, "target: device: .*does not know devices of that kind")
+    assert (error.expected, error.found) == ("cpu", "'npu'")
+    assert error.fix and "Install the mvlm that made the artifact" in error.fix
 
 
 def test_a_duplicate_key_is_refused(artifact: Path) -> None:
@@ -516,28 +586,34 @@ def machine(architecture: str, *features: str, **others: Any) -> Machine:
     return Machine(architecture, "A CPU", frozenset(features), 1, 1 << 30, **system)
 
 
+def with_features(manifest: Manifest, *features: str) -> Manifest:
+    cpu = replace(manifest.target.device.cpu, features=features)
+    device = replace(manifest.target.device, requires={"cpu": cpu})
+    return replace(manifest, target=replace(manifest.target, device=device))
+
+
 def test_another_architecture_is_refused(manifest: Manifest) -> None:
     with pytest.raises(ArtifactError) as caught:
         check_machine(manifest, machine("riscv64"))
-    words = ("another architecture", "riscv64", manifest.target.architecture, "mvlm compile")
+    architecture = manifest.target.device.cpu.architecture
+    words = ("another architecture", "riscv64", architecture, "mvlm compile")
     assert all(word in str(caught.value) for word in words)
 
 
 def test_absent_cpu_features_are_refused(manifest: Manifest) -> None:
-    target = replace(manifest.target, features=("avx2", "fma", "ssse3"))
-    lacking = machine(target.architecture, "ssse3", "avx2")
+    features = ("avx2", "fma", "ssse3")
+    wanting, architecture = with_features(manifest, *features), read_machine().architecture
     with pytest.raises(ArtifactError, match=r"lacks: expected fma, found A CPU without it\."):
-        check_machine(replace(manifest, target=target), lacking)
+        check_machine(wanting, machine(architecture, "ssse3", "avx2"))
     with pytest.raises(ArtifactError, match=r"expected avx2, fma, found A CPU without them\."):
-        check_machine(replace(manifest, target=target), machine(target.architecture, "ssse3"))
-    check_machine(replace(manifest, target=target), machine(target.architecture, *target.features))
+        check_machine(wanting, machine(architecture, "ssse3"))
+    check_machine(wanting, machine(architecture, *features))
 
 
 def test_a_feature_that_is_not_known_here(manifest: Manifest) -> None:
     """A later mvlm may know more features: what is not known is not there."""
-    target = replace(manifest.target, features=("avx1024",))
     with pytest.raises(ArtifactError, match="avx1024"):
-        check_machine(replace(manifest, target=target), read_machine())
+        check_machine(with_features(manifest, "avx1024"), read_machine())
 
 
 @pytest.mark.parametrize(
@@ -565,7 +641,7 @@ def test_requirements_of_another_system_are_refused(
     with pytest.raises(ArtifactError, match=words):
         check_machine(
             replace(manifest, target=described),
-            machine(target.architecture, *target.features, **here),
+            machine(target.device.cpu.architecture, *target.device.cpu.features, **here),
         )
 
 
@@ -576,7 +652,8 @@ def test_versions_are_compared_by_number(manifest: Manifest, needed: str, is_ser
     """As text, 2.9 would be newer than 2.36, and 2.100 older."""
     requirements = replace(manifest.target.requirements, libc=needed)
     target = replace(manifest.target, requirements=requirements)
-    here = machine(target.architecture, *target.features, libc="glibc 2.36")
+    cpu = target.device.cpu
+    here = machine(cpu.architecture, *cpu.features, libc="glibc 2.36")
     refused = pytest.raises(ArtifactError, match=f"expected glibc {needed} or newer")
     with nullcontext() if is_served else refused:
         check_machine(replace(manifest, target=target), here)
@@ -616,8 +693,8 @@ def test_another_tvm_ffi_version_is_refused(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        set_value("target", "architecture", value="riscv64"),
-        set_value("target", "features", value=["avx1024"]),
+        lambda values: cpu_of(values).update(architecture="riscv64"),
+        lambda values: cpu_of(values).update(features=["avx1024"]),
         set_value("abi", "tvm", value="0.26.0"),
         set_value("abi", "tvm_ffi", value="0.1.13"),
     ],

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mvlm.compile.toolchain import find_linker
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
 from mvlm.runtime.device.cpu import CpuDevice
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.loader import load_functions
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
+from mvlm.runtime.targets import find_description
+from mvlm.runtime.targets.platforms import PLATFORMS
 from tests.artifacts import ArtifactCache
 
 FRESH = """
@@ -114,7 +119,7 @@ print(json.dumps([computing(), len(os.sched_getaffinity(0))]))
 @pytest.mark.parametrize("threads", [0, -1])
 def test_zero_threads_are_refused(artifact_cache: ArtifactCache, threads: int) -> None:
     with pytest.raises(UsageError, match="threads: expected 1 to 1024"):
-        load_functions(artifact_cache.artifact("text"), CpuDevice(), threads)
+        load_functions(artifact_cache.artifact("text"), [RUNTIME_LIBRARY], CpuDevice(), threads)
 
 
 def test_all_cores_by_default(artifact_cache: ArtifactCache) -> None:
@@ -125,7 +130,7 @@ def test_an_unloadable_model_library_is_named(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / MODEL_LIBRARY).write_bytes(b"\x7fELF and no more")
     with pytest.raises(ArtifactError, match=r"model\.so cannot be loaded: found .*Compile"):
-        load_functions(tmp_path, CpuDevice(), 1)
+        load_functions(tmp_path, [RUNTIME_LIBRARY], CpuDevice(), 1)
 
 
 def test_an_unloadable_runtime_library_is_named(tmp_path: Path) -> None:
@@ -136,11 +141,69 @@ from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.device.cpu import CpuDevice
 from mvlm.runtime.loader import load_functions
 try:
-    load_functions(Path({str(tmp_path)!r}), CpuDevice(), 1)
+    load_functions(Path({str(tmp_path)!r}), [{RUNTIME_LIBRARY!r}], CpuDevice(), 1)
 except ArtifactError as error:
     print(json.dumps(str(error)))
 """)
     assert "libtvm_runtime.so cannot be loaded" in str(found)
+
+
+_EXTENSION = """
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+__attribute__((constructor)) static void opened(void) {
+  char text[256] = "";
+  const char *before = getenv("OPENED");
+  if (before) strncat(text, before, 200);
+  strcat(text, dlopen("libtvm_runtime.so", RTLD_LAZY | RTLD_NOLOAD) ? "second" : "first");
+  setenv("OPENED", text, 1);
+}
+"""
+
+
+def test_extensions_are_loaded_once_between_tvms_runtime_and_the_model(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    """Even where two artifacts have one each: a process can hold one only."""
+    name, needs = "libmvlm_extension.so", find_description("host").needs
+    linker = find_linker(platform.machine(), PLATFORMS["linux"], needs)
+    source = tmp_path / "extension.c"
+    source.write_text(_EXTENSION)
+    folders = []
+    for family in ("text", "linear"):
+        folder = Path(shutil.copytree(artifact_cache.artifact(family), tmp_path / family))
+        named = ("-shared", "-fPIC", f"-Wl,-soname,{name}")
+        linker.run("linking", *named, "-o", folder / "lib" / name, source)
+        folders.append(folder)
+    found = run_fresh(f"""
+import ctypes
+from mvlm.runtime import loader
+from mvlm.runtime.device.cpu import CpuDevice
+opened, load_module, order = ctypes.CDLL, loader.tvm_ffi.load_module, []
+def noted(path, *mode):
+    library = opened(path, *mode)
+    order.extend([path] if mode else [])  # the thread pool opens the model once more
+    return library
+ctypes.CDLL = noted
+loader.tvm_ffi.load_module = lambda path: order.append(str(path)) or load_module(path)
+names = ["lib/libtvm_runtime.so", "lib/{name}"]
+for folder in {[*map(str, folders)]!r}:
+    loader.load_functions(Path(folder), names, CpuDevice(), 1)["decode"]
+get = opened(None).getenv
+get.restype = ctypes.c_char_p
+print(json.dumps([order, get(b"OPENED").decode(), libraries("{name}")]))
+""")
+    first, second = folders
+    order = [str(first / path) for path in (RUNTIME_LIBRARY, f"lib/{name}", MODEL_LIBRARY)]
+    assert found == [[*order, name, str(second / MODEL_LIBRARY)], "second", [order[1]]]
+
+
+def test_an_unloadable_extension_is_named(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(artifact_cache.artifact("text"), tmp_path / "artifact"))
+    (copy / "lib" / "libextension.so").write_bytes(b"no library")
+    with pytest.raises(ArtifactError, match=r"libextension\.so cannot be loaded"):
+        load_functions(copy, [RUNTIME_LIBRARY, "lib/libextension.so"], CpuDevice(), 1)
 
 
 def test_models_are_loaded_and_freed_repeatedly(artifact_cache: ArtifactCache) -> None:

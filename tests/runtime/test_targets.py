@@ -71,7 +71,7 @@ def test_the_host_is_this_machine() -> None:
     assert set(target.features) == here.features
     assert target.tvm.kind.name == "llvm"
     assert list(target.options["mattr"]) == here.llvm_attributes
-    assert target.runtime_library[:4] == b"\x7fELF"
+    assert target.runtime_libraries["libtvm_runtime.so"][:4] == b"\x7fELF"
 
 
 def test_an_architecture_that_is_not_supported() -> None:

@@ -23,14 +23,10 @@ from mvlm.compile.jobs.plan import MatrixPlan, Step
 from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult
 from mvlm.runtime.artifact.layout import REQUIRED_FILES, RUNTIME_LIBRARY
-from mvlm.runtime.artifact.manifest import (
-    AbiEntry,
-    FileEntry,
-    Manifest,
-    Requirements,
-    TargetEntry,
-)
+from mvlm.runtime.artifact.manifest import AbiEntry, FileEntry, Manifest
+from mvlm.runtime.artifact.target_entry import DeviceEntry, Requirements, TargetEntry
 from mvlm.runtime.artifact.verify import digest_file
+from mvlm.runtime.device.requirements import CpuRequirements
 from mvlm.runtime.errors import CheckpointError
 from mvlm.runtime.targets import find_description
 
@@ -88,10 +84,12 @@ def add_fake(store: Store, request: StepRequest | Step, folder: Path) -> None:
 def fake_manifest(folder: Path, text: str) -> Manifest:
     files = write_files(folder, list(REQUIRED_FILES), text)
     runtime = next(entry.sha256 for entry in files if entry.path == RUNTIME_LIBRARY)
+    abi = AbiEntry("1", "1", {Path(RUNTIME_LIBRARY).name: runtime})
     parts = dict.fromkeys(("language", "embedding", "head", "vision", "cache"), "x")
     requirements = Requirements("linux", "2.17", 4096, 0)
-    target = TargetEntry("host", "x86_64", (), "cpu", {}, requirements)
-    return Manifest({"name": "m"}, parts, target, AbiEntry("1", "1", runtime), files, {}, {})
+    device = DeviceEntry("cpu", {"cpu": CpuRequirements("x86_64", ())})
+    target = TargetEntry("host", device, {}, requirements)
+    return Manifest({"name": "m"}, parts, target, abi, files, {}, {})
 
 
 def write_files(folder: Path, paths: list[str], text: str) -> tuple[FileEntry, ...]:
