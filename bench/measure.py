@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mvlm.bench.random_tokens import random_tokens
-from mvlm.runtime.chat import Stats
+from mvlm.runtime.decode_loop import DecodeLoop
 from mvlm.runtime.errors import UsageError
+from mvlm.runtime.generation import Stats
 from mvlm.runtime.machine import peak_rss_bytes
 from mvlm.runtime.model import FloatArray, Model
 from mvlm.runtime.profiler import KernelTime
-from mvlm.runtime.sampling import Sampler, SamplingParams
+from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.session import Session
 from mvlm.runtime.settings import ChatSettings
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
@@ -115,19 +116,16 @@ def _prompt(settings: ChatSettings, plan: MeasurementPlan, has_image: bool) -> l
 
 
 def _run(model: Model, ids: list[int], pixels: FloatArray | None, tokens: int) -> Stats:
-    session, sampler = Session(model), Sampler(SamplingParams())
-    begin = time.perf_counter()
-    images = [] if pixels is None else [session.encode_image(pixels)]
-    prefill = session.prefill(ids, images)
-    token = sampler.sample(prefill.logits)
-    first = time.perf_counter()
-    for _ in range(tokens):
-        token = sampler.sample(session.decode(token))
-    end = time.perf_counter()
+    session, begin = Session(model), time.perf_counter()
+    images = [] if pixels is None else [pixels]
+    # Without an end of sequence: all runs decode as many tokens.
+    loop = DecodeLoop(session, ids, images, SamplingParams(max_tokens=1 + tokens))
+    times = [time.perf_counter() for _ in loop]
+    assert loop.prefill is not None
     return Stats(
         vision_ms=1e3 * session.vision_seconds,
-        prefill_tok_s=prefill.computed / prefill.seconds,
-        decode_tok_s=tokens / (end - first),
-        first_token_ms=1e3 * (first - begin),
+        prefill_tok_s=loop.prefill.computed / loop.prefill.seconds,
+        decode_tok_s=tokens / (times[-1] - times[0]),
+        first_token_ms=1e3 * (times[0] - begin),
         peak_rss_bytes=peak_rss_bytes(),
     )

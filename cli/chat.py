@@ -155,7 +155,7 @@ def _answer_once(
     from mvlm.cli.shared.images import load_pixels
     from mvlm.runtime.session import Trace
 
-    pixels = [load_pixels(path, chat.session.model) for path in images]
+    pixels = [load_pixels(path, chat.model) for path in images]
     trace = Trace() if dump else None
     generation = chat.generate(question, pixels, params, trace)
     if json:

@@ -49,7 +49,7 @@ def command(
         from mvlm.runtime.model import Model
 
         chat = Chat(Model(artifact, threads))
-    pixels = load_pixels(shown, chat.session.model)
+    pixels = load_pixels(shown, chat.model)
     if json:
         completion = chat.generate(prompt, [pixels]).completion
         about = {"image": str(shown), "prompt": prompt, "artifact": str(artifact)}

@@ -1,4 +1,4 @@
-"""A conversation about images: history, streaming, and truncation at the context's end.
+"""A conversation about images: its history, and truncation at the context's end.
 
 The policy at the limit: an answer that reaches the end of the context stops there, with the finish
 reason ``length``. When a conversation no longer fits, its oldest turns are dropped, one after the
@@ -9,80 +9,21 @@ not fit is refused.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from mvlm.runtime.artifact.layout import TOKENIZER
-from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
-from mvlm.runtime.machine import peak_rss_bytes
-from mvlm.runtime.model import Model
-from mvlm.runtime.sampling import Sampler, SamplingParams
-from mvlm.runtime.session import ImageEmbedding, PrefillResult, Session, Trace
+from mvlm.runtime.errors import ArtifactError, ContextError, UsageError
+from mvlm.runtime.generation import Generation
+from mvlm.runtime.model import FloatArray, Model
+from mvlm.runtime.sampling import SamplingParams
+from mvlm.runtime.session import Session, Trace
 from mvlm.runtime.streaming import TextStream
 from mvlm.runtime.template import TEMPLATES, ChatTemplate, Turn
 from mvlm.runtime.tokenizer import Tokenizer
 
-FloatArray = npt.NDArray[np.float32]
-
 # Positions that a prompt must leave for its answer; older turns are dropped to free them.
 _MIN_ANSWER_TOKENS = 64
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Positions used: `prompt_tokens` counts the whole prompt, images included."""
-
-    prompt_tokens: int
-    image_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Speeds of one answer.
-
-    Attributes:
-        vision_ms: Encoding the images that were new.
-        prefill_tok_s: Prompt positions computed in a second; those in the cache are not counted.
-        decode_tok_s: Answer tokens in a second, from the second on; the consumer's time between two
-            parts is not counted.
-        first_token_ms: From the question to the first token.
-        peak_rss_bytes: The largest resident memory of the process so far.
-    """
-
-    vision_ms: float
-    prefill_tok_s: float
-    decode_tok_s: float
-    first_token_ms: float
-    peak_rss_bytes: int
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A finished answer.
-
-    Attributes:
-        text: Without white space at either end, and without the stop string.
-        token_ids: Every token that was generated, an end of sequence included.
-        finish_reason: ``stop`` at an end of sequence or a stop string, ``length`` at a limit,
-            ``cancelled`` after :meth:`Generation.cancel`.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length", "cancelled"]
-    usage: Usage
-    stats: Stats
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the completion as plain JSON values."""
-        return asdict(self) | {"token_ids": list(self.token_ids)}
 
 
 @dataclass
@@ -91,6 +32,10 @@ class _Exchange:
 
     turn: Turn
     pixels: tuple[FloatArray, ...] = field(default=(), repr=False)
+
+    def answered(self, text: str) -> _Exchange:
+        """Return the exchange with its answer."""
+        return replace(self, turn=replace(self.turn, answer=text))
 
 
 class Chat:
@@ -111,6 +56,7 @@ class Chat:
         self, model: Model, template: str | None = None, capacity: int | None = None
     ) -> None:
         settings = model.settings
+        self.model = model
         self.session = Session(model, capacity)
         self.template = _find_template(template, settings.template)
         self.tokenizer = Tokenizer(model.folder / TOKENIZER, legacy=settings.legacy_tokenizer)
@@ -131,6 +77,8 @@ class Chat:
     ) -> Generation:
         """Answer the next question; nothing is computed before the generation is iterated.
 
+        An unfinished generation before it is cancelled.
+
         Args:
             question: The user's text.
             pixels: Preprocessed images ``(1, 3, S, S)`` shown with it.
@@ -146,28 +94,42 @@ class Chat:
             self._history.clear()
         exchanges = [*self._history, _Exchange(Turn(question, len(pixels)), tuple(pixels))]
         kept, ids = self._fit(exchanges, params.max_tokens)
-        dropped = len(exchanges) - len(kept)
-        return Generation(self, kept, ids, params, trace, dropped)
+        self._cancel()
+
+        def finished(text: str) -> None:
+            if self._active is generation:
+                self._active = None
+                self._history = [*kept[:-1], kept[-1].answered(text)]
+
+        stops = (*self.template.stop, *params.stop)
+        generation = Generation(
+            self.session,
+            ids,
+            [shown for exchange in kept for shown in exchange.pixels],
+            self._within_context(params, ids),
+            TextStream(self.tokenizer, stops),
+            finished,
+            dropped_turns=len(exchanges) - len(kept),
+            trace=trace,
+        )
+        self._active = generation
+        return generation
 
     def reset(self) -> None:
         """Begin a new conversation; an unfinished generation is cancelled."""
-        if self._active is not None:
-            self._active.cancel()
-            self._active = None
+        self._cancel()
         self._history.clear()
         self.session.clear()
 
-    def begin(self, generation: Generation) -> None:
-        """Let a generation use the session; an unfinished one before it is cancelled."""
+    def _cancel(self) -> None:
+        """Cancel an unfinished generation: it would go on in a session that is another one's."""
         if self._active is not None:
             self._active.cancel()
-        self._active = generation
-
-    def remember(self, generation: Generation, exchanges: Sequence[_Exchange]) -> None:
-        """Take a finished generation's turns as the history, unless another has begun since."""
-        if self._active is generation:
             self._active = None
-            self._history = list(exchanges)
+
+    def _within_context(self, params: SamplingParams, ids: Sequence[int]) -> SamplingParams:
+        free = self.session.cache.capacity - self.session.length(ids)
+        return replace(params, max_tokens=min(params.max_tokens, free))
 
     def _fit(
         self, exchanges: Sequence[_Exchange], max_tokens: int
@@ -207,134 +169,6 @@ def _inheriting(exchange: _Exchange, pixels: tuple[FloatArray, ...]) -> _Exchang
     own = exchange.turn.images - exchange.turn.inherited_images
     turn = replace(exchange.turn, images=len(pixels), inherited_images=len(pixels) - own)
     return _Exchange(turn, pixels)
-
-
-class Generation:
-    """An answer in progress: iterate over its text, then take :attr:`completion`."""
-
-    def __init__(
-        self,
-        chat: Chat,
-        exchanges: list[_Exchange],
-        ids: list[int],
-        params: SamplingParams,
-        trace: Trace | None,
-        dropped_turns: int,
-    ) -> None:
-        self.dropped_turns = dropped_turns
-        self._chat = chat
-        self._exchanges = exchanges
-        self._ids = ids
-        self._params = params
-        self._trace = trace
-        self._cancelled = False
-        self._completion: Completion | None = None
-        self._parts = self._generate()
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the text as it becomes final."""
-        return self._parts
-
-    def cancel(self) -> None:
-        """Stop after the current token."""
-        self._cancelled = True
-
-    @property
-    def completion(self) -> Completion:
-        """The finished answer; generates what has not been iterated yet.
-
-        Raises:
-            PromptError: An error interrupted the answer before.
-        """
-        for _ in self._parts:
-            pass
-        if self._completion is None:
-            raise PromptError("the answer was interrupted", fix="Ask again.")
-        return self._completion
-
-    def _generate(self) -> Iterator[str]:
-        session, settings = self._chat.session, self._chat.session.model.settings
-        stream = TextStream(self._chat.tokenizer, (*self._chat.template.stop, *self._params.stop))
-        clock = _Clock(session)
-        self._chat.begin(self)
-        images = [
-            session.encode_image(pixels, self._trace)
-            for exchange in self._exchanges
-            for pixels in exchange.pixels
-        ]
-        prefill = session.prefill(self._ids, images, self._trace)
-        limit = min(self._params.max_tokens, session.cache.capacity - prefill.positions)
-        sampler, logits, tokens = Sampler(self._params), prefill.logits, list[int]()
-        reason: Literal["stop", "length", "cancelled"] = "length"
-        while not self._cancelled:
-            if self._trace:
-                self._trace.step_logits.append(logits[None])
-            tokens.append(sampler.sample(logits, [*self._ids, *tokens]))
-            clock.token()
-            if tokens[-1] in settings.eos:
-                reason = "stop"
-                break
-            if text := stream.push(tokens[-1]):
-                with clock.paused():
-                    yield text
-            if stream.stopped_by is not None:
-                reason = "stop"
-                break
-            if len(tokens) >= limit:
-                break
-            logits = session.decode(tokens[-1])
-        if self._cancelled:
-            reason = "cancelled"
-        if text := stream.finish():
-            yield text
-        self._finish(stream.text, tokens, reason, prefill, images, clock)
-
-    def _finish(
-        self,
-        text: str,
-        tokens: list[int],
-        reason: Literal["stop", "length", "cancelled"],
-        prefill: PrefillResult,
-        images: Sequence[ImageEmbedding],
-        clock: _Clock,
-    ) -> None:
-        *earlier, last = self._exchanges
-        answered = _Exchange(replace(last.turn, answer=text), last.pixels)
-        self._chat.remember(self, [*earlier, answered])
-        image_tokens = sum(image.positions for image in images)
-        usage = Usage(prefill.positions, image_tokens, len(tokens))
-        self._completion = Completion(text, tuple(tokens), reason, usage, clock.stats(prefill))
-
-
-class _Clock:
-    """Times one answer, without the time that its consumer takes between two parts of it."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._vision_before = session.vision_seconds
-        self._begin = time.perf_counter()
-        self._paused = 0.0
-        self._tokens: list[float] = []
-
-    def token(self) -> None:
-        self._tokens.append(time.perf_counter() - self._paused)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._paused += time.perf_counter() - began
-
-    def stats(self, prefill: PrefillResult) -> Stats:
-        first = self._tokens[0] if self._tokens else self._begin
-        decoding = self._tokens[-1] - first if self._tokens else 0.0
-        return Stats(
-            vision_ms=1e3 * (self._session.vision_seconds - self._vision_before),
-            prefill_tok_s=prefill.computed / prefill.seconds,
-            decode_tok_s=(len(self._tokens) - 1) / decoding if decoding else 0.0,
-            first_token_ms=1e3 * (first - self._begin),
-            peak_rss_bytes=peak_rss_bytes(),
-        )
 
 
 def _find_template(chosen: str | None, default: str) -> ChatTemplate:

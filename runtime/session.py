@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -146,6 +147,11 @@ class Session:
             self._images.popitem(last=False)
         return image
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the KV cache has no position left."""
+        return self.cache.length >= self.cache.capacity
+
     def length(self, ids: Sequence[int]) -> int:
         """Count the positions of a prompt's ids, in which -200 stands for an image."""
         return len(ids) + ids.count(IMAGE_TOKEN_ID) * (self.model.settings.image_tokens - 1)
@@ -178,12 +184,10 @@ class Session:
         self.model.device.synchronize()
         start = time.perf_counter()
         kept = 0 if trace else _common_prefix(self._cached, keys[:-1])
-        self._truncate(kept)
+        del self._cached[kept:]
         rest = self.model.device.rows(self._embeddings(ids, images), kept, len(keys))
-        logits = self._append(
-            keys[kept:],
-            lambda: self.model.prefill(rest, self.cache, all_logits=trace is not None),
-        )
+        with self._appending(keys[kept:]):
+            logits = self.model.prefill(rest, self.cache, all_logits=trace is not None)
         if trace:
             trace.prompt_ids, trace.prefill_logits = tuple(ids), logits
         seconds = time.perf_counter() - start  # the logits are downloaded, so all work is done
@@ -195,7 +199,8 @@ class Session:
         Raises:
             ContextError: The cache is full.
         """
-        logits = self._append([token], lambda: self.model.decode(token, self.cache))
+        with self._appending([token]):
+            logits = self.model.decode(token, self.cache)
         last: FloatArray = logits[-1]
         return last
 
@@ -204,16 +209,13 @@ class Session:
         self._cached.clear()
         self.cache.clear()
 
-    def _append(self, keys: Sequence[Hashable], run: Callable[[], FloatArray]) -> FloatArray:
+    @contextmanager
+    def _appending(self, keys: Sequence[Hashable]) -> Iterator[None]:
+        """Name the positions that the block appends to the cache, if it ends without an error."""
         # A call that was interrupted halfway filled some layers' positions and not others'.
         self.cache.truncate(len(self._cached))
-        logits = run()
+        yield
         self._cached += keys
-        return logits
-
-    def _truncate(self, length: int) -> None:
-        del self._cached[length:]
-        self.cache.truncate(length)
 
     def _keys(self, ids: Sequence[int], images: Sequence[ImageEmbedding]) -> list[Hashable]:
         """Name every position: a token by its id, an image's by its digest and their number."""

@@ -8,7 +8,7 @@ from mvlm.cli.shared.progress import waiting
 from mvlm.cli.shared.terminal import readable_bytes, show, warn
 
 if TYPE_CHECKING:
-    from mvlm.runtime.chat import Completion, Generation, Stats
+    from mvlm.runtime.generation import Completion, Generation, Stats
 
 
 def stream_answer(generation: Generation) -> Completion:

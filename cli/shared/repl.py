@@ -23,7 +23,8 @@ from mvlm.cli.shared.user_path import user_path
 from mvlm.runtime.errors import MvlmError, PromptError
 
 if TYPE_CHECKING:
-    from mvlm.runtime.chat import Chat, Completion
+    from mvlm.runtime.chat import Chat
+    from mvlm.runtime.generation import Completion
     from mvlm.runtime.model import FloatArray
     from mvlm.runtime.sampling import SamplingParams
 
@@ -73,9 +74,9 @@ class Repl:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401
 
-            manifest = self._chat.session.model.manifest
+            manifest = self._chat.model.manifest
             name, scheme = manifest.model.get("name"), manifest.quantization["language"]
-            threads = self._chat.session.model.threads
+            threads = self._chat.model.threads
             show_dim(f"{name} {scheme}, {threads} threads. /help shows the commands.")
         for line in self._lines():
             try:
@@ -152,7 +153,7 @@ class Repl:
         return True
 
     def _load(self, path: Path) -> FloatArray:
-        return load_pixels(path, self._chat.session.model)
+        return load_pixels(path, self._chat.model)
 
 
 def _remark(completion: Completion) -> str | None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from transformers import LlamaTokenizer
 
 from mvlm.runtime.artifact.layout import CHAT, TOKENIZER
-from mvlm.runtime.chat import Chat, Completion
+from mvlm.runtime.chat import Chat
 from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
+from mvlm.runtime.generation import Completion
 from mvlm.runtime.kv_cache import KVCache
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
@@ -85,7 +86,7 @@ def test_prompts_of_a_conversation_equal_the_official_ones(
     text = SYSTEM
     for question, images in turns:
         trace = Trace()
-        shown = [pixels(chat.session.model, seed) for seed in range(images)]
+        shown = [pixels(chat.model, seed) for seed in range(images)]
         completion = chat.generate(question, shown, SHORT, trace).completion
         end = " " if text == SYSTEM else "</s>"
         text += f"{end}USER: {'<image>' * images}{chr(10) * images}{question} ASSISTANT:"
@@ -208,9 +209,9 @@ def test_max_tokens_ends_with_finish_reason_length(chat: Chat) -> None:
 def test_an_end_of_sequence_token_ends_the_generation(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    tokens = greedy(Chat(chat.session.model)).token_ids
+    tokens = greedy(Chat(chat.model)).token_ids
     end = tokens[number]
-    model = chat.session.model
+    model = chat.model
     monkeypatch.setattr(model, "settings", replace(model.settings, eos=(383, end)))
     completion = greedy(chat)
     assert completion.finish_reason == "stop"
@@ -252,14 +253,14 @@ def test_cancelling_before_the_first_token(chat: Chat) -> None:
 def test_an_interrupted_generation_is_not_in_the_history(
     chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = greedy(Chat(chat.session.model))
+    expected = greedy(Chat(chat.model))
     generation = chat.generate("What is in the picture?", (), SamplingParams(max_tokens=40))
 
     def interrupt(*_: object) -> Floats:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(chat.session.model, "decode", interrupt)
+        patched.setattr(chat.model, "decode", interrupt)
         for _ in generation:
             pass
     with pytest.raises(PromptError, match="interrupted"):
@@ -270,13 +271,34 @@ def test_an_interrupted_generation_is_not_in_the_history(
 
 def test_a_new_generation_cancels_the_one_before(chat: Chat) -> None:
     """Its next token would otherwise be read into the new conversation."""
-    expected = Chat(chat.session.model).generate("How many?", (), SHORT).completion
+    expected = Chat(chat.model).generate("How many?", (), SHORT).completion
     first = chat.generate("What is in the picture?", (), SamplingParams(max_tokens=40))
     next(iter(first))
     second = chat.generate("How many?", (), SHORT)
     assert second.completion.token_ids == expected.token_ids
     assert first.completion.finish_reason == "cancelled"
     assert [turn.question for turn in chat.turns] == ["How many?"]
+
+
+def test_a_superseded_generation_computes_nothing(chat: Chat) -> None:
+    """Whether it had begun or not: the session holds another prompt."""
+    first = chat.generate("What is in the picture?", [pixels(chat.model)], SHORT)
+    second = chat.generate("How many?", (), SamplingParams(max_tokens=40))
+    next(iter(second))
+    held = chat.session.cache.length
+    assert first.completion.finish_reason == "cancelled"
+    assert (first.completion.token_ids, first.completion.stats.vision_ms) == ((), 0)
+    assert chat.session.cache.length == held
+    expected = Chat(chat.model).generate("How many?", (), SamplingParams(max_tokens=40))
+    assert second.completion.token_ids == expected.completion.token_ids
+    assert [turn.question for turn in chat.turns] == ["How many?"]
+
+
+def test_a_refused_question_does_not_cancel_the_generation_before(chat: Chat) -> None:
+    first = chat.generate("How many?", (), SHORT)
+    with pytest.raises(PromptError):
+        chat.generate("")
+    assert first.completion.finish_reason != "cancelled"
 
 
 def test_a_reset_cancels_the_generation_before(chat: Chat) -> None:
@@ -519,22 +541,21 @@ def test_a_prompt_has_a_placeholder_for_each_given_and_kept_image(
         except ContextError:
             continue
         given += new
-        kept = [each for exchange in generation._exchanges for each in exchange.pixels]
+        kept = generation._pixels
         assert generation._ids.count(IMAGE_TOKEN_ID) == len(kept)
         # The oldest go first, and never those of the question itself.
         assert len(kept) >= images
         assert all(a is b for a, b in zip(kept, given[len(given) - len(kept) :], strict=True))
-        turns = [exchange.turn for exchange in generation._exchanges]
+        generation._finished(said)
+        *earlier, last = chat.turns
+        assert (last.question, last.answer) == (question, said)
+        turns = [*earlier, replace(last, answer=None)]
         placed = sum(turn.images - turn.leading_images for turn in turns)
         typed = sum(
             text.count("<image>") for turn in turns for text in (turn.question, turn.answer or "")
         )
         text = chat.tokenizer.decode([i for i in generation._ids if i != IMAGE_TOKEN_ID])
         assert text.count("<image>") == typed - placed
-        *earlier, last = generation._exchanges
-        answered = replace(last, turn=replace(last.turn, answer=said))
-        chat.begin(generation)
-        chat.remember(generation, [*earlier, answered])
 
 
 def test_a_refused_question_changes_nothing(model: Model) -> None:

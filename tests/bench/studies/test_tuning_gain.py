@@ -9,7 +9,7 @@ from mvlm.bench.studies.cost_model_ablation import table as ablation_table
 from mvlm.bench.studies.cost_model_ablation import trials_to_reach, weighted_seconds
 from mvlm.bench.studies.tuning_gain import Pair, table
 from mvlm.compile.tuning_log import Database, TaskResult, TuningRecord
-from mvlm.runtime.chat import Stats
+from mvlm.runtime.generation import Stats
 
 STATS = Stats(
     vision_ms=100.0, prefill_tok_s=200.0, decode_tok_s=40.0, first_token_ms=300.0, peak_rss_bytes=1
