@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mvlm.runtime.image import load_image, preprocess
 from mvlm.runtime.machine import Machine, read_machine
 from mvlm.runtime.machine.state import read_state
 from mvlm.runtime.model import Model
+from mvlm.runtime.progress import Progress, no_progress
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.targets import known_targets
 from mvlm.runtime.targets.detect import detect_targets
@@ -28,15 +28,13 @@ from mvlm.runtime.targets.detect import detect_targets
 PROMPT = "Describe the picture."
 _TOKENS = 48
 
-Progress = Callable[[str, int, int], None]
-
 
 def check_device(
     artifact: Path,
     image: Path | None,
     plan: MeasurementPlan,
     threads: int | None,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Verify an artifact, chat with it and measure it.
 

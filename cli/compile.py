@@ -150,7 +150,8 @@ def command(
     Without -o the artifact goes where `mvlm chat MODEL` finds it.
     """
     from mvlm.compile.cache import cached_artifact, prepare_place
-    from mvlm.compile.job import PREFILL_CHUNK, adapter_places, plan_job
+    from mvlm.compile.distinct_names import adapter_places
+    from mvlm.compile.job import PREFILL_CHUNK, plan_job
     from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
     schemes = plan_quantization(

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mvlm.compile.distinct_names import distinct_names
 from mvlm.compile.provenance import files_digest, package_versions, source_digest
 from mvlm.compile.toolchain import linker_identity
 from mvlm.compile.tuning_log import log_folders, logs_digest
-from mvlm.models.checkpoint import expected_tensors, open_checkpoint
+from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
 from mvlm.models.config import MobileVLMConfig
 from mvlm.models.config.read import read_config
 from mvlm.models.interchange.onnx_graph import onnx_files
 from mvlm.models.quantization import DEFAULT_SCHEME, Quantization, plan_quantization
 from mvlm.runtime.artifact.layout import MAX_CONTEXT
-from mvlm.runtime.errors import CheckpointError, UsageError
+from mvlm.runtime.errors import CheckpointError, TokenizerError, UsageError
 from mvlm.runtime.input_file import is_present
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.targets import TargetDescription, choose_platform, find_description
+from mvlm.runtime.tokenizer import Tokenizer
 from mvlm.runtime.utf8_path import as_utf8
+
+if TYPE_CHECKING:
+    from mvlm.models.mobilevlm import MobileVLM
 
 TOKENIZER_FILE = "tokenizer.model"
 PREFILL_CHUNK = 512
+# Rows of an embedding table that no piece belongs to: tables are filled up to round numbers.
+_SPARE_ROWS = 256
 # Fields that say where something is, which does not matter to what is made of it.
 _PLACES = ("vision_tower", "adapter", "vision_onnx", "logs")
 
@@ -87,6 +91,49 @@ class CompileJob:
             )
         return path
 
+    def open_checkpoint(self) -> Checkpoint:
+        """Open the weights, with all that is merged into them; reads none of them.
+
+        Raises:
+            CheckpointError: There are none, or they are damaged.
+        """
+        return open_checkpoint(
+            self.checkpoint,
+            self.vision_tower,
+            self.adapter,
+            allow_nonfinite=self.allow_nonfinite,
+        )
+
+    def build_model(self) -> MobileVLM:
+        """Return the model that the checkpoint describes; reads no weights and imports tvm."""
+        from mvlm.models.mobilevlm import MobileVLM
+        from mvlm.models.onnx_vision import import_vision
+
+        onnx = (
+            None
+            if self.vision_onnx is None
+            else import_vision(self.vision_onnx, self.config, allow_nonfinite=self.allow_nonfinite)
+        )
+        return MobileVLM(self.config, self.quantization, onnx)
+
+    def check_tokenizer(self) -> None:
+        """Check that the tokenizer can be read and belongs to the model.
+
+        Raises:
+            CheckpointError: There is none.
+            TokenizerError: It is damaged, or has not about as many pieces as the model has rows.
+        """
+        pieces = Tokenizer(self.tokenizer, legacy=self.config.tokenizer.legacy).vocab_size
+        rows = self.config.language.vocab_size
+        if not rows - _SPARE_ROWS <= pieces <= rows:
+            raise TokenizerError(
+                f"{self.tokenizer} does not belong to the model",
+                expected=f"{rows} pieces, one for each row of the embedding table, "
+                f"or up to {_SPARE_ROWS} fewer",
+                found=pieces,
+                fix="Take the tokenizer from the place where the weights come from.",
+            )
+
     def check_adapter(self) -> None:
         """Ask that the adapter, if there is one, is understood and is for this model.
 
@@ -96,12 +143,11 @@ class CompileJob:
             CheckpointError: Its tensors are not the model's, or would have no effect.
         """
         if self.adapter is not None:
-            checkpoint = open_checkpoint(self.checkpoint, self.vision_tower, self.adapter)
-            checkpoint.check_adapter(expected_tensors(self.config))
+            self.open_checkpoint().check_adapter(expected_tensors(self.config))
 
     def checkpoint_digest(self) -> str:
         """The sha256 of the weights, of all that is merged, and of the tokenizer."""
-        weights = open_checkpoint(self.checkpoint, self.vision_tower, self.adapter).files()
+        weights = self.open_checkpoint().files()
         graph = [] if self.vision_onnx is None else onnx_files(self.vision_onnx)
         return files_digest([self.tokenizer, *weights, *graph])
 
@@ -213,27 +259,3 @@ def plan_job(
         allow_nonfinite=allow_nonfinite,
         logs=log_folders(logs),
     )
-
-
-def adapter_places(adapters: Sequence[Path], output: Path | None) -> list[Path | None]:
-    """Say where the artifact of each adapter goes.
-
-    Args:
-        adapters: Their folders; none for the checkpoint as it is.
-        output: Where the artifact goes, or below which those of several adapters go, each in a
-            folder of its name (:func:`distinct_names`); None for places in the cache.
-
-    Returns:
-        A place for each adapter, or one without any; None for a place in the cache.
-
-    Raises:
-        UsageError: An adapter is given twice.
-    """
-    folders = [adapter.resolve() for adapter in adapters]
-    twice = {str(given) for given, n in Counter(folders).items() if n > 1}
-    if twice:
-        raise UsageError("--lora", expected="each adapter once", found=f"{sorted(twice)[0]} twice")
-    if len(folders) < 2 or output is None:
-        return [output] * max(1, len(folders))
-    names = distinct_names(folders)
-    return [output / names[folder] for folder in folders]

@@ -1,35 +1,49 @@
-"""Packs a job's weights: within an artifact, or apart, for the artifacts of several devices."""
+"""Packs weights: streams them from the checkpoint into an artifact's files, a layer at a time.
+
+They go into the artifact itself, or into a folder of their own, from which the artifacts of several
+devices take them.
+"""
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from tvm.relax.frontend import nn
 
 from mvlm.compile.hardlinks import link_or_copy
 from mvlm.compile.job import CompileJob
-from mvlm.compile.memory import check_memory
-from mvlm.compile.weights import source_bytes, write_weights
-from mvlm.models.checkpoint import Checkpoint, expected_tensors, open_checkpoint
-from mvlm.models.layers import packed_layers
-from mvlm.models.mobilevlm import MobileVLM
-from mvlm.models.onnx_vision import import_vision
+from mvlm.models.checkpoint import Checkpoint
+from mvlm.models.layers import PackedLayer, packed_layers
 from mvlm.runtime.artifact import layout
-from mvlm.runtime.artifact.staging import atomic_directory
-from mvlm.runtime.artifact.weights import map_weights, read_weights_index
-from mvlm.runtime.errors import ArtifactError, TokenizerError
-from mvlm.runtime.tokenizer import Tokenizer
+from mvlm.runtime.artifact.json_object import write_json
+from mvlm.runtime.artifact.weights import (
+    TensorEntry,
+    WeightsIndex,
+    map_weights,
+    read_weights_index,
+)
+from mvlm.runtime.errors import ArtifactError, CheckpointError
+from mvlm.runtime.progress import Progress
 
-# Called with what is being done, how much of it is done, and of how much.
-Progress = Callable[[str, int, int], None]
 # Names and parameters in the order in which the compiled functions take them.
-Parameters = list[tuple[str, Any]]
+Parameters: TypeAlias = list[tuple[str, nn.Parameter]]
 
-# Rows of an embedding table that no piece belongs to: tables are filled up to round numbers.
-_SPARE_ROWS = 256
+# What each layer's parameters go into, by its name: a file for what adapters change together.
+_FILES = (
+    (re.compile(r"tower\b.*"), "tower"),
+    (re.compile(r"image_projector\b.*"), "projector"),
+    (re.compile(r"decoder\.embed_tokens"), "embedding"),
+    (re.compile(r"decoder\.layers\.(\d+)\.(?:input_norm|attention\b.*)"), "layer-{:02}-attention"),
+    (re.compile(r"decoder\.layers\.(\d+)\..*"), "layer-{:02}-mlp"),
+    (re.compile(r"decoder\.(?:norm|lm_head)"), "head"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,55 +59,10 @@ class PackedWeights:
     checkpoint: str
 
 
-def build_model(job: CompileJob) -> MobileVLM:
-    """Return the model that a job's checkpoint describes; reads no weights."""
-    onnx = (
-        None
-        if job.vision_onnx is None
-        else import_vision(job.vision_onnx, job.config, allow_nonfinite=job.allow_nonfinite)
-    )
-    return MobileVLM(job.config, job.quantization, onnx)
-
-
-def open_weights(job: CompileJob, model: MobileVLM) -> Checkpoint:
-    """Open a job's checkpoint, and ask that it is the model's and that there is memory for it.
-
-    Raises:
-        CheckpointError: Weights are missing, unexpected or misshapen.
-        TokenizerError: The tokenizer is damaged, or has more pieces than the model has rows.
-        TargetError: There is too little memory.
-    """
-    checkpoint = open_checkpoint(
-        job.checkpoint, job.vision_tower, job.adapter, allow_nonfinite=job.allow_nonfinite
-    )
-    used = {name for _, layer in packed_layers(model) for name in layer.sources()}
-    checkpoint.check(expected_tensors(job.config), used).raise_if_bad()
-    _check_tokenizer(job)
-    check_memory(model, checkpoint)
-    return checkpoint
-
-
-def pack_job(
-    job: CompileJob, output: Path, progress: Progress = lambda step, done, total: None
-) -> None:
-    """Write a job's weights and tokenizer as :class:`PackedWeights`, whole or not at all.
-
-    Raises:
-        CheckpointError: Weights are missing, unexpected, misshapen or not finite.
-        TokenizerError: The tokenizer is damaged, or has more pieces than the model has rows.
-        TargetError: There is too little memory.
-        ArtifactError: They cannot be written.
-    """
-    model = build_model(job)
-    checkpoint = open_weights(job, model)
-    with atomic_directory(output, layout.WEIGHTS_INDEX) as folder:
-        pack_into(folder, job, model, list(model.named_parameters()), checkpoint, progress)
-
-
 def pack_into(
     folder: Path,
     job: CompileJob,
-    model: MobileVLM,
+    model: nn.Module,
     parameters: Parameters,
     checkpoint: Checkpoint,
     progress: Progress,
@@ -111,22 +80,8 @@ def pack_into(
     Raises:
         CheckpointError: A tensor is not finite, or a part of the adapter was not merged.
     """
-    total = sum(source_bytes(layer, checkpoint) for _, layer in packed_layers(model))
-    done = 0
-
-    def packed(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        progress("weights", done, total)
-
     (folder / layout.WEIGHTS).mkdir(exist_ok=True)
-    index = write_weights(
-        model,
-        parameters,
-        checkpoint,
-        folder / layout.WEIGHTS,
-        progress=packed,
-    )
+    index = _write_weights(model, parameters, checkpoint, folder / layout.WEIGHTS, progress)
     checkpoint.check_adapter_used()
     write_json(folder / layout.WEIGHTS_INDEX, index.to_json())
     shutil.copyfile(job.tokenizer, folder / layout.TOKENIZER)
@@ -158,19 +113,51 @@ def take_packed(folder: Path, packed: PackedWeights, parameters: Parameters) -> 
         link_or_copy(packed.folder / path, folder / path)
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write one of an artifact's documents."""
-    path.write_text(json.dumps(values, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+def _write_weights(
+    model: nn.Module,
+    parameters: Parameters,
+    checkpoint: Checkpoint,
+    folder: Path,
+    progress: Progress,
+) -> WeightsIndex:
+    """Pack every layer, in the model's order; the index has the order of `parameters`."""
+    total = sum(_source_bytes(layer, checkpoint) for _, layer in packed_layers(model))
+    done, expected, entries = 0, dict(parameters), dict[str, TensorEntry]()
+    for file_name, layers in groupby(packed_layers(model), lambda named: _weights_file(named[0])):
+        with (folder / file_name).open("wb") as file:
+            for prefix, layer in layers:
+                for name, value in layer.pack(checkpoint.read):
+                    full = f"{prefix}.{name}"
+                    file.write(bytes(-file.tell() % layout.WEIGHT_ALIGNMENT))
+                    entries[full] = _entry(full, value, expected[full], file_name, file.tell())
+                    file.write(np.ascontiguousarray(value).data)
+                done += _source_bytes(layer, checkpoint)
+                progress("weights", done, total)
+    return WeightsIndex(tuple(entries[name] for name, _ in parameters))
 
 
-def _check_tokenizer(job: CompileJob) -> None:
-    pieces = Tokenizer(job.tokenizer, legacy=job.config.tokenizer.legacy).vocab_size
-    rows = job.config.language.vocab_size
-    if not rows - _SPARE_ROWS <= pieces <= rows:
-        raise TokenizerError(
-            f"{job.tokenizer} does not belong to the model",
-            expected=f"{rows} pieces, one for each row of the embedding table, "
-            f"or up to {_SPARE_ROWS} fewer",
-            found=pieces,
-            fix="Take the tokenizer from the place where the weights come from.",
+def _weights_file(layer: str) -> str:
+    """Return the name of the file that a layer's parameters go into."""
+    for pattern, name in _FILES:
+        if match := pattern.fullmatch(layer):
+            return name.format(*map(int, match.groups())) + ".bin"
+    raise KeyError(layer)
+
+
+def _source_bytes(layer: PackedLayer, checkpoint: Checkpoint) -> int:
+    """Bytes of the checkpoint's tensors that a layer is made of."""
+    return sum(checkpoint.nbytes(name) for name in layer.sources())
+
+
+def _entry(
+    name: str, value: npt.NDArray[Any], parameter: nn.Parameter, file: str, offset: int
+) -> TensorEntry:
+    wanted = tuple(int(extent) for extent in parameter.shape)
+    if value.shape != wanted or str(value.dtype) != str(parameter.dtype):
+        # The checkpoint's shapes were checked by name, so this is our own packing gone wrong.
+        raise CheckpointError(
+            f"parameter {name} was packed wrongly",
+            expected=f"{parameter.dtype} {wanted}",
+            found=f"{value.dtype} {value.shape}",
         )
+    return TensorEntry(name, wanted, str(value.dtype), file, offset)

@@ -31,6 +31,8 @@ from mvlm.schedules.config_space import Config, default_config
 # TVM ships no types, so that a pass is Any to mypy.
 Pass: TypeAlias = Any
 
+_ALLOCATE = tvm.ir.Op.get("relax.vm.alloc_storage")
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -51,6 +53,15 @@ class Lowered:
 
     module: tvm.IRModule
     kernel_traffic: dict[str, dict[str, KernelTraffic]]
+
+    @property
+    def working_bytes(self) -> int:
+        """The working memory that the largest function plans.
+
+        What is sized while it runs is left out: embeddings of a text.
+        """
+        functions = [f for _, f in self.module.functions_items() if isinstance(f, relax.Function)]
+        return max(map(_planned_bytes, functions), default=0)
 
 
 class TuningLookup(Protocol):
@@ -205,3 +216,16 @@ def _bound_extents(upper_bounds: dict[str, int]) -> Pass:
         return module
 
     return bound
+
+
+def _planned_bytes(function: relax.Function) -> int:
+    total = 0
+
+    def visit(expression: Any) -> None:
+        nonlocal total
+        if isinstance(expression, relax.Call) and expression.op == _ALLOCATE:
+            size = expression.args[0]
+            total += int(size.values[0]) if isinstance(size, relax.ShapeExpr) else 0
+
+    relax.analysis.post_order_visit(function.body, visit)
+    return total

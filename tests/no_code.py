@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.compile import driver
+from mvlm.compile import driver, manifest
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.job import CompileJob
 from mvlm.models.mobilevlm import MobileVLM
@@ -32,4 +32,4 @@ def generate_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(driver, "_write_library", instead)
     requirements = Requirements(platform="linux", libc="2.17", page_bytes=4096, memory_bytes=0)
-    monkeypatch.setattr(driver, "_requirements", lambda *_: requirements)
+    monkeypatch.setattr(manifest, "_requirements", lambda *_: requirements)

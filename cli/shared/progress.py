@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mvlm.cli.shared.terminal import is_terminal, readable_bytes
+from mvlm.runtime.progress import Progress, no_progress
 from mvlm.runtime.terminal_text import one_line, printable
-
-# Called with what is being done, how much of it is done, and of how much.
-Progress = Callable[[str, int, int], None]
 
 # What is over sooner needs no spinner.
 _PATIENCE_SECONDS = 0.7
@@ -29,27 +27,21 @@ def progress_bars(in_bytes: Container[str] = ()) -> Iterator[Progress]:
         in_bytes: The kinds whose numbers are bytes; others are counted.
     """
     if not is_terminal(sys.stderr):
-        yield lambda step, done, total: None
+        yield no_progress
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description:<20}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[amount]:>19}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description:<20}", markup=False),
+        progress.BarColumn(),
+        progress.TextColumn("{task.fields[amount]:>19}", markup=False),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
     )
     bars: dict[str, Any] = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with progress.Progress(*columns, console=Console(stderr=True)) as shown_bars:
 
         def update(step: str, done: int, total: int) -> None:
             step = printable(one_line(step))
@@ -57,8 +49,8 @@ def progress_bars(in_bytes: Container[str] = ()) -> Iterator[Progress]:
             shown = [readable_bytes(n) if kind in in_bytes else str(n) for n in (done, total)]
             amount = "/".join(shown)
             if kind not in bars:
-                bars[kind] = progress.add_task(step, total=total, amount=amount)
-            progress.update(
+                bars[kind] = shown_bars.add_task(step, total=total, amount=amount)
+            shown_bars.update(
                 bars[kind],
                 description=kind if done >= total else step,
                 completed=done,

@@ -10,17 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mvlm.compile.driver import compile_job
+from mvlm.compile.driver import compile_job, pack_job
 from mvlm.compile.jobs.errors import DamagedError
 from mvlm.compile.jobs.messages import WEIGHTS, StepRequest
 from mvlm.compile.jobs.process import this_process
 from mvlm.compile.jobs.store import Store
 from mvlm.compile.jobs.store.results import ArtifactResult, WeightsResult
-from mvlm.compile.packing import PackedWeights, Progress, pack_job
+from mvlm.compile.packing import PackedWeights
 from mvlm.runtime.artifact.manifest import FileEntry
 from mvlm.runtime.artifact.verify import digest_file
 from mvlm.runtime.errors import CheckpointError
 from mvlm.runtime.machine import peak_rss_bytes
+from mvlm.runtime.progress import Progress
 
 
 def execute_step(

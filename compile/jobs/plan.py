@@ -13,8 +13,9 @@ from mvlm.compile.distinct_names import distinct_names
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.jobs.log_snapshot import snapshot_folders, snapshot_logs
 from mvlm.compile.jobs.matrix import Cell, Matrix, MatrixError
-from mvlm.compile.jobs.memory_estimate import PROGRAM_BYTES, weights_bytes
+from mvlm.compile.jobs.memory_estimate import weights_bytes
 from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS, JobSpec
+from mvlm.compile.memory import PROGRAM_BYTES
 from mvlm.compile.tuning_log import log_folders
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact.manifest import FileEntry

@@ -15,7 +15,6 @@ from tvm import tirx
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.job import CompileJob
 from mvlm.compile.memory_traffic import count_kernel_traffic
-from mvlm.compile.packing import build_model
 from mvlm.compile.pipeline import phases, tensor_functions
 from mvlm.compile.tuning.workload import (
     EXTENTS,
@@ -92,7 +91,7 @@ def extract_tasks(job: CompileJob, target: CompileTarget) -> list[Task]:
         job: The model and how it is stored; its weights are not read.
         target: What to compile for.
     """
-    module, _ = build_model(job).export(target.tvm)
+    module, _ = job.build_model().export(target.tvm)
     kernels = find_kernels(target.kernels)
     with target.tvm, tvm.transform.PassContext(opt_level=3):
         # Without kernels: the module is only lowered far enough to count the calls.

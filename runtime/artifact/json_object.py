@@ -1,4 +1,7 @@
-"""Reads untrusted JSON objects: bounded, typed, with errors that name the file and the key."""
+"""Reads untrusted JSON objects: bounded, typed, with errors that name the file and the key.
+
+Writes our own.
+"""
 
 from __future__ import annotations
 
@@ -126,3 +129,8 @@ def build(where: str, make: Callable[[], T]) -> T:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write one of an artifact's documents."""
+    path.write_text(json.dumps(values, sort_keys=True, indent=1) + "\n", encoding="utf-8")

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvlm.compile.distinct_names import distinct_names
-from mvlm.compile.job import adapter_places
+from mvlm.compile.distinct_names import adapter_places, distinct_names
 from mvlm.runtime.errors import UsageError
 
 

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 from tvm.contrib import tvmjs
 
+from mvlm.compile.driver import pack_job
 from mvlm.compile.job import plan_job
-from mvlm.compile.packing import build_model, pack_job
 from mvlm.models.checkpoint import open_checkpoint
 from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.config.read import read_config
@@ -258,6 +258,6 @@ def test_the_onnx_graph_of_a_job_is_checked(artifact_cache: ArtifactCache, tmp_p
     checkpoint = artifact_cache.checkpoint("linear")
     graph = projector_graph(checkpoint, tmp_path / "p.onnx", spoil="weight", value=float("nan"))
     with pytest.raises(CheckpointError, match="tensor weight of"):
-        build_model(plan_job(checkpoint, vision_onnx=graph, logs=()))
+        plan_job(checkpoint, vision_onnx=graph, logs=()).build_model()
     job = plan_job(checkpoint, vision_onnx=graph, allow_nonfinite=True, logs=())
-    assert build_model(job) is not None
+    assert job.build_model() is not None

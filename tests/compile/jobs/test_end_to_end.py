@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.compile.driver import compile_job
+from mvlm.compile.driver import compile_job, pack_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.jobs.store import Store, open_store
-from mvlm.compile.packing import PackedWeights, pack_job
+from mvlm.compile.packing import PackedWeights
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact import layout, verify_artifact
 from mvlm.runtime.errors import ArtifactError

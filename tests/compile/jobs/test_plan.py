@@ -11,12 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from mvlm.compile.jobs.matrix import MatrixError, read_matrix
-from mvlm.compile.jobs.memory_estimate import PROGRAM_BYTES
 from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS, StepRequest, parse_step_request
 from mvlm.compile.jobs.plan import MatrixPlan, plan_matrix
-from mvlm.compile.memory import needed_bytes
-from mvlm.compile.packing import build_model
-from mvlm.models.checkpoint import open_checkpoint
+from mvlm.compile.memory import PROGRAM_BYTES, layer_bytes, peak_bytes
+from mvlm.models.layers import packed_layers
 from mvlm.runtime.errors import ArtifactError, TargetError
 from tests.adapters import write_adapter
 from tests.compile.jobs.boards import write_board
@@ -126,7 +124,8 @@ def test_memory_estimate_covers_the_compiler(folder: Path, model: str, scheme: s
     made = plan(folder, f'models = ["{model}"]\nquantizations = ["{scheme}"]')
     weights, artifact = made.steps
     job = weights.job.plan()
-    needed = needed_bytes(build_model(job), open_checkpoint(job.checkpoint))
+    layers, checkpoint = packed_layers(job.build_model()), job.open_checkpoint()
+    needed = peak_bytes(layer_bytes(layer, checkpoint) for _, layer in layers)
     assert needed <= weights.memory < needed + (64 << 20)
     assert artifact.memory == PROGRAM_BYTES
 
