@@ -22,7 +22,6 @@ from mvlm.cli.shared.options import (
     Threads,
     Tokens,
     VisionTower,
-    invocation,
 )
 from mvlm.cli.shared.progress import progress_bars, waiting
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
@@ -124,10 +123,10 @@ def command(
         _refuse(context, _ALONE, "is not for a comparison with --peer")
         compare(
             path,
-            invocation(context),
             ComparisonRequest(
                 tuple(peer), tuple(scenario or ()), runs, threads, vision_tower, write
             ),
+            json=json,
         )
         return
     _refuse(context, _COMPARED, "is for a comparison with --peer")
@@ -137,9 +136,7 @@ def command(
     from mvlm.runtime.model import Model
 
     plan = MeasurementPlan(runs, prompt_tokens, tokens)
-    artifact = find_artifact(
-        path, invocation(context), quantization=quantization, vision_tower=vision_tower
-    )
+    artifact = find_artifact(path, quantization=quantization, vision_tower=vision_tower)
     machine, cores = machine_facts(), os.sched_getaffinity(0)
     with waiting("verifying and loading the artifact"):
         model = Model(artifact, threads)

@@ -17,7 +17,6 @@ from mvlm.cli.shared.options import (
     Quantization,
     Threads,
     VisionTower,
-    invocation,
 )
 from mvlm.cli.shared.progress import waiting
 from mvlm.cli.shared.terminal import show_json
@@ -36,7 +35,6 @@ EXAMPLES = (
 
 
 def command(
-    context: typer.Context,
     path: ArtifactOrModel,
     image: Annotated[
         list[Path] | None,
@@ -111,9 +109,7 @@ def command(
         max_tokens=max_tokens,
         stop=tuple(stop or ()),
     )
-    artifact = find_artifact(
-        path, invocation(context), quantization=quantization, vision_tower=vision_tower
-    )
+    artifact = find_artifact(path, quantization=quantization, vision_tower=vision_tower)
     with waiting("verifying and loading the artifact"):
         chat = _open_chat(artifact, threads, template, context_length)
     if prompt is None:

@@ -9,7 +9,7 @@ import typer
 
 from mvlm.cli.shared.answers import speeds, stream_answer
 from mvlm.cli.shared.artifacts import find_artifact
-from mvlm.cli.shared.options import Debug, Json, Quantization, Threads, invocation
+from mvlm.cli.shared.options import Debug, Json, Quantization, Threads
 from mvlm.cli.shared.progress import waiting
 from mvlm.cli.shared.terminal import show, show_json, show_table
 
@@ -24,7 +24,6 @@ _PROMPT = "Describe the picture."
 
 
 def command(
-    context: typer.Context,
     image: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="An image of shapes; default: the bundled one."),
@@ -43,7 +42,7 @@ def command(
     from mvlm.cli.shared.images import load_pixels
 
     shown = image or _bundled() / "images" / _IMAGE
-    artifact = find_artifact(_bundled() / _MODEL, invocation(context), quantization=quantization)
+    artifact = find_artifact(_bundled() / _MODEL, quantization=quantization)
     with waiting("opening the model"):
         from mvlm.runtime.chat import Chat
         from mvlm.runtime.model import Model

@@ -9,15 +9,48 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from mvlm.compile.cache_folder import KEEP_ELSEWHERE, cache_folder
+from mvlm.compile.compiler_process import CompileRequest, compile_in_child
 from mvlm.compile.job import CompileJob
 from mvlm.runtime.artifact.layout import MANIFEST
 from mvlm.runtime.errors import UsageError
+from mvlm.runtime.progress import Progress, no_progress
 
 # Enough of the key that no two jobs meet.
 _KEY_DIGITS = 16
+
+
+def find_or_compile(
+    request: CompileRequest,
+    *,
+    begin: Callable[[CompileJob, Path], None] = lambda job, artifact: None,
+    progress: Progress = no_progress,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Return the artifact of a checkpoint for this machine, compiling it if it is not in the cache.
+
+    It is compiled in a child process, so that this one imports no compiler.
+
+    Args:
+        request: The checkpoint, and how it is quantized.
+        begin: Called with the job and the artifact's folder before it is compiled.
+        progress: Called as compiling proceeds.
+        warn: Called with what the user should know of what was compiled.
+
+    Raises:
+        UsageError: A scheme is unknown, or the cache folder cannot be used.
+        MvlmError: The checkpoint is not usable, or compiling failed.
+    """
+    job = request.plan()
+    artifact = cached_artifact(job)
+    prepare_place(artifact)
+    if not is_artifact(artifact):
+        begin(job, artifact)
+        compile_in_child(request, artifact, progress, warn)
+    return artifact
 
 
 def cached_artifact(job: CompileJob) -> Path:

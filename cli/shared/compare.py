@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from mvlm.cli.shared.artifacts import find_artifact
-from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.terminal import is_terminal, show, show_json, show_table, warn
 
@@ -48,7 +47,7 @@ class ComparisonRequest:
     write: Path | None
 
 
-def compare(path: Path, invocation: Invocation, request: ComparisonRequest) -> None:
+def compare(path: Path, request: ComparisonRequest, *, json: bool) -> None:
     """Compare, print the result, and write the page if that was asked for.
 
     Raises:
@@ -58,8 +57,8 @@ def compare(path: Path, invocation: Invocation, request: ComparisonRequest) -> N
     """
     from mvlm.bench.peers.speed_page import write_page
 
-    comparison = _measure(path, invocation, request)
-    if invocation.json:
+    comparison = _measure(path, request)
+    if json:
         show_json(comparison.to_json())
     else:
         _show(comparison)
@@ -80,7 +79,7 @@ def compare(path: Path, invocation: Invocation, request: ComparisonRequest) -> N
             warn(f"wrote {written}")
 
 
-def _measure(path: Path, invocation: Invocation, request: ComparisonRequest) -> Comparison:
+def _measure(path: Path, request: ComparisonRequest) -> Comparison:
     from mvlm.bench.peers.benchmark import Benchmark
     from mvlm.bench.peers.catalogue import find_peers
     from mvlm.bench.peers.comparison import Comparison
@@ -114,7 +113,7 @@ def _measure(path: Path, invocation: Invocation, request: ComparisonRequest) -> 
         image=config.image,
         has_vision=False,
     )
-    tools = _tools(path, invocation, request, [s.ours for s in scenarios])
+    tools = _tools(path, request, [s.ours for s in scenarios])
     from mvlm.bench.peers.files import prepare_peer
 
     tools |= {peer.name: prepare_peer(peer, job, notice=warn) for peer in peers}
@@ -152,7 +151,7 @@ def _require_checkpoint(path: Path) -> None:
 
 
 def _tools(
-    path: Path, invocation: Invocation, request: ComparisonRequest, builds: Sequence[Sequence[str]]
+    path: Path, request: ComparisonRequest, builds: Sequence[Sequence[str]]
 ) -> dict[str, Tool]:
     """Our own builds that the scenarios ask for, compiled if they are not in the cache."""
     from mvlm.bench.peers.benchmark import Tool
@@ -163,7 +162,6 @@ def _tools(
         language, vision = BUILDS[name]
         artifact = find_artifact(
             path,
-            invocation,
             quantization=language,
             vision_quantization=vision,
             vision_tower=request.vision_tower,

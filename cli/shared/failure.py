@@ -41,20 +41,6 @@ _NO_THREADS = f"no more threads can be started. {_LIMITS[errno.EAGAIN]}"
 _TyperUsageError = typer.BadParameter.__mro__[1]
 
 
-class AlreadyReportedError(Exception):
-    """A child process failed and has said why on the standard error that we share.
-
-    Args:
-        exit_code: The child's.
-        document: What it printed for programs, if it did.
-    """
-
-    def __init__(self, exit_code: int, document: dict[str, Any] | None) -> None:
-        self.exit_code = exit_code
-        self.document = document
-        super().__init__(f"exit code {exit_code}")
-
-
 def report_failure(error: BaseException, invocation: Invocation) -> int:
     """Say what went wrong, and return the exit code that it stands for."""
     if isinstance(error, typer.Exit):
@@ -63,10 +49,6 @@ def report_failure(error: BaseException, invocation: Invocation) -> int:
         abandon_output()
     if isinstance(error, BrokenPipeError):  # `| head` wants us to leave quietly
         return _READER_GONE
-    if isinstance(error, AlreadyReportedError):
-        if invocation.json and error.document is not None:
-            show_json(error.document)
-        return error.exit_code
     if invocation.debug:
         warn("".join(traceback.format_exception(error)).rstrip("\n"))
     if isinstance(error, (KeyboardInterrupt, typer.Abort)) or termination_signal():
@@ -75,7 +57,7 @@ def report_failure(error: BaseException, invocation: Invocation) -> int:
             return _FAILED
         ended_by = termination_signal()
         warn("interrupted" if ended_by is None else f"terminated by {ended_by.name}")
-        return interrupted_exit_code()
+        return _SIGNALLED + (ended_by or signal.SIGINT)
     line, exit_code = _explain(error)
     warn(one_line(line))
     if invocation.json:
@@ -92,11 +74,6 @@ def _has_no_threads_left() -> bool:
         return True
     thread.join()
     return False
-
-
-def interrupted_exit_code() -> int:
-    """Return the exit code of a command that Ctrl-C, SIGTERM or SIGHUP has ended."""
-    return _SIGNALLED + (termination_signal() or signal.SIGINT)
 
 
 def _explain(error: BaseException) -> tuple[str, int]:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 # Leaves what compiles behind, as far as it was loaded, and the process's own peak memory.
 _MEASURED = (
     "import sys; from mvlm.cli.app import run; code = run(sys.argv[1:]);"
-    "print([m for m in ('tvm', 'torch', 'mvlm.compile.builder') if m in sys.modules],"
+    "print([m for m in ('tvm', 'torch', 'mvlm.compile.driver') if m in sys.modules],"
     "file=sys.stderr);"
     "print(*[l for l in open('/proc/self/status') if l.startswith('VmHWM')], file=sys.stderr);"
     "sys.exit(code)"

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mvlm.cli.shared.artifacts import find_artifact
-from mvlm.cli.shared.invocation import Invocation
 from mvlm.compile.job import plan_job
 from mvlm.models.checkpoint import expected_tensors, open_checkpoint
 from mvlm.models.config.read import read_config
@@ -173,4 +172,4 @@ def test_a_broken_link_to_an_onnx_graph(
 def test_chat_with_a_broken_link(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to("nowhere")
     with pytest.raises(UsageError, match="leads nowhere"):
-        find_artifact(tmp_path, Invocation(json=False, debug=False))
+        find_artifact(tmp_path)
