@@ -13,8 +13,8 @@ import typer
 from mvlm.cli.shared.failure import report_failure
 from mvlm.cli.shared.interrupts import termination_signals
 from mvlm.cli.shared.invocation import Invocation
-from mvlm.cli.shared.path_options import with_user_paths
 from mvlm.cli.shared.terminal import prepare_streams, show, version_callback
+from mvlm.cli.shared.user_path import with_user_paths
 
 # Each has the module of its name, or the package if it is a group of verbs; in the order of a
 # newcomer's way through them.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mvlm.cli.shared.options import Debug, Json
-from mvlm.cli.shared.path_options import target_name
 from mvlm.cli.shared.progress import waiting
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
+from mvlm.cli.shared.user_path import target_name
 
 if TYPE_CHECKING:
     from mvlm.compile.compile_target import Requirement

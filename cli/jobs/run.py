@@ -12,10 +12,10 @@ import typer
 
 from mvlm.cli.shared.jobs import show_run
 from mvlm.cli.shared.options import Debug, Json
-from mvlm.cli.shared.path_options import store_url
 from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.run_table import run_table
 from mvlm.cli.shared.terminal import show, show_json, warn
+from mvlm.cli.shared.user_path import store_url
 
 if TYPE_CHECKING:
     from mvlm.compile.jobs.plan import MatrixPlan

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvlm.cli.shared.path_options import store_url
 from mvlm.cli.shared.terminal import cell_width, padded, readable_bytes, show, show_table
+from mvlm.cli.shared.user_path import store_url
 from mvlm.runtime.terminal_text import one_line
 
 if TYPE_CHECKING:

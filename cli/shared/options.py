@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mvlm.cli.shared.invocation import Invocation
-from mvlm.cli.shared.path_options import target_name
+from mvlm.cli.shared.user_path import target_name
 from mvlm.runtime.threads import MAX_THREADS
 
 
