@@ -138,8 +138,8 @@ def table(reports: Sequence[DeviceReport]) -> str:
         ("hottest sensor, before and after", [_heat(report.hottest) for report in reports]),
         *((title, [_speed(each, name) for each in reports]) for name, title in SPEEDS.items()),
         ("memory read, GB/s", [f"{report.bandwidth / 1e9:.1f}" for report in reports]),
-        ("of it by decode", [f"{100 * report.bandwidth_share:.0f} %" for report in reports]),
-        ("it said", [report.answer for report in reports]),
+        ("share used by decode", [f"{100 * report.bandwidth_share:.0f} %" for report in reports]),
+        ("answer", [report.answer for report in reports]),
     ]
     lines = [f"| {head} | {' | '.join(cells)} |" for head, cells in rows]
     return "\n".join([lines[0], "|---|" + "--:|" * len(reports), *lines[1:]]) + "\n"

@@ -90,12 +90,12 @@ def table(curves: dict[bool, list[list[float]]], cpu: str) -> str:
     shown = [trials for trials in _SHOWN if trials < max(map(len, everything))]
     best = min(curve[-1] for curve in everything)
     lines = [
-        f"{', '.join(f'`{name}`' for name in FUNCTIONS)} on {cpu}: the time of the best so far, "
-        f"in % of the defaults', and after how many trials it is that near the best of all; "
-        f"medians of {len(curves[True])} searches each:",
+        f"{', '.join(f'`{name}`' for name in FUNCTIONS)} on {cpu}, medians of",
+        f"{len(curves[True])} searches each. The table gives the best time so far, in % of the",
+        "defaults' time, and the trials until it is within a few % of the best of all searches:",
         "",
         "| trials | "
-        + " | ".join([*map(str, shown), *(f"{near:.0%} near" for near in _NEAR)])
+        + " | ".join([*map(str, shown), *(f"within {near:.0%}" for near in _NEAR)])
         + " |",
         "|---|" + "--:|" * (len(shown) + len(_NEAR)),
     ]

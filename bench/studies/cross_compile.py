@@ -121,8 +121,8 @@ def table(model: str, cost: CompileCost, mixes: Sequence[InstructionMix]) -> str
     """Write both as Markdown."""
     peak, artifact = cost.peak_bytes / 1e9, cost.artifact_bytes / 1e9
     lines = [
-        f"{model}: compiled in {cost.seconds:.0f} s with {peak:.2f} GB at the most, into an",
-        f"artifact of {artifact:.2f} GB, of which {cost.code_bytes / 1e6:.1f} MB are code.",
+        f"Compiling {model} took {cost.seconds:.0f} s and {peak:.2f} GB of peak memory. The",
+        f"artifact has {artifact:.2f} GB, of which {cost.code_bytes / 1e6:.1f} MB are code.",
         "",
         f"| kernel | called by | {' | '.join(KINDS)} |",
         "|---|---|" + "--:|" * len(KINDS),

@@ -107,7 +107,7 @@ def folder_bytes(folder: Path) -> int:
 def table(results: Sequence[Footprint]) -> str:
     """Write results as Markdown."""
     lines = [
-        "| model | checkpoint | compile | its memory | artifact | load | besides weights "
+        "| model | checkpoint | compile time | compile memory | artifact | load | other memory "
         "| KV cache |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]

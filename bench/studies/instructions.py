@@ -134,8 +134,8 @@ def compile_loop(processor: Processor) -> Loop:
 def table(loops: Sequence[Loop]) -> str:
     """Write loops as Markdown."""
     lines = [
-        "| instructions | products | an iteration | weight bytes | instructions a byte "
-        "| loads | spills |",
+        "| instruction set | products | instructions per iteration | weight bytes "
+        "| instructions per byte | loads | spills |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     lines += [

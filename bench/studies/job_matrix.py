@@ -112,7 +112,7 @@ def table(results: Sequence[Timing]) -> str:
     lines = [
         f"On {machine.cores} cores of an {machine.cpu}:",
         "",
-        "| | time | jobs compiled | jobs reused | weights packed | a worker's memory |",
+        "| | time | jobs compiled | jobs reused | weights packed | memory per worker |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for result in results:

@@ -100,7 +100,7 @@ def table(target: TargetDescription, work: LoopWork) -> str:
     peak = target.memory.gigabytes_s
     heads = " | ".join(f"tok/s at {100 * share:.0f} % of {peak} GB/s" for share in SHARES)
     lines = [
-        f"| estimated, {target.name} | the cores could multiply | {heads} |",
+        f"| estimated, {target.name} | compute bound | {heads} |",
         "|---|--:|" + "--:|" * len(SHARES),
     ]
     for cores in (fast_cores(target), target.cpu.cores):

@@ -81,11 +81,11 @@ def table(name: str, pairs: Sequence[Pair], tuning: dict[str, int], trials: int,
     """
     facts = machine_facts()
     lines = [
-        f"{name} on {facts['cores']} cores of {facts['cpu']}, {len(pairs)} interleaved rounds; "
-        f"{tuning['tuned']} of {tuning['tuned'] + tuning['default']} kernels tuned, of a log of "
+        f"{name} on {facts['cores']} cores of {facts['cpu']}, {len(pairs)} interleaved rounds.",
+        f"{tuning['tuned']} of {tuning['tuned'] + tuning['default']} kernels are tuned by a log of",
         f"{trials:,} trials, {own:,} of them with this model:",
         "",
-        "| | default | tuned | gain | rounds that were faster |",
+        "| | default | tuned | gain | faster rounds |",
         "|---|--:|--:|--:|--:|",
     ]
     for label, value, is_rate in _ROWS:

@@ -66,8 +66,8 @@ def compile_tower_loop(scheme: str) -> TowerLoop:
 def table(loops: list[TowerLoop]) -> str:
     """Write the estimates as Markdown."""
     lines = [
-        f"| tower, estimated, {KRYO.cpu.threads} threads | instructions for 1,000 products "
-        "| linear layers of an image |",
+        f"| tower, estimated, {KRYO.cpu.threads} threads | instructions per 1,000 products "
+        "| linear layers of one image |",
         "|---|--:|--:|",
     ]
     lines += [

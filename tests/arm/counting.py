@@ -106,10 +106,10 @@ def _run(command: Sequence[str | Path], calls: int, options: str) -> tuple[int, 
 def table(found: Count) -> str:
     """Write what was counted as Markdown."""
     return (
-        f"| counted in emulation | a row times {WIDTH} x {FEATURES} |\n|---|--:|\n"
+        f"| counted in emulation | one row times {WIDTH} x {FEATURES} |\n|---|--:|\n"
         f"| instructions executed | {found.instructions:,} |\n"
         f"| weight bytes | {found.weight_bytes:,} |\n"
-        f"| instructions a byte | {found.per_byte:.3f} |\n"
+        f"| instructions per byte | {found.per_byte:.3f} |\n"
     )
 
 

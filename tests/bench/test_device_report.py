@@ -62,8 +62,8 @@ def test_device_report_table(tmp_path: Path) -> None:
     assert rows["target"] == "snapdragon-888-cpu"
     assert rows["hottest sensor, before and after"] == "46 °C, not read"
     assert rows["decode, tok/s"] == "21.5"
-    assert rows["memory read, GB/s"] == "26.0" and rows["of it by decode"] == "35 %"
-    assert rows["it said"] == "A red   circle."
+    assert rows["memory read, GB/s"] == "26.0" and rows["share used by decode"] == "35 %"
+    assert rows["answer"] == "A red   circle."
 
 
 def set_to(*keys: str, value: Any) -> Change:

@@ -40,7 +40,7 @@ def test_device_check_report_and_table(artifact_cache: ArtifactCache, tmp_path: 
     table = mvlm("bench", "--from-report", path, "--from-report", path)
     assert table.exit_code == 0
     assert table.stdout.splitlines()[1] == "|---|--:|--:|"
-    for words in ("decode, tok/s", "governor", "ldpnet, q0f32", "it said"):
+    for words in ("decode, tok/s", "governor", "ldpnet, q0f32", "answer"):
         assert words in table.stdout and words in shown.stdout
 
 

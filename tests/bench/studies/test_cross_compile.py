@@ -13,7 +13,7 @@ def test_cross_compile_table() -> None:
         InstructionMix("looked_up", {"embed": 1}, {"loads": 1}),
     ]
     text = table("MobileVLM-1.7B", CompileCost(60.4, 1.2e9, 0.8e9, 3.21e6), mixes)
-    assert "compiled in 60 s with 1.20 GB" in text and "0.80 GB, of which 3.2 MB are code" in text
+    assert "took 60 s and 1.20 GB of peak" in text and "0.80 GB, of which 3.2 MB are code" in text
     assert "| `linear` | decode 24x, prefill 24x | 32 | 0 | 12 | 0 | 0 | 0 |" in text
     assert "looked_up" not in text
 
