@@ -28,7 +28,7 @@ def written(text: str) -> str:
 
 
 def _table(table: KeyTable) -> str:
-    lines = [f"**{table.title}**", "", "| keys | what becomes of them | |", "|---|---|---|"]
+    lines = [f"**{table.title}**", "", "| keys | treatment | note |", "|---|---|---|"]
     ordered = sorted(table.keys, key=lambda key: _ROLES.index(key.role))
     for _, keys in groupby(ordered, lambda key: (key.role, key.note, key.values)):
         group = list(keys)

@@ -15,7 +15,7 @@ _LISTED = 8
 
 
 def check_keys(document: JsonConfig, table: KeyTable, label: str) -> tuple[str, ...]:
-    """Refuse what the file asks for and is not computed; say what was passed over.
+    """Refuse what the file asks for and is not computed; report what is ignored.
 
     Args:
         document: The file, or an object inside one.
@@ -38,9 +38,9 @@ def check_keys(document: JsonConfig, table: KeyTable, label: str) -> tuple[str, 
         elif key.role == "fixed" and not _is_accepted(value, key):
             document.refuse(name, accepted_text(key))
         elif key.role == "reported" and not _is_accepted(value, key):
-            warnings.append(f"{label}: `{name}` is passed over: {key.note}")
+            warnings.append(f"{label}: `{name}` is ignored: {key.note}")
     if unknown:
-        warnings.append(f"{label}: unknown keys are passed over: {_listed(unknown)}")
+        warnings.append(f"{label}: unknown keys are ignored: {_listed(unknown)}")
     return tuple(warnings)
 
 

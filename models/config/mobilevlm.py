@@ -32,7 +32,7 @@ class MobileVLMConfig:
             embedding for, because the checkpoint has `mm_use_im_patch_token` (true when absent)
             or `mm_use_im_start_end`. Their rows are untrained and no prompt contains them, so
             nothing is added here; the names are kept for comparing vocabularies.
-        warnings: What the files ask for and is passed over, a sentence each, for the user to know.
+        warnings: What the files ask for and mvlm ignores, one sentence each, for the user.
 
     Raises:
         ConfigError: A value is of the wrong type, out of range, or contradicts another.

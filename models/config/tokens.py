@@ -44,7 +44,7 @@ def check_tokenizer_files(folder: Path, tokenizer: Tokenizer | None) -> tuple[st
     for document in (config, special):
         _check_special(document, tokenizer)
     if "chat_template" not in config and is_present(folder / _TEMPLATE, ConfigError):
-        warnings += (f"{_TEMPLATE} is passed over: `--template` chooses",)
+        warnings += (f"{_TEMPLATE} is ignored: `--template` selects a template",)
     known = {_content(config, "pad_token"), _content(special, "pad_token"), *_EXPECTED}
     added = {
         text

@@ -209,13 +209,13 @@ def test_a_fixed_key(edit: Edit, file: str, name: str, key: Key) -> None:
 )
 def test_a_reported_key(edit: Edit, file: str, name: str, value: object) -> None:
     (warning,) = edit(file, **{name: value}).warnings
-    assert warning.startswith(f"{Path(FILES[file]).name}: `{name}` is passed over")
+    assert warning.startswith(f"{Path(FILES[file]).name}: `{name}` is ignored")
 
 
 def test_unknown_keys_are_reported_if_they_ask_for_something(edit: Edit) -> None:
     assert edit("config", private=None, other=False, third=0, fourth={}).warnings == ()
     (warning,) = edit("config", private=3, rotary_twist=0.5).warnings
-    assert warning == "config.json: unknown keys are passed over: private, rotary_twist"
+    assert warning == "config.json: unknown keys are ignored: private, rotary_twist"
     (warning,) = edit("clip", **{"a\x1b[31m" * 40: 1}).warnings
     assert warning.startswith("the tower's config.json: unknown keys") and len(warning) < 200
     assert "\x1b" not in warning
@@ -250,14 +250,16 @@ def test_a_conversion_passes_warnings_on(artifact_cache: ArtifactCache, tmp_path
     (tmp_path / "out").mkdir()
     heard: list[str] = []
     convert(source, tmp_path / "out", Conversion("mlc", "q0f32"), warn=heard.append)
-    assert heard == ["config.json: unknown keys are passed over: rotary_twist"]
+    assert heard == ["config.json: unknown keys are ignored: rotary_twist"]
 
 
 def test_a_template_in_a_file_of_its_own(edit: Edit, base: Path) -> None:
     path = base / "model/chat_template.jinja"
     path.write_text("{{ messages }}")
     try:
-        assert edit().warnings == ("chat_template.jinja is passed over: `--template` chooses",)
+        assert edit().warnings == (
+            "chat_template.jinja is ignored: `--template` selects a template",
+        )
     finally:
         path.unlink()
 
@@ -561,7 +563,7 @@ def test_what_mlc_says_is_used_or_refused(mlc: Path) -> None:
     assert read({}).warnings == ()
     assert read({"position_embedding_base": 500}).language.rope_theta == 500
     assert read({"rotary_twist": 2}).warnings == (
-        "mlc-chat-config.json: unknown keys are passed over: rotary_twist",
+        "mlc-chat-config.json: unknown keys are ignored: rotary_twist",
     )
     for model, chat, message in (
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, {}, "rope_scaling.*'default'"),
