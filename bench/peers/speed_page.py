@@ -13,12 +13,11 @@ from mvlm.runtime.errors import MvlmError
 PAGE, PLOT = "speed.md", "speed.svg"
 
 _HOW = """\
-Every tool runs in a process of its own with the same model, prompt and image. A round measures
-each of them once, ours first; the numbers are medians of the rounds, and what stands in brackets
-is how many times faster ours is in the same run (of memory, which part of the peer's it takes).
-The memory's read bandwidth is measured in every round of decoding. A round in which other
-processes took over a tenth of a core is done again; where that does not help, nothing is judged
-and this page is not written.
+Each tool runs in its own process, with the same model, prompt and image. A round measures each tool
+once, ours first; the table has the medians of the rounds. Brackets give our speedup over the tool
+in the same run; for memory, our share of the tool's. The memory's read bandwidth is measured in
+every round of decoding. A round in which other processes took over a tenth of a core is repeated.
+If that does not help, nothing is judged and this page is not written.
 """
 
 
@@ -50,7 +49,7 @@ def page(comparison: Comparison) -> str:
         (
             f"# Speed: {comparison.model}\n",
             f"Written by `{comparison.command}`.\n",
-            f"![Decoding and reading, by length and by threads]({PLOT})\n",
+            f"![Decode and prefill by length and by threads]({PLOT})\n",
             _markdown(speeds(comparison)),
             "## Goals\n",
             _markdown(goals(comparison)),

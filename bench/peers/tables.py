@@ -28,15 +28,15 @@ def speeds(comparison: Comparison) -> Rows:
             cells += [_peer_cell(result, build, peer) for peer in comparison.peers]
             rows.append([title, *cells])
         if result.bandwidths:
-            rows.append(["   of the read bandwidth", *_shares(result, comparison.peers)])
+            rows.append(["   share of the read bandwidth", *_shares(result, comparison.peers)])
         if any(tool_result.baseline for tool_result in result.tool_results.values()):
-            rows.append(["   of the speed alone", *_kept(result, comparison.peers)])
+            rows.append(["   share of the speed without load", *_kept(result, comparison.peers)])
     return rows
 
 
 def goals(comparison: Comparison) -> Rows:
     """Every goal, what was reached, and whether that is enough; the header first."""
-    rows = [["goal", "wanted", "reached", ""]]
+    rows = [["goal", "required", "reached", ""]]
     for goal_result in comparison.goal_results:
         goal = goal_result.goal
         reached = _NOTHING if goal_result.reached is None else _ratio(goal, goal_result.reached)
@@ -66,7 +66,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         rows.append(("bandwidth", f"{middle} GB/s read, {low} to {high}, during decoding"))
     repeated = sum(result.repeated for result in comparison.results)
     if repeated:
-        rows.append(("repeated", f"{repeated} rounds, which other processes had disturbed"))
+        rows.append(("repeated", f"{repeated} rounds, disturbed by other processes"))
     return rows
 
 
@@ -87,18 +87,18 @@ def describe(goal: Goal) -> str:
         title += f", {_BUILDS[goal.ours]}"
     match goal.measure:
         case "faster":
-            return f"{title}: times {goal.against}'s speed"
+            return f"{title}: speedup over {goal.against}"
         case "memory":
-            return f"{title}: part of {goal.against}'s"
+            return f"{title}: share of {goal.against}'s"
         case "bandwidth":
-            return f"{title}: part of the read bandwidth"
+            return f"{title}: share of the read bandwidth"
         case "features":
             return f"{title}: cosine of features to float32's"
         case "kept":
             assert goal.against is not None
-            return f"{title}: part of the speed of `{goal.against}`"
+            return f"{title}: share of `{goal.against}`'s speed"
         case "under_load":
-            return f"{title}: part of the speed alone"
+            return f"{title}: share of the speed without load"
 
 
 def _ratio(goal: Goal, value: float) -> str:

@@ -84,7 +84,7 @@ def test_bench_peers_goals_on_a_quiet_machine(machine: Machine, checkpoint: Path
     machine.options = {"torch": ["seconds=0.02"]}
     result = bench(checkpoint, "--peer", "torch", "--scenario", "vision", "--runs", "1")
     assert result.exit_code == 0
-    assert "times torch's speed" in result.stdout and "met" in result.stdout
+    assert "speedup over torch" in result.stdout and "met" in result.stdout
 
 
 def test_bench_peers_no_goals_on_a_noisy_machine(machine: Machine, checkpoint: Path) -> None:
@@ -92,7 +92,7 @@ def test_bench_peers_no_goals_on_a_noisy_machine(machine: Machine, checkpoint: P
     result = bench(checkpoint, "--peer", "torch", "--scenario", "vision", "--runs", "1")
     assert result.exit_code == 1
     assert "tower and projector" in result.stdout  # the numbers are there
-    assert "wanted" not in result.stdout and "met" not in result.stdout
+    assert "required" not in result.stdout and "met" not in result.stdout
     assert result.stderr.startswith("error: no verdict, because the machine is not quiet: vision")
     assert "0.50 cores busy" in result.stderr and result.stderr.count("\n") == 1
 
