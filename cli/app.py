@@ -98,7 +98,7 @@ def _mvlm(
         bool, typer.Option("--version", callback=version_callback, help="Show the version.")
     ] = False,
 ) -> None:
-    """Compile MobileVLM for a device and chat with it there.
+    """Compile MobileVLM for a device and run it there.
 
     Start with `mvlm demo`. Every verb has --help with examples.
     """

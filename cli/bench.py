@@ -68,7 +68,7 @@ def command(
     quantization: Quantization = None,
     vision_tower: VisionTower = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Say how long each kernel takes, in a run of its own.")
+        bool, typer.Option("--profile", help="Also time each kernel, in a separate run.")
     ] = False,
     peer: Annotated[
         list[str] | None,
@@ -82,7 +82,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="With --peer: measure this alone, decode for instance. A wrong name lists them.",
+            help="With --peer: measure only this scenario, such as decode; a wrong name lists all.",
         ),
     ] = None,
     write: Annotated[
@@ -97,22 +97,22 @@ def command(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Measure nothing: make a table of what `mvlm device-check` wrote; once for each "
-            "report.",
+            help="Measure nothing: make a table of reports of `mvlm device-check`; may be given "
+            "several times.",
         ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a model's speeds, and the memory's bandwidth.
+    """Measure a model's speeds and the memory's read bandwidth.
 
-    Each number is a median of the runs, with the least and the largest. The bandwidth is measured
-    before and after them, on as many threads. Quiet the machine first: its load is recorded.
+    It prints the median, minimum and maximum of the runs. The bandwidth is measured before and
+    after the runs, on the same number of threads. Stop other programs first: the load is recorded.
 
-    With --peer, every tool runs in a process of its own, interleaved with ours, and the ratios are
-    held against our goals. That takes a checkpoint, of which the other tools' files are made once;
-    all scenarios with all tools take an hour. Where other processes took part of the machine, the
-    numbers are printed, nothing is judged, and the exit code is 1; also where a tool failed.
+    With --peer, each tool runs in its own process, interleaved with ours, and the ratios are
+    compared with our goals. This requires a checkpoint, which is converted once for each tool. All
+    scenarios with all tools take an hour. If other processes disturbed the runs, the results are
+    printed but not judged, and the exit code is 1, as it is if a tool failed.
     """
     if from_report:
         _show_reports(from_report, path, write)

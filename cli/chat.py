@@ -42,25 +42,28 @@ def command(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Ask this and leave; `-` reads it from standard input."),
+        typer.Option(metavar="TEXT", help="Ask this and exit; `-` reads it from standard input."),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(metavar="T", help="0 takes the best token each time.")
+        float, typer.Option(metavar="T", help="Sampling temperature; 0 decodes greedily.")
     ] = 0.0,
     top_p: Annotated[
-        float, typer.Option(metavar="P", help="Sample from the best tokens of this probability.")
+        float,
+        typer.Option(
+            metavar="P", help="Sample from the likeliest tokens of this total probability."
+        ),
     ] = 1.0,
     top_k: Annotated[
-        int, typer.Option(metavar="K", help="Sample from this many best tokens; 0: from all.")
+        int, typer.Option(metavar="K", help="Sample from the K likeliest tokens; 0: from all.")
     ] = 0,
     repetition_penalty: Annotated[
         float, typer.Option(metavar="R", help="Above 1 makes repetitions less likely.")
     ] = 1.0,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="The same seed samples the same answer.")
+        int | None, typer.Option(metavar="N", help="Seed of the sampling; default: random.")
     ] = None,
     max_tokens: Annotated[
-        int, typer.Option(metavar="N", help="Length of an answer at most, in tokens.")
+        int, typer.Option(metavar="N", help="Maximum length of an answer, in tokens.")
     ] = 512,
     stop: Annotated[
         list[str] | None,
@@ -70,7 +73,7 @@ def command(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The prompt's form: vicuna_v1 or plain; default: the artifact's own.",
+            help="The prompt template: vicuna_v1 or plain; default: the artifact's.",
         ),
     ] = None,
     threads: Threads = None,
@@ -84,15 +87,17 @@ def command(
     vision_tower: VisionTower = None,
     dump: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npz", help="With --prompt: write every stage's numbers there."),
+        typer.Option(
+            metavar="FILE.npz", help="With --prompt: write every stage's arrays to this file."
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Ask a model about images.
 
-    Without --prompt, a conversation: type /help in it. Ctrl-C ends an answer, Ctrl-D the
-    conversation.
+    Without --prompt, it starts a conversation: type /help for its commands. Ctrl-C ends an answer,
+    Ctrl-D the conversation.
     """
     from mvlm.runtime.sampling import SamplingParams
 

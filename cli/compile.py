@@ -66,8 +66,8 @@ def command(
         str | None,
         typer.Option(
             metavar="HOW",
-            help="How each group's scale is chosen: nearest, or search for the one with the "
-            "least error; default: search for q4a8, else nearest.",
+            help="How each group's scale is chosen: nearest, or search for the least error; "
+            "default: search for q4a8, else nearest.",
         ),
     ] = None,
     cache: Annotated[
@@ -75,8 +75,8 @@ def command(
         typer.Option(
             "--kv-cache",
             metavar="float32|float16|int8",
-            help="Storage of keys and values; default: int8 where activations are, else that of "
-            "unquantized weights.",
+            help="Dtype of the KV cache; default: int8 with q4a8 and q8a8, float32 with q0f32, "
+            "else float16.",
         ),
     ] = None,
     vision_tower: VisionTower = None,
@@ -85,49 +85,49 @@ def command(
         typer.Option(
             "--vision-onnx",
             metavar="FILE",
-            help="Take tower, projector or both from this ONNX graph; its shapes say which.",
+            help="Replace tower, projector or both by this ONNX graph; its shapes determine which.",
         ),
     ] = None,
     lora: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="Merge this LoRA adapter, as peft saves it. With several each makes an artifact "
-            "of its own, below -o in a folder of its name, with its parents' names before it "
-            "where two have the same; what they have in common is stored once.",
+            help="Merge this LoRA adapter, in peft's format. With several, each makes an artifact, "
+            "below -o in a folder of its name, preceded by its parents' names if two have the "
+            "same. Equal weight files are stored once.",
         ),
     ] = None,
     share: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="ARTIFACT",
-            help="Store weights that are equal to this artifact's only once, by hard links.",
+            help="Store weight files that equal this artifact's as hard links to them.",
         ),
     ] = None,
     context: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Positions of the context; default: what the model was trained for."
+            metavar="N", help="Positions of the context; default: the model's trained context."
         ),
     ] = None,
     prefill_chunk: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Prompt positions that are computed at once; default: 512."),
+        typer.Option(metavar="N", help="Prompt positions per prefill call; default: 512."),
     ] = None,
     allow_nonfinite: Annotated[
         bool,
-        typer.Option("--allow-nonfinite", help="Take NaN in weights for 0 and infinity for 65504."),
+        typer.Option("--allow-nonfinite", help="Replace NaN in weights by 0, infinity by 65504."),
     ] = False,
     logs: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="Take what was tuned from these logs; default: the user's and those that come "
-            "with mvlm.",
+            help="Folders of tuning logs to apply; default: the user's own, and those that mvlm "
+            "ships.",
         ),
     ] = None,
     no_tuning: Annotated[
-        bool, typer.Option("--no-tuning", help="Use the default schedules alone.")
+        bool, typer.Option("--no-tuning", help="Use only the default schedules.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -135,19 +135,19 @@ def command(
             "-o",
             "--output",
             metavar="DIR",
-            help="The artifact's folder; default: a place in the cache, which is printed.",
+            help="The artifact's folder; default: a folder in the cache, which is printed.",
         ),
     ] = None,
     dump: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write the module after each phase there."),
+        typer.Option(metavar="DIR", help="Write the module after each phase into DIR."),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compile a checkpoint for a device.
 
-    Without -o the artifact goes where `mvlm chat MODEL` finds it.
+    Without -o, the artifact is written to the cache, where `mvlm chat MODEL` finds it.
     """
     from mvlm.compile.cache import cached_artifact, prepare_place
     from mvlm.compile.distinct_names import adapter_places

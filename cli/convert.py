@@ -38,20 +38,20 @@ def command(
     vision_tower: VisionTower = None,
     lora: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Merge this LoRA adapter, as peft saves it."),
+        typer.Option(metavar="DIR", help="Merge this LoRA adapter, in peft's format."),
     ] = None,
     allow_nonfinite: Annotated[
         bool,
-        typer.Option("--allow-nonfinite", help="Take NaN in weights for 0 and infinity for 65504."),
+        typer.Option("--allow-nonfinite", help="Replace NaN in weights by 0, infinity by 65504."),
     ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a checkpoint in another tool's format.
 
-    mlc is mlc-llm's, gguf llama.cpp's (the decoder, and tower and projector as an mmproj), onnx
-    tower and projector for any ONNX runtime. What each of them computes otherwise than MobileVLM
-    is in docs/interchange.md.
+    mlc is mlc-llm's format. gguf is llama.cpp's: the decoder, and tower and projector as an mmproj.
+    onnx is tower and projector for any ONNX runtime. docs/interchange.md lists where their results
+    differ from MobileVLM's.
     """
     from mvlm.models.interchange import Conversion, convert
     from mvlm.runtime.artifact.staging import atomic_directory

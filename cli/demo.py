@@ -28,16 +28,16 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="An image of shapes; default: the bundled one."),
     ] = None,
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to ask about it.")] = _PROMPT,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="The question.")] = _PROMPT,
     threads: Threads = None,
     quantization: Quantization = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show the bundled model an image and ask about it.
+    """Ask the bundled model about an image.
 
-    The model is compiled for this machine first; later runs find it in the cache. It knows images
-    of one to four coloured shapes and plain questions about them.
+    The first run compiles the model for this machine; later runs find it in the cache. It answers
+    plain questions about images of one to four coloured shapes.
     """
     from mvlm.cli.shared.images import load_pixels
 

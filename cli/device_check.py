@@ -37,7 +37,7 @@ def command(
     ] = None,
     image: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="An image to ask about; default: a bundle's."),
+        typer.Option(metavar="FILE", help="An image to ask about; default: the bundle's."),
     ] = None,
     threads: Threads = None,
     runs: Runs = 5,
@@ -46,11 +46,11 @@ def command(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check an artifact on the device that it is for, and write a report to send back.
+    """Verify and measure an artifact on its device, and write a report.
 
-    Verifies every file, asks about an image, measures speeds and the memory's bandwidth, and notes
-    what they depend on: governor, clocks, temperatures before and after, power mode, threads.
-    `mvlm bench --from-report` makes a table of reports.
+    It verifies every file, asks about an image, measures speeds and the memory's read bandwidth,
+    and records the conditions: governor, clocks, temperatures before and after, power mode,
+    threads. `mvlm bench --from-report` makes a table of reports.
     """
     from mvlm.bench.device_check import check_device
     from mvlm.bench.device_report import read_device_report, table

@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """Show an artifact's manifest.
 
-    Only the manifest is read: `mvlm verify` is what compares the files with it.
+    It reads only the manifest; `mvlm verify` compares the files with it.
     """
     from mvlm.runtime.artifact import read_manifest
     from mvlm.runtime.artifact.kernels import read_kernel_traffic

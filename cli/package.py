@@ -37,16 +37,16 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="X.Y",
-            help="Of a board: its version of Python; several may be named; default: 3.10 to 3.13.",
+            help="The board's version of Python; may be repeated; default: 3.10 to 3.13.",
         ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Put an artifact and all that it needs on a device into one folder.
+    """Write a bundle: an artifact with all that it needs on a device.
 
-    It runs there out of that folder, without a network and without being installed. What it needs
-    is fetched from the package index and, for Android, from Debian, for the device's architecture.
+    The device runs it from that folder, without installation and without a network. mvlm fetches
+    the packages for the device from PyPI and, for Android, from Debian.
     """
     from mvlm.distribution.bundle import find_form, make_bundle
     from mvlm.distribution.bundle.make import PYTHONS

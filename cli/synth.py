@@ -31,7 +31,7 @@ def command(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="The checkpoint's folder.")
     ],
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the weights.")] = 0,
     layers: Annotated[
         int | None,
         typer.Option(min=1, max=1024, metavar="N", help="Decoder layers; default: all."),
@@ -39,7 +39,7 @@ def command(
     file_format: Annotated[
         str,
         typer.Option(
-            "--format", metavar="FORMAT", help="Of the weights: bin, as published, or safetensors."
+            "--format", metavar="FORMAT", help="Weight files: bin, as published, or safetensors."
         ),
     ] = "bin",
     json: Json = False,
@@ -47,8 +47,8 @@ def command(
 ) -> None:
     """Write a checkpoint with random weights and the layout of a published one.
 
-    For trying sizes and speeds where the weights cannot be had: tensor names, shards, dtypes and
-    documents are those of the release, the 32,000 pieces of the tokenizer are invented.
+    It serves to measure sizes and speeds without the published weights. Tensor names, shards,
+    dtypes and JSON files are those of the release; the tokenizer's 32,000 tokens are invented.
     """
     from mvlm.models.model_zoo import CLIP_NAME, CLIP_REPOSITORY, find_published_model
     from mvlm.models.synthetic import write_synthetic, write_synthetic_clip

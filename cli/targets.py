@@ -31,22 +31,24 @@ def command(
     target: Annotated[
         str | None,
         typer.Argument(
-            parser=target_name, metavar="NAME|FILE", help="One device alone; default: all of ours."
+            parser=target_name,
+            metavar="NAME|FILE",
+            help="One target; default: all that mvlm ships.",
         ),
     ] = None,
     detect: Annotated[
-        bool, typer.Option("--detect", help="Say what this machine is as well.")
+        bool, typer.Option("--detect", help="Also print which target this machine is.")
     ] = False,
     example: Annotated[
-        bool, typer.Option("--example", help="Print a description to write one's own after.")
+        bool, typer.Option("--example", help="Print a description file to start your own from.")
     ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the devices, and what is missing to build for them.
+    """List the targets, and what compiling for each requires.
 
-    For each and each system that it runs: what compiling for it takes on this machine, what is
-    there of it, and the command that brings what is not.
+    For each target and platform, it prints the requirements, whether this machine meets them, and
+    the command that installs what is missing.
     """
     from mvlm.runtime.machine import read_machine
     from mvlm.runtime.targets import find_description, known_targets

@@ -17,8 +17,8 @@ EXAMPLES = ("mvlm verify mobilevlm-host", "mvlm verify mobilevlm-host --json")
 def command(artifact: Artifact, json: Json = False, debug: Debug = False) -> None:
     """Check every byte of an artifact against its manifest.
 
-    Exit code 1 if a file is damaged, missing or not in the manifest. An artifact that is whole but
-    for another machine is in order: the answer says so, and the exit code is 0.
+    Exit code 1 if a file is damaged, missing or not in the manifest. An intact artifact for
+    another machine is no error: the output says so, and the exit code is 0.
     """
     from mvlm.runtime.artifact import read_manifest, verify_files
 

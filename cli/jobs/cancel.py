@@ -13,10 +13,10 @@ EXAMPLES = (
 
 
 def command(store: StoreUrl, run: RunName = None, json: Json = False, debug: Debug = False) -> None:
-    """Ask a run to end, from any machine that reaches the store.
+    """Ask a run to end, from any machine with access to the store.
 
-    It kills what it has running within a second or two. What is finished stays in the store, and
-    running the matrix again goes on from there.
+    The run kills its workers within two seconds. Finished results stay in the store; the next run
+    of the matrix continues from them.
     """
     from mvlm.compile.jobs.states import RUNNING
     from mvlm.compile.jobs.store import open_store

@@ -31,7 +31,7 @@ def command(
             "-o",
             "--output",
             metavar="DIR",
-            help="The artifact's folder; without JOB a folder for them all.",
+            help="The artifact's folder; without JOB, the folder for all of them.",
             show_default=False,
         ),
     ],
@@ -39,19 +39,19 @@ def command(
         str | None,
         typer.Argument(
             metavar="JOB",
-            help="A job's name, or the beginning of its key; default: all that are done.",
+            help="A job's name, or the beginning of its key; default: all finished jobs.",
         ),
     ] = None,
     run: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="The run whose jobs are meant; default: the latest."),
+        typer.Option(metavar="RUN", help="The run of the jobs; default: the latest."),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write artifacts from the store, each file compared with its digest.
+    """Copy artifacts from the store, and verify each file's digest.
 
-    Without JOB, the artifacts of all jobs that are done, in folders of their names.
+    Without JOB, it copies the artifacts of all finished jobs, into folders of their names.
     """
     from mvlm.compile.jobs.store import open_store
     from mvlm.compile.jobs.store.results import total_bytes

@@ -23,13 +23,13 @@ def command(
         str | None,
         typer.Argument(
             metavar="JOB",
-            help="A job's name, or the beginning of its key; default: all that failed.",
+            help="A job's name, or the beginning of its key; default: all failed jobs.",
         ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print the logs of a job, one after the other if it was tried again."""
+    """Print the logs of a job, one per attempt."""
     from mvlm.compile.jobs.report import read_states
     from mvlm.compile.jobs.states import FAILED
     from mvlm.compile.jobs.store import open_store

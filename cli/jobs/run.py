@@ -40,25 +40,24 @@ def command(
         typer.Option(
             parser=store_url,
             metavar="URL",
-            help="Where results go: a folder, or a URL that fsspec reaches; default: what the "
-            "matrix names.",
+            help="The store: a folder, or a URL that fsspec supports; default: the matrix's.",
         ),
     ] = None,
     engine: Annotated[
         str,
         typer.Option(
             metavar="local|ray|ray=ADDRESS",
-            help="Processes of this machine, a Ray of its own, or a Ray cluster.",
+            help="Processes of this machine, Ray on this machine, or a Ray cluster.",
         ),
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Jobs at once, at most; default: all cores."),
+        typer.Option(min=1, metavar="N", help="Concurrent jobs; default: all cores."),
     ] = None,
     memory: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="GB", help="Memory for all workers, at most; default: what is free."
+            min=0, metavar="GB", help="Memory limit of all workers; default: the free memory."
         ),
     ] = None,
     retries: Annotated[
@@ -67,21 +66,21 @@ def command(
             min=0,
             max=20,
             metavar="N",
-            help="How often a job with a retryable error is started again.",
+            help="Retries of a job with a retryable error.",
         ),
     ] = 2,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Read existing results, and make damaged ones again."),
+        typer.Option("--verify", help="Read existing results, and replace damaged ones."),
     ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compile models by quantizations by targets by adapters.
 
-    A job whose result is in the store is not run, nor one that another run has leased; what jobs
-    share, reading and quantizing, is done once. All jobs are planned before the first one starts.
-    A job that fails holds up no other. Exit code 1 if any failed.
+    It skips jobs whose result is in the store or that another run has leased. Jobs share packed
+    weights. All jobs are planned before the first one starts. After a failure the other jobs
+    continue; the exit code is 1 if any job failed.
     """
     from mvlm.compile.jobs.coordinator import Coordinator, Options
     from mvlm.compile.jobs.engines.engine import open_engine

@@ -13,9 +13,9 @@ EXAMPLES = (
 
 
 def command(store: StoreUrl, run: RunName = None, json: Json = False, debug: Debug = False) -> None:
-    """Show a run's jobs, from any machine that reaches the store.
+    """Show a run's jobs, from any machine with access to the store.
 
-    For each: its state, and of what ran its time, its largest memory and the size of its result.
+    It shows each job's state and, if it ran, its time, peak memory and the size of its result.
     """
     from mvlm.compile.jobs.report import describe_run, read_states
     from mvlm.compile.jobs.store import open_store

@@ -20,7 +20,7 @@ StoreUrl = Annotated[
         "--store",
         parser=store_url,
         metavar="URL",
-        help="The store: a folder, or a URL that fsspec reaches (file://, s3://).",
+        help="The store: a folder, or a URL that fsspec supports (file://, s3://).",
         show_default=False,
     ),
 ]

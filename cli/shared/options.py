@@ -51,8 +51,8 @@ Artifact = Annotated[
 ]
 _ARTIFACT_OR_MODEL = typer.Argument(
     metavar="ARTIFACT|MODEL",
-    help="An artifact's folder, or a checkpoint's: that one is compiled for this machine if it has "
-    "not been yet.",
+    help="An artifact's folder, or a checkpoint's, which is compiled for this machine on first "
+    "use.",
     show_default=False,
 )
 ArtifactOrModel = Annotated[Path, _ARTIFACT_OR_MODEL]
@@ -65,13 +65,13 @@ Target = Annotated[
     typer.Option(
         parser=target_name,
         metavar="NAME|FILE",
-        help="The device, as `mvlm targets` names it, or its description.",
+        help="A target that `mvlm targets` lists, or a description file.",
     ),
 ]
 Platform = Annotated[
     str | None,
     typer.Option(
-        metavar="linux|android", help="The system that the device runs; default: its usual one."
+        metavar="linux|android", help="The device's platform; default: the target's first."
     ),
 ]
 Quantization = Annotated[
@@ -88,7 +88,7 @@ VisionTower = Annotated[
     typer.Option(
         "--vision-tower",
         metavar="DIR",
-        help="The folder of a MobileVLM V1's CLIP, where it would not be found.",
+        help="The folder of a MobileVLM V1's CLIP; default: searched for.",
     ),
 ]
 Threads = Annotated[
@@ -98,12 +98,12 @@ Threads = Annotated[
         min=1,
         max=MAX_THREADS,
         metavar="N",
-        help="Threads to compute on; default: all.",
+        help="Threads to compute on; default: one per fast core.",
     ),
 ]
 # Of a measurement.
-Runs = Annotated[int, typer.Option(metavar="N", help="Runs that count.")]
+Runs = Annotated[int, typer.Option(metavar="N", help="Measured runs.")]
 PromptTokens = Annotated[
-    int, typer.Option(metavar="N", help="Positions of the prompt, the image's included.")
+    int, typer.Option(metavar="N", help="Positions of the prompt, including the image's.")
 ]
 Tokens = Annotated[int, typer.Option(metavar="N", help="Tokens to decode.")]
