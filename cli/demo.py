@@ -43,7 +43,7 @@ def command(
 
     shown = image or _bundled() / "images" / _IMAGE
     artifact = find_artifact(_bundled() / _MODEL, quantization=quantization)
-    with waiting("opening the model"):
+    with waiting("loading the model"):
         from mvlm.runtime.chat import Chat
         from mvlm.runtime.model import Model
 
