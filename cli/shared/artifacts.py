@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.terminal import warn
-from mvlm.runtime.artifact.layout import MANIFEST
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.input_file import is_present
 from mvlm.runtime.progress import Progress, no_progress
@@ -40,6 +39,8 @@ def find_artifact(
         UsageError: The path is neither, or an option does not go with it.
         MvlmError: The checkpoint is not usable, or compiling it failed.
     """
+    from mvlm.runtime.artifact.layout import MANIFEST  # which imports numpy
+
     if (path / MANIFEST).is_file():
         for option, value in (
             ("--quant", quantization),

@@ -157,7 +157,7 @@ def test_failed_job_exit_code_and_log(tmp_path: Path) -> None:
     assert "mvlm jobs logs" in result.stderr
     assert "1 failed" in result.stdout
     logs = mvlm("jobs", "logs", "--store", store)
-    assert "--- model/q0f32/board" in logs.stdout and "linking" in logs.stdout
+    assert "--- model/q0f32/board" in logs.stdout and "compiling thread_pool.c" in logs.stdout
     cancelled = mvlm("jobs", "cancel", "--store", store)
     assert "has ended: failed" in cancelled.stdout
 
