@@ -13,16 +13,18 @@ from mvlm.schedules.cpu.attention import bidirectional_attention
 from mvlm.schedules.cpu.cached_attention import cached_attention
 from mvlm.schedules.cpu.default import default_schedule
 from mvlm.schedules.cpu.dynamic_parallel import schedule_dynamically
+from mvlm.schedules.cpu.float_linear import float_gemm, float_gemv
 from mvlm.schedules.cpu.kv_append import append_to_cache
-from mvlm.schedules.cpu.linear import float_linear, integer_linear
-from mvlm.schedules.cpu.panel_linear import panel_linear
+from mvlm.schedules.cpu.packed_linear import packed_linear
+from mvlm.schedules.cpu.panel_gemm import panel_gemm
+from mvlm.schedules.cpu.panel_gemv import panel_gemv
 from mvlm.schedules.cpu.rowwise import quantize_rows, rowwise
 from mvlm.schedules.kernel_set import KernelSet
 
 KERNELS = KernelSet(
     builders={
-        LinearSignature: (float_linear, integer_linear),
-        PanelLinearSignature: (panel_linear,),
+        LinearSignature: (float_gemv, float_gemm, packed_linear),
+        PanelLinearSignature: (panel_gemv, panel_gemm),
         QuantizeRowsSignature: (quantize_rows,),
         RowwiseSignature: (rowwise,),
         AppendSignature: (append_to_cache,),

@@ -10,12 +10,15 @@ While another program keeps one of two cores busy, that is worth a tenth of the 
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
+import numpy as np
 from tvm import s_tir, tirx
 from tvm.ir import StringImm
 from tvm.script import tirx as T
 
+from mvlm.models.ops.signatures import LinearSignature, PanelLinearSignature
 from mvlm.schedules.config_space import Config, default_config
 
 # Chunks of a loop. A single row is bound by memory, which the CPU prefetches only within a chunk:
@@ -26,6 +29,8 @@ _NUM_CHUNKS_VALUES = (1, 4, 8, 16, 32, 64, 128, 256)
 _SERIAL = 1
 # Iterations of the parallel loop that TVM schedules statically: at least one for each thread.
 _TASKS = 64
+# Bytes of weights that one thread reads in the microseconds that waking another one takes.
+_SERIAL_BYTES = 1 << 18
 _NEXT_CHUNK = "mvlm_next_chunk"
 # TensorIR has no atomic addition on a CPU. A monotonic one is enough: starting and joining the
 # threads orders all other memory accesses.
@@ -35,6 +40,16 @@ define i32 @{_NEXT_CHUNK}(ptr %counter) alwaysinline {{
   ret i32 %chunk_index
 }}
 """
+
+
+def panel_loop(op: LinearSignature | PanelLinearSignature) -> Any:
+    """Return the kind of loop over panels: parallel, but serial for one row of a small matrix.
+
+    That one is finished before another thread has begun.
+    """
+    matrix = op.weight_parameters[0]
+    nbytes = prod(matrix.known_shape({})) * np.dtype(matrix.dtype).itemsize
+    return T.serial if op.is_single_row and nbytes < _SERIAL_BYTES else T.parallel
 
 
 def schedule_dynamically(

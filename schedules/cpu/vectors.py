@@ -8,6 +8,8 @@ from mvlm.schedules.cpu.features import cpu_features
 
 # Floats: one AVX-512 register, two of AVX2, four of Armv8.
 _WIDEST = 16
+# Rows of a register tile of floats, as far as kernels support them.
+TILE_M_VALUES = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 
 # Rows of a register tile of attention's queries.
 QUERY_TILE_M_VALUES = (2, 3, 4, 6, 8, 10, 12, 16)

@@ -26,7 +26,7 @@ from mvlm.models.quantization import SCHEMES
 from mvlm.schedules.config_space import FixedConfig, Knob, SpaceRecorder, default_config
 from mvlm.schedules.cpu import KERNELS
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet
-from mvlm.schedules.cpu.panel_linear import panel_linear
+from mvlm.schedules.cpu.panel_gemm import panel_gemm
 from mvlm.schedules.oracles import Array, KernelCase, make_kernel_case
 from mvlm.schedules.oracles.arithmetic import integer_linear
 from mvlm.schedules.oracles.linear import unpack_panels
@@ -112,10 +112,10 @@ def test_configs_of_every_instruction_set(scheme: str, instructions: Instruction
     op = of_linear(scheme, None, 512, 32)
     assert isinstance(op, PanelLinearSignature)
     recorder = SpaceRecorder()
-    panel_linear(op, recorder, instructions)
+    panel_gemm(op, recorder, instructions)
     kernel_case = make_kernel_case(op, EXTENTS)
     for point in [*ends(tuple(recorder.knobs)), *drawn(tuple(recorder.knobs), 4)]:
-        kernel = panel_linear(op, FixedConfig(point), instructions)
+        kernel = panel_gemm(op, FixedConfig(point), instructions)
         assert kernel_case.largest_error(called(kernel, kernel_case)) <= 1, point
 
 

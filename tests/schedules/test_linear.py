@@ -12,7 +12,8 @@ from mvlm.models import ops
 from mvlm.models.ops.linear import linear_signature
 from mvlm.models.panels import interleave_panels
 from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
-from mvlm.schedules.cpu.linear import float_linear, integer_linear
+from mvlm.schedules.cpu.float_linear import float_gemm, float_gemv
+from mvlm.schedules.cpu.packed_linear import packed_linear
 from mvlm.schedules.oracles.arithmetic import from_q4, linear
 from tests.device import device
 from tests.kernels import Array, Spec, compiled, definition, kernel
@@ -205,10 +206,19 @@ def test_nan_spreads_to_its_row_only() -> None:
 
 
 def test_each_kernel_serves_its_own_weights_only() -> None:
-    floats, words = (
-        linear_signature(SCHEMES[scheme], None, 8, 8) for scheme in ("q0f32", "q4f16_1")
-    )
-    kernels = (float_linear, integer_linear)
+    kernels = (float_gemv, float_gemm, packed_linear)
     with device().target:
-        served = [[build(of) is not None for build in kernels] for of in (floats, words)]
-    assert served == [[True, False], [False, True]]
+        served = {
+            (scheme, rows): [
+                build(linear_signature(SCHEMES[scheme], rows, 8, 8)) is not None
+                for build in kernels
+            ]
+            for scheme in ("q0f32", "q4f16_1")
+            for rows in (1, None)
+        }
+    assert served == {
+        ("q0f32", 1): [True, True, False],  # the first is taken
+        ("q0f32", None): [False, True, False],
+        ("q4f16_1", 1): [False, False, True],
+        ("q4f16_1", None): [False, False, True],
+    }

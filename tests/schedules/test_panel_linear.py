@@ -14,7 +14,8 @@ from mvlm.models.ops.signatures import PanelLinearSignature
 from mvlm.models.panels import PanelLayout, panel_layout, to_panels
 from mvlm.models.quantization import QMAX, SCHEMES, fit_groups_per_scale, quantize, unpack
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet, plain
-from mvlm.schedules.cpu.panel_linear import panel_linear
+from mvlm.schedules.cpu.panel_gemm import panel_gemm
+from mvlm.schedules.cpu.panel_gemv import panel_gemv
 from mvlm.schedules.oracles.arithmetic import integer_linear, quantize_rows
 from tests.kernels import Array, compiled
 
@@ -59,7 +60,8 @@ class Case:
         function = (
             panel_linear_definition(op)
             if instructions is None
-            else panel_linear(op, instructions=instructions)
+            else panel_gemv(op, instructions=instructions)
+            or panel_gemm(op, instructions=instructions)
         )
         return compiled(function)(self.inputs, (len(self.x), features))
 

@@ -1,0 +1,114 @@
+"""Linear layers with float32 activations and float weights on a CPU, over panels of 16 features.
+
+A register tile of some rows and one panel is accumulated while the panel is read once from
+beginning to end: each step loads the weights of 16 features, converts them, and multiplies them
+with one input of each row. A row block that is not full computes its last row again instead of
+branching in the inner loop, and does not store it. A single row would be bound by the latency of
+its dependent additions: it has several accumulators, each of every n-th element along K.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.script import tirx as T
+from tvm.target import Target
+
+from mvlm.models.ops.definition import keep_parameters
+from mvlm.models.ops.signatures import LinearSignature
+from mvlm.models.panels import FEATURES
+from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.cpu.dynamic_parallel import panel_loop
+from mvlm.schedules.cpu.epilogue import Epilogue
+from mvlm.schedules.cpu.vectors import TILE_M_VALUES, default_tile_m
+
+# Accumulators of a single row.
+_ACCUMULATORS = 8
+
+
+def float_gemv(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
+    """Build the kernel of ``linear`` for one row and float32 or float16 weights."""
+    if op.weight_format.is_integer or not op.is_single_row:
+        return None
+    epilogue, loop, dtype = Epilogue(op), panel_loop(op), op.weight_format.dtype
+    values = [each for each in (1, 2, 4, 8, 16) if op.width % each == 0]
+    default = max(each for each in values if each <= _ACCUMULATORS)
+    accumulators = knob("accumulators", default, values)
+
+    @T.prim_func(private=True, s_tir=True)
+    def kernel(
+        x_handle: T.handle,
+        weight_handle: T.handle,
+        bias_handle: T.handle,
+        residual_handle: T.handle,
+        y_handle: T.handle,
+    ):
+        x = T.match_buffer(x_handle, (1, op.width), "float32")
+        weight = T.match_buffer(weight_handle, (op.panels, op.width, FEATURES), dtype)
+        bias = T.match_buffer(bias_handle, (op.features,), "float32")
+        residual = T.match_buffer(residual_handle, (1, op.features), "float32")
+        y = T.match_buffer(y_handle, (1, op.features), "float32")
+        for panel in loop(op.panels):
+            with T.sblock("tile"):
+                acc = T.sblock_alloc_buffer((accumulators, FEATURES), "float32", scope="local")
+                for s in T.unroll(accumulators):
+                    for c in T.vectorized(FEATURES):
+                        acc[s, c] = T.float32(0)
+                for step in T.serial(op.width // accumulators):
+                    for s in T.unroll(accumulators):
+                        for c in T.vectorized(FEATURES):
+                            acc[s, c] += x[0, step * accumulators + s] * T.Cast(
+                                "float32", weight[panel, step * accumulators + s, c]
+                            )
+                for s in T.unroll(accumulators - 1):
+                    for c in T.vectorized(FEATURES):
+                        acc[0, c] += acc[s + 1, c]
+                for c in epilogue.columns(FEATURES):
+                    j = T.meta_var(panel * FEATURES + c)
+                    if epilogue.is_feature(j):
+                        y[0, j] = epilogue.value(acc[0, c], bias, residual, 0, j)
+
+    return keep_parameters(kernel, op)
+
+
+def float_gemm(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
+    """Build the kernel of ``linear`` for many rows and float32 or float16 weights."""
+    if op.weight_format.is_integer:
+        return None
+    epilogue, dtype = Epilogue(op), op.weight_format.dtype
+    tile_m = knob("tile_m", default_tile_m(Target.current(allow_none=False)), TILE_M_VALUES)
+
+    @T.prim_func(private=True, s_tir=True)
+    def kernel(
+        x_handle: T.handle,
+        weight_handle: T.handle,
+        bias_handle: T.handle,
+        residual_handle: T.handle,
+        y_handle: T.handle,
+    ):
+        rows = T.int64()
+        x = T.match_buffer(x_handle, (rows, op.width), "float32")
+        weight = T.match_buffer(weight_handle, (op.panels, op.width, FEATURES), dtype)
+        bias = T.match_buffer(bias_handle, (op.features,), "float32")
+        residual = T.match_buffer(residual_handle, (rows, op.features), "float32")
+        y = T.match_buffer(y_handle, (rows, op.features), "float32")
+        for panel in T.parallel(op.panels):
+            for block in T.serial((rows + tile_m - 1) // tile_m):
+                with T.sblock("tile"):
+                    acc = T.sblock_alloc_buffer((tile_m, FEATURES), "float32", scope="local")
+                    for r in T.unroll(tile_m):
+                        for c in T.vectorized(FEATURES):
+                            acc[r, c] = T.float32(0)
+                    for k in T.serial(op.width):
+                        for r in T.unroll(tile_m):
+                            row = T.meta_var(T.min(block * tile_m + r, rows - 1))
+                            for c in T.vectorized(FEATURES):
+                                acc[r, c] += x[row, k] * T.Cast("float32", weight[panel, k, c])
+                    for r in T.unroll(tile_m):
+                        row = T.meta_var(block * tile_m + r)
+                        if row < rows:
+                            for c in epilogue.columns(FEATURES):
+                                j = T.meta_var(panel * FEATURES + c)
+                                if epilogue.is_feature(j):
+                                    y[row, j] = epilogue.value(acc[r, c], bias, residual, row, j)
+
+    return keep_parameters(kernel, op)

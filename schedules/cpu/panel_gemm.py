@@ -1,0 +1,241 @@
+"""A linear layer of many rows, over panels of integer weights, with integer activations.
+
+It is bound by registers and caches. A register tile of some rows and panels is accumulated while
+the panels are read from beginning to end, a group of 32 along K at a time (see `panel_product`). A
+group's int32 sums are multiplied with its weight scale and accumulated in float32; after all groups
+that share an activation scale, that sum is multiplied with it. Scales of whole rows of weights are
+applied in the epilogue.
+
+Each panel's nibbles are unpacked once, to bytes that stay in cache. A panel may be multiplied in
+blocks along K, each with all rows before the next one, so that less has to stay in cache; partial
+sums are then stored in the output.
+
+Threads share the panels. A block of rows that is not full computes its last row again instead of
+branching in the inner loop, and does not store it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+from tvm.target import Target
+
+from mvlm.models.ops.definition import keep_parameters
+from mvlm.models.ops.signatures import PanelLinearSignature
+from mvlm.models.panels import FEATURES
+from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.cpu.epilogue import Epilogue
+from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
+from mvlm.schedules.cpu.panel_product import PanelProduct
+from mvlm.schedules.cpu.panel_tiling import GemmTile
+
+
+def panel_gemm(
+    op: PanelLinearSignature,
+    knob: Config = default_config,
+    instructions: InstructionSet | None = None,
+) -> tirx.PrimFunc:
+    """Build the kernel for many rows, for the target's instruction set or a given one."""
+    isa = instructions or find_instructions(Target.current(allow_none=False))
+    product, epilogue, layout = PanelProduct(op, isa), Epilogue(op), op.layout
+    tile = GemmTile.choose(product, knob)
+    lanes, parts, steps, tile_m = product.lanes, product.parts, layout.steps, tile.rows
+    k_blocks, block_groups = (
+        op.activation_scales // tile.k_block,
+        tile.k_block * op.groups_per_scale,
+    )
+    unpacked_shape = (tile.panels, block_groups if tile.unpack_once else 1, 2 * steps, layout.step)
+    registers, f32 = (tile_m * tile.panels * parts, lanes), f"float32x{lanes}"
+
+    def register(r: Any, p: Any, part: Any) -> Any:
+        """Return the register of a row, a panel and a part of its features."""
+        return (r * tile.panels + p) * parts + part
+
+    def row_of(t: Any) -> Any:
+        return t // (tile.panels * parts)
+
+    def column_of(t: Any) -> Any:
+        """Return the first of a register's columns, counted from the tile's first."""
+        return t % (tile.panels * parts) * lanes
+
+    def clipped(row: Any, rows: Any) -> tirx.Expr:
+        return T.min(row, rows - 1)
+
+    def dot(
+        sums: tirx.Expr, buffers: tuple[tirx.Buffer, ...], place: tuple[Any, ...], stage: Any
+    ) -> tirx.Expr:
+        """Add a stage's products to a register: all steps of a group, or `k_unroll` of them."""
+        (x, weight, unpacked), (row, first, p, part, g) = buffers, place
+        order = product.step_order
+        if tile.k_unroll < product.group_steps:
+            order = tuple(stage * tile.k_unroll + step for step in range(tile.k_unroll))
+
+        def quantized(step: Any) -> tirx.Expr:
+            if tile.unpack_once:
+                return unpacked[p, g % block_groups, step, product.features_of(part)]
+            return product.weights(weight, first + p, g, part, step)
+
+        return product.dot(sums, [(step, quantized(step)) for step in order], x, row, g)
+
+    @T.prim_func(private=True, s_tir=True)
+    def kernel(
+        x_handle: T.handle,
+        x_scale_handle: T.handle,
+        correction_handle: T.handle,
+        weight_handle: T.handle,
+        scale_handle: T.handle,
+        row_scale_handle: T.handle,
+        bias_handle: T.handle,
+        residual_handle: T.handle,
+        y_handle: T.handle,
+    ):
+        rows = T.int64()
+        x = T.match_buffer(x_handle, (rows, op.width), layout.activations)
+        x_scales = T.match_buffer(x_scale_handle, (rows, op.activation_scales), "float32")
+        zero_point_correction = T.match_buffer(correction_handle, (rows, op.groups), "int32")
+        weight = T.match_buffer(
+            weight_handle, (op.panels, op.groups, steps, layout.step), layout.dtype
+        )
+        scales = T.match_buffer(scale_handle, (op.panels, op.groups, FEATURES), layout.scale_dtype)
+        row_scales = T.match_buffer(row_scale_handle, (op.panels, FEATURES), "float32")
+        bias = T.match_buffer(bias_handle, (op.features,), "float32")
+        residual = T.match_buffer(residual_handle, (rows, op.features), "float32")
+        y = T.match_buffer(y_handle, (rows, op.features), "float32")
+        for task in T.parallel(op.panels // (tile.panels * tile.tiles_per_task)):
+            with T.sblock("task"):
+                unpacked = T.sblock_alloc_buffer(unpacked_shape, "uint8")
+
+                @T.inline
+                def unpack_panel(p, panel, kb):
+                    for g in T.serial(block_groups):
+                        for step in T.unroll(steps):
+                            for b in T.vectorized(layout.step):
+                                unpacked[p, g, step, b] = T.bitwise_and(
+                                    weight[panel, kb * block_groups + g, step, b], T.uint8(15)
+                                )
+                                unpacked[p, g, steps + step, b] = T.shift_right(
+                                    weight[panel, kb * block_groups + g, step, b], T.uint8(4)
+                                )
+
+                for kb, at in T.grid(k_blocks, tile.tiles_per_task):
+                    first = T.meta_var((task * tile.tiles_per_task + at) * tile.panels)
+                    if tile.unpack_once:
+                        for p in T.serial(tile.panels):
+                            unpack_panel(p, first + p, kb)
+                    for block in T.serial((rows + tile_m - 1) // tile_m):
+                        with T.sblock("tile"):
+                            # Read and written by whole registers only: LLVM would keep them in
+                            # memory.
+                            acc_f32 = T.sblock_alloc_buffer(registers, "float32", scope="local")
+                            acc_block = T.sblock_alloc_buffer(registers, "float32", scope="local")
+                            acc_i32 = T.sblock_alloc_buffer((tile_m, lanes), "int32", scope="local")
+                            sums = T.sblock_alloc_buffer(
+                                (tile_m * tile.panels, FEATURES), "float32", scope="local"
+                            )
+
+                            @T.inline
+                            def init_acc():
+                                for t in T.unroll(registers[0]):
+                                    for c in T.vectorized(lanes):
+                                        acc_f32[t, c] = T.float32(0)
+                                if k_blocks > 1:  # noqa: SIM102  # known while the kernel is built
+                                    if kb > 0:
+                                        for t in T.unroll(registers[0]):
+                                            for c in T.vectorized(lanes):
+                                                acc_f32[t, c] = y[
+                                                    clipped(block * tile_m + row_of(t), rows),
+                                                    first * FEATURES + column_of(t) + c,
+                                                ]
+
+                            @T.inline
+                            def dot_group(p, part, g):
+                                for r in T.unroll(tile_m):
+                                    acc_i32[r, T.ramp(0, 1, lanes)] = T.broadcast(
+                                        T.int32(0)
+                                        if product.subtracts_zero_point
+                                        else zero_point_correction[
+                                            clipped(block * tile_m + r, rows), g
+                                        ],
+                                        lanes,
+                                    )
+                                # Rows alternate after some steps, which hides the latency of a
+                                # row's dependent additions.
+                                for stage in T.unroll(product.group_steps // tile.k_unroll):
+                                    for r in T.unroll(tile_m):
+                                        acc_i32[r, T.ramp(0, 1, lanes)] = dot(
+                                            acc_i32[r, T.ramp(0, 1, lanes)],
+                                            (x, weight, unpacked),
+                                            (clipped(block * tile_m + r, rows), first, p, part, g),
+                                            stage,
+                                        )
+                                for r in T.unroll(tile_m):
+                                    acc_block[register(r, p, part), T.ramp(0, 1, lanes)] += T.Cast(
+                                        f32, acc_i32[r, T.ramp(0, 1, lanes)]
+                                    ) * T.Cast(
+                                        f32, scales[first + p, g, T.ramp(part * lanes, 1, lanes)]
+                                    )
+
+                            @T.inline
+                            def scale_accumulate(s):
+                                for t in T.unroll(registers[0]):
+                                    row = T.meta_var(clipped(block * tile_m + row_of(t), rows))
+                                    for c in T.vectorized(lanes):
+                                        acc_f32[t, c] += acc_block[t, c] * (
+                                            x_scales[row, s] * T.float32(layout.unit)
+                                        )
+
+                            @T.inline
+                            def store_partial():
+                                for t in T.unroll(registers[0]):
+                                    if block * tile_m + row_of(t) < rows:
+                                        for c in T.vectorized(lanes):
+                                            y[
+                                                block * tile_m + row_of(t),
+                                                first * FEATURES + column_of(t) + c,
+                                            ] = acc_f32[t, c]
+
+                            @T.inline
+                            def store(r, p):
+                                for part in T.unroll(parts):
+                                    for c in T.vectorized(lanes):
+                                        sums[r * tile.panels + p, part * lanes + c] = acc_f32[
+                                            register(r, p, part), c
+                                        ] * (
+                                            row_scales[first + p, part * lanes + c]
+                                            if layout.has_row_scales
+                                            else T.float32(1)
+                                        )
+                                if block * tile_m + r < rows:
+                                    for c in epilogue.columns(FEATURES):
+                                        if epilogue.is_feature((first + p) * FEATURES + c):
+                                            y[block * tile_m + r, (first + p) * FEATURES + c] = (
+                                                epilogue.value(
+                                                    sums[r * tile.panels + p, c],
+                                                    bias,
+                                                    residual,
+                                                    block * tile_m + r,
+                                                    (first + p) * FEATURES + c,
+                                                )
+                                            )
+
+                            init_acc()
+                            for s in T.serial(tile.k_block):
+                                for t in T.unroll(registers[0]):
+                                    for c in T.vectorized(lanes):
+                                        acc_block[t, c] = T.float32(0)
+                                scale = T.meta_var(kb * tile.k_block + s)
+                                for g in T.serial(op.groups_per_scale):
+                                    for p in T.unroll(tile.panels):
+                                        for part in T.unroll(parts):
+                                            dot_group(p, part, scale * op.groups_per_scale + g)
+                                scale_accumulate(scale)
+                            if k_blocks > 1 and kb < k_blocks - 1:
+                                store_partial()
+                            else:
+                                for r in T.unroll(tile_m):
+                                    for p in T.unroll(tile.panels):
+                                        store(r, p)
+
+    return keep_parameters(kernel, op)

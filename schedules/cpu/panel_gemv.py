@@ -1,0 +1,149 @@
+"""A linear layer of one row, over panels of integer weights, with integer activations.
+
+It is bound by memory: each panel is read once from beginning to end, a group of 32 along K at a
+time, and its nibbles are unpacked in registers. A group's int32 sums are multiplied with its weight
+scale and accumulated in float32; after all groups that share an activation scale, that sum is
+multiplied with it. Scales of whole rows of weights are applied in the epilogue.
+
+Threads share the panels, so that each reads a contiguous piece of memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import tirx
+from tvm.script import tirx as T
+from tvm.target import Target
+
+from mvlm.models.ops.definition import keep_parameters
+from mvlm.models.ops.signatures import PanelLinearSignature
+from mvlm.models.panels import FEATURES
+from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.cpu.dynamic_parallel import panel_loop
+from mvlm.schedules.cpu.epilogue import Epilogue
+from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
+from mvlm.schedules.cpu.panel_product import PanelProduct
+from mvlm.schedules.cpu.panel_tiling import GemvTile
+from mvlm.schedules.cpu.prefetch import prefetch_ahead
+
+
+def panel_gemv(
+    op: PanelLinearSignature,
+    knob: Config = default_config,
+    instructions: InstructionSet | None = None,
+) -> tirx.PrimFunc | None:
+    """Build the kernel for one row, for the target's instruction set or a given one."""
+    if not op.is_single_row:
+        return None
+    isa = instructions or find_instructions(Target.current(allow_none=False))
+    product, epilogue, layout = PanelProduct(op, isa), Epilogue(op), op.layout
+    tile, loop = GemvTile.choose(op, knob), panel_loop(op)
+    lanes, parts, tile_panels = product.lanes, product.parts, tile.panels
+    f32 = f"float32x{lanes}"
+    group_bytes = layout.steps * layout.step * np.dtype(layout.dtype).itemsize
+    prefetch = prefetch_ahead(tile.prefetch_distance, group_bytes)
+
+    def dot(
+        sums: tirx.Expr, x: tirx.Buffer, weight: tirx.Buffer, place: tuple[tirx.Expr, ...]
+    ) -> tirx.Expr:
+        panel, group, part = place
+        steps = [
+            (step, product.weights(weight, panel, group, part, step)) for step in product.step_order
+        ]
+        return product.dot(sums, steps, x, 0, group)
+
+    @T.prim_func(private=True, s_tir=True)
+    def kernel(
+        x_handle: T.handle,
+        x_scale_handle: T.handle,
+        correction_handle: T.handle,
+        weight_handle: T.handle,
+        scale_handle: T.handle,
+        row_scale_handle: T.handle,
+        bias_handle: T.handle,
+        residual_handle: T.handle,
+        y_handle: T.handle,
+    ):
+        x = T.match_buffer(x_handle, (1, op.width), layout.activations)
+        x_scales = T.match_buffer(x_scale_handle, (1, op.activation_scales), "float32")
+        zero_point_correction = T.match_buffer(correction_handle, (1, op.groups), "int32")
+        weight = T.match_buffer(
+            weight_handle, (op.panels, op.groups, layout.steps, layout.step), layout.dtype
+        )
+        scales = T.match_buffer(scale_handle, (op.panels, op.groups, FEATURES), layout.scale_dtype)
+        row_scales = T.match_buffer(row_scale_handle, (op.panels, FEATURES), "float32")
+        bias = T.match_buffer(bias_handle, (op.features,), "float32")
+        residual = T.match_buffer(residual_handle, (1, op.features), "float32")
+        y = T.match_buffer(y_handle, (1, op.features), "float32")
+        for task in loop(op.panels // tile_panels):
+            with T.sblock("tile"):
+                # Read and written by whole registers only: LLVM would keep them in memory.
+                acc_f32 = T.sblock_alloc_buffer(
+                    (tile_panels, parts, lanes), "float32", scope="local"
+                )
+                acc_block = T.sblock_alloc_buffer(
+                    (tile_panels, parts, lanes), "float32", scope="local"
+                )
+                acc_i32 = T.sblock_alloc_buffer((lanes,), "int32", scope="local")
+                sums = T.sblock_alloc_buffer((tile_panels, FEATURES), "float32", scope="local")
+
+                @T.inline
+                def zero(acc):
+                    for p in T.unroll(tile_panels):
+                        for part in T.unroll(parts):
+                            for c in T.vectorized(lanes):
+                                acc[p, part, c] = T.float32(0)
+
+                @T.inline
+                def dot_group(p, part, g):
+                    panel = T.meta_var(task * tile_panels + p)
+                    acc_i32[T.ramp(0, 1, lanes)] = T.broadcast(
+                        T.int32(0) if product.subtracts_zero_point else zero_point_correction[0, g],
+                        lanes,
+                    )
+                    acc_i32[T.ramp(0, 1, lanes)] = dot(
+                        acc_i32[T.ramp(0, 1, lanes)], x, weight, (panel, g, part)
+                    )
+                    scale = T.meta_var(
+                        T.Cast(f32, scales[panel, g, T.ramp(part * lanes, 1, lanes)])
+                    )
+                    acc_block[p, part, T.ramp(0, 1, lanes)] += (
+                        T.Cast(f32, acc_i32[T.ramp(0, 1, lanes)]) * scale
+                    )
+
+                @T.inline
+                def scale_accumulate(s):
+                    x_scale = T.meta_var(x_scales[0, s] * T.float32(layout.unit))
+                    for p in T.unroll(tile_panels):
+                        for part in T.unroll(parts):
+                            for c in T.vectorized(lanes):
+                                acc_f32[p, part, c] += acc_block[p, part, c] * x_scale
+
+                @T.inline
+                def store(p):
+                    panel = T.meta_var(task * tile_panels + p)
+                    for part in T.unroll(parts):
+                        for c in T.vectorized(lanes):
+                            sums[p, part * lanes + c] = acc_f32[p, part, c] * (
+                                row_scales[panel, part * lanes + c]
+                                if layout.has_row_scales
+                                else T.float32(1)
+                            )
+                    for c in epilogue.columns(FEATURES):
+                        j = T.meta_var(panel * FEATURES + c)
+                        if epilogue.is_feature(j):
+                            y[0, j] = epilogue.value(sums[p, c], bias, residual, 0, j)
+
+                zero(acc_f32)
+                for s in T.serial(op.activation_scales):
+                    zero(acc_block)
+                    for g in T.serial(op.groups_per_scale):
+                        for p in T.unroll(tile_panels):
+                            prefetch(weight, task * tile_panels + p, s * op.groups_per_scale + g)
+                            for part in T.unroll(parts):
+                                dot_group(p, part, s * op.groups_per_scale + g)
+                    scale_accumulate(s)
+                for p in T.unroll(tile_panels):
+                    store(p)
+
+    return keep_parameters(kernel, op)
