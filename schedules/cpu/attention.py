@@ -46,69 +46,86 @@ def bidirectional_attention(
                 lane = T.sblock_alloc_buffer((tile_n,), "float32", scope="local")
                 row_max = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 row_sum = T.sblock_alloc_buffer((tile_m,), "float32")
-                for d in T.serial(head_dim):
-                    for j in T.serial(length):
-                        keys[d, j] = qkv[j, hidden + h * head_dim + d]
-                    for j in T.serial(padded - length):
-                        keys[d, length + j] = T.float32(0)
-                for j in T.serial(length):
+
+                @T.inline
+                def load_keys_and_values():
                     for d in T.serial(head_dim):
-                        values[j, d] = qkv[j, 2 * hidden + h * head_dim + d]
-                for block in T.serial((length + tile_m - 1) // tile_m):
-                    for r in T.serial(tile_m):
+                        for j in T.serial(length):
+                            keys[d, j] = qkv[j, hidden + h * head_dim + d]
+                        for j in T.serial(padded - length):
+                            keys[d, length + j] = T.float32(0)
+                    for j in T.serial(length):
                         for d in T.serial(head_dim):
-                            query[r, d] = qkv[
-                                T.min(block * tile_m + r, length - 1), h * head_dim + d
-                            ] * T.float32(scale)
-                    for tile in T.serial(key_tiles):
+                            values[j, d] = qkv[j, 2 * hidden + h * head_dim + d]
+
+                @T.inline
+                def load_query(r, block):
+                    row = T.meta_var(T.min(block * tile_m + r, length - 1))
+                    for d in T.serial(head_dim):
+                        query[r, d] = qkv[row, h * head_dim + d] * T.float32(scale)
+
+                @T.inline
+                def score_keys(at):
+                    for r in T.unroll(tile_m):
+                        for c in T.vectorized(tile_n):
+                            acc[r, c] = T.float32(0)
+                    for d in T.serial(head_dim):
                         for r in T.unroll(tile_m):
                             for c in T.vectorized(tile_n):
-                                acc[r, c] = T.float32(0)
-                        for d in T.serial(head_dim):
-                            for r in T.unroll(tile_m):
-                                for c in T.vectorized(tile_n):
-                                    acc[r, c] += query[r, d] * keys[d, tile * tile_n + c]
-                        for r in T.unroll(tile_m):
-                            for c in T.vectorized(tile_n):
-                                scores[r, tile * tile_n + c] = acc[r, c]
-                    for r in T.serial(tile_m):
+                                acc[r, c] += query[r, d] * keys[d, at * tile_n + c]
+                    for r in T.unroll(tile_m):
                         for c in T.vectorized(tile_n):
-                            lane[c] = T.min_value("float32")
-                        for tile in T.serial(key_tiles):
-                            for c in T.vectorized(tile_n):
-                                scores[r, tile * tile_n + c] = T.Select(
-                                    tile * tile_n + c < length,
-                                    scores[r, tile * tile_n + c],
-                                    T.min_value("float32"),
-                                )
-                                lane[c] = T.max(lane[c], scores[r, tile * tile_n + c])
-                        row_max[0] = lane[0]
-                        for c in T.serial(tile_n):
-                            row_max[0] = T.max(row_max[0], lane[c])
+                            scores[r, at * tile_n + c] = acc[r, c]
+
+                @T.inline
+                def softmax(r):
+                    for c in T.vectorized(tile_n):
+                        lane[c] = T.min_value("float32")
+                    for at in T.serial(key_tiles):
                         for c in T.vectorized(tile_n):
-                            lane[c] = T.float32(0)
-                        for tile in T.serial(key_tiles):
-                            for c in T.vectorized(tile_n):
-                                scores[r, tile * tile_n + c] = exp2(
-                                    scores[r, tile * tile_n + c] - row_max[0]
-                                )
-                                lane[c] += scores[r, tile * tile_n + c]
-                        row_sum[r] = T.float32(0)
-                        for c in T.serial(tile_n):
-                            row_sum[r] += lane[c]
-                    for tile in T.serial(head_dim // channel_tile):
+                            j = T.meta_var(at * tile_n + c)
+                            scores[r, j] = T.Select(
+                                j < length, scores[r, j], T.min_value("float32")
+                            )
+                            lane[c] = T.max(lane[c], scores[r, j])
+                    row_max[0] = lane[0]
+                    for c in T.serial(tile_n):
+                        row_max[0] = T.max(row_max[0], lane[c])
+                    for c in T.vectorized(tile_n):
+                        lane[c] = T.float32(0)
+                    for at in T.serial(key_tiles):
+                        for c in T.vectorized(tile_n):
+                            j = T.meta_var(at * tile_n + c)
+                            scores[r, j] = exp2(scores[r, j] - row_max[0])
+                            lane[c] += scores[r, j]
+                    row_sum[r] = T.float32(0)
+                    for c in T.serial(tile_n):
+                        row_sum[r] += lane[c]
+
+                @T.inline
+                def accumulate_values(block, at):
+                    for r in T.unroll(tile_m):
+                        for c in T.vectorized(channel_tile):
+                            acc[r, c] = T.float32(0)
+                    for j in T.serial(length):
                         for r in T.unroll(tile_m):
                             for c in T.vectorized(channel_tile):
-                                acc[r, c] = T.float32(0)
-                        for j in T.serial(length):
-                            for r in T.unroll(tile_m):
-                                for c in T.vectorized(channel_tile):
-                                    acc[r, c] += scores[r, j] * values[j, tile * channel_tile + c]
-                        for r in T.unroll(tile_m):
-                            if block * tile_m + r < length:
-                                for c in T.vectorized(channel_tile):
-                                    out[
-                                        block * tile_m + r, h * head_dim + tile * channel_tile + c
-                                    ] = acc[r, c] / row_sum[r]
+                                acc[r, c] += scores[r, j] * values[j, at * channel_tile + c]
+                    for r in T.unroll(tile_m):
+                        if block * tile_m + r < length:
+                            for c in T.vectorized(channel_tile):
+                                d = T.meta_var(h * head_dim + at * channel_tile + c)
+                                out[block * tile_m + r, d] = acc[r, c] / row_sum[r]
+
+                load_keys_and_values()
+                for block in T.serial((length + tile_m - 1) // tile_m):
+                    for r in T.serial(tile_m):
+                        load_query(r, block)
+                    for at in T.serial(key_tiles):
+                        score_keys(at)
+                    for r in T.serial(tile_m):
+                        softmax(r)
+                    for at in T.serial(head_dim // channel_tile):
+                        accumulate_values(block, at)
 
     return kernel

@@ -11,6 +11,7 @@ Threads share the heads.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -32,6 +33,38 @@ _TILE_N_OF_ONE_ROW = 80
 _SERIAL_CHANNELS = 1024
 # Of the online softmax: the row's new maximum, and the factor that rescales what is accumulated.
 _M_NEW, _ALPHA = 0, 1
+_KEY_SCALES, _VALUE_SCALES = 0, 1
+
+
+@dataclass(frozen=True)
+class AttentionTile:
+    """How much of a page is in registers at once.
+
+    Attributes:
+        rows: Queries of a block.
+        positions: Positions whose scores are accumulated at once.
+        channels: Channels of the values that are accumulated at once.
+        prefetches: Whether the next block is prefetched while one is read: one token is bound by
+            memory.
+    """
+
+    rows: int
+    positions: int
+    channels: int
+    prefetches: bool
+
+    @classmethod
+    def choose(cls, op: CachedAttentionSignature, knob: Config) -> AttentionTile:
+        """Read the knobs."""
+        if op.is_single_row:
+            rows, tile_n = 1, knob("tile_n", _TILE_N_OF_ONE_ROW, (16, 32, 64, 80, 128))
+            prefetches = bool(knob("prefetch", 1, (0, 1)))
+        else:
+            default = default_tile_m(Target.current(allow_none=False))
+            rows = knob("tile_m", default, QUERY_TILE_M_VALUES)
+            tile_n, prefetches = knob("tile_n", _TILE_N, (16, 32)), False
+        widths = tile_width(op.page_size, tile_n), tile_width(op.head_dim, tile_n)
+        return cls(rows, *widths, prefetches)
 
 
 def cached_attention(
@@ -40,31 +73,29 @@ def cached_attention(
     """Build the kernel of ``cached_attention``."""
     if op.head_dim % 2:
         return None
-    kv_heads, head_dim, page_size = op.kv_heads, op.head_dim, op.page_size
-    heads, half, storage = op.heads, op.head_dim // 2, op.storage
-    group_size, has_scales = heads // kv_heads, op.has_scales
-    if op.is_single_row:
-        tile_m, tile_n = 1, knob("tile_n", _TILE_N_OF_ONE_ROW, (16, 32, 64, 80, 128))
-        prefetches = bool(knob("prefetch", 1, (0, 1)))
-        loop = T.serial if heads * head_dim < _SERIAL_CHANNELS else T.parallel
-    else:
-        tile_m = knob(
-            "tile_m", default_tile_m(Target.current(allow_none=False)), QUERY_TILE_M_VALUES
-        )
-        tile_n, prefetches, loop = knob("tile_n", _TILE_N, (16, 32)), False, T.parallel
-    key_tile, channel_tile = tile_width(page_size, tile_n), tile_width(head_dim, tile_n)
+    heads, kv_heads, head_dim, page_size = op.heads, op.kv_heads, op.head_dim, op.page_size
+    group_size, storage = heads // kv_heads, op.storage
+    tile = AttentionTile.choose(op, knob)
+    tile_m, key_tile, channel_tile = tile.rows, tile.positions, tile.channels
     key_lanes, channel_lanes = lanes(page_size), lanes(head_dim)
-    add_scores = _multiply_add(tile_m, key_tile, key_lanes)
-    add_values = _multiply_add(tile_m, channel_tile, channel_lanes)
-    # One token is bound by memory: the next block is prefetched while one is read.
+    score_parts, value_parts = key_tile // key_lanes, channel_tile // channel_lanes
+    loop = T.serial if op.is_single_row and heads * head_dim < _SERIAL_CHANNELS else T.parallel
+    rotate = rotate_into(head_dim, scale=head_dim**-0.5 * LOG2_E)  # weights are powers of two
     prefetch_values, prefetch_keys = (
-        prefetch_block(page_size * head_dim, inner, steps, storage, prefetches)
+        prefetch_block(page_size * head_dim, inner, steps, storage, tile.prefetches)
         for inner, steps in (
             (head_dim, page_size // key_tile * (head_dim // channel_lanes)),
             (page_size, head_dim // channel_tile * (page_size // key_lanes)),
         )
     )
-    rotate = rotate_into(head_dim, scale=head_dim**-0.5 * LOG2_E)  # weights are powers of two
+
+    def key_part(at: Any, part: Any) -> tirx.Expr:
+        """Return the positions of a register, within the tile `at` of a page."""
+        return T.ramp(at * key_tile + part * key_lanes, 1, key_lanes)
+
+    def channel_part(at: Any, part: Any) -> tirx.Expr:
+        """Return the channels of a register, within the tile `at` of a head."""
+        return T.ramp(at * channel_tile + part * channel_lanes, 1, channel_lanes)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -79,9 +110,9 @@ def cached_attention(
         out_handle: T.handle,
     ):
         rows, num_blocks, pages = T.int64(), T.int64(), T.int64()
-        qkv = T.match_buffer(qkv_handle, (rows, heads + 2 * kv_heads, head_dim), "float32")
-        cos = T.match_buffer(cos_handle, (rows, half), "float32")
-        sin = T.match_buffer(sin_handle, (rows, half), "float32")
+        qkv = T.match_buffer(qkv_handle, (rows, op.width, head_dim), "float32")
+        cos = T.match_buffer(cos_handle, (rows, head_dim // 2), "float32")
+        sin = T.match_buffer(sin_handle, (rows, head_dim // 2), "float32")
         start = T.match_buffer(start_handle, (1,), "int32")
         table = T.match_buffer(table_handle, (num_blocks,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
@@ -94,32 +125,108 @@ def cached_attention(
                     query = T.sblock_alloc_buffer((tile_m, head_dim), "float32")
                     scores = T.sblock_alloc_buffer((tile_m, page_size), "float32")
                     o_acc = T.sblock_alloc_buffer((tile_m, head_dim), "float32")
-                    # Access by whole registers only: otherwise LLVM keeps them in memory.
+                    # Read and written by whole registers only: LLVM would keep them in memory.
                     score_acc = T.sblock_alloc_buffer(
-                        (tile_m, key_tile // key_lanes, key_lanes), "float32", scope="local"
+                        (tile_m, score_parts, key_lanes), "float32", scope="local"
                     )
                     value_acc = T.sblock_alloc_buffer(
-                        (tile_m, channel_tile // channel_lanes, channel_lanes),
-                        "float32",
-                        scope="local",
+                        (tile_m, value_parts, channel_lanes), "float32", scope="local"
                     )
                     lane = T.sblock_alloc_buffer((key_lanes,), "float32", scope="local")
                     row_max = T.sblock_alloc_buffer((tile_m,), "float32")
                     row_sum = T.sblock_alloc_buffer((tile_m,), "float32")
                     online = T.sblock_alloc_buffer((2,), "float32", scope="local")
+                    kv_head = T.meta_var(h // group_size)
                     # Positions up to the block's last row, clipped to the sequence's end.
                     kv_len = T.meta_var(
                         T.Cast("int64", start[0]) + T.min((block + 1) * tile_m, rows)
                     )
-                    for r in T.serial(tile_m):
+
+                    @T.inline
+                    def load_query(r):
                         i: T.let = T.min(block * tile_m + r, rows - 1)
                         rotate(query, r, qkv, cos, sin, i, h)
                         row_max[r] = T.min_value("float32")
                         row_sum[r] = T.float32(0)
                         for d in T.serial(head_dim):
                             o_acc[r, d] = T.float32(0)
-                    for p in T.serial((kv_len + page_size - 1) // page_size):
-                        page: T.let = T.Cast("int64", table[p])
+
+                    @T.inline
+                    def score_keys(page, at):
+                        for r in T.unroll(tile_m):
+                            for part in T.unroll(score_parts):
+                                score_acc[r, part, T.ramp(0, 1, key_lanes)] = T.broadcast(
+                                    T.float32(0), key_lanes
+                                )
+                        for outer in T.serial(head_dim // channel_lanes):
+                            step = T.meta_var(at * (head_dim // channel_lanes) + outer)
+                            prefetch_values(values, page, kv_head, step)
+                            for inner in T.serial(channel_lanes):
+                                d = T.meta_var(outer * channel_lanes + inner)
+                                for part in T.unroll(score_parts):
+                                    for r in T.unroll(tile_m):
+                                        score_acc[r, part, T.ramp(0, 1, key_lanes)] += T.broadcast(
+                                            query[r, d], key_lanes
+                                        ) * T.Cast(
+                                            f"float32x{key_lanes}",
+                                            keys[page, kv_head, d, key_part(at, part)],
+                                        )
+                        for r in T.unroll(tile_m):
+                            for part in T.unroll(score_parts):
+                                scores[r, key_part(at, part)] = score_acc[
+                                    r, part, T.ramp(0, 1, key_lanes)
+                                ]
+
+                    @T.inline
+                    def mask_scores(r, p, page):
+                        """Scale and mask a row's scores, and find the new maximum."""
+                        # The row's last position, counted from the page's first.
+                        last: T.let = T.Cast(
+                            "int32",
+                            T.Cast("int64", start[0])
+                            + T.min(block * tile_m + r, rows - 1)
+                            - p * page_size,
+                        )
+                        for c in T.vectorized(key_lanes):
+                            lane[c] = row_max[r]
+                        for part in T.serial(page_size // key_lanes):
+                            for c in T.vectorized(key_lanes):
+                                j = T.meta_var(part * key_lanes + c)
+                                if op.has_scales:
+                                    scores[r, j] *= scales[page, kv_head, _KEY_SCALES, j]
+                                # Positions behind the last may hold anything, NaN included.
+                                scores[r, j] = T.Select(
+                                    T.Cast("int32", j) <= last,
+                                    scores[r, j],
+                                    T.min_value("float32"),
+                                )
+                                lane[c] = T.max(lane[c], scores[r, j])
+                        online[_M_NEW] = lane[0]
+                        for c in T.serial(key_lanes):
+                            online[_M_NEW] = T.max(online[_M_NEW], lane[c])
+
+                    @T.inline
+                    def online_softmax(r, p, page):
+                        mask_scores(r, p, page)
+                        online[_ALPHA] = exp2(row_max[r] - online[_M_NEW])
+                        row_max[r] = online[_M_NEW]
+                        for c in T.vectorized(key_lanes):
+                            lane[c] = T.float32(0)
+                        for part in T.serial(page_size // key_lanes):
+                            for c in T.vectorized(key_lanes):
+                                j = T.meta_var(part * key_lanes + c)
+                                scores[r, j] = exp2(scores[r, j] - online[_M_NEW])
+                                lane[c] += scores[r, j]
+                                if op.has_scales:
+                                    scores[r, j] *= scales[page, kv_head, _VALUE_SCALES, j]
+                        row_sum[r] = row_sum[r] * online[_ALPHA]
+                        for c in T.serial(key_lanes):
+                            row_sum[r] += lane[c]
+                        for d in T.serial(head_dim):
+                            o_acc[r, d] *= online[_ALPHA]
+
+                    @T.inline
+                    def accumulate_values(p, page, at):
                         # The next head's first page comes after the last one.
                         is_last = T.meta_var((p + 1) * page_size >= kv_len)
                         next_page: T.let = T.Cast(
@@ -128,150 +235,45 @@ def cached_attention(
                         next_head: T.let = (
                             T.Select(is_last, T.min(h + 1, heads - 1), h) // group_size
                         )
-                        for tile in T.serial(page_size // key_tile):
-                            for r in T.unroll(tile_m):
-                                for part in T.unroll(key_tile // key_lanes):
-                                    score_acc[r, part, T.ramp(0, 1, key_lanes)] = T.broadcast(
-                                        T.float32(0), key_lanes
-                                    )
-                            for outer in T.serial(head_dim // channel_lanes):
-                                prefetch_values(
-                                    values,
-                                    page,
-                                    h // group_size,
-                                    tile * (head_dim // channel_lanes) + outer,
-                                )
-                                for inner in T.serial(channel_lanes):
-                                    add_scores(
-                                        score_acc,
-                                        query,
-                                        keys,
-                                        page,
-                                        h // group_size,
-                                        outer * channel_lanes + inner,
-                                        tile,
-                                    )
-                            for r in T.unroll(tile_m):
-                                for part in T.unroll(key_tile // key_lanes):
-                                    scores[
-                                        r, T.ramp(tile * key_tile + part * key_lanes, 1, key_lanes)
-                                    ] = score_acc[r, part, T.ramp(0, 1, key_lanes)]
+                        count = T.meta_var(T.min(page_size, kv_len - p * page_size))
+                        for r in T.unroll(tile_m):
+                            for part in T.unroll(value_parts):
+                                value_acc[r, part, T.ramp(0, 1, channel_lanes)] = o_acc[
+                                    r, channel_part(at, part)
+                                ]
+                        for outer in T.serial((count + key_lanes - 1) // key_lanes):
+                            step = T.meta_var(at * (page_size // key_lanes) + outer)
+                            prefetch_keys(keys, next_page, next_head, step)
+                            for inner in T.serial(T.min(key_lanes, count - outer * key_lanes)):
+                                j = T.meta_var(outer * key_lanes + inner)
+                                for part in T.unroll(value_parts):
+                                    for r in T.unroll(tile_m):
+                                        value_acc[r, part, T.ramp(0, 1, channel_lanes)] += (
+                                            T.broadcast(scores[r, j], channel_lanes)
+                                            * T.Cast(
+                                                f"float32x{channel_lanes}",
+                                                values[page, kv_head, j, channel_part(at, part)],
+                                            )
+                                        )
+                        for r in T.unroll(tile_m):
+                            for part in T.unroll(value_parts):
+                                o_acc[r, channel_part(at, part)] = value_acc[
+                                    r, part, T.ramp(0, 1, channel_lanes)
+                                ]
+
+                    for r in T.serial(tile_m):
+                        load_query(r)
+                    for p in T.serial((kv_len + page_size - 1) // page_size):
+                        page: T.let = T.Cast("int64", table[p])
+                        for at in T.serial(page_size // key_tile):
+                            score_keys(page, at)
                         for r in T.serial(tile_m):
-                            # The row's last position, counted from the page's first.
-                            last: T.let = T.Cast(
-                                "int32",
-                                T.Cast("int64", start[0])
-                                + T.min(block * tile_m + r, rows - 1)
-                                - p * page_size,
-                            )
-                            for c in T.vectorized(key_lanes):
-                                lane[c] = row_max[r]
-                            for part in T.serial(page_size // key_lanes):
-                                for c in T.vectorized(key_lanes):
-                                    if has_scales:
-                                        scores[r, part * key_lanes + c] *= scales[
-                                            page, h // group_size, 0, part * key_lanes + c
-                                        ]
-                                    # Positions behind the last may hold anything, NaN included.
-                                    scores[r, part * key_lanes + c] = T.Select(
-                                        T.Cast("int32", part * key_lanes + c) <= last,
-                                        scores[r, part * key_lanes + c],
-                                        T.min_value("float32"),
-                                    )
-                                    lane[c] = T.max(lane[c], scores[r, part * key_lanes + c])
-                            online[_M_NEW] = lane[0]
-                            for c in T.serial(key_lanes):
-                                online[_M_NEW] = T.max(online[_M_NEW], lane[c])
-                            online[_ALPHA] = exp2(row_max[r] - online[_M_NEW])
-                            row_max[r] = online[_M_NEW]
-                            for c in T.vectorized(key_lanes):
-                                lane[c] = T.float32(0)
-                            for part in T.serial(page_size // key_lanes):
-                                for c in T.vectorized(key_lanes):
-                                    scores[r, part * key_lanes + c] = exp2(
-                                        scores[r, part * key_lanes + c] - online[_M_NEW]
-                                    )
-                                    lane[c] += scores[r, part * key_lanes + c]
-                                    if has_scales:
-                                        scores[r, part * key_lanes + c] *= scales[
-                                            page, h // group_size, 1, part * key_lanes + c
-                                        ]
-                            row_sum[r] = row_sum[r] * online[_ALPHA]
-                            for c in T.serial(key_lanes):
-                                row_sum[r] += lane[c]
-                            for d in T.serial(head_dim):
-                                o_acc[r, d] *= online[_ALPHA]
-                        for tile in T.serial(head_dim // channel_tile):
-                            for r in T.unroll(tile_m):
-                                for part in T.unroll(channel_tile // channel_lanes):
-                                    value_acc[r, part, T.ramp(0, 1, channel_lanes)] = o_acc[
-                                        r,
-                                        T.ramp(
-                                            tile * channel_tile + part * channel_lanes,
-                                            1,
-                                            channel_lanes,
-                                        ),
-                                    ]
-                            count = T.meta_var(T.min(page_size, kv_len - p * page_size))
-                            for outer in T.serial((count + key_lanes - 1) // key_lanes):
-                                prefetch_keys(
-                                    keys,
-                                    next_page,
-                                    next_head,
-                                    tile * (page_size // key_lanes) + outer,
-                                )
-                                for inner in T.serial(T.min(key_lanes, count - outer * key_lanes)):
-                                    add_values(
-                                        value_acc,
-                                        scores,
-                                        values,
-                                        page,
-                                        h // group_size,
-                                        outer * key_lanes + inner,
-                                        tile,
-                                    )
-                            for r in T.unroll(tile_m):
-                                for part in T.unroll(channel_tile // channel_lanes):
-                                    o_acc[
-                                        r,
-                                        T.ramp(
-                                            tile * channel_tile + part * channel_lanes,
-                                            1,
-                                            channel_lanes,
-                                        ),
-                                    ] = value_acc[r, part, T.ramp(0, 1, channel_lanes)]
+                            online_softmax(r, p, page)
+                        for at in T.serial(head_dim // channel_tile):
+                            accumulate_values(p, page, at)
                     for r in T.serial(tile_m):
                         if block * tile_m + r < rows:
                             for d in T.serial(head_dim):
                                 out[block * tile_m + r, h, d] = o_acc[r, d] / row_sum[r]
 
     return keep_parameters(kernel, op)
-
-
-def _multiply_add(rows: int, width: int, key_lanes: int) -> Any:
-    """Return an inline function that accumulates a line of a page times each row's factor.
-
-    It takes the accumulators ``(rows, width / vector, vector)``, the factors ``(rows, lines)``, the
-    pool, the page, the head, the line, and the index of the tile of `width` elements in the line.
-    """
-
-    @T.inline
-    def add(
-        sums: tirx.Buffer,
-        factors: tirx.Buffer,
-        pool: tirx.Buffer,
-        page: tirx.Expr,
-        head: tirx.Expr,
-        line: tirx.Expr,
-        tile: tirx.Expr,
-    ) -> None:
-        for part in T.unroll(width // key_lanes):
-            for r in T.unroll(rows):
-                sums[r, part, T.ramp(0, 1, key_lanes)] += T.broadcast(
-                    factors[r, line], key_lanes
-                ) * T.Cast(
-                    f"float32x{key_lanes}",
-                    pool[page, head, line, T.ramp(tile * width + part * key_lanes, 1, key_lanes)],
-                )
-
-    return add

@@ -60,32 +60,44 @@ def append_to_cache(op: AppendSignature, knob: Config = default_config) -> tirx.
                     position: T.let = T.Cast("int64", start[0]) + i
                     page: T.let = T.Cast("int64", table[position // page_size])
                     slot: T.let = position % page_size
-                    rotate(pair, 0, qkv, cos, sin, i, heads + g)
-                    for tile in T.serial(head_dim // vector):
+
+                    @T.inline
+                    def load():
+                        rotate(pair, 0, qkv, cos, sin, i, heads + g)
+                        for at in T.serial(head_dim // vector):
+                            for c in T.vectorized(vector):
+                                d = T.meta_var(at * vector + c)
+                                pair[1, d] = qkv[i, heads + kv_heads + g, d]
+
+                    @T.inline
+                    def store_scale(part):
+                        """Store the scale of keys or values, and leave its inverse in `absmax`."""
                         for c in T.vectorized(vector):
-                            pair[1, tile * vector + c] = qkv[
-                                i, heads + kv_heads + g, tile * vector + c
-                            ]
+                            lane_absmax[part, c] = T.float32(0)
+                        for at in T.serial(head_dim // vector):
+                            for c in T.vectorized(vector):
+                                lane_absmax[part, c] = T.max(
+                                    lane_absmax[part, c], T.abs(pair[part, at * vector + c])
+                                )
+                        absmax[part] = lane_absmax[part, 0]
+                        for c in T.serial(vector):
+                            absmax[part] = T.max(absmax[part], lane_absmax[part, c])
+                        scales[page, g, part, slot] = absmax[part] / T.float32(qmax)
+                        absmax[part] = inverse_scale(absmax[part], qmax)
+
+                    @T.inline
+                    def store():
+                        for d in T.serial(head_dim):
+                            keys[page, g, d, slot] = quantized(pair[0, d], absmax[0])
+                        for at in T.serial(head_dim // vector):
+                            for c in T.vectorized(vector):
+                                d = T.meta_var(at * vector + c)
+                                values[page, g, slot, d] = quantized(pair[1, d], absmax[1])
+
+                    load()
                     if has_scales:
                         for part in T.unroll(2):
-                            for c in T.vectorized(vector):
-                                lane_absmax[part, c] = T.float32(0)
-                            for tile in T.serial(head_dim // vector):
-                                for c in T.vectorized(vector):
-                                    lane_absmax[part, c] = T.max(
-                                        lane_absmax[part, c], T.abs(pair[part, tile * vector + c])
-                                    )
-                            absmax[part] = lane_absmax[part, 0]
-                            for c in T.serial(vector):
-                                absmax[part] = T.max(absmax[part], lane_absmax[part, c])
-                            scales[page, g, part, slot] = absmax[part] / T.float32(qmax)
-                            absmax[part] = inverse_scale(absmax[part], qmax)
-                    for d in T.serial(head_dim):
-                        keys[page, g, d, slot] = quantized(pair[0, d], absmax[0])
-                    for tile in T.serial(head_dim // vector):
-                        for c in T.vectorized(vector):
-                            values[page, g, slot, tile * vector + c] = quantized(
-                                pair[1, tile * vector + c], absmax[1]
-                            )
+                            store_scale(part)
+                    store()
 
     return keep_parameters(kernel, op)

@@ -88,16 +88,18 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
                 )
                 absmax = T.sblock_alloc_buffer((GROUP_SIZE,), "float32", scope="local")
                 quantized = T.sblock_alloc_buffer((GROUP_SIZE,), "int32", scope="local")
-                statistics(stats, x, i)
-                for scale_index in T.serial(activation_scales):
+
+                @T.inline
+                def load_group(s, g):
+                    first = T.meta_var((s * groups_per_scale + g) * GROUP_SIZE)
                     for c in T.vectorized(GROUP_SIZE):
-                        absmax[c] = T.float32(0)
-                    for g in T.serial(groups_per_scale):
-                        at = T.meta_var((scale_index * groups_per_scale + g) * GROUP_SIZE)
-                        for c in T.vectorized(GROUP_SIZE):
-                            values[g, c] = value(x, weight, bias, stats, i, at + c)
-                        for c in T.vectorized(GROUP_SIZE):
-                            absmax[c] = T.max(absmax[c], T.abs(values[g, c]))
+                        values[g, c] = value(x, weight, bias, stats, i, first + c)
+                    for c in T.vectorized(GROUP_SIZE):
+                        absmax[c] = T.max(absmax[c], T.abs(values[g, c]))
+
+                @T.inline
+                def store_scale(s):
+                    """Store a scale, and leave its inverse in `absmax[0]`."""
                     for c in T.vectorized(16):
                         absmax[c] = T.max(absmax[c], absmax[16 + c])
                     for c in T.vectorized(8):
@@ -107,24 +109,40 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
                     for c in T.vectorized(2):
                         absmax[c] = T.max(absmax[c], absmax[2 + c])
                     absmax[0] = T.max(absmax[0], absmax[1])
-                    scales[i, scale_index] = absmax[0] / T.float32(qmax)
+                    scales[i, s] = absmax[0] / T.float32(qmax)
                     absmax[0] = inverse_scale(absmax[0], qmax)
+
+                @T.inline
+                def store_correction(group):
+                    for c in T.vectorized(16):
+                        quantized[c] = quantized[c] + quantized[16 + c]
+                    for c in T.vectorized(8):
+                        quantized[c] = quantized[c] + quantized[8 + c]
+                    for c in T.vectorized(4):
+                        quantized[c] = quantized[c] + quantized[4 + c]
+                    zero_point_correction[i, group] = T.int32(-zero_point) * (
+                        quantized[0] + quantized[1] + quantized[2] + quantized[3]
+                    )
+
+                @T.inline
+                def store_group(s, g):
+                    group = T.meta_var(s * groups_per_scale + g)
+                    for c in T.vectorized(GROUP_SIZE):
+                        quantized[c] = T.Cast("int32", T.nearbyint(values[g, c] * absmax[0]))
+                    for c in T.vectorized(GROUP_SIZE):
+                        integers[i, group * GROUP_SIZE + c] = T.Cast(dtype, quantized[c])
+                    if has_zero_point:
+                        store_correction(group)
+
+                statistics(stats, x, i)
+                for s in T.serial(activation_scales):
+                    for c in T.vectorized(GROUP_SIZE):
+                        absmax[c] = T.float32(0)
                     for g in T.serial(groups_per_scale):
-                        group = T.meta_var(scale_index * groups_per_scale + g)
-                        for c in T.vectorized(GROUP_SIZE):
-                            quantized[c] = T.Cast("int32", T.nearbyint(values[g, c] * absmax[0]))
-                        for c in T.vectorized(GROUP_SIZE):
-                            integers[i, group * GROUP_SIZE + c] = T.Cast(dtype, quantized[c])
-                        if has_zero_point:
-                            for c in T.vectorized(16):
-                                quantized[c] = quantized[c] + quantized[16 + c]
-                            for c in T.vectorized(8):
-                                quantized[c] = quantized[c] + quantized[8 + c]
-                            for c in T.vectorized(4):
-                                quantized[c] = quantized[c] + quantized[4 + c]
-                            zero_point_correction[i, group] = T.int32(-zero_point) * (
-                                quantized[0] + quantized[1] + quantized[2] + quantized[3]
-                            )
+                        load_group(s, g)
+                    store_scale(s)
+                    for g in T.serial(groups_per_scale):
+                        store_group(s, g)
 
     return keep_parameters(kernel, op)
 
