@@ -199,7 +199,7 @@ def _digest(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def plan_job(
+def plan_job(  # noqa: PLR0913  # each is an option of a job, given by name
     checkpoint: Path,
     *,
     target: str | TargetDescription = "host",
