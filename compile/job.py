@@ -17,6 +17,7 @@ from mvlm.models.config import MobileVLMConfig
 from mvlm.models.config.read import read_config
 from mvlm.models.interchange.onnx_graph import onnx_files
 from mvlm.models.quantization import DEFAULT_SCHEME, Quantization, plan_quantization
+from mvlm.models.weight_layout import WeightLayout
 from mvlm.runtime.artifact.layout import MAX_CONTEXT
 from mvlm.runtime.errors import CheckpointError, TokenizerError, UsageError
 from mvlm.runtime.input_file import is_present
@@ -24,6 +25,7 @@ from mvlm.runtime.machine import read_machine
 from mvlm.runtime.targets import TargetDescription, choose_platform, find_description
 from mvlm.runtime.tokenizer import Tokenizer
 from mvlm.runtime.utf8_path import as_utf8
+from mvlm.schedules.registry import find_layout
 
 if TYPE_CHECKING:
     from mvlm.models.mobilevlm import MobileVLM
@@ -75,6 +77,15 @@ class CompileJob:
         return name if self.adapter is None else f"{name}+{as_utf8(self.adapter.resolve().name)}"
 
     @property
+    def layout(self) -> WeightLayout:
+        """How weights are arranged for the target's kernels.
+
+        Raises:
+            TargetError: There are no kernels for the target.
+        """
+        return find_layout(self.target.kernels)
+
+    @property
     def tokenizer(self) -> Path:
         """The SentencePiece model.
 
@@ -112,9 +123,14 @@ class CompileJob:
         onnx = (
             None
             if self.vision_onnx is None
-            else import_vision(self.vision_onnx, self.config, allow_nonfinite=self.allow_nonfinite)
+            else import_vision(
+                self.vision_onnx,
+                self.config,
+                self.layout,
+                allow_nonfinite=self.allow_nonfinite,
+            )
         )
-        return MobileVLM(self.config, self.quantization, onnx)
+        return MobileVLM(self.config, self.quantization, self.layout, onnx)
 
     def check_tokenizer(self) -> None:
         """Check that the tokenizer can be read and belongs to the model.

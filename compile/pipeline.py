@@ -25,8 +25,9 @@ from tvm.target import Target
 
 from mvlm.compile.memory_traffic import count_kernel_traffic
 from mvlm.runtime.artifact.kernels import KernelTraffic
-from mvlm.schedules import KernelSet, find_kernels
 from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.kernel_set import KernelSet
+from mvlm.schedules.registry import find_kernels
 
 # TVM ships no types, so that a pass is Any to mypy.
 Pass: TypeAlias = Any

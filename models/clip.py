@@ -12,7 +12,7 @@ from tvm.relax.frontend import nn
 from mvlm.models import ops
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
 from mvlm.models.layers import Float32Params, LayerNorm, Linear
-from mvlm.models.quantization import Scheme
+from mvlm.models.weight_layout import LinearFormat
 
 _PREFIX = "vision_tower.vision_model"
 
@@ -24,17 +24,17 @@ class VisionTower(nn.Module):
     class token in front where the configuration selects ``cls_patch``.
     """
 
-    def __init__(self, config: MobileVLMConfig, scheme: Scheme) -> None:
+    def __init__(self, config: MobileVLMConfig, linear_format: LinearFormat) -> None:
         vision = config.vision
         assert vision is not None, "a text-only model has no tower"
         self.keeps_class_token = config.select_feature == "cls_patch"
-        self.embeddings = PatchEmbeddings(vision, scheme)
+        self.embeddings = PatchEmbeddings(vision, linear_format)
         self.pre_norm = LayerNorm(
             f"{_PREFIX}.pre_layrnorm", vision.hidden_size, vision.layer_norm_eps
         )
         self.layers = nn.ModuleList(
             [
-                EncoderLayer(f"{_PREFIX}.encoder.layers.{index}", vision, scheme)
+                EncoderLayer(f"{_PREFIX}.encoder.layers.{index}", vision, linear_format)
                 for index in range(config.num_used_vision_layers)
             ]
         )
@@ -53,14 +53,14 @@ class VisionTower(nn.Module):
 class PatchEmbeddings(nn.Module):
     """Non-overlapping patches through a convolution, the class token and learned positions."""
 
-    def __init__(self, config: ClipVisionConfig, scheme: Scheme) -> None:
+    def __init__(self, config: ClipVisionConfig, linear_format: LinearFormat) -> None:
         name = f"{_PREFIX}.embeddings"
         self.config = config
         self.patch = Linear(
             (f"{name}.patch_embedding",),
             3 * config.patch_size**2,
             config.hidden_size,
-            scheme,
+            linear_format,
             bias=False,
         )
         self.learned = Float32Params(
@@ -88,7 +88,7 @@ class PatchEmbeddings(nn.Module):
 class EncoderLayer(nn.Module):
     """Attention and an MLP, each behind a layer normalization and around a residual."""
 
-    def __init__(self, name: str, config: ClipVisionConfig, scheme: Scheme) -> None:
+    def __init__(self, name: str, config: ClipVisionConfig, linear_format: LinearFormat) -> None:
         hidden, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
         attention = f"{name}.self_attn"
         self.heads = config.num_attention_heads
@@ -98,13 +98,13 @@ class EncoderLayer(nn.Module):
             tuple(f"{attention}.{part}_proj" for part in "qkv"),
             hidden,
             3 * hidden,
-            scheme,
+            linear_format,
             bias=True,
         )
-        self.out = Linear((f"{attention}.out_proj",), hidden, hidden, scheme, bias=True)
+        self.out = Linear((f"{attention}.out_proj",), hidden, hidden, linear_format, bias=True)
         self.norm2 = LayerNorm(f"{name}.layer_norm2", hidden, eps)
-        self.up = Linear((f"{name}.mlp.fc1",), hidden, inner, scheme, bias=True)
-        self.down = Linear((f"{name}.mlp.fc2",), inner, hidden, scheme, bias=True)
+        self.up = Linear((f"{name}.mlp.fc1",), hidden, inner, linear_format, bias=True)
+        self.down = Linear((f"{name}.mlp.fc2",), inner, hidden, linear_format, bias=True)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Map ``(1, S, hidden)`` to the same shape."""

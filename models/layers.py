@@ -17,18 +17,14 @@ from mvlm.models import ops
 from mvlm.models.ops.linear import linear_signature
 from mvlm.models.ops.signatures import EmbeddingSignature, Parameter
 from mvlm.models.ops.signatures.convolution import TAPS
-from mvlm.models.panels import interleave_panels, quantize_to_panels
-from mvlm.models.quantization import Scheme, quantize, to_float16
+from mvlm.models.quantization import Scheme, to_float16
+from mvlm.models.rounding import Rounding
+from mvlm.models.weight_layout import ROWS, LinearFormat, Matrix, WeightLayout
 
 Array = npt.NDArray[Any]
 ReadTensor = Callable[[str], Array]
-# The names that an artifact has for the arrays of a quantized matrix, by the operations' names.
-_QUANTIZED = {
-    "weight": "q_weight",
-    "integers": "q_weight",
-    "scales": "q_scale",
-    "row_scales": "q_row_scale",
-}
+# The names that an artifact has for the arrays of a quantized matrix, by the layouts' names.
+_QUANTIZED = {"weight": "q_weight", "scales": "q_scale", "row_scales": "q_row_scale"}
 
 
 class PackedLayer(nn.Module):
@@ -86,6 +82,14 @@ class MatrixLayer(PackedLayer):
         """Those parameters."""
         return tuple(getattr(self, name) for name in self.arrays)
 
+    def arranged(
+        self, values: Array, layout: WeightLayout, matrix: Matrix, rounding: Rounding
+    ) -> Iterator[tuple[str, Array]]:
+        """Yield the arrays of a matrix ``(features, width)`` by their names."""
+        if not matrix.weight_format.is_integer:
+            values = _converted(values, matrix.weight_format.dtype, ", ".join(self.sources()))
+        yield from zip(self.arrays, layout.pack(values, matrix, rounding), strict=True)
+
 
 class Linear(MatrixLayer):
     """A linear layer, or several of one input stacked along their outputs (Q, K and V).
@@ -94,17 +98,23 @@ class Linear(MatrixLayer):
         source: The checkpoint's modules whose ``weight`` (and ``bias``) are stacked.
         width: Input features.
         features: Output features of all the stacked modules.
-        scheme: How the matrix is stored.
+        linear_format: How the matrix is stored.
         bias: Whether the modules have a bias.
     """
 
     def __init__(
-        self, source: tuple[str, ...], width: int, features: int, scheme: Scheme, *, bias: bool
+        self,
+        source: tuple[str, ...],
+        width: int,
+        features: int,
+        linear_format: LinearFormat,
+        *,
+        bias: bool,
     ) -> None:
         self.source = source
-        self.scheme = scheme
+        self.linear_format = linear_format
         self.features = features
-        self.declare(linear_signature(scheme, None, width, features).weight_parameters)
+        self.declare(linear_signature(linear_format, None, width, features).weight_parameters)
         self.bias = nn.Parameter((features,), "float32") if bias else None
 
     def forward(
@@ -125,7 +135,7 @@ class Linear(MatrixLayer):
             x,
             self.stored,
             self.features,
-            self.scheme,
+            self.linear_format,
             prologue=prologue,
             bias=self.bias,
             residual=residual,
@@ -141,18 +151,15 @@ class Linear(MatrixLayer):
         matrices = [read(f"{name}.weight") for name in self.source]
         # A patch convolution's kernel is a matrix over the flattened patch, a pointwise one's too.
         matrix = np.concatenate([m.reshape(m.shape[0], -1) for m in matrices])
-        yield from zip(self.arrays, self._packed(matrix), strict=True)
+        yield from self.arranged(
+            matrix,
+            self.linear_format.layout,
+            self.linear_format.matrix(*matrix.shape),
+            self.linear_format.scheme.rounding,
+        )
         if self.bias is not None:
             biases = [read(f"{name}.bias") for name in self.source]
             yield "bias", np.concatenate(biases).astype(np.float32)
-
-    def _packed(self, matrix: Array) -> tuple[Array, ...]:
-        weight_format, rounding = self.scheme.weights, self.scheme.rounding
-        if self.scheme.activations != "float32":
-            return quantize_to_panels(matrix, weight_format, rounding)
-        if weight_format.is_integer:
-            return tuple(map(interleave_panels, quantize(matrix, weight_format, rounding)))
-        return (interleave_panels(_stored(matrix, weight_format.dtype, ", ".join(self.source))),)
 
 
 class Embedding(MatrixLayer):
@@ -162,8 +169,8 @@ class Embedding(MatrixLayer):
         self.source = source
         self.width = width
         self.scheme = scheme
-        op = EmbeddingSignature(None, rows, width, scheme.weights.name)
-        self.declare(op.weight_parameters)
+        self.table = EmbeddingSignature(None, rows, width, scheme.weights.name)
+        self.declare(self.table.weight_parameters)
 
     def forward(self, ids: nn.Tensor) -> nn.Tensor:
         """Map ids ``(1, n)`` to ``(1, n, width)``."""
@@ -176,15 +183,10 @@ class Embedding(MatrixLayer):
     def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
         """Quantize or convert the table."""
         table = read(self.source)
-        weight_format = self.scheme.weights
-        if weight_format.is_integer:
-            packed = quantize(table, weight_format, self.scheme.rounding)
-        else:
-            packed = (_stored(table, weight_format.dtype, self.source),)
-        yield from zip(self.arrays, packed, strict=True)
+        yield from self.arranged(table, ROWS, self.table.matrix, self.scheme.rounding)
 
 
-def _stored(matrix: Array, dtype: str, source: str) -> Array:
+def _converted(matrix: Array, dtype: str, source: str) -> Array:
     """Convert to the dtype that is stored, and refuse what it cannot hold."""
     if dtype == "float16":
         return to_float16(matrix, source, "Compile with the quantization q0f32.")

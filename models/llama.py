@@ -12,21 +12,25 @@ from mvlm.models import ops
 from mvlm.models.config import LlamaConfig
 from mvlm.models.kv_cache import Cache
 from mvlm.models.layers import Embedding, Linear, RMSNorm
-from mvlm.models.quantization import Quantization, Scheme
+from mvlm.models.quantization import Quantization
 from mvlm.models.rotary import RotaryTable, inverse_frequencies, rotary_table
+from mvlm.models.weight_layout import LinearFormat, WeightLayout
 
 
 class Llama(nn.Module):
     """Embeddings to logits, through a KV cache that remembers what came before."""
 
-    def __init__(self, config: LlamaConfig, quantization: Quantization) -> None:
+    def __init__(
+        self, config: LlamaConfig, quantization: Quantization, layout: WeightLayout
+    ) -> None:
         vocabulary = config.vocab_size
+        linear_format = LinearFormat(quantization.language, layout)
         self.embed_tokens = Embedding(
             "model.embed_tokens.weight", vocabulary, config.hidden_size, quantization.embedding
         )
         self.layers = nn.ModuleList(
             [
-                DecoderLayer(index, config, quantization.language)
+                DecoderLayer(index, config, linear_format)
                 for index in range(config.num_hidden_layers)
             ]
         )
@@ -34,7 +38,11 @@ class Llama(nn.Module):
         self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps)
         head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
         self.lm_head = Linear(
-            (head,), config.hidden_size, vocabulary, quantization.head, bias=False
+            (head,),
+            config.hidden_size,
+            vocabulary,
+            LinearFormat(quantization.head, layout),
+            bias=False,
         )
 
     def embed(self, ids: nn.Tensor) -> nn.Tensor:
@@ -64,16 +72,20 @@ class Llama(nn.Module):
 class DecoderLayer(nn.Module):
     """Attention and a gated MLP, each behind an RMSNorm and around a residual."""
 
-    def __init__(self, index: int, config: LlamaConfig, scheme: Scheme) -> None:
+    def __init__(self, index: int, config: LlamaConfig, linear_format: LinearFormat) -> None:
         name = f"model.layers.{index}"
         hidden, inner, eps = config.hidden_size, config.intermediate_size, config.rms_norm_eps
         self.input_norm = RMSNorm(f"{name}.input_layernorm", hidden, eps)
-        self.attention = Attention(index, config, scheme)
+        self.attention = Attention(index, config, linear_format)
         self.post_norm = RMSNorm(f"{name}.post_attention_layernorm", hidden, eps)
         self.gate_up = Linear(
-            (f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"), hidden, 2 * inner, scheme, bias=False
+            (f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"),
+            hidden,
+            2 * inner,
+            linear_format,
+            bias=False,
         )
-        self.down = Linear((f"{name}.mlp.down_proj",), inner, hidden, scheme, bias=False)
+        self.down = Linear((f"{name}.mlp.down_proj",), inner, hidden, linear_format, bias=False)
 
     def forward(
         self, x: nn.Tensor, table: RotaryTable, cache: Cache, *, last_only: bool
@@ -102,7 +114,7 @@ def last(x: nn.Tensor, axis: int = 0) -> nn.Tensor:
 class Attention(nn.Module):
     """Causal attention with rotary positions, over as many KV heads as the configuration has."""
 
-    def __init__(self, index: int, config: LlamaConfig, scheme: Scheme) -> None:
+    def __init__(self, index: int, config: LlamaConfig, linear_format: LinearFormat) -> None:
         name = f"model.layers.{index}.self_attn"
         self.index = index
         self.heads = config.num_attention_heads
@@ -112,14 +124,14 @@ class Attention(nn.Module):
             tuple(f"{name}.{part}_proj" for part in "qkv"),
             config.hidden_size,
             (self.heads + 2 * self.kv_heads) * self.head_dim,
-            scheme,
+            linear_format,
             bias=False,
         )
         self.out = Linear(
             (f"{name}.o_proj",),
             self.heads * self.head_dim,
             config.hidden_size,
-            scheme,
+            linear_format,
             bias=False,
         )
 

@@ -36,6 +36,7 @@ from mvlm.models.llama import Llama
 from mvlm.models.onnx_vision import OnnxVision
 from mvlm.models.projectors import build_projector
 from mvlm.models.quantization import Quantization
+from mvlm.models.weight_layout import LinearFormat, WeightLayout
 
 
 class MobileVLM(nn.Module):
@@ -44,26 +45,31 @@ class MobileVLM(nn.Module):
     Args:
         config: The checkpoint's configuration.
         quantization: How the parts' matrices and the KV cache are stored.
+        layout: How the weights of linear layers are arranged: the target's kernel set declares it.
         onnx: What takes the place of tower, projector or both.
     """
 
     def __init__(
-        self, config: MobileVLMConfig, quantization: Quantization, onnx: OnnxVision | None = None
+        self,
+        config: MobileVLMConfig,
+        quantization: Quantization,
+        layout: WeightLayout,
+        onnx: OnnxVision | None = None,
     ) -> None:
         self.config = config
+        self.layout = layout
+        vision = LinearFormat(quantization.vision, layout)
         role = onnx.role if onnx else None
         if config.vision is not None:
             self.tower = (
-                onnx.layer
-                if onnx and role in ("tower", "both")
-                else VisionTower(config, quantization.vision)
+                onnx.layer if onnx and role in ("tower", "both") else VisionTower(config, vision)
             )
             if onnx and role == "projector":
                 self.image_projector = onnx.layer
             elif role != "both":
-                self.image_projector = build_projector(config, quantization.vision)
+                self.image_projector = build_projector(config, vision)
         self.ends_with_tower = role == "both"
-        self.decoder = Llama(config.language, quantization)
+        self.decoder = Llama(config.language, quantization, layout)
         self.cache_layout = cache_layout(config.language, quantization.cache)
 
     def vision_tower(self, pixels: nn.Tensor) -> nn.Tensor:

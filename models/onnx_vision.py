@@ -25,9 +25,9 @@ from mvlm.models.config import MobileVLMConfig
 from mvlm.models.interchange.onnx_constants import check_constants
 from mvlm.models.interchange.onnx_graph import import_onnx
 from mvlm.models.layers import Array, PackedLayer, ReadTensor
-from mvlm.models.panels import FEATURES, interleave_panels, panel_count
 from mvlm.models.quantization import FLOAT32, Scheme
 from mvlm.models.weight_files.tensor_file import read_start
+from mvlm.models.weight_layout import LinearFormat, WeightLayout
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.input_file import is_present
 from mvlm.runtime.utf8_path import utf8_folder
@@ -60,24 +60,27 @@ class OnnxLayer(PackedLayer):
     Args:
         module: What the frontend made of the graph.
         output: Which of its outputs is taken.
+        layout: How factors of products are arranged.
     """
 
-    def __init__(self, module: tvm.IRModule, output: int) -> None:
+    def __init__(self, module: tvm.IRModule, output: int, layout: WeightLayout) -> None:
         self._module = module
         self._output = output
+        self._format = LinearFormat(_AS_IT_COMES, layout)
         self._constants = list(_large_constants(module["main"]))
         self._factors = _factors(module["main"])
         for index, constant in enumerate(self._constants):
             shape, dtype = _shape(constant.ty), str(constant.ty.dtype)
             if _is_among(constant, self._factors):
-                shape = (panel_count(shape[1]), shape[0], FEATURES)
+                ((shape, dtype),) = layout.arrays(self._format.matrix(*shape[::-1])).values()
             setattr(self, _parameter(index), nn.Parameter(shape, dtype))
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Trace the graph on float32 ``(1, ...)``, in its own dtype."""
         wanted = str(self._module["main"].params[0].ty.dtype)
         parameters = [getattr(self, _parameter(i)) for i in range(len(self._constants))]
-        tracer = _Tracer(self._module, self._constants, parameters, self._factors)
+        factors = self._factors
+        tracer = _Tracer(self._module, self._constants, parameters, factors, self._format)
         outputs = tracer.run(x.astype(wanted))
         return outputs[self._output].astype("float32")
 
@@ -89,10 +92,12 @@ class OnnxLayer(PackedLayer):
         """Yield the file's own weights."""
         for index, constant in enumerate(self._constants):
             value = constant.value.numpy()
-            is_factor = _is_among(constant, self._factors)
             # Constants that were folded may have overflowed, which the file does not show.
             value = check_finite(f"{_parameter(index)} of the ONNX graph", value)
-            yield _parameter(index), interleave_panels(value.T) if is_factor else value
+            if _is_among(constant, self._factors):
+                matrix, rounding = self._format.matrix(*value.shape[::-1]), _AS_IT_COMES.rounding
+                (value,) = self._format.layout.pack(value.T, matrix, rounding)
+            yield _parameter(index), value
 
 
 class _Tracer:
@@ -104,6 +109,7 @@ class _Tracer:
         constants: list[Any],
         parameters: list[nn.Tensor],
         factors: list[Any],
+        linear_format: LinearFormat,
     ) -> None:
         self._module = module
         self._builder = relax.BlockBuilder.current()
@@ -111,6 +117,7 @@ class _Tracer:
         self._functions: dict[Any, Any] = {}
         self._parameters = list(zip(constants, parameters, strict=True))
         self._factors = factors
+        self._format = linear_format
 
     def run(self, x: nn.Tensor) -> list[nn.Tensor]:
         function = self._module["main"]
@@ -138,7 +145,7 @@ class _Tracer:
         if not _is_product(value) or not _is_among(value.args[1], self._factors):
             return None
         left, weight = (nn.Tensor(_expr=self._moved(argument)) for argument in value.args)
-        return ops.linear(left, (weight,), _shape(value.args[1].ty)[1], _AS_IT_COMES)
+        return ops.linear(left, (weight,), _shape(value.args[1].ty)[1], self._format)
 
     def _moved(self, value: Any) -> Any:
         """Return an expression with our variables in the place of the imported ones."""
@@ -196,13 +203,14 @@ def _is_among(constant: Any, constants: list[Any]) -> bool:
 
 
 def import_vision(
-    path: Path, config: MobileVLMConfig, *, allow_nonfinite: bool = False
+    path: Path, config: MobileVLMConfig, layout: WeightLayout, *, allow_nonfinite: bool = False
 ) -> OnnxVision:
     """Import a graph and settle from its shapes what it replaces.
 
     Args:
         path: The file; weights may lie in others next to it.
         config: The checkpoint's, with a tower: its shapes are what the graph must fit.
+        layout: How the weights of linear layers are arranged.
         allow_nonfinite: Replace NaN and infinity in weights instead of refusing them.
 
     Raises:
@@ -251,7 +259,7 @@ def import_vision(
         wanted = {"projector": embeddings}
     for role, expected in wanted.items():
         if expected in outputs:
-            return OnnxVision(role, OnnxLayer(module, outputs.index(expected)))
+            return OnnxVision(role, OnnxLayer(module, outputs.index(expected), layout))
     raise _refused(
         path,
         "has no output that fits",

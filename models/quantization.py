@@ -94,11 +94,20 @@ class WeightFormat:
         return self.highest > 0
 
     @property
+    def bits(self) -> int:
+        """Bits of a stored weight."""
+        return 8 * np.dtype(self.dtype).itemsize // self.packing
+
+    @property
+    def integer_activations(self) -> Activations:
+        """The dtype of the integers that its integers are multiplied with, where any are."""
+        return "int16" if self.bits > 8 else "int8"
+
+    @property
     def bits_per_weight(self) -> float:
         """Bits that one weight of a large matrix takes, its share of its group's scale included."""
-        bits = 8 * np.dtype(self.dtype).itemsize / self.packing
         scale_bits = 8 * np.dtype(self.scale_dtype).itemsize
-        return bits + scale_bits / GROUP_SIZE if self.is_integer else bits
+        return self.bits + scale_bits / GROUP_SIZE if self.is_integer else float(self.bits)
 
     def elements(self, width: int) -> int:
         """Stored elements along an axis of `width` weights."""
@@ -405,5 +414,4 @@ def unpack(elements: npt.NDArray[Any], weight_format: WeightFormat) -> npt.NDArr
 
 
 def _shifts(weight_format: WeightFormat) -> npt.NDArray[np.uint32]:
-    bits = 8 * np.dtype(weight_format.dtype).itemsize // weight_format.packing
-    return np.arange(weight_format.packing, dtype=np.uint32) * np.uint32(bits)
+    return np.arange(weight_format.packing, dtype=np.uint32) * np.uint32(weight_format.bits)

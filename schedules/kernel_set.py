@@ -1,4 +1,4 @@
-"""The kernels and schedule rules of a kind of device, and how one is selected."""
+"""A kernel set: kernels, schedule rules and the weights' layout, and how a kernel is selected."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 from tvm import tirx
 
 from mvlm.models.ops.definition import operation_attributes
-from mvlm.models.ops.signatures import Signature, read_signature
+from mvlm.models.ops.signatures import LinearLayer, Signature, read_signature
+from mvlm.models.weight_layout import ROWS, WeightLayout
 from mvlm.schedules.config_space import Config, Knob, SpaceRecorder, default_config
+from mvlm.schedules.device_needs import ANY_CPU, DeviceNeeds
 from mvlm.schedules.parameter_types import has_single_row
 
 # The kernel of a signature, which is of the class that the builder is for, in a configuration; None
@@ -26,15 +28,21 @@ Postproc = Callable[[tirx.PrimFunc, bool, Config], tirx.PrimFunc]
 class KernelSet:
     """The kernels and schedule rules of a kind of device.
 
+    Layout and needs are also found without tvm, by `schedules.registry`.
+
     Attributes:
         builders: For each class of signatures, the builders of its kernels, the most specialized
             first.
         rules: Schedule rules for all other functions, tried in order.
+        layout: How the weights of linear layers are arranged for the kernels.
+        needs: What the kernels need of a device.
         postproc: Applied to every scheduled function.
     """
 
     builders: Mapping[type[Signature], tuple[KernelBuilder, ...]]
     rules: tuple[ScheduleRule, ...]
+    layout: WeightLayout = ROWS
+    needs: DeviceNeeds = ANY_CPU
     postproc: Postproc = lambda function, *_: function
 
     def build(self, signature: Signature, knob: Config = default_config) -> tirx.PrimFunc | None:
@@ -43,6 +51,9 @@ class KernelSet:
         Raises:
             ValueError: The kernel does not support the configuration.
         """
+        if isinstance(signature, LinearLayer):
+            expected = self.layout.name
+            assert signature.layout == expected, f"{signature.text}: expected layout={expected}"
         for builder in self.builders.get(type(signature), ()):
             kernel = builder(signature, knob)
             if kernel is not None:

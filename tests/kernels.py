@@ -11,7 +11,7 @@ from tvm import relax, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.compile.pipeline import lower
-from mvlm.schedules.cpu import KERNELS
+from mvlm.schedules.cpu.kernels import KERNELS
 from tests.device import Array, device
 
 # A shape with names for extents that are known at run time only, and a dtype.

@@ -80,7 +80,7 @@ def measure_cost(checkpoint: Path, target: str) -> CompileCost:
 def measure_mixes(job: CompileJob) -> list[InstructionMix]:
     """Count the instructions of every kernel that a job's functions call, the largest first."""
     target = prepare_target(job.target, job.platform).tvm
-    module, _ = MobileVLM(job.config, job.quantization).export(target)
+    module, _ = MobileVLM(job.config, job.quantization, job.layout).export(target)
     lowered = lower(module, target, job.target.kernels, {"n": job.prefill_chunk})
     with tvm.transform.PassContext(opt_level=3):
         executable = relax.build(lowered.module, target, relax_pipeline=None)

@@ -23,18 +23,19 @@ from mvlm.bench.studies.assembly import Instruction, innermost_loop
 from mvlm.compile.compile_target import tvm_options
 from mvlm.models.ops.linear import linear_signature
 from mvlm.models.ops.signatures import Signature
-from mvlm.models.panels import FEATURES
 from mvlm.models.quantization import GROUP_SIZE, SCHEMES
+from mvlm.models.weight_layout import LinearFormat
 from mvlm.runtime.targets import known_targets
-from mvlm.schedules import find_kernels
 from mvlm.schedules.cpu.instructions import find_instructions
+from mvlm.schedules.cpu.panels import FEATURES, PANELS
+from mvlm.schedules.registry import find_kernels
 
 DOCUMENT = Path("docs/arm.md")
 KRYO = known_targets()["snapdragon-888-cpu"]
 
 # Of MobileLLaMA-1.4B's projections; the loop is the same for every size.
 _WIDTH = _FEATURES = 2048
-_SCHEME = SCHEMES["q4a8"]
+_FORMAT = LinearFormat(SCHEMES["q4a8"], PANELS)
 # A group's quantized values, 4 bits each, and one int8 scale for each feature.
 _GROUP_BYTES = FEATURES * (GROUP_SIZE // 2 + 1)
 # Products that a lane of a register adds at once.
@@ -148,7 +149,7 @@ def table(loops: Sequence[Loop]) -> str:
 
 def decode_kernel(target: Target, width: int, features: int) -> tirx.PrimFunc:
     """Return the kernel that multiplies one row with 4-bit weights."""
-    return layer_kernel(linear_signature(_SCHEME, 1, width, features), target)
+    return layer_kernel(linear_signature(_FORMAT, 1, width, features), target)
 
 
 def layer_kernel(op: Signature, target: Target) -> tirx.PrimFunc:

@@ -19,6 +19,8 @@ from mvlm.bench.studies.instructions import DOCUMENT, KRYO, PROCESSORS, kernel_l
 from mvlm.bench.studies.roofline import LoopWork, fast_cores, iterations_s, loop_work
 from mvlm.models.ops.linear import linear_signature
 from mvlm.models.quantization import SCHEMES
+from mvlm.models.weight_layout import LinearFormat
+from mvlm.schedules.cpu.panels import PANELS
 
 # CLIP ViT-L/14 at 336 pixels, all layers but the last, and LDPv2's two linear layers for 2,048.
 _LAYERS, _TOKENS, _PATCHES, _WIDTH, _INNER, _HIDDEN = 23, 577, 576, 1024, 4096, 2048
@@ -57,7 +59,7 @@ def image_products() -> int:
 def compile_tower_loop(scheme: str) -> TowerLoop:
     """Compile the largest of the tower's layers for the device, and read its loop."""
     target, made = Target(dict(PROCESSORS[0].target)), _PRODUCTS[scheme]
-    op = linear_signature(SCHEMES[scheme], _TOKENS, _WIDTH, _INNER, bias=True)
+    op = linear_signature(LinearFormat(SCHEMES[scheme], PANELS), _TOKENS, _WIDTH, _INNER, bias=True)
     body = kernel_loop(layer_kernel(op, target), target, next(iter(made)))
     products = sum(made.get(each.mnemonic.removesuffix("2"), 0) for each in body)
     return TowerLoop(scheme, products, loop_work(body))

@@ -19,8 +19,8 @@ from mvlm.compile.toolchain import Linker
 from mvlm.compile.tuning.measure_candidate import config_of
 from mvlm.compile.tuning.workload import signature_of
 from mvlm.compile.tvm_worker import Worker
-from mvlm.schedules import find_kernels
 from mvlm.schedules.config_space import FixedConfig
+from mvlm.schedules.registry import find_kernels
 
 BUILD_SECONDS = 60
 

@@ -28,7 +28,7 @@ from mvlm.models.ops.signatures import (
     AttentionSignature,
     CachedAttentionSignature,
     LinearSignature,
-    PanelLinearSignature,
+    QuantizedLinearSignature,
     QuantizeRowsSignature,
     RowwiseSignature,
     Signature,
@@ -53,7 +53,7 @@ OPERATIONS = (
     AttentionSignature,
     CachedAttentionSignature,
     LinearSignature,
-    PanelLinearSignature,
+    QuantizedLinearSignature,
     QuantizeRowsSignature,
     RowwiseSignature,
 )

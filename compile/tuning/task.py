@@ -23,10 +23,10 @@ from mvlm.compile.tuning.workload import (
     workload_key,
 )
 from mvlm.models.ops.signatures import Signature, read_signature
-from mvlm.schedules import find_kernels
 from mvlm.schedules.config_space import Knob
 from mvlm.schedules.kernel_set import KernelSet
 from mvlm.schedules.parameter_types import extents, parameter_types
+from mvlm.schedules.registry import find_kernels
 
 # Calls of the model's functions in a typical chat turn: one image, a prompt of one chunk, and an
 # answer of 128 tokens. A task's weight is the number of its calls in such a turn.

@@ -32,7 +32,7 @@ from mvlm.compile.tuning.task import Task
 from mvlm.compile.tuning.task_record import Measured, TaskRecord, restore_record
 from mvlm.compile.tuning.validate import PROMISING_RATIO, Validator
 from mvlm.compile.tuning_log import TuningDatabase, TuningRecord, TuningRun, utc_now
-from mvlm.schedules import find_kernels
+from mvlm.schedules.registry import find_kernels
 
 TRIALS_PER_ITER = 16
 # A task's priority is multiplied by this for each round without an improvement.

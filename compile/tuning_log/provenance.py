@@ -15,8 +15,9 @@ from mvlm.runtime.artifact.json_object import JsonObject, read_json_object
 from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.errors import ArtifactError
 
-# Schema 1 had other names of knobs and operations, schema 2 other workloads of kernels.
-SCHEMA = 3
+# Schema 1 had other names of knobs and operations, schema 2 other workloads of kernels, schema 3
+# signatures that named no layout of weights.
+SCHEMA = 4
 _COMPILER = "apache-tvm"
 
 

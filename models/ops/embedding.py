@@ -9,6 +9,7 @@ from mvlm.models.ops.definition import call, define, known_rows, placeholders
 from mvlm.models.ops.signatures import EmbeddingSignature
 from mvlm.models.ops.stored import stored_value
 from mvlm.models.quantization import WeightFormat
+from mvlm.models.weight_layout import ROWS
 
 
 def embedding(
@@ -18,7 +19,7 @@ def embedding(
 
     Args:
         ids: ``(1, n)`` int32, each below the table's rows: the caller checks that.
-        table: One ``(V, width)`` float tensor, or integers and scales grouped along the rows.
+        table: Its arrays in the layout `ROWS`.
         width: The embedding's width.
         weight_format: How the table is stored.
 
@@ -39,7 +40,7 @@ def embedding_definition(op: EmbeddingSignature) -> tirx.PrimFunc:
     ids = inputs["ids"]
     rows = te.compute(
         (ids.shape[0], op.width),
-        lambda i, j: stored_value(op.weight_format, inputs, (ids[i], j), axis=1),
+        lambda i, j: stored_value(ROWS, op.matrix, inputs, ids[i], j),
         name="rows",
     )
     return define(op, inputs, rows)

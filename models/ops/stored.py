@@ -6,40 +6,49 @@ from collections.abc import Mapping
 
 from tvm import te, tirx
 
-from mvlm.models.quantization import GROUP_SIZE, WeightFormat
+from mvlm.models.quantization import GROUP_SIZE
+from mvlm.models.weight_layout import Matrix, WeightLayout
+
+
+def quantized_value(
+    layout: WeightLayout,
+    matrix: Matrix,
+    arrays: Mapping[str, te.Tensor],
+    feature: tirx.Expr,
+    k: tirx.Expr,
+) -> tirx.Expr:
+    """Return a weight as float32, without its scale: of a float format, the weight itself.
+
+    Args:
+        layout: Of the matrix.
+        matrix: What it is.
+        arrays: Its parameters by name.
+        feature: The weight's row in the matrix.
+        k: Its column.
+    """
+    place, weight_format = layout.element(matrix, feature, k), matrix.weight_format
+    element = arrays["weight"][place.index]
+    if place.shift is not None:
+        mask = tirx.const((1 << weight_format.bits) - 1, element.dtype)
+        element = (element >> place.shift.astype(element.dtype)) & mask
+    quantized = element.astype("float32")
+    zero = layout.zero_point(weight_format, matrix.activations)
+    return quantized - float(zero) if zero else quantized
 
 
 def stored_value(
-    weight_format: WeightFormat,
+    layout: WeightLayout,
+    matrix: Matrix,
     arrays: Mapping[str, te.Tensor],
-    at: tuple[tirx.Expr, ...],
-    axis: int,
+    feature: tirx.Expr,
+    k: tirx.Expr,
 ) -> tirx.Expr:
-    """Return one weight as float32.
-
-    Args:
-        weight_format: How the weights are stored.
-        arrays: The matrix's parameters by name (see `signatures.stored`).
-        at: The weight's indices.
-        axis: The one along which weights are grouped and packed.
-    """
+    """Return a weight as float32; see :func:`quantized_value`."""
+    quantized = quantized_value(layout, matrix, arrays, feature, k)
+    weight_format = matrix.weight_format
     if not weight_format.is_integer:
-        return arrays["weight"][at].astype("float32")
-    along = at[axis]
-
-    def place(index: tirx.Expr) -> tuple[tirx.Expr, ...]:
-        return (*at[:axis], index, *at[axis + 1 :])
-
-    element = arrays["integers"][place(along // weight_format.packing)]
-    if weight_format.packing > 1:
-        bits = 32 // weight_format.packing
-        shift = (along % weight_format.packing * bits).astype("uint32")
-        element = (element >> shift) & tirx.const((1 << bits) - 1, "uint32")
-    quantized = element.astype("float32")
-    if weight_format.zero_point:
-        quantized = quantized - float(weight_format.zero_point)
-    scale = arrays["scales"][place(along // GROUP_SIZE)].astype("float32")
+        return quantized
+    scale = arrays["scales"][layout.scale(matrix, feature, k // GROUP_SIZE)].astype("float32")
     if weight_format.has_row_scales:
-        others = (*at[:axis], *at[axis + 1 :])
-        return quantized * (scale * arrays["row_scales"][others])
+        return quantized * (scale * arrays["row_scales"][layout.row_scale(matrix, feature)])
     return quantized * (scale if weight_format.unit == 1 else scale * weight_format.unit)

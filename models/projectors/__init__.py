@@ -8,19 +8,19 @@ from mvlm.models.config import MobileVLMConfig
 from mvlm.models.projectors.ldpnet import LDPNet
 from mvlm.models.projectors.ldpnetv2 import LDPNetV2
 from mvlm.models.projectors.mlp import MLP
-from mvlm.models.quantization import Scheme
+from mvlm.models.weight_layout import LinearFormat
 
 _PROJECTORS = {"ldpnet": LDPNet, "ldpnetv2": LDPNetV2, "linear": MLP, "mlp": MLP}
 
 
-def build_projector(config: MobileVLMConfig, scheme: Scheme) -> nn.Module:
+def build_projector(config: MobileVLMConfig, linear_format: LinearFormat) -> nn.Module:
     """Make the projector that the configuration names.
 
     It maps ``(1, patches, in_features)`` float32 to ``(1, image_tokens, out_features)``.
     """
     assert config.projector is not None, "a text-only model has no projector"
     assert config.vision is not None
-    return _PROJECTORS[config.projector.kind](config.projector, config.vision.grid, scheme)
+    return _PROJECTORS[config.projector.kind](config.projector, config.vision.grid, linear_format)
 
 
 __all__ = ["build_projector"]

@@ -14,7 +14,7 @@ from tvm.relax.frontend import nn
 from mvlm.models import ops
 from mvlm.models.config import ProjectorConfig
 from mvlm.models.layers import DepthwiseConvolution, Linear
-from mvlm.models.quantization import Scheme
+from mvlm.models.weight_layout import LinearFormat
 
 POOLED_GRID = 12
 
@@ -22,11 +22,13 @@ POOLED_GRID = 12
 class LDPNetV2(nn.Module):
     """``(1, grid^2, in)`` to ``(1, 144, out)``."""
 
-    def __init__(self, config: ProjectorConfig, grid: int, scheme: Scheme) -> None:
+    def __init__(self, config: ProjectorConfig, grid: int, linear_format: LinearFormat) -> None:
         name, width = "model.mm_projector", config.out_features
         self.grid = grid
-        self.first = Linear((f"{name}.mlp.mlp.0",), config.in_features, width, scheme, bias=True)
-        self.second = Linear((f"{name}.mlp.mlp.2",), width, width, scheme, bias=True)
+        self.first = Linear(
+            (f"{name}.mlp.mlp.0",), config.in_features, width, linear_format, bias=True
+        )
+        self.second = Linear((f"{name}.mlp.mlp.2",), width, width, linear_format, bias=True)
         self.positions = DepthwiseConvolution(f"{name}.peg.peg.0", width, POOLED_GRID, bias=True)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:

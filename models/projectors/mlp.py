@@ -7,13 +7,13 @@ from tvm.relax.frontend import nn
 from mvlm.models import ops
 from mvlm.models.config import ProjectorConfig
 from mvlm.models.layers import Linear
-from mvlm.models.quantization import Scheme
+from mvlm.models.weight_layout import LinearFormat
 
 
 class MLP(nn.Module):
     """`depth` linear layers with exact GELUs between them; every patch stays a token."""
 
-    def __init__(self, config: ProjectorConfig, grid: int, scheme: Scheme) -> None:
+    def __init__(self, config: ProjectorConfig, grid: int, linear_format: LinearFormat) -> None:
         del grid  # works on each token alone
         name, width = "model.mm_projector", config.out_features
         # torch's Sequential counts the activations, so the linear layers are the even ones; a
@@ -24,7 +24,7 @@ class MLP(nn.Module):
         widths = [config.in_features] + [width] * (len(names) - 1)
         self.layers = nn.ModuleList(
             [
-                Linear((source,), inputs, width, scheme, bias=True)
+                Linear((source,), inputs, width, linear_format, bias=True)
                 for source, inputs in zip(names, widths, strict=True)
             ]
         )

@@ -213,6 +213,11 @@ class TargetDescription:
     gpu: Gpu | None = None
     recognition: Recognition = Recognition()
 
+    @property
+    def device_kind(self) -> str:
+        """The kind of the device that computes: cpu, cuda or opencl."""
+        return self.gpu.api if self.gpu else "cpu"
+
     def __post_init__(self) -> None:
         letters = self.name.replace("-", "").replace(".", "")
         proper = letters.isascii() and letters.isalnum() and self.name == self.name.lower()

@@ -18,7 +18,7 @@ from tvm import s_tir, tirx
 from tvm.ir import StringImm
 from tvm.script import tirx as T
 
-from mvlm.models.ops.signatures import LinearSignature, PanelLinearSignature
+from mvlm.models.ops.signatures import LinearSignature, QuantizedLinearSignature
 from mvlm.schedules.config_space import Config, default_config
 
 # Chunks of a loop. A single row is bound by memory, which the CPU prefetches only within a chunk:
@@ -42,7 +42,7 @@ define i32 @{_NEXT_CHUNK}(ptr %counter) alwaysinline {{
 """
 
 
-def panel_loop(op: LinearSignature | PanelLinearSignature) -> Any:
+def panel_loop(op: LinearSignature | QuantizedLinearSignature) -> Any:
     """Return the kind of loop over panels: parallel, but serial for one row of a small matrix.
 
     That one is finished before another thread has begun.

@@ -8,8 +8,8 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.models.ops.signatures import LinearSignature, PanelLinearSignature
-from mvlm.models.panels import FEATURES
+from mvlm.models.ops.signatures import LinearSignature, QuantizedLinearSignature
+from mvlm.schedules.cpu.panels import FEATURES
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Epilogue:
         op: The linear layer.
     """
 
-    op: LinearSignature | PanelLinearSignature
+    op: LinearSignature | QuantizedLinearSignature
 
     def columns(self, count: int) -> Any:
         """Loop over a panel's features: vectorized, unless the last panel is not full."""

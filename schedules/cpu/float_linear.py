@@ -15,10 +15,10 @@ from tvm.target import Target
 
 from mvlm.models.ops.definition import keep_parameters
 from mvlm.models.ops.signatures import LinearSignature
-from mvlm.models.panels import FEATURES
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.dynamic_parallel import panel_loop
 from mvlm.schedules.cpu.epilogue import Epilogue
+from mvlm.schedules.cpu.panels import FEATURES, panel_count
 from mvlm.schedules.cpu.vectors import TILE_M_VALUES, default_tile_m
 
 # Accumulators of a single row.
@@ -33,6 +33,7 @@ def float_gemv(op: LinearSignature, knob: Config = default_config) -> tirx.PrimF
     values = [each for each in (1, 2, 4, 8, 16) if op.width % each == 0]
     default = max(each for each in values if each <= _ACCUMULATORS)
     accumulators = knob("accumulators", default, values)
+    panels = panel_count(op.features)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -43,11 +44,11 @@ def float_gemv(op: LinearSignature, knob: Config = default_config) -> tirx.PrimF
         y_handle: T.handle,
     ):
         x = T.match_buffer(x_handle, (1, op.width), "float32")
-        weight = T.match_buffer(weight_handle, (op.panels, op.width, FEATURES), dtype)
+        weight = T.match_buffer(weight_handle, (panels, op.width, FEATURES), dtype)
         bias = T.match_buffer(bias_handle, (op.features,), "float32")
         residual = T.match_buffer(residual_handle, (1, op.features), "float32")
         y = T.match_buffer(y_handle, (1, op.features), "float32")
-        for panel in loop(op.panels):
+        for panel in loop(panels):
             with T.sblock("tile"):
                 acc = T.sblock_alloc_buffer((accumulators, FEATURES), "float32", scope="local")
                 for s in T.unroll(accumulators):
@@ -76,6 +77,7 @@ def float_gemm(op: LinearSignature, knob: Config = default_config) -> tirx.PrimF
         return None
     epilogue, dtype = Epilogue(op), op.weight_format.dtype
     tile_m = knob("tile_m", default_tile_m(Target.current(allow_none=False)), TILE_M_VALUES)
+    panels = panel_count(op.features)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -87,11 +89,11 @@ def float_gemm(op: LinearSignature, knob: Config = default_config) -> tirx.PrimF
     ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, op.width), "float32")
-        weight = T.match_buffer(weight_handle, (op.panels, op.width, FEATURES), dtype)
+        weight = T.match_buffer(weight_handle, (panels, op.width, FEATURES), dtype)
         bias = T.match_buffer(bias_handle, (op.features,), "float32")
         residual = T.match_buffer(residual_handle, (rows, op.features), "float32")
         y = T.match_buffer(y_handle, (rows, op.features), "float32")
-        for panel in T.parallel(op.panels):
+        for panel in T.parallel(panels):
             for block in T.serial((rows + tile_m - 1) // tile_m):
                 with T.sblock("tile"):
                     acc = T.sblock_alloc_buffer((tile_m, FEATURES), "float32", scope="local")

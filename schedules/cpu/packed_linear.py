@@ -14,11 +14,11 @@ from tvm.target import Target
 
 from mvlm.models.ops.definition import keep_parameters
 from mvlm.models.ops.signatures import LinearSignature
-from mvlm.models.panels import FEATURES
 from mvlm.models.quantization import GROUP_SIZE, WeightFormat
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.dynamic_parallel import panel_loop
 from mvlm.schedules.cpu.epilogue import Epilogue
+from mvlm.schedules.cpu.panels import FEATURES, panel_count
 from mvlm.schedules.cpu.vectors import TILE_M_VALUES, default_tile_m
 
 
@@ -31,11 +31,12 @@ def packed_linear(op: LinearSignature, knob: Config = default_config) -> tirx.Pr
     elements, tile_m = stored.elements(op.width), 1
     if not op.is_single_row:
         tile_m = knob("tile_m", default_tile_m(Target.current(allow_none=False)), TILE_M_VALUES)
+    panels = panel_count(op.features)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
         x_handle: T.handle,
-        integer_handle: T.handle,
+        weight_handle: T.handle,
         scale_handle: T.handle,
         bias_handle: T.handle,
         residual_handle: T.handle,
@@ -43,28 +44,28 @@ def packed_linear(op: LinearSignature, knob: Config = default_config) -> tirx.Pr
     ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, op.width), "float32")
-        integers = T.match_buffer(integer_handle, (op.panels, elements, FEATURES), stored.dtype)
-        scales = T.match_buffer(scale_handle, (op.panels, op.groups, FEATURES), stored.scale_dtype)
+        weight = T.match_buffer(weight_handle, (panels, elements, FEATURES), stored.dtype)
+        scales = T.match_buffer(scale_handle, (panels, op.groups, FEATURES), stored.scale_dtype)
         bias = T.match_buffer(bias_handle, (op.features,), "float32")
         residual = T.match_buffer(residual_handle, (rows, op.features), "float32")
         y = T.match_buffer(y_handle, (rows, op.features), "float32")
-        for panel in loop(op.panels):
+        for panel in loop(panels):
             for block in T.serial((rows + tile_m - 1) // tile_m):
                 with T.sblock("tile"):
                     acc = T.sblock_alloc_buffer((tile_m, FEATURES), "float32", scope="local")
-                    weight = T.sblock_alloc_buffer((FEATURES,), "float32", scope="local")
+                    values = T.sblock_alloc_buffer((FEATURES,), "float32", scope="local")
 
                     @T.inline
                     def multiply_add(element, part):
                         group = T.meta_var(element * packing // GROUP_SIZE)
                         for c in T.vectorized(FEATURES):
-                            weight[c] = unpack(integers[panel, element, c], part) * T.Cast(
+                            values[c] = unpack(weight[panel, element, c], part) * T.Cast(
                                 "float32", scales[panel, group, c]
                             )
                         for r in T.unroll(tile_m):
                             row = T.meta_var(T.min(block * tile_m + r, rows - 1))
                             for c in T.vectorized(FEATURES):
-                                acc[r, c] += x[row, element * packing + part] * weight[c]
+                                acc[r, c] += x[row, element * packing + part] * values[c]
 
                     for r in T.unroll(tile_m):
                         for c in T.vectorized(FEATURES):

@@ -23,23 +23,23 @@ from tvm.script import tirx as T
 from tvm.target import Target
 
 from mvlm.models.ops.definition import keep_parameters
-from mvlm.models.ops.signatures import PanelLinearSignature
-from mvlm.models.panels import FEATURES
+from mvlm.models.ops.signatures import QuantizedLinearSignature
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.epilogue import Epilogue
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
 from mvlm.schedules.cpu.panel_product import PanelProduct
 from mvlm.schedules.cpu.panel_tiling import GemmTile
+from mvlm.schedules.cpu.panels import FEATURES, panel_count, panel_layout
 
 
 def panel_gemm(
-    op: PanelLinearSignature,
+    op: QuantizedLinearSignature,
     knob: Config = default_config,
     instructions: InstructionSet | None = None,
 ) -> tirx.PrimFunc:
     """Build the kernel for many rows, for the target's instruction set or a given one."""
     isa = instructions or find_instructions(Target.current(allow_none=False))
-    product, epilogue, layout = PanelProduct(op, isa), Epilogue(op), op.layout
+    product, epilogue, layout = PanelProduct(op, isa), Epilogue(op), panel_layout(op.weight_format)
     tile = GemmTile.choose(product, knob)
     lanes, parts, steps, tile_m = product.lanes, product.parts, layout.steps, tile.rows
     k_blocks, block_groups = (
@@ -79,6 +79,8 @@ def panel_gemm(
 
         return product.dot(sums, [(step, quantized(step)) for step in order], x, row, g)
 
+    panels = panel_count(op.features)
+
     @T.prim_func(private=True, s_tir=True)
     def kernel(
         x_handle: T.handle,
@@ -96,14 +98,14 @@ def panel_gemm(
         x_scales = T.match_buffer(x_scale_handle, (rows, op.activation_scales), "float32")
         zero_point_correction = T.match_buffer(correction_handle, (rows, op.groups), "int32")
         weight = T.match_buffer(
-            weight_handle, (op.panels, op.groups, steps, layout.step), layout.dtype
+            weight_handle, (panels, op.groups, steps, layout.step), layout.dtype
         )
-        scales = T.match_buffer(scale_handle, (op.panels, op.groups, FEATURES), layout.scale_dtype)
-        row_scales = T.match_buffer(row_scale_handle, (op.panels, FEATURES), "float32")
+        scales = T.match_buffer(scale_handle, (panels, op.groups, FEATURES), layout.scale_dtype)
+        row_scales = T.match_buffer(row_scale_handle, (panels, FEATURES), "float32")
         bias = T.match_buffer(bias_handle, (op.features,), "float32")
         residual = T.match_buffer(residual_handle, (rows, op.features), "float32")
         y = T.match_buffer(y_handle, (rows, op.features), "float32")
-        for task in T.parallel(op.panels // (tile.panels * tile.tiles_per_task)):
+        for task in T.parallel(panels // (tile.panels * tile.tiles_per_task)):
             with T.sblock("task"):
                 unpacked = T.sblock_alloc_buffer(unpacked_shape, "uint8")
 

@@ -16,19 +16,19 @@ from tvm.script import tirx as T
 from tvm.target import Target
 
 from mvlm.models.ops.definition import keep_parameters
-from mvlm.models.ops.signatures import PanelLinearSignature
-from mvlm.models.panels import FEATURES
+from mvlm.models.ops.signatures import QuantizedLinearSignature
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.dynamic_parallel import panel_loop
 from mvlm.schedules.cpu.epilogue import Epilogue
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
 from mvlm.schedules.cpu.panel_product import PanelProduct
 from mvlm.schedules.cpu.panel_tiling import GemvTile
+from mvlm.schedules.cpu.panels import FEATURES, panel_count, panel_layout
 from mvlm.schedules.cpu.prefetch import prefetch_ahead
 
 
 def panel_gemv(
-    op: PanelLinearSignature,
+    op: QuantizedLinearSignature,
     knob: Config = default_config,
     instructions: InstructionSet | None = None,
 ) -> tirx.PrimFunc | None:
@@ -36,7 +36,7 @@ def panel_gemv(
     if not op.is_single_row:
         return None
     isa = instructions or find_instructions(Target.current(allow_none=False))
-    product, epilogue, layout = PanelProduct(op, isa), Epilogue(op), op.layout
+    product, epilogue, layout = PanelProduct(op, isa), Epilogue(op), panel_layout(op.weight_format)
     tile, loop = GemvTile.choose(op, knob), panel_loop(op)
     lanes, parts, tile_panels = product.lanes, product.parts, tile.panels
     f32 = f"float32x{lanes}"
@@ -51,6 +51,8 @@ def panel_gemv(
             (step, product.weights(weight, panel, group, part, step)) for step in product.step_order
         ]
         return product.dot(sums, steps, x, 0, group)
+
+    panels = panel_count(op.features)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -68,14 +70,14 @@ def panel_gemv(
         x_scales = T.match_buffer(x_scale_handle, (1, op.activation_scales), "float32")
         zero_point_correction = T.match_buffer(correction_handle, (1, op.groups), "int32")
         weight = T.match_buffer(
-            weight_handle, (op.panels, op.groups, layout.steps, layout.step), layout.dtype
+            weight_handle, (panels, op.groups, layout.steps, layout.step), layout.dtype
         )
-        scales = T.match_buffer(scale_handle, (op.panels, op.groups, FEATURES), layout.scale_dtype)
-        row_scales = T.match_buffer(row_scale_handle, (op.panels, FEATURES), "float32")
+        scales = T.match_buffer(scale_handle, (panels, op.groups, FEATURES), layout.scale_dtype)
+        row_scales = T.match_buffer(row_scale_handle, (panels, FEATURES), "float32")
         bias = T.match_buffer(bias_handle, (op.features,), "float32")
         residual = T.match_buffer(residual_handle, (1, op.features), "float32")
         y = T.match_buffer(y_handle, (1, op.features), "float32")
-        for task in loop(op.panels // tile_panels):
+        for task in loop(panels // tile_panels):
             with T.sblock("tile"):
                 # Read and written by whole registers only: LLVM would keep them in memory.
                 acc_f32 = T.sblock_alloc_buffer(

@@ -1,6 +1,6 @@
 """The product of a group of integer weights with integer activations, in a register.
 
-A group is 32 weights along K of each feature of a panel (see `models.panels`). A register holds the
+A group is 32 weights along K of each feature of a panel (see `panels`). A register holds the
 int32 sums of some features, one a lane. A step multiplies as many weights of each feature as fill
 32 bits, and adds the products to the feature's sum, which is exact: 32 products of 255 and 127 come
 to a million.
@@ -15,11 +15,11 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.models.ops.signatures import PanelLinearSignature
-from mvlm.models.panels import FEATURES
+from mvlm.models.ops.signatures import QuantizedLinearSignature
 from mvlm.models.quantization import GROUP_SIZE
 from mvlm.schedules.cpu.instructions import InstructionSet
 from mvlm.schedules.cpu.instructions.instruction_set import StepWeights
+from mvlm.schedules.cpu.panels import FEATURES, PanelLayout, panel_layout
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,13 @@ class PanelProduct:
         isa: The instruction set.
     """
 
-    op: PanelLinearSignature
+    op: QuantizedLinearSignature
     isa: InstructionSet
+
+    @property
+    def layout(self) -> PanelLayout:
+        """The layout of a group within a panel."""
+        return panel_layout(self.op.weight_format)
 
     @property
     def lanes(self) -> int:
@@ -47,7 +52,7 @@ class PanelProduct:
     @property
     def depth(self) -> int:
         """Weights of a feature in a step."""
-        return self.op.layout.depth
+        return self.layout.depth
 
     @property
     def group_steps(self) -> int:
@@ -57,7 +62,7 @@ class PanelProduct:
     @property
     def subtracts_zero_point(self) -> bool:
         """Whether products need no correction for the weights' zero point."""
-        return not self.op.has_zero_point or (self.op.layout.bits == 8 and self.isa.is_signed)
+        return not self.op.has_zero_point or (self.layout.bits == 8 and self.isa.is_signed)
 
     @property
     def step_order(self) -> tuple[int, ...]:
@@ -65,7 +70,7 @@ class PanelProduct:
 
         The two nibbles of a byte follow each other, so that fewer bytes occupy registers.
         """
-        stored = self.op.layout.steps
+        stored = self.layout.steps
         return tuple(
             step for first in range(stored) for step in range(first, self.group_steps, stored)
         )
@@ -79,9 +84,9 @@ class PanelProduct:
         self, weight: tirx.Buffer, panel: Any, group: Any, part: Any, step: Any
     ) -> tirx.Expr:
         """Read a step's quantized values from a panel, for the features of one register."""
-        stored_steps = self.op.layout.steps
+        stored_steps = self.layout.steps
         stored = weight[panel, group, step % stored_steps, self.features_of(part)]
-        if self.op.layout.bits != 4:
+        if self.layout.bits != 4:
             return stored
         width = self.depth * self.lanes
         if step < stored_steps:
@@ -103,4 +108,4 @@ class PanelProduct:
             read = x[row, T.ramp(start, 1, self.depth * count)]
             return T.reinterpret("int32" if count == 1 else f"int32x{count}", read)
 
-        return self.isa.dot(sums, weights, activations, self.op.layout.bits)
+        return self.isa.dot(sums, weights, activations, self.layout.bits)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mvlm.models.ops.signatures import PanelLinearSignature
-from mvlm.models.panels import FEATURES
+from mvlm.models.ops.signatures import QuantizedLinearSignature
 from mvlm.schedules.config_space import Config
 from mvlm.schedules.cpu.panel_product import PanelProduct
+from mvlm.schedules.cpu.panels import FEATURES, panel_count, panel_layout
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class GemvTile:
     prefetch_distance: int
 
     @classmethod
-    def choose(cls, op: PanelLinearSignature, knob: Config) -> GemvTile:
+    def choose(cls, op: QuantizedLinearSignature, knob: Config) -> GemvTile:
         """Read the knobs of a linear layer of one row."""
         return cls(
-            panels=knob("tile_panels", 1, _divisors(op.panels, (1, 2, 4))),
+            panels=knob("tile_panels", 1, _divisors(panel_count(op.features), (1, 2, 4))),
             prefetch_distance=knob("prefetch_distance", 0, (0, 512, 1024, 2048, 4096)),
         )
 
@@ -56,8 +56,8 @@ class GemmTile:
     def choose(cls, product: PanelProduct, knob: Config) -> GemmTile:
         """Read the knobs of a linear layer of many rows."""
         op, isa, group_steps = product.op, product.isa, product.group_steps
-        bits, activation_scales = op.layout.bits, op.activation_scales
-        panels = knob("tile_panels", 1, _divisors(op.panels, (1, 2)))
+        bits, activation_scales = panel_layout(op.weight_format).bits, op.activation_scales
+        panels = knob("tile_panels", 1, _divisors(panel_count(op.features), (1, 2)))
         unpack_once = bits == 4 and bool(knob("unpack_once", 1, (0, 1)))
         most_steps = min(isa.k_unroll, group_steps)
         all_steps = _divisors(group_steps, (1, 2, 4, 8, 16))
@@ -68,7 +68,7 @@ class GemmTile:
         can_store_partial = op.features % FEATURES == 0
         k_blocks = range(1, activation_scales + 1) if can_store_partial else (activation_scales,)
         # Whatever `panels` is: knobs are independent of each other.
-        tiles = op.panels // max(_divisors(op.panels, (1, 2)))
+        tiles = panel_count(op.features) // max(_divisors(panel_count(op.features), (1, 2)))
         return cls(
             rows=knob("tile_m", isa.tile_m, (1, 2, 3, 4, 5, 6, 8, 10, 12)),
             panels=panels,

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.panels import FEATURES
 from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, NIBBLES_PER_WORD, Q4MLC, QMAX
 
 Array = npt.NDArray[Any]
@@ -16,12 +15,6 @@ Array = npt.NDArray[Any]
 def linear(x: Array, weight: Array) -> Array:
     """``(M, K)`` times ``(K, N)``."""
     return x.astype(np.float64) @ weight.astype(np.float64)
-
-
-def from_panels(panels: Array, features: int) -> Array:
-    """Rows of elements ``(features, count)`` from panels ``(panels, count, 16)``, one by one."""
-    rows = [panels[row // FEATURES, :, row % FEATURES] for row in range(features)]
-    return np.stack(rows)
 
 
 def from_q4(words: Array, scales: Array, width: int, zero: int = Q4MLC.zero_point) -> Array:

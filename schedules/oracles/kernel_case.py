@@ -14,13 +14,13 @@ from mvlm.models.ops.signatures import (
     AttentionSignature,
     CachedAttentionSignature,
     LinearSignature,
-    PanelLinearSignature,
+    QuantizedLinearSignature,
     QuantizeRowsSignature,
     RowwiseSignature,
     Signature,
 )
 from mvlm.schedules.oracles.attention import append_case, attention_case, cached_attention_case
-from mvlm.schedules.oracles.linear import linear_case, panel_linear_case
+from mvlm.schedules.oracles.linear import linear_case, quantized_linear_case
 from mvlm.schedules.oracles.rowwise import quantize_rows_case, rowwise_case
 
 Array = npt.NDArray[Any]
@@ -69,7 +69,7 @@ MakeCase = Callable[
 ]
 _CASES: dict[type[Signature], MakeCase] = {
     LinearSignature: linear_case,
-    PanelLinearSignature: panel_linear_case,
+    QuantizedLinearSignature: quantized_linear_case,
     RowwiseSignature: rowwise_case,
     QuantizeRowsSignature: quantize_rows_case,
     AttentionSignature: attention_case,

@@ -25,7 +25,7 @@ _ELF_AARCH64 = (183).to_bytes(2, "little")  # e_machine, at byte 18
 def test_every_function_compiles(tmp_path: Path, scheme: str) -> None:
     job = plan_job(BUNDLED, quantization=plan_quantization(scheme))
     target = ArmDevice.target
-    module, _ = MobileVLM(job.config, job.quantization).export(target)
+    module, _ = MobileVLM(job.config, job.quantization, job.layout).export(target)
     lowered = lower(module, target, "cpu", {"n": job.prefill_chunk})
     scheduled = {
         str(function.attrs.get("mvlm.op", "")): function.attrs.get("tirx.is_scheduled", False)

@@ -21,10 +21,10 @@ from mvlm.runtime.artifact import layout, map_weights, verify_artifact
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, TokenizerError, UsageError
 from mvlm.runtime.settings import read_settings
-from mvlm.schedules.oracles.arithmetic import from_panels
 from tests.artifacts import ArtifactCache
 from tests.models.rounding import to_q4
 from tests.no_code import generate_no_code
+from tests.panels import from_panels
 from tests.reference import write_random_checkpoint
 from tests.reference.checkpoints import save_weights
 from tests.reference.model import load_tensors

@@ -20,7 +20,9 @@ from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import SCHEMES, plan_quantization
 from mvlm.runtime.artifact.kernels import KernelTraffic, total_traffic
 from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex
+from mvlm.schedules.cpu.panels import PANELS
 from tests.device import described
+from tests.panels import FORMATS
 
 BUNDLED = Path(__file__).parents[2] / "models" / "bundled" / "mobilevlm-shapes"
 WIDTH, FEATURES, VOCABULARY = 64, 48, 10
@@ -35,7 +37,7 @@ class Small(nn.Module):
 
     def __init__(self) -> None:
         self.table = Embedding("table", VOCABULARY, WIDTH, SCHEMES["q4f16_1"])
-        self.matrix = Linear(("matrix",), WIDTH, FEATURES, SCHEMES["q0f32"], bias=True)
+        self.matrix = Linear(("matrix",), WIDTH, FEATURES, FORMATS["q0f32"], bias=True)
         self.gains = nn.Parameter((2, WIDTH // 2), "float32")
 
     def look_up(self, ids: nn.Tensor) -> nn.Tensor:
@@ -148,7 +150,7 @@ def test_kv_cache_traffic_is_per_position() -> None:
 def bundled(quantization: str) -> tuple[MobileVLM, WeightsIndex, Traffic]:
     """The model, the index that its weights would have, and its functions' memory traffic."""
     target = described("host")
-    model = MobileVLM(read_config(BUNDLED), plan_quantization(quantization))
+    model = MobileVLM(read_config(BUNDLED), plan_quantization(quantization), PANELS)
     module, parameters = model.export(target)
     index = WeightsIndex(
         tuple(

@@ -13,7 +13,8 @@ from mvlm.compile.pipeline import dump_into, lower, phases, tensor_functions
 from mvlm.models.config.read import read_config
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import plan_quantization
-from mvlm.schedules import find_kernels
+from mvlm.schedules.cpu.panels import PANELS
+from mvlm.schedules.registry import find_kernels
 from tests.artifacts import ArtifactCache
 from tests.device import described
 
@@ -26,7 +27,7 @@ def dumped(artifact_cache: ArtifactCache, tmp_path_factory: pytest.TempPathFacto
     """The dump of a small model of all parts, 4-bit."""
     folder = tmp_path_factory.mktemp("dump") / "deep" / "er"
     config, target = read_config(artifact_cache.checkpoint("ldpnet")), described("host")
-    module, _ = MobileVLM(config, plan_quantization("q4f16_1")).export(target)
+    module, _ = MobileVLM(config, plan_quantization("q4f16_1"), PANELS).export(target)
     lower(module, target, "cpu", {"n": 512}, after=dump_into(folder))
     return folder
 
@@ -84,7 +85,7 @@ def test_pipeline_schedules_all_functions_and_dumps_nothing_unasked(
     monkeypatch.chdir(tmp_path)
     seen: list[str] = []
     config, target = read_config(artifact_cache.checkpoint("text")), described("host")
-    module, _ = MobileVLM(config, plan_quantization("q0f16")).export(target)
+    module, _ = MobileVLM(config, plan_quantization("q0f16"), PANELS).export(target)
     lowered = lower(module, target, "cpu", {"n": 512}, entered=seen.append).module
     assert seen == NAMES
     assert not list(tmp_path.iterdir())

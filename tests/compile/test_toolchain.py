@@ -30,6 +30,7 @@ from mvlm.runtime.machine import read_machine
 from mvlm.runtime.targets import choose_platform, known_targets
 from mvlm.runtime.targets.description import Needs
 from mvlm.runtime.targets.platforms import PLATFORMS
+from mvlm.schedules.cpu.panels import PANELS
 from tests.artifacts import ArtifactCache
 
 LINUX, ANDROID = PLATFORMS["linux"], PLATFORMS["android"]
@@ -147,7 +148,7 @@ def linked(checkpoint: Path, folder: Path, platform_name: str) -> Path:
     machine, config = read_machine(), read_config(checkpoint)
     system = choose_platform(KRYO, platform_name, machine)
     target = tvm.target.Target(dict(tvm_options(KRYO, platform_name)))
-    module, _ = MobileVLM(config, plan_quantization("q4a8")).export(target)
+    module, _ = MobileVLM(config, plan_quantization("q4a8"), PANELS).export(target)
     lowered = lower(module, target, "cpu", {"n": 64}).module
     with tvm.transform.PassContext(opt_level=3):
         executable = relax.build(lowered, target, relax_pipeline=None)

@@ -26,6 +26,7 @@ from mvlm.models.interchange import Conversion, convert
 from mvlm.models.interchange.onnx_constants import check_constants
 from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.errors import CheckpointError
+from mvlm.schedules.cpu.panels import PANELS
 from tests.artifacts import ArtifactCache
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -214,8 +215,8 @@ def test_nonfinite_constants_of_an_onnx_graph(
     graph = projector_graph(checkpoint, tmp_path / "p.onnx", spoil=name, value=value)
     config = read_config(checkpoint)
     with pytest.raises(CheckpointError, match=rf"tensor {name} of .*p\.onnx holds NaN"):
-        import_vision(graph, config)
-    layer = import_vision(graph, config, allow_nonfinite=True).layer
+        import_vision(graph, config, PANELS)
+    layer = import_vision(graph, config, PANELS, allow_nonfinite=True).layer
     packed = [value for _, value in layer.pack(lambda name: np.zeros(0))]
     assert packed
     assert all(np.isfinite(array).all() for array in packed)
@@ -248,10 +249,10 @@ def test_an_infinite_onnx_clip_bound_is_accepted(
     checkpoint = artifact_cache.checkpoint("linear")
     path, config = tmp_path / "p.onnx", read_config(checkpoint)
     graph = projector_graph(checkpoint, path, spoil="bound", value=float("inf"))
-    assert import_vision(graph, config).role == "projector"
+    assert import_vision(graph, config, PANELS).role == "projector"
     graph = projector_graph(checkpoint, path, spoil="bound", value=float("nan"))
     with pytest.raises(CheckpointError, match="tensor bound of"):
-        import_vision(graph, config)
+        import_vision(graph, config, PANELS)
 
 
 def test_the_onnx_graph_of_a_job_is_checked(artifact_cache: ArtifactCache, tmp_path: Path) -> None:

@@ -28,9 +28,10 @@ from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.projectors.ldpnetv2 import pooled
 from mvlm.models.quantization import Q4MLC, SCHEMES, plan_quantization, quantize
 from mvlm.runtime.errors import CheckpointError
-from mvlm.schedules.oracles.arithmetic import from_panels
+from mvlm.schedules.cpu.panels import PANELS
 from tests.artifacts import ArtifactCache
 from tests.kernels import run_graph
+from tests.panels import FORMATS, from_panels
 from tests.reference import FAMILIES
 
 Array = npt.NDArray[Any]
@@ -51,7 +52,7 @@ def packed(layer: PackedLayer, **tensors: Array) -> dict[str, Array]:
 def test_parameters_are_complete(artifact_cache: ArtifactCache, family: str, scheme: str) -> None:
     """Every declared parameter is packed, in its shape and dtype, from every expected tensor."""
     config = read_config(artifact_cache.checkpoint(family))
-    model = MobileVLM(config, plan_quantization(scheme))
+    model = MobileVLM(config, plan_quantization(scheme), PANELS)
     shapes = expected_tensors(config)
     asked = set()
 
@@ -71,7 +72,7 @@ def test_parameters_are_complete(artifact_cache: ArtifactCache, family: str, sch
 
 
 def test_linear_stacks() -> None:
-    layer = Linear(("q", "k"), 3, 5, SCHEMES["q0f32"], bias=True)
+    layer = Linear(("q", "k"), 3, 5, FORMATS["q0f32"], bias=True)
     q, k = np.arange(6, dtype=np.float16).reshape(2, 3), np.ones((3, 3), np.float16)
     found = packed(
         layer, q__weight=q, k__weight=k, q__bias=np.zeros(2, "f2"), k__bias=np.ones(3, "f2")
@@ -82,14 +83,14 @@ def test_linear_stacks() -> None:
 
 
 def test_linear_flattens_convolutions() -> None:
-    layer = Linear(("patch",), 12, 4, SCHEMES["q0f32"], bias=False)
+    layer = Linear(("patch",), 12, 4, FORMATS["q0f32"], bias=False)
     kernel = np.random.default_rng(0).standard_normal((4, 3, 2, 2), np.float32)
     found = packed(layer, patch__weight=kernel)["weight"]
     np.testing.assert_array_equal(from_panels(found, 4), kernel.reshape(4, 12))
 
 
 def test_linear_quantizes_each_output_on_its_own() -> None:
-    layer = Linear(("up",), 40, 3, SCHEMES["q4f16_1"], bias=False)
+    layer = Linear(("up",), 40, 3, FORMATS["q4f16_1"], bias=False)
     matrix = np.random.default_rng(1).standard_normal((3, 40), np.float32)
     found = packed(layer, up__weight=matrix)
     words, scales = quantize(matrix, Q4MLC)
@@ -129,7 +130,7 @@ def test_depthwise_taps_come_row_by_row() -> None:
 def test_weights_beyond_the_storage_are_refused(scheme: str) -> None:
     """70,000 is past float16's largest number; it must not become infinite without a word."""
     matrix = np.full((2, 4), 7e4, np.float32)
-    linear = Linear(("up",), 4, 2, SCHEMES[scheme], bias=False)
+    linear = Linear(("up",), 4, 2, FORMATS[scheme], bias=False)
     table = Embedding("table", 2, 4, SCHEMES[scheme])
     if scheme == "q0f32":
         assert packed(linear, up__weight=matrix)["weight"].max() == 7e4
@@ -160,7 +161,7 @@ def test_packing_takes_the_memory_of_about_one_layer(
 ) -> None:
     """Parameters come one at a time: a model larger than the memory can be packed."""
     config = read_config(artifact_cache.checkpoint("text"))
-    model = MobileVLM(config, plan_quantization("q0f32"))
+    model = MobileVLM(config, plan_quantization("q0f32"), PANELS)
     shapes = expected_tensors(config)
     reads: list[str] = []
 

@@ -21,6 +21,7 @@ from mvlm.models.interchange import Conversion, convert
 from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.errors import CheckpointError, MvlmError, UsageError
 from mvlm.runtime.model import Model
+from mvlm.schedules.cpu.panels import PANELS
 from tests.artifacts import ArtifactCache
 from tests.reference import FEATURE_TOLERANCE, Reference
 from tests.reference.projectors import project
@@ -78,7 +79,7 @@ def test_our_own_onnx_export_end_to_end(
     (tmp_path / "onnx").mkdir()
     convert(checkpoint, tmp_path / "onnx", Conversion("onnx"))
     graph = tmp_path / "onnx" / "vision.onnx"
-    assert import_vision(graph, read_config(checkpoint)).role == "both"
+    assert import_vision(graph, read_config(checkpoint), PANELS).role == "both"
     model = compiled(checkpoint, graph, tmp_path / "artifact")
     check(model, checkpoint)
     assert not (tmp_path / "artifact" / "weights" / "projector.bin").exists()
@@ -94,7 +95,7 @@ def test_a_tower_that_torch_exports(artifact_cache: ArtifactCache, tmp_path: Pat
         pixels.shape,
         tmp_path / "tower.onnx",
     )
-    assert import_vision(graph, read_config(checkpoint)).role == "tower"
+    assert import_vision(graph, read_config(checkpoint), PANELS).role == "tower"
     check(compiled(checkpoint, graph, tmp_path / "artifact"), checkpoint)
 
 
@@ -107,7 +108,7 @@ def test_a_projector_that_torch_exports(artifact_cache: ArtifactCache, tmp_path:
         features.shape,
         tmp_path / "projector.onnx",
     )
-    assert import_vision(graph, read_config(checkpoint)).role == "projector"
+    assert import_vision(graph, read_config(checkpoint), PANELS).role == "projector"
     check(compiled(checkpoint, graph, tmp_path / "artifact"), checkpoint)
 
 
@@ -117,7 +118,7 @@ def test_weights_are_in_the_artifacts_weights(
     """And not in its library, which stays as small as that of any other model."""
     checkpoint = artifact_cache.checkpoint("ldpnet")
     convert(checkpoint, tmp_path, Conversion("onnx"))
-    layer = import_vision(tmp_path / "vision.onnx", read_config(checkpoint)).layer
+    layer = import_vision(tmp_path / "vision.onnx", read_config(checkpoint), PANELS).layer
     packed = dict(layer.pack(lambda name: np.zeros(0)))
     stored = sum(value.nbytes for value in packed.values())
     written = (tmp_path / "vision.onnx.data").stat().st_size
@@ -197,7 +198,7 @@ def test_bad_onnx_graphs_are_refused(
     path = tmp_path / "graph.onnx"
     write(path)
     with pytest.raises(error, match=message):
-        import_vision(path, read_config(artifact_cache.checkpoint("ldpnet")))
+        import_vision(path, read_config(artifact_cache.checkpoint("ldpnet")), PANELS)
 
 
 def test_weights_outside_the_folder_are_not_read(
@@ -215,7 +216,7 @@ def test_weights_outside_the_folder_are_not_read(
                 entry.value = "../outside.data"
     path.write_bytes(model.SerializeToString())
     with pytest.raises(CheckpointError, match="cannot be read"):
-        import_vision(path, read_config(checkpoint))
+        import_vision(path, read_config(checkpoint), PANELS)
 
 
 def test_a_text_only_model_refuses_an_onnx_vision_graph(
@@ -223,4 +224,6 @@ def test_a_text_only_model_refuses_an_onnx_vision_graph(
 ) -> None:
     convert(artifact_cache.checkpoint("ldpnet"), tmp_path, Conversion("onnx"))
     with pytest.raises(UsageError, match="text only"):
-        import_vision(tmp_path / "vision.onnx", read_config(artifact_cache.checkpoint("text")))
+        import_vision(
+            tmp_path / "vision.onnx", read_config(artifact_cache.checkpoint("text")), PANELS
+        )

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from mvlm.models import ops
-from mvlm.models.panels import interleave_panels
-from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
+from mvlm.models.quantization import Q4MLC, quantize
+from mvlm.schedules.cpu.panels import interleave_panels
 from mvlm.schedules.oracles.arithmetic import attention, depthwise_convolution, from_q4, linear
 from tests.kernels import Spec, definition, run
+from tests.panels import FORMATS
 
 # Sums of float32 products in another order differ by a few units in the last place of the
 # largest partial sum; the inputs below keep those sums near ten.
 TOLERANCE = 1e-5
-FLOAT = {"float32": SCHEMES["q0f32"], "float16": SCHEMES["q0f16"]}
+FLOAT = {"float32": FORMATS["q0f32"], "float16": FORMATS["q0f16"]}
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16"])
@@ -40,7 +41,7 @@ def test_q4_linear(width: int) -> None:
         ((1, words.shape[1], 16), "uint32"),
         ((1, scales.shape[1], 16), "float16"),
     ]
-    function = definition(lambda x, w, s: ops.linear(x, (w, s), 5, SCHEMES["q4f16_1"]), specs)
+    function = definition(lambda x, w, s: ops.linear(x, (w, s), 5, FORMATS["q4f16_1"]), specs)
     found = run(function, [x, interleave_panels(words), interleave_panels(scales)], (2, 5))
     np.testing.assert_allclose(found, linear(x, from_q4(words, scales, width).T), atol=TOLERANCE)
 
@@ -50,7 +51,7 @@ def test_embedding(storage: str) -> None:
     table = np.random.default_rng(2).standard_normal((9, 6), np.float32).astype(storage)
     ids = np.array([8, 0, 3, 3], np.int32)
     function = definition(
-        lambda i, t: ops.embedding(i, (t,), 6, FLOAT[storage].weights),
+        lambda i, t: ops.embedding(i, (t,), 6, FLOAT[storage].scheme.weights),
         [((1, "n"), "int32"), ((9, 6), storage)],
     )
     np.testing.assert_array_equal(run(function, [ids, table], (4, 6)), table[ids])

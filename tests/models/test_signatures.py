@@ -23,7 +23,7 @@ from mvlm.models.ops.definition import (
 )
 from mvlm.models.ops.embedding import embedding_definition
 from mvlm.models.ops.kv_cache import append_definition, attention_definition
-from mvlm.models.ops.linear import linear_definition, linear_signature, panel_linear_definition
+from mvlm.models.ops.linear import linear_definition, linear_signature, quantized_linear_definition
 from mvlm.models.ops.rowwise import PROLOGUES, quantize_rows_definition, rowwise_definition
 from mvlm.models.ops.signatures import (
     SIGNATURES,
@@ -33,16 +33,17 @@ from mvlm.models.ops.signatures import (
     DepthwiseConvolutionSignature,
     EmbeddingSignature,
     LinearSignature,
-    PanelLinearSignature,
+    QuantizedLinearSignature,
     QuantizeRowsSignature,
     RowwiseSignature,
     Signature,
     parse_signature,
     read_signature,
 )
-from mvlm.models.quantization import CACHE_STORAGES, SCHEMES, WEIGHT_FORMATS
-from mvlm.schedules.cpu import KERNELS
+from mvlm.models.quantization import CACHE_STORAGES, WEIGHT_FORMATS
+from mvlm.schedules.cpu.kernels import KERNELS
 from mvlm.schedules.oracles import make_kernel_case
+from tests.panels import FORMATS
 
 DEFINE: dict[type[Signature], Callable[[Any], tirx.PrimFunc]] = {
     AppendSignature: append_definition,
@@ -51,7 +52,7 @@ DEFINE: dict[type[Signature], Callable[[Any], tirx.PrimFunc]] = {
     DepthwiseConvolutionSignature: convolution_definition,
     EmbeddingSignature: embedding_definition,
     LinearSignature: linear_definition,
-    PanelLinearSignature: panel_linear_definition,
+    QuantizedLinearSignature: quantized_linear_definition,
     QuantizeRowsSignature: quantize_rows_definition,
     RowwiseSignature: rowwise_definition,
 }
@@ -71,14 +72,14 @@ OPERATIONS: list[Signature] = [
         for dtype, zero_point in (("int8", 8), ("int8", 128), ("int16", 0))
     ),
     *(
-        linear_signature(scheme, rows, 64, 20, bias=bias, residual=residual)
-        for scheme in SCHEMES.values()
+        linear_signature(linear_format, rows, 64, 20, bias=bias, residual=residual)
+        for linear_format in FORMATS.values()
         for rows in ROWS
         for bias in (False, True)
         for residual in (False, True)
     ),
 ]
-Q4A8 = linear_signature(SCHEMES["q4a8"], None, 2048, 5632, residual=True)
+Q4A8 = linear_signature(FORMATS["q4a8"], None, 2048, 5632, residual=True)
 
 
 def kind(op: Signature) -> Callable[[Any], tirx.PrimFunc]:
@@ -111,8 +112,8 @@ def test_a_text_is_a_signature() -> None:
 def test_texts_stay_as_they_are() -> None:
     """A text that changes is another workload: the logs' records of it are lost."""
     assert Q4A8.text == (
-        "panel_linear v1 rows=any width=2048 features=5632 weights=q4 bias=0 residual=1 "
-        "activation_scales=8"
+        "quantized_linear v1 rows=any width=2048 features=5632 weights=q4 layout=panels16 "
+        "bias=0 residual=1 activation_scales=8"
     )
     assert RowwiseSignature(1, 64, "rms_norm", 1e-05).text == (
         "rowwise v1 rows=1 width=64 prologue=rms_norm eps=1e-05"
@@ -159,9 +160,9 @@ def test_optional_parameters_are_there_only_where_given() -> None:
     def names(op: Signature) -> list[str]:
         return [each.name for each in op.parameters]
 
-    q16 = linear_signature(SCHEMES["q16a16"], 1, 64, 20, bias=True)
+    q16 = linear_signature(FORMATS["q16a16"], 1, 64, 20, bias=True)
     assert names(q16) == ["x", "x_scales", "weight", "scales", "bias", "y"]
-    assert names(linear_signature(SCHEMES["q0f16"], 1, 64, 20)) == ["x", "weight", "y"]
+    assert names(linear_signature(FORMATS["q0f16"], 1, 64, 20)) == ["x", "weight", "y"]
     layer_norm = RowwiseSignature(1, 64, "layer_norm", 1e-5)
     assert names(layer_norm) == ["x", "weight", "bias", "y"]
     assert names(replace(layer_norm, prologue="gelu")) == ["x", "y"]
@@ -203,7 +204,7 @@ def test_another_signature_of_a_definition_is_refused(other: Signature) -> None:
 
 def test_another_operation_is_refused() -> None:
     definition = kind(Q4A8)(Q4A8)
-    with pytest.raises(ValueError, match="expected linear, found panel_linear"):
+    with pytest.raises(ValueError, match="expected linear, found quantized_linear"):
         LinearSignature.of(definition)
 
 

@@ -16,6 +16,7 @@ from mvlm.models.onnx_vision import import_vision
 from mvlm.runtime.errors import CheckpointError, ConfigError, MvlmError, UsageError
 from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 from mvlm.runtime.tokenizer import Tokenizer
+from mvlm.schedules.cpu.panels import PANELS
 from tests.artifacts import ArtifactCache
 from tests.reference.checkpoints import write_random_checkpoint
 
@@ -166,7 +167,9 @@ def test_a_broken_link_to_an_onnx_graph(
     (tmp_path / "vision.onnx").touch()
     spoil(tmp_path / "vision.onnx", damage)
     with pytest.raises(CheckpointError, match=MESSAGES[damage]):
-        import_vision(tmp_path / "vision.onnx", read_config(artifact_cache.checkpoint("linear")))
+        import_vision(
+            tmp_path / "vision.onnx", read_config(artifact_cache.checkpoint("linear")), PANELS
+        )
 
 
 def test_chat_with_a_broken_link(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from tvm.script import tirx as T
 from mvlm.models import ops
 from mvlm.models.layers import ACTIVATIONS, LayerNorm
 from mvlm.models.quantization import Q4MLC, quantize
-from mvlm.schedules import KernelSet, find_kernels
-from mvlm.schedules.cpu import default_schedule
+from mvlm.schedules.default import default_schedule
+from mvlm.schedules.kernel_set import KernelSet
 from mvlm.schedules.oracles.arithmetic import depthwise_convolution, from_q4
 from tests.kernels import Array, Spec, compiled, definition, run_graph
 
@@ -168,9 +168,3 @@ def test_default_schedule_leaves_opaque_functions() -> None:
 
     unscheduled: Any = KernelSet(builders={}, rules=(lambda function: None,)).schedule(opaque)
     tvm.ir.assert_structural_equal(unscheduled, opaque)
-
-
-def test_kernels_are_found_by_name() -> None:
-    assert find_kernels("cpu").builders
-    with pytest.raises(KeyError):
-        find_kernels("abacus")

@@ -17,28 +17,29 @@ from mvlm.models.ops.signatures import (
     AppendSignature,
     AttentionSignature,
     CachedAttentionSignature,
-    PanelLinearSignature,
+    QuantizedLinearSignature,
     QuantizeRowsSignature,
     Signature,
 )
-from mvlm.models.panels import panel_layout
 from mvlm.models.quantization import SCHEMES
 from mvlm.schedules.config_space import FixedConfig, Knob, SpaceRecorder, default_config
-from mvlm.schedules.cpu import KERNELS
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet
+from mvlm.schedules.cpu.kernels import KERNELS
 from mvlm.schedules.cpu.panel_gemm import panel_gemm
+from mvlm.schedules.cpu.panels import panel_layout
 from mvlm.schedules.oracles import Array, KernelCase, make_kernel_case
 from mvlm.schedules.oracles.arithmetic import integer_linear
-from mvlm.schedules.oracles.linear import unpack_panels
+from mvlm.schedules.oracles.linear import stored_weights
 from tests.device import device
 from tests.kernels import build
+from tests.panels import FORMATS
 
 # No tile's rows divide the number of rows.
 EXTENTS = {ROWS: 9, NUM_BLOCKS: 2, PAGES: 3}
 
 
 def of_linear(scheme: str, rows: int | None, width: int = 512, features: int = 64) -> Signature:
-    return linear_signature(SCHEMES[scheme], rows, width, features)
+    return linear_signature(FORMATS[scheme], rows, width, features)
 
 
 def of_rows(rows: int | None) -> Signature:
@@ -110,7 +111,7 @@ def called(kernel: tirx.PrimFunc, kernel_case: KernelCase) -> dict[str, Array]:
 @pytest.mark.parametrize("scheme", ["q4a8", "q8a8", "q16a16"])
 def test_configs_of_every_instruction_set(scheme: str, instructions: InstructionSet) -> None:
     op = of_linear(scheme, None, 512, 32)
-    assert isinstance(op, PanelLinearSignature)
+    assert isinstance(op, QuantizedLinearSignature)
     recorder = SpaceRecorder()
     panel_gemm(op, recorder, instructions)
     kernel_case = make_kernel_case(op, EXTENTS)
@@ -137,11 +138,13 @@ def test_oracle_detects_a_wrong_kernel() -> None:
     assert kernel_case.largest_error({}) == float("inf")
 
 
-def test_unpack_panels_agrees_with_the_definition() -> None:
-    """The oracle's own reading of panels, against the definition of a linear layer."""
-    kernel_case = make_kernel_case(of_linear("q4a8", None), EXTENTS)
+def test_the_oracle_agrees_with_plain_arithmetic() -> None:
+    """Scales and row scales are applied where the step-by-step oracle applies them."""
+    op = of_linear("q4a8", None)
+    assert isinstance(op, QuantizedLinearSignature)
+    kernel_case = make_kernel_case(op, EXTENTS)
     given = kernel_case.arguments
-    weight = (unpack_panels(given["weight"], 4) - 8)[:64]
+    weight = stored_weights(op.weight_layout, op.matrix, given["weight"])
     scales = np.moveaxis(given["scales"], 2, 1).reshape(-1, 16)[:64].astype(np.float64)
     x_scales = given["x_scales"] * panel_layout(SCHEMES["q4a8"].weights).unit
     row_scales = given["row_scales"].reshape(-1)

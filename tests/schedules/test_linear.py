@@ -10,18 +10,19 @@ from hypothesis import strategies as st
 
 from mvlm.models import ops
 from mvlm.models.ops.linear import linear_signature
-from mvlm.models.panels import interleave_panels
-from mvlm.models.quantization import Q4MLC, SCHEMES, quantize
+from mvlm.models.quantization import Q4MLC, quantize
 from mvlm.schedules.cpu.float_linear import float_gemm, float_gemv
 from mvlm.schedules.cpu.packed_linear import packed_linear
+from mvlm.schedules.cpu.panels import interleave_panels
 from mvlm.schedules.oracles.arithmetic import from_q4, linear
 from tests.device import device
 from tests.kernels import Array, Spec, compiled, definition, kernel
+from tests.panels import FORMATS
 
 F32 = np.finfo(np.float32)
 
 # Compiling takes 0.2 s, so few shapes are drawn; the fixed ones cover what is known to be hard.
-FLOAT = {"float32": SCHEMES["q0f32"], "float16": SCHEMES["q0f16"]}
+FLOAT = {"float32": FORMATS["q0f32"], "float16": FORMATS["q0f16"]}
 
 FEW = settings(max_examples=8, deadline=None, derandomize=True)
 
@@ -37,7 +38,7 @@ def q4_kernel(rows: int | str, width: int, features: int) -> object:
         ((-(-features // 16), -(-width // 8), 16), "uint32"),
         ((-(-features // 16), -(-width // 32), 16), "float16"),
     ]
-    scheme = SCHEMES["q4f16_1"]
+    scheme = FORMATS["q4f16_1"]
     return definition(lambda x, w, s: ops.linear(x, (w, s), features, scheme), specs)
 
 
@@ -210,7 +211,7 @@ def test_each_kernel_serves_its_own_weights_only() -> None:
     with device().target:
         served = {
             (scheme, rows): [
-                build(linear_signature(SCHEMES[scheme], rows, 8, 8)) is not None
+                build(linear_signature(FORMATS[scheme], rows, 8, 8)) is not None
                 for build in kernels
             ]
             for scheme in ("q0f32", "q4f16_1")

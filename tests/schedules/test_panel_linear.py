@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvlm.models.ops.linear import linear_signature, panel_linear_definition
-from mvlm.models.ops.signatures import PanelLinearSignature
-from mvlm.models.panels import PanelLayout, panel_layout, to_panels
+from mvlm.models.ops.linear import linear_signature, quantized_linear_definition
+from mvlm.models.ops.signatures import QuantizedLinearSignature
 from mvlm.models.quantization import QMAX, SCHEMES, fit_groups_per_scale, quantize, unpack
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet, plain
 from mvlm.schedules.cpu.panel_gemm import panel_gemm
 from mvlm.schedules.cpu.panel_gemv import panel_gemv
+from mvlm.schedules.cpu.panels import PanelLayout, panel_layout, to_panels
 from mvlm.schedules.oracles.arithmetic import integer_linear, quantize_rows
 from tests.kernels import Array, compiled
+from tests.panels import FORMATS
 
 EPS = float(np.finfo(np.float32).eps)
 SCHEME_NAMES = ("q16a16", "q8a8", "q4a8")
@@ -55,10 +56,10 @@ class Case:
         """By a set's kernel, or by the definition with None."""
         features = self.weight.shape[1]
         rows = 1 if len(self.x) == 1 else None
-        op = linear_signature(SCHEMES[self.scheme], rows, self.x.shape[1], features)
-        assert isinstance(op, PanelLinearSignature)
+        op = linear_signature(FORMATS[self.scheme], rows, self.x.shape[1], features)
+        assert isinstance(op, QuantizedLinearSignature)
         function = (
-            panel_linear_definition(op)
+            quantized_linear_definition(op)
             if instructions is None
             else panel_gemv(op, instructions=instructions)
             or panel_gemm(op, instructions=instructions)

@@ -14,7 +14,7 @@ from tvm import tirx
 from mvlm.compile.pipeline import tensor_functions
 from mvlm.models.ops.rowwise import PROLOGUES, Prologue, quantize_rows, rowwise
 from mvlm.models.quantization import QMAX
-from mvlm.schedules.cpu import KERNELS
+from mvlm.schedules.cpu.kernels import KERNELS
 from mvlm.schedules.oracles.arithmetic import quantize_rows as quantized_rows
 from mvlm.schedules.oracles.rowwise import rowwise as expected_rowwise
 from tests.device import cached, device

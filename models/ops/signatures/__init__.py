@@ -18,7 +18,11 @@ from mvlm.models.ops.signatures.attention import (
 )
 from mvlm.models.ops.signatures.convolution import DepthwiseConvolutionSignature
 from mvlm.models.ops.signatures.embedding import EmbeddingSignature
-from mvlm.models.ops.signatures.linear import LinearSignature, PanelLinearSignature
+from mvlm.models.ops.signatures.linear import (
+    LinearLayer,
+    LinearSignature,
+    QuantizedLinearSignature,
+)
 from mvlm.models.ops.signatures.rowwise import QuantizeRowsSignature, RowFunction, RowwiseSignature
 from mvlm.models.ops.signatures.signature import (
     ATTRIBUTE_PREFIX,
@@ -38,10 +42,11 @@ __all__ = [
     "CachedAttentionSignature",
     "DepthwiseConvolutionSignature",
     "EmbeddingSignature",
+    "LinearLayer",
     "LinearSignature",
-    "PanelLinearSignature",
     "Parameter",
     "QuantizeRowsSignature",
+    "QuantizedLinearSignature",
     "RowFunction",
     "RowwiseSignature",
     "Signature",
@@ -59,7 +64,7 @@ SIGNATURES: dict[str, type[Signature]] = {
         DepthwiseConvolutionSignature,
         EmbeddingSignature,
         LinearSignature,
-        PanelLinearSignature,
+        QuantizedLinearSignature,
         QuantizeRowsSignature,
         RowwiseSignature,
     )

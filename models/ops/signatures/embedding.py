@@ -8,6 +8,7 @@ from typing import ClassVar
 from mvlm.models.ops.signatures.signature import Parameter, Signature, rows_extent
 from mvlm.models.ops.signatures.stored import stored_parameters
 from mvlm.models.quantization import WEIGHT_FORMATS, WeightFormat
+from mvlm.models.weight_layout import ROWS, Matrix
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,14 @@ class EmbeddingSignature(Signature):
         return WEIGHT_FORMATS[self.weights]
 
     @property
+    def matrix(self) -> Matrix:
+        """The table, whose layout is `ROWS`."""
+        return Matrix(self.vocabulary, self.width, self.weight_format)
+
+    @property
     def weight_parameters(self) -> tuple[Parameter, ...]:
         """The parameters that the table is stored in."""
-        return stored_parameters(self.weight_format, (self.vocabulary, self.width), axis=1)
+        return stored_parameters(ROWS, self.matrix)
 
     def declare(self) -> tuple[Parameter, ...]:
         """Make the parameters."""

@@ -1,4 +1,4 @@
-"""The signatures of linear layers, over the panels of `models.panels`."""
+"""The signatures of linear layers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from mvlm.models.ops.signatures.signature import Parameter, Signature, rows_extent
 from mvlm.models.ops.signatures.stored import stored_parameters
-from mvlm.models.panels import FEATURES, PanelLayout, panel_count, panel_layout
-from mvlm.models.quantization import GROUP_SIZE, WEIGHT_FORMATS, WeightFormat
+from mvlm.models.quantization import WEIGHT_FORMATS, Activations, WeightFormat
+from mvlm.models.weight_layout import Matrix, WeightLayout, layout_named
 
 
 @dataclass(frozen=True)
-class _LinearLayer(Signature):
+class LinearLayer(Signature):
     """What the linear layers of both kinds of activations have in common.
 
     Attributes:
@@ -20,6 +20,7 @@ class _LinearLayer(Signature):
         width: K.
         features: N.
         weights: The name of the weights' format.
+        layout: The name of their layout.
         bias: Whether ``bias`` is added to every row.
         residual: Whether ``residual`` is added to the result.
     """
@@ -28,6 +29,7 @@ class _LinearLayer(Signature):
     width: int
     features: int
     weights: str
+    layout: str
     bias: bool
     residual: bool
 
@@ -37,19 +39,29 @@ class _LinearLayer(Signature):
         return WEIGHT_FORMATS[self.weights]
 
     @property
-    def panels(self) -> int:
-        """Panels of the matrix."""
-        return panel_count(self.features)
+    def weight_layout(self) -> WeightLayout:
+        """How the weights are arranged."""
+        return layout_named(self.layout)
+
+    @property
+    def activations(self) -> Activations:
+        """The dtype of ``x``."""
+        raise NotImplementedError
+
+    @property
+    def matrix(self) -> Matrix:
+        """The matrix, as its layout takes it."""
+        return Matrix(self.features, self.width, self.weight_format, self.activations)
 
     @property
     def groups(self) -> int:
         """Groups of 32 along K."""
-        return -(-self.width // GROUP_SIZE)
+        return self.matrix.groups
 
     @property
     def weight_parameters(self) -> tuple[Parameter, ...]:
-        """The parameters that the matrix is stored in."""
-        raise NotImplementedError
+        """The parameters that the matrix is stored in: ``weight``, ``scales``, ``row_scales``."""
+        return stored_parameters(self.weight_layout, self.matrix)
 
     @property
     def _epilogue(self) -> tuple[Parameter, ...]:
@@ -64,8 +76,8 @@ class _LinearLayer(Signature):
 
 
 @dataclass(frozen=True)
-class LinearSignature(_LinearLayer):
-    """``y = x W``: float32 activations, float or packed weights.
+class LinearSignature(LinearLayer):
+    """``y = x W``: float32 activations, float or integer weights.
 
     Parameters: ``x (M, K)``, the weights, ``bias (N,)``, ``residual (M, N)``, ``y (M, N)``.
     """
@@ -73,9 +85,9 @@ class LinearSignature(_LinearLayer):
     OP: ClassVar[str] = "linear"
 
     @property
-    def weight_parameters(self) -> tuple[Parameter, ...]:
-        """``weight``, or ``integers`` and ``scales``, in panels."""
-        return stored_parameters(self.weight_format, (self.panels, self.width, FEATURES), axis=1)
+    def activations(self) -> Activations:
+        """Float32."""
+        return "float32"
 
     def declare(self) -> tuple[Parameter, ...]:
         """Make the parameters."""
@@ -84,49 +96,47 @@ class LinearSignature(_LinearLayer):
 
 
 @dataclass(frozen=True)
-class PanelLinearSignature(_LinearLayer):
-    """``y = x W``: integer activations, and integer weights in panels that are made for them.
+class QuantizedLinearSignature(LinearLayer):
+    """``y = x W``: integer activations and integer weights.
 
-    Parameters: ``x (M, K)``, ``x_scales (M, activation_scales)``, with unsigned weights
-    ``zero_point_correction (M, groups)``, the panels ``weight``, ``scales`` and ``row_scales``,
-    ``bias (N,)``, ``residual (M, N)``, ``y (M, N)``.
+    Parameters: ``x (M, K)``, ``x_scales (M, activation_scales)``, where the layout has a correction
+    ``zero_point_correction (M, groups)``, the weights, ``bias (N,)``, ``residual (M, N)``,
+    ``y (M, N)``. K is whole groups.
 
     Attributes:
         activation_scales: Scales of a row.
     """
 
-    OP: ClassVar[str] = "panel_linear"
+    OP: ClassVar[str] = "quantized_linear"
 
     activation_scales: int
 
     @property
-    def layout(self) -> PanelLayout:
-        """How a group lies within a panel."""
-        return panel_layout(self.weight_format)
+    def activations(self) -> Activations:
+        """As the format's integers ask for."""
+        return self.weight_format.integer_activations
+
+    @property
+    def zero_point(self) -> int:
+        """The zero point that ``zero_point_correction`` accounts for; 0 without one."""
+        return self.weight_layout.correction(self.weight_format, self.activations)
 
     @property
     def has_zero_point(self) -> bool:
-        """Whether weights are unsigned, so that the product needs a correction."""
-        return self.layout.zero != 0
+        """Whether the product needs a correction."""
+        return self.zero_point != 0
 
     @property
     def groups_per_scale(self) -> int:
         """Groups of a row that share an activation scale."""
         return self.groups // self.activation_scales
 
-    @property
-    def weight_parameters(self) -> tuple[Parameter, ...]:
-        """``weight``, ``scales`` and ``row_scales``, in panels."""
-        arrays = self.layout.arrays(self.width, self.features)
-        names = {"q_weight": "weight", "q_scale": "scales", "q_row_scale": "row_scales"}
-        return tuple(Parameter(names[key], *array) for key, array in arrays.items())
-
     def declare(self) -> tuple[Parameter, ...]:
         """Make the parameters."""
         rows = rows_extent(self.rows)
         correction = Parameter("zero_point_correction", (rows, self.groups), "int32")
         return (
-            Parameter("x", (rows, self.width), self.layout.activations),
+            Parameter("x", (rows, self.width), self.activations),
             Parameter("x_scales", (rows, self.activation_scales), "float32"),
             *((correction,) if self.has_zero_point else ()),
             *self.weight_parameters,

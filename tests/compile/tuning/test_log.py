@@ -273,9 +273,9 @@ def test_provenance_that_is_damaged(log: Path) -> None:
 def test_a_log_of_an_older_schema_is_refused(log: Path) -> None:
     """Its knobs and workloads have names that no kernel has today."""
     document = json.loads((log / PROVENANCE_FILE).read_text())
-    (log / PROVENANCE_FILE).write_text(json.dumps({**document, "schema": 2}))
+    (log / PROVENANCE_FILE).write_text(json.dumps({**document, "schema": 3}))
     with pytest.raises(
-        ArtifactError, match=r"another schema: expected 3, found 2. Run `mvlm tune`"
+        ArtifactError, match=r"another schema: expected 4, found 3. Run `mvlm tune`"
     ):
         read_log(log)
 

@@ -10,7 +10,7 @@ import pytest
 from mvlm.compile.tuning.cost_model import KNOB_NAMES, OPERATIONS, CostModel
 from mvlm.compile.tuning.search_strategy import KnobSearch
 from mvlm.compile.tuning.task import Task, kernel_task
-from mvlm.schedules.cpu import KERNELS
+from mvlm.schedules.cpu.kernels import KERNELS
 from tests.device import device
 from tests.schedules.test_design_spaces import OPERATIONS as EXAMPLES
 

@@ -20,7 +20,8 @@ from mvlm.models.model_zoo import CLIP, find_published_model
 from mvlm.models.ops.signatures import AppendSignature, CachedAttentionSignature, Signature
 from mvlm.models.quantization import plan_quantization
 from mvlm.models.synthetic.checkpoint import published_projector
-from mvlm.schedules.cpu import KERNELS
+from mvlm.schedules.cpu.kernels import KERNELS
+from mvlm.schedules.cpu.panels import PANELS
 
 BUNDLED = Path(__file__).parents[3] / "models" / "bundled" / "mobilevlm-shapes"
 
@@ -71,7 +72,7 @@ def test_kernels_of_the_models_that_were_tuned(name: str, kernels: int) -> None:
     log = read_log(folder / "host-znver4")
     target, tuned = Target(dict(log.provenance.options)), TunedConfigs(ApplicableLogs((log,)))
     with target:
-        module, _ = MobileVLM(config_of(name), plan_quantization()).export(target)
+        module, _ = MobileVLM(config_of(name), plan_quantization(), PANELS).export(target)
         for _, function in tensor_functions(module):
             tuned.kernel(function, KERNELS)
     assert not log.damaged

@@ -40,7 +40,7 @@ from mvlm.compile.tuning_log.paths import PROVENANCE_FILE, RECORDS_FILE, WORKLOA
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.model import Model
 from mvlm.runtime.session import Session
-from mvlm.schedules.cpu import KERNELS
+from mvlm.schedules.cpu.kernels import KERNELS
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import Terminal, finish, start
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mvlm.models import panels
 from mvlm.models.quantization import Q4, Q8, Q16, WeightFormat, quantize, unpack
-from mvlm.schedules.oracles.arithmetic import from_panels
+from mvlm.schedules.cpu import panels
+from tests.panels import from_panels
 
 SHAPES = [(1, 1), (16, 32), (17, 33), (40, 100)]
 
@@ -26,7 +26,7 @@ def test_every_weight_is_in_its_place(
     arrays = panels.to_panels(integers, [scales, *rows], weight_format)
     expected_arrays = panels.panel_layout(weight_format).arrays(width, features)
     assert [(found.shape, found.dtype) for found in arrays] == list(expected_arrays.values())
-    assert list(expected_arrays) == ["q_weight", "q_scale", "q_row_scale"][: len(arrays)]
+    assert list(expected_arrays) == ["weight", "scales", "row_scales"][: len(arrays)]
     packed, packed_scales, *packed_rows = arrays
     assert packed.dtype == (np.int16 if weight_format is Q16 else np.uint8)
     assert packed_scales.dtype == (np.int8 if weight_format is Q4 else np.float16)

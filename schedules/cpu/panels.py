@@ -1,4 +1,4 @@
-"""Panels: the memory layout of a linear layer's matrix.
+"""Panels: the layout of weights that CPUs with vector instructions read. Imports no tvm.
 
 A panel holds 16 output features, interleaved, so that a kernel reads it sequentially, however wide
 the matrix is. For float32 activations each element along K holds 16 values, one of each feature:
@@ -9,13 +9,13 @@ CPUs that multiply bytes (AVX2, AVX-512 VNNI, Armv8.2 dot products) multiply fou
 weights of one output feature with four activations, and add the products; with 16-bit integers two
 and two. For integer activations a panel is laid out for them:
 
-===============  ============================================  =================
-array            shape                                         dtype
-===============  ============================================  =================
-``q_weight``     (ceil(N/16), ceil(K/32), steps, 64 or 32)     uint8 or int16
-``q_scale``      (ceil(N/16), ceil(K/32), 16)                  float16 or int8
-``q_row_scale``  (ceil(N/16), 16), with 4-bit weights          float32
-===============  ============================================  =================
+==============  ============================================  =================
+array           shape                                         dtype
+==============  ============================================  =================
+``weight``      (ceil(N/16), ceil(K/32), steps, 64 or 32)     uint8 or int16
+``scales``      (ceil(N/16), ceil(K/32), 16)                  float16 or int8
+``row_scales``  (ceil(N/16), 16), with 4-bit weights          float32
+==============  ============================================  =================
 
 A group of 32 along K takes 8 steps of 64 bytes with 8-bit weights: byte ``4c + j`` of step s is
 the quantized value of feature c at ``4s + j``. With 4-bit weights it takes 4: the low nibble of
@@ -27,22 +27,27 @@ zero point; padding of N has scale 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from mvlm.models.quantization import GROUP_SIZE, WeightFormat, quantize, unpack
+from mvlm.models.quantization import GROUP_SIZE, Activations, WeightFormat, quantize, unpack
 from mvlm.models.rounding import Rounding
+from mvlm.models.weight_layout import (
+    ROWS,
+    Array,
+    Element,
+    Index,
+    Matrix,
+    WeightLayout,
+    register_layout,
+)
 
 FEATURES = 16
 _STEP_FEATURE_BYTES = 4  # of one feature in a step: as many activations fill an int32
 
 _BLOCK_VALUES = 1 << 20  # of a matrix that are arranged at once
-
-Array = npt.NDArray[Any]
 
 
 def panel_count(features: int) -> int:
@@ -60,7 +65,7 @@ def interleave_panels(rows: Array) -> Array:
 
 @dataclass(frozen=True)
 class PanelLayout:
-    """The layout of a group of 32 along K within a panel.
+    """The layout of a group of 32 along K within a panel, for integer activations.
 
     Attributes:
         bits: Of a quantized value: 4, 8 or 16.
@@ -78,7 +83,7 @@ class PanelLayout:
     unit: float
     depth: int
     dtype: str
-    activations: str
+    activations: Activations
     scale_dtype: str
     has_row_scales: bool
 
@@ -96,27 +101,25 @@ class PanelLayout:
         """Return shape and dtype of each array of a ``(features, width)`` matrix, in order."""
         panels, groups = panel_count(features), -(-width // GROUP_SIZE)
         found = {
-            "q_weight": ((panels, groups, self.steps, self.step), self.dtype),
-            "q_scale": ((panels, groups, FEATURES), self.scale_dtype),
+            "weight": ((panels, groups, self.steps, self.step), self.dtype),
+            "scales": ((panels, groups, FEATURES), self.scale_dtype),
         }
         if self.has_row_scales:
-            found["q_row_scale"] = ((panels, FEATURES), "float32")
+            found["row_scales"] = ((panels, FEATURES), "float32")
         return found
 
 
 def panel_layout(weight_format: WeightFormat) -> PanelLayout:
     """Return how integers of a weight format lie in panels."""
-    bits = 4 if weight_format.packing > 1 else 8 * np.dtype(weight_format.dtype).itemsize
-    zero, depth, dtype, activations = 1 << (bits - 1), 4, "uint8", "int8"
-    if bits == 16:
-        zero, depth, dtype, activations = 0, 2, "int16", "int16"
+    bits = weight_format.bits
+    is_byte = bits <= 8
     return PanelLayout(
         bits=bits,
-        zero=zero,
+        zero=1 << (bits - 1) if is_byte else 0,
         unit=weight_format.unit,
-        depth=depth,
-        dtype=dtype,
-        activations=activations,
+        depth=4 if is_byte else 2,
+        dtype="uint8" if is_byte else "int16",
+        activations=weight_format.integer_activations,
         scale_dtype=weight_format.scale_dtype,
         has_row_scales=weight_format.has_row_scales,
     )
@@ -155,7 +158,7 @@ def to_panels(
     """
     features, width = integers.shape
     layout = panel_layout(weight_format)
-    integer_shape, _ = layout.arrays(width, features)["q_weight"]
+    integer_shape, _ = layout.arrays(width, features)["weight"]
     panels, groups, steps, _ = integer_shape
     quantized = np.full((panels * FEATURES, groups * GROUP_SIZE), layout.zero, layout.dtype)
     quantized[:features, :width] = integers + layout.zero
@@ -167,3 +170,63 @@ def to_panels(
     arranged = [np.ascontiguousarray(joined).reshape(integer_shape), interleave_panels(scales[0])]
     arranged += [interleave_panels(rows[:, None])[:, 0] for rows in scales[1:]]
     return tuple(arranged)
+
+
+class PanelsLayout(WeightLayout):
+    """Panels of 16 features, arranged by the activations that they are multiplied with."""
+
+    name = "panels16"
+
+    def arrays(self, matrix: Matrix) -> Mapping[str, tuple[tuple[int, ...], str]]:
+        """Those of the module's table; the format's own, interleaved, for float32 activations."""
+        if matrix.activations != "float32":
+            return panel_layout(matrix.weight_format).arrays(matrix.width, matrix.features)
+        panels = panel_count(matrix.features)
+        return {
+            name: ((panels, *shape[1:], FEATURES), dtype)
+            for name, (shape, dtype) in ROWS.arrays(matrix).items()
+        }
+
+    def pack(self, values: Array, matrix: Matrix, rounding: Rounding) -> tuple[Array, ...]:
+        """Round and interleave."""
+        if matrix.activations != "float32":
+            return quantize_to_panels(values, matrix.weight_format, rounding)
+        return tuple(
+            interleave_panels(array.reshape(matrix.features, -1)).reshape(shape)
+            for array, (shape, _) in zip(
+                ROWS.pack(values, matrix, rounding), self.arrays(matrix).values(), strict=True
+            )
+        )
+
+    def element(self, matrix: Matrix, feature: Index, k: Index) -> Element:
+        """The module's description as arithmetic."""
+        panel, column = feature // FEATURES, feature % FEATURES
+        if matrix.activations == "float32":
+            place = ROWS.element(matrix, feature, k)
+            return Element((panel, *place.index[1:], column), place.shift)
+        group = panel_layout(matrix.weight_format)
+        within, depth, steps = k % GROUP_SIZE, group.depth, group.steps
+        step, half = within // depth % steps, within // (depth * steps)
+        index = (panel, k // GROUP_SIZE, step, column * depth + within % depth)
+        return Element(index, half * 4 if group.bits == 4 else None)
+
+    def scale(self, matrix: Matrix, feature: Index, group: Index) -> tuple[Index, ...]:
+        """Those of a panel's features side by side."""
+        return (feature // FEATURES, group, feature % FEATURES)
+
+    def row_scale(self, matrix: Matrix, feature: Index) -> tuple[Index, ...]:
+        """Those of a panel's features side by side."""
+        return (feature // FEATURES, feature % FEATURES)
+
+    def zero_point(self, weight_format: WeightFormat, activations: Activations) -> int:
+        """The format's, or that of unsigned bytes, which CPUs multiply with signed ones."""
+        if activations == "float32":
+            return weight_format.zero_point
+        return panel_layout(weight_format).zero
+
+    def correction(self, weight_format: WeightFormat, activations: Activations) -> int:
+        """The zero point of unsigned bytes; kernels for float32 activations convert integers."""
+        return 0 if activations == "float32" else self.zero_point(weight_format, activations)
+
+
+PANELS = register_layout(PanelsLayout())

@@ -1,0 +1,109 @@
+"""Layouts of weights: what is packed is found again where the layout says that it lies."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvlm.models.quantization import SCHEMES, WEIGHT_FORMATS, quantize, unpack
+from mvlm.models.weight_layout import LinearFormat, Matrix, WeightLayout
+from mvlm.schedules.oracles.linear import stored_weights
+from mvlm.schedules.registry import find_layout, kernel_set_names
+
+LAYOUTS = {layout.name: layout for layout in map(find_layout, kernel_set_names())}
+MATRICES = [
+    *(Matrix(1, 1, each) for each in WEIGHT_FORMATS.values()),
+    *(Matrix(1, 1, each.weights, each.activations) for each in SCHEMES.values()),
+]
+by_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+
+
+def check_round_trip(layout: WeightLayout, matrix: Matrix, values: np.ndarray[Any, Any]) -> None:
+    """Every weight, every scale and every row's scale is in its place, and nothing else is."""
+    packed = dict(zip(layout.arrays(matrix), layout.pack(values, matrix, "nearest"), strict=True))
+    expected = {name: (each.shape, str(each.dtype)) for name, each in packed.items()}
+    assert expected == dict(layout.arrays(matrix))
+    found = stored_weights(layout, matrix, packed["weight"])
+    if not matrix.weight_format.is_integer:
+        np.testing.assert_array_equal(found, values.astype(np.float64))
+        return
+    elements, scales, *row_scales = quantize(values, matrix.weight_format)
+    integers = unpack(elements, matrix.weight_format)[:, : matrix.width]
+    np.testing.assert_array_equal(found, integers)
+    features = np.arange(matrix.features)
+    groups = np.arange(matrix.groups)
+    at = layout.scale(matrix, features[:, None], groups)
+    np.testing.assert_array_equal(packed["scales"][at], scales)
+    for rows in row_scales:
+        at = layout.row_scale(matrix, features)
+        np.testing.assert_array_equal(packed["row_scales"][at], rows)
+
+
+def random_values(matrix: Matrix, seed: int) -> np.ndarray[Any, Any]:
+    values = np.random.default_rng(seed).standard_normal((matrix.features, matrix.width))
+    is_integer = matrix.weight_format.is_integer
+    return values.astype("float32" if is_integer else matrix.weight_format.dtype)
+
+
+@by_layout
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    of=st.sampled_from(MATRICES),
+    features=st.integers(1, 70),
+    width=st.integers(1, 130),
+    seed=st.integers(0, 99),
+)
+def test_round_trip(layout: WeightLayout, of: Matrix, features: int, width: int, seed: int) -> None:
+    matrix = Matrix(features, width, of.weight_format, of.activations)
+    check_round_trip(layout, matrix, random_values(matrix, seed))
+
+
+@by_layout
+@pytest.mark.parametrize("of", MATRICES, ids=lambda of: f"{of.weight_format.name}-{of.activations}")
+@pytest.mark.parametrize("value", [0.0, 6e4, -6e4, 1e-7])
+def test_extreme_values(layout: WeightLayout, of: Matrix, value: float) -> None:
+    matrix = Matrix(17, 33, of.weight_format, of.activations)
+    values = random_values(matrix, 1)
+    values[3, 5] = values[16, 32] = value
+    values[4:6] = value
+    check_round_trip(layout, matrix, values)
+
+
+@by_layout
+@pytest.mark.parametrize("of", MATRICES, ids=lambda of: f"{of.weight_format.name}-{of.activations}")
+@pytest.mark.parametrize(("features", "width"), [(1, 1), (17, 33), (16, 64)])
+def test_places_are_plain_arithmetic(
+    layout: WeightLayout, of: Matrix, features: int, width: int
+) -> None:
+    """Of integers they are what they are of arrays; no two weights share one."""
+    matrix = Matrix(features, width, of.weight_format, of.activations)
+    whole = layout.element(matrix, np.arange(features)[:, None], np.arange(width))
+    shape = layout.arrays(matrix)["weight"][0]
+    places = set()
+    for j, k in itertools.product(range(features), range(width)):
+        place = layout.element(matrix, j, k)
+        at = [np.broadcast_to(each, (features, width))[j, k] for each in whole.index]
+        assert list(place.index) == at
+        assert all(0 <= i < extent for i, extent in zip(place.index, shape, strict=True))
+        assert (place.shift is None) == (whole.shift is None)
+        shift = 0 if place.shift is None else int(place.shift)
+        places.add((*map(int, place.index), shift))
+    assert len(places) == features * width
+
+
+@by_layout
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_fills_a_matrix_up_is_zero(layout: WeightLayout, scheme: str) -> None:
+    """Weights of integer activations are filled up to whole groups along K, as those are."""
+    made = LinearFormat(SCHEMES[scheme], layout).matrix(5, 33)
+    whole = Matrix(5, made.stored_width, made.weight_format, made.activations)
+    assert whole.width == (33 if made.activations == "float32" else 64)
+    packed = layout.pack(random_values(made, 2), made, "nearest")
+    found = stored_weights(layout, whole, packed[0])
+    assert not found[:, 33:].any()
+    assert found[:, :33].any()
