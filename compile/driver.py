@@ -87,7 +87,7 @@ def compile_job(
         if checkpoint is not None:
             pack_into(folder, job, model, library.parameters, checkpoint, progress)
         elif weights is not None:
-            take_packed(folder, weights, library.parameters)
+            take_packed(folder, weights, library.parameters, model.layout.name)
         write_json(folder / layout.CHAT, chat_settings(job, model).to_json())
         progress("manifest", 0, 1)
         manifest = describe_artifact(

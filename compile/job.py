@@ -192,16 +192,20 @@ class CompileJob:
     def weights_key(self, checkpoint: str | None = None) -> str:
         """The sha256 of everything that goes into the weight files alone.
 
-        No device is in it: weights are packed alike for all. Nor is the KV cache, which holds
-        none of them.
+        Of the device only the layout of weights is in it, so that targets that share a layout
+        share the files. Nor is the KV cache in it, which holds no weights.
 
         Args:
             checkpoint: The checkpoint's digest, where it is known; it is read if None.
+
+        Raises:
+            TargetError: There are no kernels for the target.
         """
         return _digest(
             {
                 "checkpoint": checkpoint or self.checkpoint_digest(),
                 "config": asdict(self.config),
+                "layout": self.layout.name,
                 "schemes": asdict(self.quantization) | {"cache": None},
                 "onnx": self.vision_onnx is not None,
                 "allow_nonfinite": self.allow_nonfinite,

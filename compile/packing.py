@@ -21,6 +21,7 @@ from mvlm.compile.hardlinks import link_or_copy
 from mvlm.compile.job import CompileJob
 from mvlm.models.checkpoint import Checkpoint
 from mvlm.models.layers import PackedLayer, packed_layers
+from mvlm.models.mobilevlm import MobileVLM
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.artifact.json_object import write_json
 from mvlm.runtime.artifact.weights import (
@@ -48,7 +49,7 @@ _FILES = (
 
 @dataclass(frozen=True)
 class PackedWeights:
-    """Weights that were packed before, for whatever device.
+    """Weights that were packed before, for any target whose kernels have their layout.
 
     Attributes:
         folder: Has ``weights/`` with its index, and the tokenizer, as an artifact has them.
@@ -62,7 +63,7 @@ class PackedWeights:
 def pack_into(
     folder: Path,
     job: CompileJob,
-    model: nn.Module,
+    model: MobileVLM,
     parameters: Parameters,
     checkpoint: Checkpoint,
     progress: Progress,
@@ -87,14 +88,29 @@ def pack_into(
     shutil.copyfile(job.tokenizer, folder / layout.TOKENIZER)
 
 
-def take_packed(folder: Path, packed: PackedWeights, parameters: Parameters) -> None:
+def take_packed(
+    folder: Path, packed: PackedWeights, parameters: Parameters, layout_name: str
+) -> None:
     """Put weights that were packed before into an artifact's folder; linked where that can be.
 
+    Args:
+        folder: The artifact's.
+        packed: The weights.
+        parameters: The model's, in the order in which the compiled functions take them.
+        layout_name: The layout that the target's kernels read.
+
     Raises:
-        ArtifactError: They are not this model's, or not whole.
+        ArtifactError: They are not this model's, in another layout, or not whole.
     """
     map_weights(packed.folder)  # which checks that every tensor lies within its file
     index = read_weights_index(packed.folder)
+    if index.layout != layout_name:
+        raise ArtifactError(
+            "the packed weights have another layout than the target's kernels",
+            expected=layout_name,
+            found=index.layout,
+            fix="Pack them again, for this target.",
+        )
     found = [(entry.name, entry.shape, entry.dtype) for entry in index.tensors]
     wanted = [
         (name, tuple(map(int, parameter.shape)), str(parameter.dtype))
@@ -114,7 +130,7 @@ def take_packed(folder: Path, packed: PackedWeights, parameters: Parameters) -> 
 
 
 def _write_weights(
-    model: nn.Module,
+    model: MobileVLM,
     parameters: Parameters,
     checkpoint: Checkpoint,
     folder: Path,
@@ -133,7 +149,7 @@ def _write_weights(
                     file.write(np.ascontiguousarray(value).data)
                 done += _source_bytes(layer, checkpoint)
                 progress("weights", done, total)
-    return WeightsIndex(tuple(entries[name] for name, _ in parameters))
+    return WeightsIndex(model.layout.name, tuple(entries[name] for name, _ in parameters))
 
 
 def _weights_file(layer: str) -> str:

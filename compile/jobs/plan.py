@@ -196,8 +196,9 @@ def _steps(
     shared = f"{'+'.join(filter(None, (names['model'], names['adapter'])))}/{names['quantization']}"
     name = f"{shared}/{names['target']}" + (f"-{cell.platform}" if cell.platform else "")
     labels = {**names, "weights": weights}
+    named = f"{shared} weights ({job.layout.name})"
     return [
-        Step(WEIGHTS, weights, f"{shared} weights", {}, memory, weights, replace(spec, logs=())),
+        Step(WEIGHTS, weights, named, {}, memory, weights, replace(spec, logs=())),
         Step(ARTIFACT, job.key(digest), name, labels, PROGRAM_BYTES, weights, spec),
     ]
 

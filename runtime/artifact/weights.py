@@ -17,6 +17,7 @@ from mvlm.runtime.artifact.layout import WEIGHT_ALIGNMENT, WEIGHTS, WEIGHTS_INDE
 from mvlm.runtime.errors import ArtifactError
 
 _DTYPES = ("float32", "float16", "uint32", "int32", "int16", "uint8", "int8")
+_LAYOUT = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _FILE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}\.bin")
 _MAX_TENSORS = 100_000
 _MAX_RANK = 8
@@ -50,11 +51,19 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class WeightsIndex:
-    """The parameters in the order in which the compiled functions take them."""
+    """The parameters in the order in which the compiled functions take them.
 
+    Attributes:
+        layout: The name of the layout that the matrices of linear layers have.
+        tensors: The parameters.
+    """
+
+    layout: str
     tensors: tuple[TensorEntry, ...]
 
     def __post_init__(self) -> None:
+        if not _LAYOUT.fullmatch(self.layout):
+            raise ValueError(f"the layout of the weights is named {self.layout[:40]!r}")
         if not 0 < len(self.tensors) <= _MAX_TENSORS:
             raise ValueError(f"{len(self.tensors)} tensors")
         if len({entry.name for entry in self.tensors}) != len(self.tensors):
@@ -66,7 +75,8 @@ class WeightsIndex:
 
     def to_json(self) -> dict[str, Any]:
         """Return the index as plain JSON values."""
-        return {"tensors": [asdict(entry) | {"shape": list(entry.shape)} for entry in self.tensors]}
+        tensors = [asdict(entry) | {"shape": list(entry.shape)} for entry in self.tensors]
+        return {"layout": self.layout, "tensors": tensors}
 
 
 def read_weights_index(folder: Path) -> WeightsIndex:
@@ -79,6 +89,7 @@ def read_weights_index(folder: Path) -> WeightsIndex:
     return build(
         document.where,
         lambda: WeightsIndex(
+            document.get("layout", str),
             tuple(
                 TensorEntry(
                     entry.get("name", str),
@@ -88,7 +99,7 @@ def read_weights_index(folder: Path) -> WeightsIndex:
                     entry.get("offset", int),
                 )
                 for entry in document.children("tensors")
-            )
+            ),
         ),
     )
 

@@ -14,10 +14,11 @@ def test_report_spread() -> None:
 
 def _index(*tensors: tuple[str, tuple[int, ...], str]) -> WeightsIndex:
     return WeightsIndex(
+        "panels16",
         tuple(
             TensorEntry(name, shape, dtype, "some.bin", place << 20)
             for place, (name, shape, dtype) in enumerate(tensors)
-        )
+        ),
     )
 
 

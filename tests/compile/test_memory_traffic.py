@@ -153,10 +153,11 @@ def bundled(quantization: str) -> tuple[MobileVLM, WeightsIndex, Traffic]:
     model = MobileVLM(read_config(BUNDLED), plan_quantization(quantization), PANELS)
     module, parameters = model.export(target)
     index = WeightsIndex(
+        PANELS.name,
         tuple(
             TensorEntry(name, tuple(map(int, tensor.shape)), str(tensor.dtype), f"{i}.bin", 0)
             for i, (name, tensor) in enumerate(parameters)
-        )
+        ),
     )
     return model, index, lower(module, target, "cpu", {"n": 512}).kernel_traffic
 
