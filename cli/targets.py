@@ -87,7 +87,7 @@ def _describe(target: TargetDescription, machine: Machine) -> dict[str, Any]:
         "name": target.name,
         "summary": target.summary,
         "architecture": machine.architecture if native else target.cpu.architecture,
-        "features": sorted(machine.features if native else target.cpu.features),
+        "features": sorted(target.cpu.code_features(machine)),
         "ready": any(build["ready"] for build in builds),
         "builds": builds,
         "description": asdict(target),

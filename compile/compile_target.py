@@ -13,10 +13,10 @@ from mvlm.runtime.device.requirements import HOST, CpuRequirements
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.machine import FEATURES, Machine, read_machine
 from mvlm.runtime.machine.description import llvm_attributes
-from mvlm.runtime.package_folder import package_folder
 from mvlm.runtime.targets import TargetDescription, choose_platform
 from mvlm.runtime.targets.description import Gpu
 from mvlm.runtime.targets.platforms import Platform
+from mvlm.schedules.registry import find_needs
 
 if TYPE_CHECKING:
     from tvm.target import Target
@@ -89,7 +89,7 @@ def prepare_target(
     machine = machine or read_machine()
     system = choose_platform(description, platform, machine)
     architecture, features = _cpu(description, machine)
-    require_kernels(description)
+    require_kernels(description, machine)
     return CompileTarget(
         name=description.name,
         architecture=architecture,
@@ -123,7 +123,7 @@ def requirements(
         return f"{len(find_runtime_library(architecture, system)) / 1e6:.1f} MB"
 
     return [
-        _ask("kernels", lambda: require_kernels(description)),
+        _ask("kernels", lambda: require_kernels(description, machine)),
         _ask("compiler", compiler),
         _ask("linker", lambda: _linker(description, architecture, system).description),
         _ask("runtime library", library),
@@ -155,7 +155,9 @@ def tvm_options(
     }
     if not cpu.is_native:  # this machine's number would make artifacts differ that are the same
         options["num-cores"] = cpu.threads
-    name = _native_cpu() if cpu.is_native else cpu.llvm
+    name = cpu.llvm
+    if cpu.is_native and not cpu.baseline:
+        name = _native_cpu()
     if name:
         options["mcpu"] = name
     return options if description.gpu is None else _gpu_options(description.gpu) | {"host": options}
@@ -189,27 +191,42 @@ def _cpu(description: TargetDescription, machine: Machine) -> tuple[str, frozens
     """Return the architecture and the features that code is generated for."""
     cpu = description.cpu
     if not cpu.is_native:
-        return cpu.architecture, frozenset(cpu.features)
+        return cpu.architecture, cpu.code_features(machine)
     if machine.architecture not in FEATURES:
         raise TargetError(
             "this machine's architecture is not supported",
             expected=" or ".join(FEATURES),
             found=machine.architecture,
         )
-    return machine.architecture, machine.features
+    return machine.architecture, cpu.code_features(machine)
 
 
-def require_kernels(description: TargetDescription) -> str:
-    """Return the folder of kernels; it is looked for and not imported, which would import tvm.
+def require_kernels(description: TargetDescription, machine: Machine | None = None) -> str:
+    """Return the name of a target's kernel set, after checking that it can serve the target.
+
+    Imports no tvm.
+
+    Args:
+        description: The target.
+        machine: This machine, if it is not to be read.
 
     Raises:
-        TargetError: There is none yet.
+        TargetError: There is no such set yet, or it needs what the device does not have.
     """
-    if not (package_folder("mvlm.schedules") / description.kernels).is_dir():
+    needs = find_needs(description.kernels)
+    if needs.kind != description.device_kind:
         raise TargetError(
-            f"this mvlm has no kernels for {description.kernels} yet",
-            expected="a target whose kernels are there",
-            found=description.name,
-            fix="`mvlm targets` lists those that are.",
+            f"the kernels {description.kernels} are for another kind of device",
+            expected=needs.kind,
+            found=f"{description.device_kind} ({description.name})",
+            fix="Name other kernels in the target's file.",
+        )
+    missing = sorted(needs.features - description.cpu.code_features(machine or read_machine()))
+    if missing:
+        raise TargetError(
+            f"the kernels {description.kernels} need CPU features that {description.name} lacks",
+            expected=", ".join(sorted(needs.features)),
+            found=f"a CPU without {', '.join(missing)}",
+            fix="Name other kernels in the target's file.",
         )
     return description.kernels

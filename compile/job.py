@@ -177,7 +177,9 @@ class CompileJob:
             checkpoint: The checkpoint's digest, where it is known; it is read if None.
         """
         machine = read_machine()
-        native = [machine.architecture, machine.cpu, *sorted(machine.features)]
+        features = sorted(self.target.cpu.code_features(machine))
+        is_baseline = self.target.cpu.baseline
+        native = [machine.architecture, *([] if is_baseline else [machine.cpu]), *features]
         parts = {
             "checkpoint": checkpoint or self.checkpoint_digest(),
             "job": asdict(self) | {"checkpoint": self.name, **dict.fromkeys(_PLACES)},

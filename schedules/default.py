@@ -11,24 +11,30 @@ from typing import Any
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
-_VECTOR = 8
+# Elements of a vector.
+VECTOR = 8
 # Below this many elements, waking the other threads costs more than they save.
 _PARALLEL_ELEMENTS = 32_768
 
 
-def default_schedule(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
-    """Schedule any function; None where its loops have no known form."""
+def default_schedule(function: tirx.PrimFunc, vector: int = VECTOR) -> tirx.PrimFunc | None:
+    """Schedule any function; None where its loops have no known form.
+
+    Args:
+        function: The function.
+        vector: Elements of a vector; 1 for plain loops.
+    """
     schedule = s_tir.Schedule(function)
     blocks = dlight.normalize_prim_func(schedule)
     if blocks is None:
         return None
     blocks = dlight.try_inline(schedule, blocks)
     for block in blocks:
-        _schedule_block(schedule, block)
+        _schedule_block(schedule, block, vector)
     return schedule.mod["main"]
 
 
-def _schedule_block(schedule: s_tir.Schedule, info: Any) -> None:
+def _schedule_block(schedule: s_tir.Schedule, info: Any, vector: int) -> None:
     loops = schedule.get_loops(info.block_rv)
     if len(loops) != len(info.iters):
         return  # a scalar, whose axes are not loops
@@ -38,8 +44,8 @@ def _schedule_block(schedule: s_tir.Schedule, info: Any) -> None:
     known = [_extent(schedule, loop) for loop in spatial]
     last = known[-1]
     is_last_innermost = info.iters[-1].kind == "S"
-    if is_last_innermost and last is not None and last % _VECTOR == 0:
-        outer, inner = schedule.split(spatial[-1], [None, _VECTOR])
+    if vector > 1 and is_last_innermost and last is not None and last % vector == 0:
+        outer, inner = schedule.split(spatial[-1], [None, vector])
         schedule.vectorize(inner)
         spatial[-1] = outer
     size = _elements(known)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from tvm import te, tirx
+from tvm import tirx
 
 from mvlm.models.quantization import GROUP_SIZE
 from mvlm.models.weight_layout import Matrix, WeightLayout
@@ -13,33 +14,36 @@ from mvlm.models.weight_layout import Matrix, WeightLayout
 def quantized_value(
     layout: WeightLayout,
     matrix: Matrix,
-    arrays: Mapping[str, te.Tensor],
+    arrays: Mapping[str, Any],
     feature: tirx.Expr,
     k: tirx.Expr,
+    dtype: str = "float32",
 ) -> tirx.Expr:
-    """Return a weight as float32, without its scale: of a float format, the weight itself.
+    """Return a weight without its scale: of a float format, the weight itself.
 
     Args:
         layout: Of the matrix.
         matrix: What it is.
-        arrays: Its parameters by name.
+        arrays: Its parameters by name, as tensors or as buffers.
         feature: The weight's row in the matrix.
         k: Its column.
+        dtype: Of the result.
     """
     place, weight_format = layout.element(matrix, feature, k), matrix.weight_format
     element = arrays["weight"][place.index]
     if place.shift is not None:
-        mask = tirx.const((1 << weight_format.bits) - 1, element.dtype)
-        element = (element >> place.shift.astype(element.dtype)) & mask
-    quantized = element.astype("float32")
+        _, stored = layout.arrays(matrix)["weight"]
+        mask = tirx.const((1 << weight_format.bits) - 1, stored)
+        element = (element >> place.shift.astype(stored)) & mask
+    quantized = element.astype(dtype)
     zero = layout.zero_point(weight_format, matrix.activations)
-    return quantized - float(zero) if zero else quantized
+    return quantized - tirx.const(zero, dtype) if zero else quantized
 
 
 def stored_value(
     layout: WeightLayout,
     matrix: Matrix,
-    arrays: Mapping[str, te.Tensor],
+    arrays: Mapping[str, Any],
     feature: tirx.Expr,
     k: tirx.Expr,
 ) -> tirx.Expr:

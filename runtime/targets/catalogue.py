@@ -16,6 +16,7 @@ _SUFFIX = ".toml"
 # As they are listed: what is at hand, then the devices.
 _ORDER = (
     "host",
+    "portable",
     "snapdragon-888-cpu",
     "snapdragon-888-adreno",
     "jetson-orin",

@@ -6,14 +6,18 @@ device is added by a file: see `boards/` for ours, which are written like a user
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from mvlm.runtime.machine import FEATURES
+from mvlm.runtime.machine import FEATURES, Machine
 from mvlm.runtime.targets.platforms import PLATFORMS
 from mvlm.runtime.toml_file import FieldError
 
 # What stands for "as this machine has it".
 NATIVE = "native"
+GPU_APIS = ("cuda", "opencl")
+
+_KERNELS = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 _LONGEST_NAME = 64
 
@@ -59,6 +63,7 @@ class Cpu:
     Attributes:
         architecture: As ``uname -m`` says it, or ``native``: then everything else is this
             machine's.
+        baseline: Whether the code may use only what every CPU of a native architecture has.
         llvm: The name by which LLVM knows it, or the newest core whose instructions all of its
             cores have.
         features: What the code may use, by /proc/cpuinfo's names.
@@ -68,6 +73,7 @@ class Cpu:
     """
 
     architecture: str
+    baseline: bool = False
     llvm: str = ""
     features: tuple[str, ...] = ()
     cores: tuple[Core, ...] = ()
@@ -80,12 +86,19 @@ class Cpu:
         for feature in self.features:
             _require("features", feature in possible, " ".join(possible) or "none", feature)
         _require("threads", self.threads > 0, "a number above 0", self.threads)
+        _require("baseline", not self.baseline or self.is_native, f"it with {NATIVE}", "true")
         _require("llvm", bool(self.llvm) or self.is_native, "a CPU's name", "''")
 
     @property
     def is_native(self) -> bool:
         """Whether it is this machine's."""
         return self.architecture == NATIVE
+
+    def code_features(self, machine: Machine) -> frozenset[str]:
+        """Return the features that code may use, given what this machine has."""
+        if not self.is_native:
+            return frozenset(self.features)
+        return frozenset() if self.baseline else machine.features
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,7 @@ class Gpu:
     float16: bool = False
 
     def __post_init__(self) -> None:
-        _require("api", self.api in ("cuda", "opencl"), "cuda or opencl", self.api)
+        _require("api", self.api in GPU_APIS, " or ".join(GPU_APIS), self.api)
         for key in ("threads_per_block", "shared_bytes_per_block", "warp"):
             _require(key, getattr(self, key) > 0, "a number above 0", getattr(self, key))
 
@@ -228,12 +241,9 @@ class TargetDescription:
             self.name,
         )
         _require(
-            "kernels",
-            self.kernels in ("cpu", "cuda", "opencl"),
-            "cpu, cuda or opencl",
-            self.kernels,
+            "kernels", bool(_KERNELS.fullmatch(self.kernels)), "a kernel set's name", self.kernels
         )
-        fits = self.kernels == (self.gpu.api if self.gpu else "cpu")
-        _require("kernels", fits, "cpu, or the [gpu] table's api", self.kernels)
+        fits = self.kernels == self.gpu.api if self.gpu else self.kernels not in GPU_APIS
+        _require("kernels", fits, "a CPU's kernels, or the [gpu] table's api", self.kernels)
         if not self.cpu.is_native:
             _require("memory", self.memory is not None, "a table", "none")

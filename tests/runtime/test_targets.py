@@ -15,9 +15,10 @@ from mvlm.runtime.targets import find_description, known_targets
 from mvlm.runtime.targets.catalogue import board_file
 from mvlm.runtime.targets.detect import detect_targets
 from mvlm.runtime.targets.toml import read_description
+from mvlm.schedules.device_needs import DeviceNeeds
 
 KRYO = "snapdragon-888-cpu"
-NAMES = ["host", KRYO, "snapdragon-888-adreno", "jetson-orin", "cuda", "opencl"]
+NAMES = ["host", "portable", KRYO, "snapdragon-888-adreno", "jetson-orin", "cuda", "opencl"]
 
 
 def machine(architecture: str = "aarch64", *features: str, **others: object) -> Machine:
@@ -95,6 +96,40 @@ def test_a_system_that_a_device_does_not_run() -> None:
         prepare_target(known_targets()["jetson-orin"], "android")
 
 
+def test_the_portable_target_uses_no_more_than_its_architecture() -> None:
+    here, target = read_machine(), prepare_target(known_targets()["portable"])
+    assert (target.architecture, target.features) == (here.architecture, ())
+    assert "mcpu" not in target.options
+    assert all(attribute.startswith("-") for attribute in target.options["mattr"])
+
+
+def test_code_for_any_cpu_is_for_a_native_architecture(tmp_path: Path) -> None:
+    path = edited(tmp_path, "threads = 4", "threads = 4\nbaseline = true")
+    with pytest.raises(TargetError, match=r"'cpu\.baseline'"):
+        find_description(str(path))
+
+
+def test_kernels_that_are_not_there(tmp_path: Path) -> None:
+    path = edited(tmp_path, 'kernels = "cpu"', 'kernels = "npu"')
+    with pytest.raises(TargetError, match="no kernels for npu yet: expected cpu or portable"):
+        prepare_target(find_description(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("needs", "words"),
+    [
+        (DeviceNeeds("npu"), "for another kind of device: expected npu, found cpu"),
+        (DeviceNeeds(features=frozenset({"sve"})), "need CPU features .*expected sve, found"),
+    ],
+)
+def test_kernels_whose_needs_a_target_does_not_meet(
+    needs: DeviceNeeds, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvlm.schedules.portable.NEEDS", needs)
+    with pytest.raises(TargetError, match=words):
+        prepare_target(known_targets()["portable"])
+
+
 def test_kernels_that_are_not_there_yet() -> None:
     with pytest.raises(TargetError, match="no kernels for cuda yet"):
         prepare_target(known_targets()["jetson-orin"])
@@ -119,7 +154,12 @@ def test_a_board_of_ones_own(tmp_path: Path) -> None:
         ("schema = 1", "schema = true", "key 'schema'"),
         ('kernels = "cpu"', 'kernel = "cpu"', "key 'kernel' is wrong: expected kernels, found no"),
         ('kernels = "cpu"', "", "key 'kernels' is wrong: expected a string, found no such key"),
-        ('kernels = "cpu"', 'kernels = "npu"', "key 'kernels'.*cpu, cuda or opencl, found npu"),
+        (
+            'kernels = "cpu"',
+            'kernels = "../cpu"',
+            "key 'kernels'.*a kernel set's name, found ../cpu",
+        ),
+        ('kernels = "cpu"', 'kernels = "CPU"', "key 'kernels'.*a kernel set's name, found CPU"),
         ('kernels = "cpu"', 'kernels = "cuda"', r"key 'kernels'.*\[gpu\] table's api"),
         ('name = "snap', 'name = "Snap', "key 'name'.*lower-case.*found Snapdragon"),
         ('name = "snapdragon-888-cpu"', 'name = "../../etc"', "key 'name'"),

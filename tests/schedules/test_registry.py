@@ -17,7 +17,7 @@ from mvlm.schedules.registry import find_kernels, find_layout, find_needs, kerne
 
 
 def test_the_names_are_those_of_the_folders() -> None:
-    assert kernel_set_names() == ("cpu",)
+    assert kernel_set_names() == ("cpu", "portable")
     for name in kernel_set_names():
         assert find_kernels(name) is import_module(f"mvlm.schedules.{name}.kernels").KERNELS
         assert find_kernels(name).builders

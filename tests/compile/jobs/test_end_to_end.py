@@ -16,6 +16,7 @@ from mvlm.compile.jobs.store import Store, open_store
 from mvlm.compile.packing import PackedWeights
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact import layout, verify_artifact
+from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import ArtifactError
 from tests.cli.command_line import finish, mvlm, start
 from tests.compile.jobs.boards import write_board
@@ -104,6 +105,27 @@ def test_killed_run_is_resumed_and_fetched(folder: Path) -> None:
     assert "compile: code" in logs.stdout and "done in" in logs.stdout
 
 
+def test_packed_weights_of_another_layout_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate_no_code(monkeypatch)
+    job, other = (
+        plan_job(folder / "model", quantization="q8a8", target=target)
+        for target in ("host", "portable")
+    )
+    assert job.weights_key() != other.weights_key()
+    pack_job(other, tmp_path / "packed")
+    assert read_weights_index(tmp_path / "packed").layout == "rows"
+    packed = PackedWeights(tmp_path / "packed", "0" * 64)
+    with pytest.raises(
+        ArtifactError, match=r"another layout.*expected panels16, found rows\. Pack"
+    ):
+        compile_job(job, tmp_path / "out", weights=packed)
+    assert not (tmp_path / "out").exists()
+    compile_job(other, tmp_path / "out", weights=packed)
+    assert read_weights_index(tmp_path / "out").layout == "rows"
+
+
 def test_packed_weights_of_another_model_are_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +187,7 @@ def test_failed_job_exit_code_and_log(tmp_path: Path) -> None:
 def test_ctrl_c_kills_workers(folder: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     process = start("jobs", "run", folder / "matrix.toml", "--store", store, "--json")
-    wait_for(tmp_path, "model/q0f32 weights", "weights")
+    wait_for(tmp_path, "model/q0f32 weights (panels16)", "weights")
     process.send_signal(signal.SIGINT)
     result = finish(process)
     assert result.exit_code == 130 and "interrupted" in result.stderr

@@ -57,6 +57,16 @@ def test_targets_share_weights(folder: Path) -> None:
     assert made.artifacts[0].labels["target"] == "host"
 
 
+def test_targets_whose_kernels_read_another_layout_have_their_own_weights(folder: Path) -> None:
+    made = plan(
+        folder,
+        'models = ["text"]\nquantizations = ["q4a8"]\ntargets = ["host", "portable", "board.toml"]',
+    )
+    panels, rows = (step for step in made.steps if step.kind == WEIGHTS)
+    assert (panels.name, rows.name) == ("text/q4a8 weights (panels16)", "text/q4a8 weights (rows)")
+    assert [step.weights for step in made.artifacts] == [panels.key, rows.key, panels.key]
+
+
 def test_kv_cache_type_changes_no_weights(folder: Path) -> None:
     made = plan(
         folder,
@@ -150,7 +160,7 @@ def test_plan_reports_all_errors_at_once(folder: Path, tmp_path: Path) -> None:
     for part in (
         "models[1] (txet): ",
         "quantizations[1] (q3): unknown quantization",
-        "targets[1] (hots): unknown target: expected host or snapdragon-888-cpu",
+        "targets[1] (hots): unknown target: expected host or portable",
         "targets[2] (bad.toml): ",
         "targets[3] (jetson-orin): this mvlm has no kernels for cuda yet",
         "models[0] (text) with adapters[1] (flowers): ",
