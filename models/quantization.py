@@ -1,9 +1,9 @@
 """Quantization schemes: how matrices are stored, and with what activations they are multiplied.
 
 A matrix of a linear layer arrives as ``(out_features, in_features)`` = ``(N, K)``, the checkpoint's
-orientation, and is stored in panels of 16 output features (see `panels`). An embedding table keeps
-its ``(vocabulary, hidden)`` orientation, since one token reads one row; what is said of K below
-holds for its second axis. Shapes are those of a matrix before it is arranged in panels.
+orientation, and is stored in the layout of the target's kernels (see `weight_layout`). An embedding
+table keeps its ``(vocabulary, hidden)`` orientation, since one token reads one row; what is said of
+K below holds for its second axis. Shapes are those of the layout ``rows``.
 
 Integers come in groups of 32 along K that share a scale, so that a matrix is two arrays: the
 integers, and scales ``(N, ceil(K / 32))``, float16. ``q4`` has a third: its scales are int8, -127
