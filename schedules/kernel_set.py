@@ -10,7 +10,7 @@ from tvm import tirx
 
 from mvlm.models.ops.definition import operation_attributes
 from mvlm.models.ops.signatures import LinearLayer, Signature, read_signature
-from mvlm.models.weight_layout import ROWS, WeightLayout
+from mvlm.models.weight_layout import WeightLayout
 from mvlm.schedules.config_space import Config, Knob, SpaceRecorder, default_config
 from mvlm.schedules.device_needs import ANY_CPU, DeviceNeeds
 from mvlm.schedules.parameter_types import has_single_row
@@ -41,7 +41,7 @@ class KernelSet:
 
     builders: Mapping[type[Signature], tuple[KernelBuilder, ...]]
     rules: tuple[ScheduleRule, ...]
-    layout: WeightLayout = ROWS
+    layout: WeightLayout
     needs: DeviceNeeds = ANY_CPU
     postproc: Postproc = lambda function, *_: function
 

@@ -95,7 +95,7 @@ def extract_tasks(job: CompileJob, target: CompileTarget) -> list[Task]:
     kernels = find_kernels(target.kernels)
     with target.tvm, tvm.transform.PassContext(opt_level=3):
         # Without kernels: the module is only lowered far enough to count the calls.
-        for phase in phases(KernelSet({}, ()), {}):
+        for phase in phases(replace(kernels, builders={}, rules=()), {}):
             module = tvm.transform.Sequential(phase.passes)(module)
             if phase.name == "schedule":
                 break

@@ -74,7 +74,7 @@ def test_an_artifact_for_android(
     source.write_text("void nothing(void) {}\n")
     linker = find_linker("aarch64", PLATFORMS["android"], KRYO.needs)
     for name in LIBRARIES:
-        linker.run("-shared", "-o", folder / name, source)
+        linker.run("linking", "-shared", "-o", folder / name, source)
     artifact = tmp_path / "artifact"
     job = plan_job(artifact_cache.checkpoint("text"), target=KRYO.name, platform="android")
     compile_job(job, artifact)

@@ -16,6 +16,7 @@ from tvm.script import tirx as T
 from mvlm.models import ops
 from mvlm.models.layers import ACTIVATIONS, LayerNorm
 from mvlm.models.quantization import Q4MLC, quantize
+from mvlm.models.weight_layout import ROWS
 from mvlm.schedules.default import default_schedule
 from mvlm.schedules.kernel_set import KernelSet
 from mvlm.schedules.oracles.arithmetic import depthwise_convolution, from_q4
@@ -166,5 +167,5 @@ def test_default_schedule_leaves_opaque_functions() -> None:
         for i in range(4):
             x[i] = T.float32(1)
 
-    unscheduled: Any = KernelSet(builders={}, rules=(lambda function: None,)).schedule(opaque)
+    unscheduled: Any = KernelSet({}, (lambda function: None,), ROWS).schedule(opaque)
     tvm.ir.assert_structural_equal(unscheduled, opaque)
