@@ -38,6 +38,7 @@ def bundle(compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return output
 
 
+@pytest.mark.extended
 def test_the_check_and_its_report(bundle: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     done = run_mvlm("device-check", bundle / "artifact", "-o", report, *QUICK, bundle=bundle)

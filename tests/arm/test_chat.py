@@ -58,6 +58,7 @@ def test_float32_answers_as_on_this_machine(compiled: Compile) -> None:
     assert len(theirs["token_ids"]) > 2
 
 
+@pytest.mark.extended
 def test_integers_answer_as_the_oracle(compiled: Compile, tmp_path: Path) -> None:
     """4-bit weights and 8-bit activations, by the kernels for `sdot`."""
     dump = tmp_path / "dump.npz"

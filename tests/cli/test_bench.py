@@ -49,6 +49,7 @@ def test_bench_table(artifact_cache: ArtifactCache) -> None:
         assert words in shown
 
 
+@pytest.mark.extended
 def test_bench_profile_names_every_kernel(artifact_cache: ArtifactCache) -> None:
     """Each kernel that `inspect` lists, as often as a run calls it."""
     artifact = artifact_cache.artifact("ldpnet", "q4a8")

@@ -82,6 +82,7 @@ def tidy(workspace: Workspace) -> None:
 # --- standard streams -----------------------------------------------------------------------------
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("verb", VERBS)
 def test_closed_streams(verb: str, workspace: Workspace, environment: dict[str, str]) -> None:
     """Nothing is printed into a file that got a closed stream's number; failure is told by code."""

@@ -159,6 +159,7 @@ def check_full(result: Result, folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("verb", ["synth", "convert"])
 def test_synth_and_convert_ended_halfway(verb: str, ending: signal.Signals, tmp_path: Path) -> None:

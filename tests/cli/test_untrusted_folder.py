@@ -91,7 +91,18 @@ def test_planted_module_would_run(workspace: Workspace) -> None:
     (workspace.output / "planted.log").unlink()
 
 
-@pytest.mark.parametrize("verb", [verb for verb in all_verbs() if verb != "compile"])
+# One that starts no process, one that reads a checkpoint, and one for each way to start processes.
+DEFAULT_VERBS = {"chat", "convert", "inspect", "tune"}
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        pytest.param(verb, marks=() if verb in DEFAULT_VERBS else pytest.mark.extended)
+        for verb in all_verbs()
+        if verb != "compile"
+    ],
+)
 def test_no_verb_imports_a_planted_module(
     verb: str, artifact: Workspace, environment: dict[str, str]
 ) -> None:

@@ -71,6 +71,7 @@ def check(folder: Path, faults: list[str], ends: list[str]) -> None:
         assert names(parent) == ["artifact"]
 
 
+@pytest.mark.extended
 def test_compile_ended_early(checkpoint: Path, tmp_path: Path) -> None:
     """By a kill, by Ctrl-C in one of our passes, by files that cannot grow as on a full disk."""
     faults = {

@@ -180,6 +180,7 @@ def test_an_android_library(
     assert needs.symbols - tvms <= SYSTEM
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("needs_zig")
 def test_a_kryo_library_for_linux(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     needs = library_needs(linked(artifact_cache.checkpoint("ldpnet"), tmp_path, "linux"))

@@ -62,6 +62,7 @@ def test_accuracy_on_held_out_scenes(held_out: Answered, scheme: str, least: flo
     assert accuracy(outcomes) >= least, summary(outcomes, ["kind"])
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "answer", ["Yes.", "No.", "Red.", "A star.", "Two.", "The red star.", "To the left."]
 )

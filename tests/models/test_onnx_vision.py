@@ -71,6 +71,7 @@ def check(model: Model, checkpoint: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=FEATURE_TOLERANCE)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("family", ["ldpnet", "ldpnetv2"])
 def test_our_own_onnx_export_end_to_end(
     artifact_cache: ArtifactCache, tmp_path: Path, family: str

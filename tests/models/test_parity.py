@@ -221,6 +221,7 @@ def test_rounded_weights(
     pair.check_greedy()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("family", families(["ldpnet", "ldpnet_odd", "ldpnetv2"]))
 def test_sixteen_bit_integers_are_as_close_as_float16(
     artifact_cache: ArtifactCache, family: str

@@ -180,6 +180,7 @@ def test_untrusted_clients_are_refused(greeting: bytes) -> None:
         assert rpc.connect(*place, KEY).get_function(DESCRIBE)()
 
 
+@pytest.mark.extended
 def test_a_client_that_goes_away_within_a_kernel(
     libraries: dict[str, Path], arguments: Path, tracker: Address
 ) -> None:

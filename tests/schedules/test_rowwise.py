@@ -159,6 +159,7 @@ def test_followed_by_quantizing(name: str, dtype: str, zero: int, width: int, ro
     check_quantized(name, arrays, dtype, zero)
 
 
+@pytest.mark.extended
 @by_each
 @pytest.mark.parametrize("width", [32, 96, 100, 512, 608, 768])
 @pytest.mark.parametrize("rows", [1, 3])

@@ -55,6 +55,7 @@ def wait_for(folder: Path, name: str, text: str, seconds: float = 300) -> None:
     raise AssertionError(f"{name} never said {text!r}")
 
 
+@pytest.mark.extended
 def test_killed_run_is_resumed_and_fetched(folder: Path) -> None:
     """The coordinator is killed in the middle; the next run finishes, and nothing is done twice."""
     first = start("jobs", "run", folder / "matrix.toml", "--workers", "1")

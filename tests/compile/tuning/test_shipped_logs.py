@@ -62,6 +62,7 @@ def config_of(name: str) -> MobileVLMConfig:
     )
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("name", "kernels"), [("bundled", 14), ("MobileVLM_V2-1.7B", 17), ("MobileVLM_V2-3B", 10)]
 )

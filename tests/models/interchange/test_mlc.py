@@ -117,6 +117,7 @@ def test_unquantized_tensors_come_back(
         np.testing.assert_array_equal(before.read(name), after.read(name), err_msg=name)
 
 
+@pytest.mark.extended
 def test_a_compiled_model_is_the_same_from_either(
     artifact_cache: ArtifactCache, tmp_path: Path
 ) -> None:
