@@ -48,6 +48,7 @@ class ThreadPool:
         spin_ns = 1000 * _spin_microseconds()
         self._library = ctypes.CDLL(os.fspath(path))  # the one that is loaded, once more
         self._workers: list[threading.Thread] = []
+        self._is_closed = False
         try:
             launch = ctypes.c_void_p.in_dll(self._library, _LAUNCH)
         except ValueError:
@@ -66,11 +67,13 @@ class ThreadPool:
 
     def close(self) -> None:
         """End the threads; the library's functions then compute on the calling one."""
+        if self._is_closed:  # a second dlclose would be another holder's
+            return
+        self._is_closed = True
         if self._workers:
             self._library.mvlm_thread_pool_stop(self._number)
             for worker in self._workers:
                 worker.join()
-            self._workers.clear()
         _ctypes.dlclose(self._library._handle)  # its code stayed for as long as a thread was in it
 
     def _start_worker(self, cores: frozenset[int]) -> None:

@@ -161,6 +161,15 @@ def test_threads_end_with_their_pool_or_the_next(library: Path, workers: Workers
     first.close()  # nothing is left to be done
 
 
+def test_a_pool_lets_its_library_go_once(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go: list[int] = []
+    monkeypatch.setattr(thread_pool._ctypes, "dlclose", let_go.append)
+    pool = ThreadPool(library, 2)
+    pool.close()
+    pool.close()
+    assert let_go == [pool._library._handle]
+
+
 def test_threads_may_run_on_every_fast_core_and_their_caller_where_it_did(
     library: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
