@@ -8,8 +8,9 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.models.ops.signatures import LinearSignature, QuantizedLinearSignature
+from mvlm.models.ops.signatures import LinearLayer
 from mvlm.schedules.cpu.panels import FEATURES
+from mvlm.schedules.epilogue import add_epilogue
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Epilogue:
         op: The linear layer.
     """
 
-    op: LinearSignature | QuantizedLinearSignature
+    op: LinearLayer
 
     def columns(self, count: int) -> Any:
         """Loop over a panel's features: vectorized, unless the last panel is not full."""
@@ -34,9 +35,7 @@ class Epilogue:
         self, total: tirx.Expr, bias: tirx.Buffer, residual: tirx.Buffer, row: Any, j: Any
     ) -> tirx.Expr:
         """Add bias and residual, where the layer has them, to the sum of a row and a feature."""
-        if self.op.bias:
-            total = total + bias[j]
-        return total + residual[row, j] if self.op.residual else total
+        return add_epilogue(self.op, total, bias, residual, row, j)
 
     @property
     def _has_whole_panels(self) -> bool:

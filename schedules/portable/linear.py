@@ -6,9 +6,6 @@ integers need no correction of a zero point.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from tvm import tirx
 from tvm.script import tirx as T
 
@@ -17,13 +14,14 @@ from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLi
 from mvlm.models.ops.stored import quantized_value, stored_value
 from mvlm.models.quantization import GROUP_SIZE
 from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.epilogue import add_epilogue
 
 
 def linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc:
     """Build the kernel of ``linear``: products and their sums are float32. It has no knobs."""
     del knob
     width, features, layout, matrix = op.width, op.features, op.weight_layout, op.matrix
-    arrays, finish = _arrays(op), _epilogue(op)
+    arrays = _arrays(op)
 
     def value(
         weight: tirx.Buffer,
@@ -60,7 +58,7 @@ def linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc:
                     total[0] = T.float32(0)
                     for k in T.serial(width):
                         total[0] += x[i, k] * value(weight, scales, row_scales, j, k)
-                    y[i, j] = finish(total[0], bias, residual, i, j)
+                    y[i, j] = add_epilogue(op, total[0], bias, residual, i, j)
 
     return keep_parameters(kernel, op)
 
@@ -86,7 +84,7 @@ def quantized_linear(
         op.weight_format.unit,
         op.weight_format.has_row_scales,
     )
-    arrays, finish = _arrays(op), _epilogue(op)
+    arrays = _arrays(op)
 
     def integer(weight: tirx.Buffer, j: tirx.Expr, k: tirx.Expr) -> tirx.Expr:
         return quantized_value(layout, matrix, {"weight": weight}, j, k, "int32")
@@ -134,7 +132,9 @@ def quantized_linear(
                             * (x_scales[i, g // groups_per_scale] * T.float32(unit))
                             * scale(scales, j, g)
                         )
-                    y[i, j] = finish(row_scaled(total[0], row_scales, j), bias, residual, i, j)
+                    y[i, j] = add_epilogue(
+                        op, row_scaled(total[0], row_scales, j), bias, residual, i, j
+                    )
 
     return keep_parameters(kernel, op)
 
@@ -143,15 +143,3 @@ def _arrays(op: LinearLayer) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return shape and dtype of each array; those that the matrix lacks are left out later."""
     absent = ((1,), "float32")
     return {"scales": absent, "row_scales": absent, **op.weight_layout.arrays(op.matrix)}
-
-
-def _epilogue(op: LinearLayer) -> Callable[..., Any]:
-    """Return the function that adds bias and residual to a sum."""
-
-    def finish(
-        total: tirx.Expr, bias: tirx.Buffer, residual: tirx.Buffer, i: tirx.Expr, j: tirx.Expr
-    ) -> tirx.Expr:
-        total = total + bias[j] if op.bias else total
-        return total + residual[i, j] if op.residual else total
-
-    return finish
