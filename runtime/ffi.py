@@ -8,9 +8,7 @@ while tvm_ffi is imported, unless the process has it already.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 
 def _import_tvm_ffi() -> ModuleType:
@@ -28,10 +26,4 @@ def _import_tvm_ffi() -> ModuleType:
 
 tvm_ffi = _import_tvm_ffi()
 
-__all__ = ["global_function", "tvm_ffi"]
-
-
-def global_function(name: str) -> Callable[..., Any]:
-    """Return a function that the TVM runtime registers."""
-    function: Callable[..., Any] = tvm_ffi.get_global_func(name)
-    return function
+__all__ = ["tvm_ffi"]

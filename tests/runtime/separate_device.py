@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.runtime.device.device import Device, DeviceArray, HostArray, StagingBuffer
-from mvlm.runtime.ffi import global_function, tvm_ffi
+from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.loader import Functions
 
 
@@ -39,7 +39,7 @@ class SeparateDevice(Device):
         self._arrays: dict[int, DeviceArray] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
-        allocate = global_function("runtime.TVMTensorAllocWithScope")
+        allocate = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
         kind = tvm_ffi.dtype(np.dtype(dtype).name)
         place = tvm_ffi.device("cpu", self.index)
         return self.own(allocate(tvm_ffi.Shape(shape), kind, place, None))
@@ -54,7 +54,7 @@ class SeparateDevice(Device):
         self.require(array)
         self.synchronize()
         host: HostArray = np.empty(array.shape, str(array.dtype))
-        read = global_function("runtime.TVMTensorCopyToBytes")
+        read = tvm_ffi.get_global_func("runtime.TVMTensorCopyToBytes")
         read(array, ctypes.c_void_p(host.ctypes.data), host.nbytes)
         self.copies["download"] += 1
         return host
@@ -107,15 +107,15 @@ class SeparateDevice(Device):
         self.require(array)
         _, _, width = array.shape
         offset = begin * width * np.dtype(str(array.dtype)).itemsize
-        view = global_function("runtime.TVMTensorCreateView")
+        view = tvm_ffi.get_global_func("runtime.TVMTensorCreateView")
         return view(array, tvm_ffi.Shape((1, end - begin, width)), array.dtype, offset)
 
     def _copy(self, source: DeviceArray, destination: DeviceArray) -> None:
-        global_function("runtime.TVMTensorCopyFromTo")(source, destination)
+        tvm_ffi.get_global_func("runtime.TVMTensorCopyFromTo")(source, destination)
 
     def _write(self, array: DeviceArray, host: HostArray) -> None:
         source = np.ascontiguousarray(host)
-        write = global_function("runtime.TVMTensorCopyFromBytes")
+        write = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromBytes")
         write(array, ctypes.c_void_p(source.ctypes.data), source.nbytes)
 
 
