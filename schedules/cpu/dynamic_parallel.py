@@ -17,9 +17,11 @@ import numpy as np
 from tvm import s_tir, tirx
 from tvm.ir import StringImm
 from tvm.script import tirx as T
+from tvm.target import Target
 
 from mvlm.models.ops.signatures import LinearSignature, QuantizedLinearSignature
 from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.cpu.features import cpu_features
 
 # Chunks of a loop. A single row is bound by memory, which the CPU prefetches only within a chunk:
 # from 32 chunks on it becomes slower.
@@ -34,18 +36,19 @@ _SERIAL_BYTES = 1 << 18
 _NEXT_CHUNK = "mvlm_next_chunk"
 # TensorIR has no atomic addition on a CPU. A monotonic one is enough: starting and joining the
 # threads orders all other memory accesses.
-#
-# The variable of 64 bytes' alignment has LLVM align the stack of the loop that this is inlined
-# into. It would otherwise spill vector registers to addresses aligned to 16 bytes only, and where
-# these cross cache lines, which depends on the caller, a matrix product takes a tenth longer.
 _NEXT_CHUNK_IN_LLVM = f"""
-define i32 @{_NEXT_CHUNK}(ptr %counter) alwaysinline {{
-  %aligned = alloca i8, align 64
-  call void asm sideeffect "", "r"(ptr %aligned)
+define i32 @{_NEXT_CHUNK}(ptr %counter) alwaysinline {{{{
+  {{align_stack}}
   %chunk_index = atomicrmw add ptr %counter, i32 1 monotonic
   ret i32 %chunk_index
-}}
+}}}}
 """
+# A variable of 64 bytes' alignment has LLVM align the stack of the function that it is inlined
+# into. It would otherwise spill registers of 32 and 64 bytes to addresses aligned to 16. Whether
+# these cross cache lines depends on the caller; where they do, a product of matrices takes a tenth
+# longer.
+_ALIGN_STACK = """%aligned = alloca i8, align 64
+  call void asm sideeffect "", "r"(ptr %aligned)"""
 
 
 def panel_loop(op: LinearSignature | QuantizedLinearSignature) -> Any:
@@ -56,6 +59,13 @@ def panel_loop(op: LinearSignature | QuantizedLinearSignature) -> Any:
     matrix = op.weight_parameters[0]
     nbytes = prod(matrix.known_shape({})) * np.dtype(matrix.dtype).itemsize
     return T.serial if op.is_single_row and nbytes < _SERIAL_BYTES else T.parallel
+
+
+def next_chunk_in_llvm() -> str:
+    """Return the function that claims a chunk, in LLVM's language, for the current target."""
+    target = Target.current(allow_none=True)
+    has_wide_registers = target is not None and "+avx" in cpu_features(target)
+    return _NEXT_CHUNK_IN_LLVM.format(align_stack=_ALIGN_STACK if has_wide_registers else "")
 
 
 def schedule_dynamically(
@@ -82,7 +92,7 @@ def schedule_dynamically(
     body = _with_dynamic_loops(root.block.body, num_chunks, counters)
     if num_chunks == _SERIAL:
         return function.with_body(_block(root.block.name_hint, body, root.block.alloc_buffers))
-    body = tirx.AttrStmt(T.int32(0), "pragma_import_llvm", StringImm(_NEXT_CHUNK_IN_LLVM), body)
+    body = tirx.AttrStmt(T.int32(0), "pragma_import_llvm", StringImm(next_chunk_in_llvm()), body)
     block = _block(root.block.name_hint, body, [*root.block.alloc_buffers, *counters])
     return tirx.PrimFunc(function.params, block, function.ret_type, function.attrs)
 

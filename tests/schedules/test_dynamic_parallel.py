@@ -7,9 +7,10 @@ import pytest
 import tvm
 from tvm import tirx
 from tvm.script import tirx as T
+from tvm.target import Target
 
 from mvlm.schedules.config_space import FixedConfig
-from mvlm.schedules.cpu.dynamic_parallel import _NEXT_CHUNK_IN_LLVM, schedule_dynamically
+from mvlm.schedules.cpu.dynamic_parallel import next_chunk_in_llvm, schedule_dynamically
 from mvlm.schedules.parameter_types import has_single_row
 from tests.kernels import build
 
@@ -121,14 +122,14 @@ def test_one_chunk_makes_a_serial_loop(is_known: bool) -> None:
 
 def in_chunks(rows: int, size: int) -> tirx.PrimFunc:
     """Two loops over 704 columns, in chunks of `size`."""
-    num_chunks = -(-704 // size)
+    num_chunks, next_chunk = -(-704 // size), next_chunk_in_llvm()
 
     @T.prim_func(private=True, s_tir=True)
     def function(y_handle: T.handle):
         y = T.match_buffer(y_handle, (rows, 704), "int32")
         counter = T.sblock_alloc_buffer((1,), "int32", layout=LAYOUT)
         counter_1 = T.sblock_alloc_buffer((1,), "int32", layout=LAYOUT)
-        T.attr(T.int32(0), "pragma_import_llvm", _NEXT_CHUNK_IN_LLVM)
+        T.attr(T.int32(0), "pragma_import_llvm", next_chunk)
         counter[0] = 0
         for _ in T.parallel(64):
             with T.sblock("chunks"):
@@ -175,3 +176,24 @@ def simplified(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """Casts of constants folded."""
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     return tirx.transform.StmtSimplify()(module)["main"]
+
+
+@pytest.mark.parametrize(
+    ("triple", "features", "aligned"),
+    [
+        ("x86_64-linux-gnu", ["+avx", "+avx2"], True),
+        ("x86_64-linux-gnu", ["+ssse3"], False),
+        ("aarch64-linux-gnu", ["+neon"], False),
+    ],
+)
+def test_stack_is_aligned_to_wide_registers(
+    triple: str, features: list[str], aligned: bool
+) -> None:
+    """Else registers are spilled across cache lines, depending on the caller."""
+    target = Target({"kind": "llvm", "mtriple": triple, "mattr": features})
+    with target:
+        function = schedule_dynamically(over_columns(2, 704), is_single_row=False)
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    assembly = tvm.compile(module, target=target).mod.inspect_source("asm")
+    assert "atomicrmw" not in assembly and "main_compute_" in assembly
+    assert ("$-64, %rsp" in assembly) is aligned
