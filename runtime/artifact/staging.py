@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mvlm.runtime.artifact.layout import MANIFEST
+from mvlm.runtime.artifact.page_cache import drop_from_cache
 from mvlm.runtime.errors import ArtifactError, UsageError
 
 _LOCK = ".lock"
@@ -166,6 +167,7 @@ def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+        drop_from_cache(handle)
     finally:
         os.close(handle)
 

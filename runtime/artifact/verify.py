@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mvlm.runtime.artifact.layout import MANIFEST
 from mvlm.runtime.artifact.manifest import FileEntry, Manifest, read_manifest
+from mvlm.runtime.artifact.page_cache import read_into_cache
 from mvlm.runtime.artifact.target_entry import Requirements
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine, read_machine
@@ -180,6 +181,7 @@ def _verify_file(folder: Path, entry: FileEntry, progress: Callable[[int], None]
             found=f"{status.st_size}",
             fix=_AGAIN,
         )
+    read_into_cache(path)
     digest = digest_file(path, progress)
     if digest != entry.sha256:
         raise ArtifactError(

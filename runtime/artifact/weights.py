@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mvlm.runtime.artifact.json_object import build, read_json_object
 from mvlm.runtime.artifact.layout import WEIGHT_ALIGNMENT, WEIGHTS, WEIGHTS_INDEX
+from mvlm.runtime.artifact.page_cache import map_file
 from mvlm.runtime.errors import ArtifactError
 
 _DTYPES = ("float32", "float16", "uint32", "int32", "int16", "uint8", "int8")
@@ -137,7 +138,7 @@ def _map_file(path: Path) -> npt.NDArray[np.uint8]:
     try:
         if path.stat().st_size == 0:  # which cannot be mapped
             return np.empty(0, np.uint8)
-        return np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
+        return map_file(path)
     except OSError as error:
         raise ArtifactError(
             f"{path} cannot be read ({error.strerror})", fix="Fetch or compile the artifact again."
