@@ -22,7 +22,8 @@ help:
 	@echo "make demo [IMAGE=file] [PROMPT=text]   compile the bundled model, ask it about an image"
 	@echo "make test                              the default test suite, in two processes"
 	@echo "make test-tiny                         what mvlm promises, in a minute"
-	@echo "make test-extended                     the other half of the families and schemes"
+	@echo "make test-extended                     the other half of the families and schemes, and the"
+	@echo "                                       longest tests, the chat on an emulated device among them"
 	@echo "make test-slow                         the tests that take minutes"
 	@echo "make test-real                         the tests of real sizes: 40 GB of disk, an hour"
 	@echo "make test-arm                          the kernels on an emulated Armv8.2 device"
@@ -67,7 +68,7 @@ DEFAULT := not extended and not ($(SPECIAL))
 # run in one; who is done first takes tests over from the other.
 PARALLEL := -n 2 --dist worksteal
 
-test: $(VENV)/test.stamp build/arm.stamp
+test: $(VENV)/test.stamp
 	$(BIN)/pytest $(PARALLEL) -m "$(DEFAULT)" $(ARGS)
 
 test-tiny: $(VENV)/test.stamp
@@ -99,7 +100,7 @@ test-all:
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 # build/coverage/index.html shows the lines.
-coverage: $(VENV)/test.stamp build/arm.stamp
+coverage: $(VENV)/test.stamp
 	$(BIN)/pytest $(PARALLEL) -m "$(DEFAULT)" --cov --cov-report term:skip-covered \
 		--cov-report html:build/coverage $(ARGS)
 

@@ -50,6 +50,7 @@ def test_the_check_and_its_report(bundle: Path, tmp_path: Path) -> None:
     assert "| decode, tok/s |" in done.stdout
 
 
+@pytest.mark.extended
 def test_what_needs_the_compiler_says_so(bundle: Path) -> None:
     refused = run_mvlm("compile", "anything", bundle=bundle)
     assert refused.returncode == 1 and "the compiler is not installed" in refused.stderr

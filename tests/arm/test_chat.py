@@ -80,6 +80,7 @@ def test_integers_answer_as_the_oracle(compiled: Compile, tmp_path: Path) -> Non
         found = decoder.read(decoder.embed([token]))[-1]
 
 
+@pytest.mark.extended
 def test_the_artifact_is_the_devices(compiled: Compile) -> None:
     artifact = compiled("snapdragon-888-cpu", "q4a8")
     target = read_manifest(artifact).target
@@ -89,6 +90,7 @@ def test_the_artifact_is_the_devices(compiled: Compile) -> None:
     assert checked["intact"] is True and checked["fits_this_machine"] is True
 
 
+@pytest.mark.extended
 def test_another_architecture(artifact_cache: ArtifactCache) -> None:
     refused = run_mvlm(*asked(artifact_cache.artifact("ldpnet")))
     assert refused.returncode == 1
@@ -96,6 +98,7 @@ def test_another_architecture(artifact_cache: ArtifactCache) -> None:
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.extended
 def test_a_core_without_dot_products(compiled: Compile) -> None:
     """A Cortex-A53 is Armv8.0: it is named what it lacks, and nothing is loaded."""
     refused = run_mvlm(*asked(compiled("snapdragon-888-cpu", "q4a8")), cpu="cortex-a53")
@@ -122,6 +125,7 @@ def test_a_board_of_ones_own(compiled: Compile, tmp_path: Path) -> None:
     assert "circle" in chat(artifact, cpu="cortex-a72")["text"]
 
 
+@pytest.mark.extended
 def test_the_device_knows_itself() -> None:
     machine = json.loads(run_mvlm("targets", "--detect", "--json").stdout)["machine"]
     assert (machine["architecture"], machine["platform"]) == ("aarch64", "linux")

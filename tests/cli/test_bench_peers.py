@@ -220,6 +220,7 @@ def check_features(systems: dict[str, dict[str, Any]]) -> None:
     assert systems["mvlm"]["features_cosine"] > 0.99
 
 
+@pytest.mark.extended
 def test_bench_peers_torch(
     artifact_cache: ArtifactCache, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,7 @@ def test_chat_prints_the_librarys_completion(artifact: Path, image: Path) -> Non
 @pytest.mark.parametrize(
     ("family", "scheme", "storage"),
     [
-        ("ldpnet", "q0f32", ["float32"] * 2),
+        pytest.param("ldpnet", "q0f32", ["float32"] * 2, marks=pytest.mark.extended),
         ("text", "q4f16_1", ["float16"] * 2),
         ("ldpnet", "q4a8", ["int8", "int8", "float32"]),
     ],

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -141,18 +138,12 @@ def test_a_closed_pipe_is_silent(artifact_cache: ArtifactCache) -> None:
         process.stderr.close()
 
 
-def test_help_starts_quickly() -> None:
-    """Measured in CPU time, which other work on the machine does not lengthen much."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "mvlm.cli", "--help"], check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    assert seconds < 0.4
-
-
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from mvlm.cli.app import run; run(['--help']);"
-        "heavy = {'numpy', 'PIL', 'rich', 'tvm_ffi', 'tvm', 'torch'}; print(heavy & {*sys.modules})"
+        "heavy = {'numpy', 'PIL', 'rich', 'tvm_ffi', 'tvm', 'torch'};"
+        "print(heavy & {*sys.modules}); print(len(sys.modules))"
     )
-    assert finish(start(code=code)).stdout.splitlines()[-1] == "set()"
+    *_, heavy, count = finish(start(code=code)).stdout.splitlines()
+    assert heavy == "set()"
+    assert int(count) < 300

@@ -62,6 +62,7 @@ def test_compile_makes_an_artifact_per_adapter(
     assert same == [True, True, False]
 
 
+@pytest.mark.extended
 def test_compile_adapters_in_folders_of_one_name(
     artifact_cache: ArtifactCache, tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_compile_does_not_overwrite_other_files(
     assert (tmp_path / "thesis.txt").read_text() == "three years' work"
 
 
+@pytest.mark.extended
 def test_chat_compiles_a_checkpoint_once_in_a_process_of_its_own(
     artifact_cache: ArtifactCache, empty_cache: Path
 ) -> None:
@@ -163,6 +165,7 @@ def test_chat_compiles_a_checkpoint_once_in_a_process_of_its_own(
     assert again.json["token_ids"] == first.json["token_ids"]
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("empty_cache")
 def test_a_failed_compilation_is_reported_once(
     artifact_cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
@@ -185,6 +188,7 @@ def test_compile_with_a_file_at_the_cache_path(
     assert "cannot be used: found Not a directory. Set MVLM_CACHE" in result.stderr
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("verb", ["compile", "chat"])
 def test_compile_interrupted_leaves_nothing(
     artifact_cache: ArtifactCache, empty_cache: Path, verb: str

@@ -29,6 +29,8 @@ QUICK = ("chat", "targets", "inspect", "logs list", "jobs status")
 VERBS = [
     pytest.param(verb, marks=[] if verb in QUICK else pytest.mark.slow) for verb in all_verbs()
 ]
+COMPILES = pytest.param("chat", marks=pytest.mark.extended)
+VERBS_BY_COST = [COMPILES, *(each for each in VERBS if each.values != ("chat",))]
 # A user whom the system's user database does not know.
 NOBODY = 54321
 # They keep what they compile in the cache; without one they say so.
@@ -213,7 +215,7 @@ def strange_workspace(workspace: Workspace, folder: Path) -> Workspace:
     return Workspace(strange / "ch\udce9ckpoint", strange / "\udcff", strange / "output")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", VERBS_BY_COST)
 def test_paths_that_are_not_utf8(verb: str, strange_workspace: Workspace) -> None:
     """Also the cache's, and the current folder's."""
     environment = os.environ | {
@@ -271,6 +273,7 @@ def wait_for_staging(cache: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.extended
 def test_signal_ignored_by_the_caller(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     """As nohup does, so that a compilation outlives its terminal."""
     line = [
@@ -301,6 +304,7 @@ def limited(option: str, number: int, *line: str | Path) -> subprocess.Completed
     return subprocess.run(command, capture_output=True)
 
 
+@pytest.mark.extended
 def test_too_many_open_files(workspace: Workspace) -> None:
     done = limited("-n", 6, PROGRAM, "compile", workspace.checkpoint, "-o", workspace.output / "a")
     assert done.returncode == 1
@@ -347,6 +351,7 @@ def test_bad_thread_numbers(number: str, workspace: Workspace) -> None:
         assert b"--threads" in done.stderr
 
 
+@pytest.mark.extended
 def test_an_unbalanced_quote_in_cc(workspace: Workspace) -> None:
     line = [PROGRAM, "compile", workspace.checkpoint, "-o", workspace.output / "a"]
     done = subprocess.run(line, env=os.environ | {"CC": 'gcc "-O2'}, capture_output=True)
@@ -357,6 +362,7 @@ def test_an_unbalanced_quote_in_cc(workspace: Workspace) -> None:
 # --- the cache ------------------------------------------------------------------------------------
 
 
+@pytest.mark.extended
 def test_a_cache_entry_without_a_manifest(
     workspace: Workspace, environment: dict[str, str]
 ) -> None:
@@ -370,6 +376,7 @@ def test_a_cache_entry_without_a_manifest(
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]
 
 
+@pytest.mark.extended
 def test_a_printed_path_is_the_bytes_that_it_is(strange_workspace: Workspace) -> None:
     """So that a script can go on with it."""
     line = [PROGRAM, "compile", strange_workspace.checkpoint, "--quant", "q0f32"]

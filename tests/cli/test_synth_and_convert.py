@@ -107,6 +107,7 @@ def test_convert_refuses(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.extended
 def test_chat_takes_a_folder_in_mlcs_format(
     artifact_cache: ArtifactCache, tmp_path: Path, empty_cache: Path
 ) -> None:

@@ -91,8 +91,8 @@ def test_planted_module_would_run(workspace: Workspace) -> None:
     (workspace.output / "planted.log").unlink()
 
 
-# One that starts no process, one that reads a checkpoint, and one for each way to start processes.
-DEFAULT_VERBS = {"chat", "convert", "inspect", "tune"}
+# One that starts no process, one that reads a checkpoint, and one that starts processes.
+DEFAULT_VERBS = {"convert", "inspect", "tune"}
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_an_unknown_scheme_starts_no_compiler(
         find_or_compile(CompileRequest(artifact_cache.checkpoint("text"), "q1"))
 
 
+@pytest.mark.extended
 def test_an_error_of_the_compiler_is_raised_here(request_: CompileRequest, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(UsageError, match="is in the way") as caught:
@@ -127,6 +128,7 @@ def _says(descriptor: str, line: str, end: str = r"\n", then: str = "pass") -> l
     return [sys.executable, "-c", code]
 
 
+@pytest.mark.extended
 def test_an_interrupt_ends_the_compiler_and_leaves_nothing(
     request_: CompileRequest, tmp_path: Path
 ) -> None:

@@ -162,7 +162,7 @@ def bundled(quantization: str) -> tuple[MobileVLM, WeightsIndex, Traffic]:
     return model, index, lower(module, target, "cpu", {"n": 512}).kernel_traffic
 
 
-SCHEMES_OF_BOTH_KINDS = ["q0f32", "q4a8"]
+SCHEMES_OF_BOTH_KINDS = ["q0f32", pytest.param("q4a8", marks=pytest.mark.extended)]
 
 
 @pytest.mark.parametrize("quantization", SCHEMES_OF_BOTH_KINDS)

@@ -81,6 +81,7 @@ def check_targets_agree(folder: Path, scheme: str, cache: str | None) -> None:
     assert error.mean() <= MEAN_TOLERANCE[scheme]
 
 
+@pytest.mark.extended
 def test_the_portable_kernels_answer_as_the_hosts_do(shared_folder: Path) -> None:
     check_targets_agree(shared_folder, "q4a8", None)
 

@@ -163,6 +163,7 @@ def exported(library: Path) -> set[str]:
     return {line.split()[-1].split("@")[0] for line in listed.stdout.splitlines()}
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("needs_zig")
 def test_an_android_library(
     artifact_cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -18,6 +18,8 @@ from tests.examination.examine import (
 from tests.examination.report import accuracy, summary
 from tests.once import make_once
 
+pytestmark = pytest.mark.extended
+
 DEFAULT = "q4a8"
 OTHERS = ("q0f32", "q4f16_1")
 
@@ -49,11 +51,7 @@ def independent(candidate: Callable[[str], Candidate]) -> Answered:
 
 @pytest.mark.parametrize(
     ("scheme", "least"),
-    [
-        (DEFAULT, 93),
-        pytest.param("q0f32", 95, marks=pytest.mark.extended),
-        pytest.param("q4f16_1", 93, marks=pytest.mark.extended),
-    ],
+    [(DEFAULT, 93), ("q0f32", 95), ("q4f16_1", 93)],
 )
 def test_accuracy_on_held_out_scenes(held_out: Answered, scheme: str, least: float) -> None:
     outcomes = held_out(scheme)
@@ -62,7 +60,6 @@ def test_accuracy_on_held_out_scenes(held_out: Answered, scheme: str, least: flo
     assert accuracy(outcomes) >= least, summary(outcomes, ["kind"])
 
 
-@pytest.mark.extended
 @pytest.mark.parametrize(
     "answer", ["Yes.", "No.", "Red.", "A star.", "Two.", "The red star.", "To the left."]
 )
@@ -72,9 +69,7 @@ def test_no_constant_answer_scores_high(independent: Answered, answer: str) -> N
     assert sum(o.expected.allows(answer) for o in outcomes) < 0.25 * len(outcomes)
 
 
-@pytest.mark.parametrize(
-    "scheme", [DEFAULT, *(pytest.param(name, marks=pytest.mark.extended) for name in OTHERS)]
-)
+@pytest.mark.parametrize("scheme", [DEFAULT, *OTHERS])
 def test_accuracy_on_independently_drawn_images(independent: Answered, scheme: str) -> None:
     outcomes = independent(scheme)
     assert {outcome.model for outcome in outcomes} == {scheme}

@@ -111,6 +111,7 @@ def test_projector_and_tower_from_non_lora_trainables(
 # --- several adapters ---------------------------------------------------------------------------
 
 
+@pytest.mark.extended
 def test_artifacts_share_what_adapters_leave_alone(checkpoint: Path, tmp_path: Path) -> None:
     places = []
     for index in range(2):
@@ -130,6 +131,7 @@ def test_artifacts_share_what_adapters_leave_alone(checkpoint: Path, tmp_path: P
     assert read_manifest(places[0]).model["name"] == "text+adapter0"
 
 
+@pytest.mark.extended
 def test_a_damaged_weight_file_is_not_linked(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     checkpoint, source, place = (
         artifact_cache.checkpoint("text"),
@@ -224,6 +226,7 @@ def test_a_missing_adapter_folder_is_named(checkpoint: Path, tmp_path: Path) -> 
         open_checkpoint(checkpoint, adapter=tmp_path / "nowhere")
 
 
+@pytest.mark.extended
 def test_an_infinite_adapter_is_refused(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
     rewrite(adapter, lambda t: t[next(n for n in sorted(t) if "lora_A" in n)].fill_(torch.inf))
     with pytest.raises(CheckpointError, match="holds NaN or infinite values"):

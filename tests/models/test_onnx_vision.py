@@ -86,6 +86,7 @@ def test_our_own_onnx_export_end_to_end(
     assert not (tmp_path / "artifact" / "weights" / "projector.bin").exists()
 
 
+@pytest.mark.extended
 def test_a_tower_that_torch_exports(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     checkpoint = artifact_cache.checkpoint("ldpnet")
     reference, pixels = Reference(checkpoint), pixels_of(checkpoint)
@@ -100,6 +101,7 @@ def test_a_tower_that_torch_exports(artifact_cache: ArtifactCache, tmp_path: Pat
     check(compiled(checkpoint, graph, tmp_path / "artifact"), checkpoint)
 
 
+@pytest.mark.extended
 def test_a_projector_that_torch_exports(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     checkpoint = artifact_cache.checkpoint("ldpnetv2")
     reference = Reference(checkpoint)

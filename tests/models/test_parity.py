@@ -202,7 +202,9 @@ ALL_FOUR_BITS = Rounded("q4f16_1", "q4f16_1", to_q4, to_q4)
     [
         pytest.param("ldpnet", HALF, id="float16"),
         pytest.param("ldpnet_odd", FOUR_BITS, id="4 bits", marks=pytest.mark.extended),
-        pytest.param("ldpnet", ALL_FOUR_BITS, id="4 bits in the tower too"),
+        pytest.param(
+            "ldpnet", ALL_FOUR_BITS, id="4 bits in the tower too", marks=pytest.mark.extended
+        ),
         pytest.param("linear", FOUR_BITS, id="grouped heads", marks=pytest.mark.slow),
         pytest.param("ldpnetv2", FOUR_BITS, id="V2", marks=pytest.mark.slow),
     ],
@@ -267,6 +269,7 @@ def test_rounded_keys_and_values(
     assert least < largest_difference(prefill.logits, logits) < most
 
 
+@pytest.mark.extended
 def test_rounded_weights_differ_from_exact_ones(artifact_cache: ArtifactCache) -> None:
     """The quantized models are not float32 ones by another name."""
     exact = make_pair(artifact_cache.artifact("ldpnet"), artifact_cache.checkpoint("ldpnet"))
@@ -301,6 +304,7 @@ def test_a_tied_output_head(tmp_path: Path) -> None:
     make_pair(artifact, checkpoint).check_stages()
 
 
+@pytest.mark.extended
 def test_the_rotary_base_as_transformers_5_writes_it(tmp_path: Path) -> None:
     """The reference, of transformers 4, is given the same base under the older key."""
     older, newer = (

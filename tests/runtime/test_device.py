@@ -95,6 +95,7 @@ def converse(model: Model) -> list[Completion]:
 # --- a device with memory of its own ------------------------------------------------------------
 
 
+@pytest.mark.extended
 def test_a_conversation_on_a_separate_device(
     bundled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_client_that_goes_away_within_a_kernel(
             assert len(pool.submit(request, timeout=30).result(60)[0]) == 3
 
 
+@pytest.mark.extended
 def test_one_device_is_killed_and_one_hangs(
     libraries: dict[str, Path], arguments: Path, tracker: Address
 ) -> None:
@@ -227,6 +228,7 @@ def test_a_tracker_that_is_not_there() -> None:
         TrackerProvider(Address("127.0.0.1", 1), KEY).addresses()
 
 
+@pytest.mark.extended
 def test_a_tracker_that_comes_later(tracker: Address) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

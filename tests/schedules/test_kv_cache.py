@@ -135,7 +135,13 @@ def check_stored(storage: str, stored: Array, vectors: Array) -> None:
 @pytest.mark.parametrize("kind", [kernel, as_defined])
 @pytest.mark.parametrize("storage", CACHE_STORAGES)
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "head_dim"), [(2, 2, 128), (4, 2, 80), (3, 1, 64), (1, 1, 6)]
+    ("heads", "kv_heads", "head_dim"),
+    [
+        (4, 2, 80),
+        (1, 1, 6),
+        pytest.param(2, 2, 128, marks=pytest.mark.extended),
+        pytest.param(3, 1, 64, marks=pytest.mark.extended),
+    ],
 )
 def test_prompts_and_tokens(
     kind: Kind, storage: str, heads: int, kv_heads: int, head_dim: int

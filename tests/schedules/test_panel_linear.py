@@ -109,7 +109,16 @@ def unscaled(scheme: str, x: Array, weight: Array) -> Case:
 @by_each
 @pytest.mark.parametrize("scheme", SCHEME_NAMES)
 @pytest.mark.parametrize("rows", [1, 9])
-@pytest.mark.parametrize(("width", "features"), [(1, 1), (32, 16), (33, 40), (100, 128), (512, 20)])
+@pytest.mark.parametrize(
+    ("width", "features"),
+    [
+        (1, 1),
+        (33, 40),
+        (512, 20),
+        pytest.param(32, 16, marks=pytest.mark.extended),
+        pytest.param(100, 128, marks=pytest.mark.extended),
+    ],
+)
 def test_shapes(
     instructions: InstructionSet, scheme: str, rows: int, width: int, features: int
 ) -> None:

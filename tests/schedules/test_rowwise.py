@@ -151,7 +151,9 @@ def test_zeros(name: str) -> None:
 
 @by_each
 @pytest.mark.parametrize(("dtype", "zero"), [("int8", 8), ("int8", 128), ("int16", 0)])
-@pytest.mark.parametrize("width", [1, 32, 33, 320])
+@pytest.mark.parametrize(
+    "width", [1, 33, *(pytest.param(width, marks=pytest.mark.extended) for width in (32, 320))]
+)
 @pytest.mark.parametrize("rows", [1, 7])
 def test_followed_by_quantizing(name: str, dtype: str, zero: int, width: int, rows: int) -> None:
     """By kernel where the groups are whole, by definition where not."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mvlm.bench.studies.cross_compile import CompileCost, InstructionMix, measure_mixes, table
 from mvlm.compile.job import plan_job
 from tests.artifacts import ArtifactCache
@@ -18,6 +20,7 @@ def test_cross_compile_table() -> None:
     assert "looked_up" not in text
 
 
+@pytest.mark.extended
 def test_cross_compile_counts_the_kernels_of_a_model(
     artifact_cache: ArtifactCache, empty_cache: object
 ) -> None:

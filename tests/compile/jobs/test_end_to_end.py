@@ -166,6 +166,7 @@ def test_verbs_refuse_a_store_without_runs(tmp_path: Path) -> None:
         assert result.exit_code == 2 and "none yet" in result.stderr
 
 
+@pytest.mark.extended
 def test_failed_job_exit_code_and_log(tmp_path: Path) -> None:
     """It is reported with its log."""
     model = write_random_checkpoint(tmp_path / "model", "text", seed=0, num_hidden_layers=1)

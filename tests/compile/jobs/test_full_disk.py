@@ -56,6 +56,7 @@ def test_disk_full_at_start(small_disk: Path, tmp_path: Path) -> None:
     assert "no space left on the disk" in result.stderr and result.stderr.count("\n") == 1
 
 
+@pytest.mark.extended
 def test_disk_fills_up_during_a_run(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,6 +133,7 @@ def test_compiling_applies_it_and_computes_the_same(
     np.testing.assert_allclose(found[0], found[1], atol=2e-3 * np.abs(found[0]).max())
 
 
+@pytest.mark.extended
 def test_workers_of_a_matrix_apply_the_logs_that_it_was_planned_with(
     tuned: TuningResult, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -223,6 +224,7 @@ def test_a_damaged_line_and_a_record_that_fits_no_kernel(
     assert any("does not support the record's knobs" in warning for warning in warnings)
 
 
+@pytest.mark.extended
 def test_ctrl_c_keeps_everything_and_a_second_run_goes_on(checkpoint: Path, tmp_path: Path) -> None:
     plan = TuningOptions(16, tmp_path, functions=ONLY)
     with pytest.raises(KeyboardInterrupt):
@@ -404,6 +406,7 @@ def test_another_tvm_s_log_is_quarantined_and_not_lost(
     assert len(result.provenance.runs) == 1
 
 
+@pytest.mark.extended
 def test_invalid_options(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--trials: expected 1 or more, found 0"):
         TuningOptions(0, tmp_path)
@@ -414,6 +417,7 @@ def test_invalid_options(checkpoint: Path, tmp_path: Path) -> None:
         tune(job(checkpoint), TuningOptions(1, tmp_path / "file", functions=ONLY))
 
 
+@pytest.mark.extended
 def test_ctrl_c_on_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     """It reaches the processes that build as well; what was measured is kept."""
     arguments = ["tune", checkpoint, "--only", "linear_", "--logs", tmp_path, "--trials", "4000"]
