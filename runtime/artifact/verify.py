@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mvlm.runtime.artifact.layout import MANIFEST
 from mvlm.runtime.artifact.manifest import FileEntry, Manifest, read_manifest
-from mvlm.runtime.artifact.page_cache import read_into_cache
+from mvlm.runtime.artifact.page_cache import drop_small_pages, read_into_cache
 from mvlm.runtime.artifact.target_entry import Requirements
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine, read_machine
@@ -148,8 +148,14 @@ def verify_files(
             raise ArtifactError(f"{folder / path} is not in the manifest", fix=_AGAIN)
     # The large ones first, so that none of them is left to one thread at the end.
     largest_first = sorted(manifest.files, key=lambda entry: -entry.size)
+    for entry in largest_first:
+        _check_size(folder / entry.path, entry)
+    drop_small_pages([folder / entry.path for entry in largest_first])
     with ThreadPoolExecutor(read_machine().cores) as pool:
-        checks = [pool.submit(_verify_file, folder, entry, progress) for entry in largest_first]
+        checks = [
+            pool.submit(_check_digest, folder / entry.path, entry, progress)
+            for entry in largest_first
+        ]
         try:
             for check in checks:
                 check.result()
@@ -166,8 +172,7 @@ def _files_within(folder: Path) -> list[str]:
     return found
 
 
-def _verify_file(folder: Path, entry: FileEntry, progress: Callable[[int], None] | None) -> None:
-    path = folder / entry.path
+def _check_size(path: Path, entry: FileEntry) -> None:
     try:
         status = path.lstat()
     except OSError:
@@ -181,6 +186,9 @@ def _verify_file(folder: Path, entry: FileEntry, progress: Callable[[int], None]
             found=f"{status.st_size}",
             fix=_AGAIN,
         )
+
+
+def _check_digest(path: Path, entry: FileEntry, progress: Callable[[int], None] | None) -> None:
     read_into_cache(path)
     digest = digest_file(path, progress)
     if digest != entry.sha256:

@@ -14,6 +14,7 @@ from mvlm.runtime.artifact import page_cache
 from mvlm.runtime.artifact.page_cache import (
     HUGE_PAGE_BYTES,
     drop_from_cache,
+    drop_small_pages,
     map_file,
     read_into_cache,
 )
@@ -75,6 +76,34 @@ def supports_huge_pages(probe: Path) -> bool:
             return huge_bytes(probe) > 0
 
 
+def test_files_in_small_pages_are_read_again(file: Path) -> None:
+    """Another program has written or read them; they are dropped if that helps the first one."""
+    other = file.with_name("other.bin")
+    other.write_bytes(file.read_bytes())
+    for path in (file, other):
+        write_to_disk(path)
+        path.read_bytes()
+    drop_small_pages([file, other])
+    read_into_cache(other)
+    if not supports_huge_pages(file.with_name("probe")):
+        pytest.skip("the system or its file system has no huge pages for files")
+    for path in (file, other):
+        mapped = map_file(path)
+        assert int(mapped[::4096].sum()) > 0
+        assert huge_bytes(path) == 4 * HUGE_PAGE_BYTES
+
+
+def test_nothing_is_dropped_where_there_are_no_huge_pages(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = file.with_name("enabled")
+    monkeypatch.setattr(page_cache, "_HUGE_PAGES", setting)
+    monkeypatch.setattr(page_cache, "drop_from_cache", lambda file: pytest.fail("dropped"))
+    drop_small_pages([file])  # the system has no such setting
+    setting.write_text("always madvise [never]\n")
+    drop_small_pages([file])
+
+
 @pytest.mark.parametrize("size", [0, 1, HUGE_PAGE_BYTES - 1, HUGE_PAGE_BYTES, SIZE])
 def test_files_of_any_size_are_read(tmp_path: Path, size: int) -> None:
     path = tmp_path / "file"
@@ -88,5 +117,6 @@ def test_files_of_any_size_are_read(tmp_path: Path, size: int) -> None:
 def test_systems_that_do_not_know_the_advice(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_cache, "_MADV_POPULATE_READ", 9_999)
     monkeypatch.setattr(page_cache.mmap, "MADV_HUGEPAGE", 9_998)
+    drop_small_pages([file])
     read_into_cache(file)
     assert map_file(file).tobytes() == file.read_bytes()
