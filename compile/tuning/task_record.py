@@ -26,12 +26,12 @@ class Measured:
     Attributes:
         seconds: Its median.
         candidate: The candidate.
-        library: Its library if it was built in this run.
+        built_library: Its library if it was built in this run.
     """
 
     seconds: float
     candidate: MeasureCandidate
-    library: Path | None = None
+    built_library: Path | None = None
 
 
 @dataclass

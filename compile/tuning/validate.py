@@ -94,7 +94,7 @@ class Validator:
         ][:_FINALISTS]
         if incumbent is not None and incumbent not in lines:
             lines.append(incumbent)
-        libraries = {line: record.measured[line].library for line in lines}
+        libraries = {line: record.measured[line].built_library for line in lines}
         missing = [line for line, library in libraries.items() if library is None]
         if missing:
             modules = [record.measured[line].candidate.schedule.mod for line in missing]

@@ -142,19 +142,19 @@ def verify_files(
     Raises:
         ArtifactError: Names the first file that differs, is absent, or is not in the manifest.
     """
-    entries = {entry.path: entry for entry in manifest.files}
-    for path in _files_within(folder):
-        if path not in entries and path != MANIFEST:
-            raise ArtifactError(f"{folder / path} is not in the manifest", fix=_AGAIN)
+    expected = {MANIFEST, *(entry.path for entry in manifest.files)}
+    for name in _files_within(folder):
+        if name not in expected:
+            raise ArtifactError(f"{folder / name} is not in the manifest", fix=_AGAIN)
     # The large ones first, so that none of them is left to one thread at the end.
     largest_first = sorted(manifest.files, key=lambda entry: -entry.size)
-    for entry in largest_first:
-        _check_size(folder / entry.path, entry)
-    drop_small_pages([folder / entry.path for entry in largest_first])
+    files = {folder / entry.path: entry for entry in largest_first}
+    for path, entry in files.items():
+        _check_size(path, entry)
+    drop_small_pages([*files])
     with ThreadPoolExecutor(read_machine().cores) as pool:
         checks = [
-            pool.submit(_check_digest, folder / entry.path, entry, progress)
-            for entry in largest_first
+            pool.submit(_check_digest, path, entry, progress) for path, entry in files.items()
         ]
         try:
             for check in checks:

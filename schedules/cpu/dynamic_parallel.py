@@ -34,15 +34,6 @@ _TASKS = 64
 # Bytes of weights that one thread reads in the microseconds that waking another one takes.
 _SERIAL_BYTES = 1 << 18
 _NEXT_CHUNK = "mvlm_next_chunk"
-# TensorIR has no atomic addition on a CPU. A monotonic one is enough: starting and joining the
-# threads orders all other memory accesses.
-_NEXT_CHUNK_IN_LLVM = f"""
-define i32 @{_NEXT_CHUNK}(ptr %counter) alwaysinline {{{{
-  {{align_stack}}
-  %chunk_index = atomicrmw add ptr %counter, i32 1 monotonic
-  ret i32 %chunk_index
-}}}}
-"""
 # A variable of 64 bytes' alignment has LLVM align the stack of the function that it is inlined
 # into. It would otherwise spill registers of 32 and 64 bytes to addresses aligned to 16. Whether
 # these cross cache lines depends on the caller; where they do, a product of matrices takes a tenth
@@ -65,7 +56,15 @@ def next_chunk_in_llvm() -> str:
     """Return the function that claims a chunk, in LLVM's language, for the current target."""
     target = Target.current(allow_none=True)
     has_wide_registers = target is not None and "+avx" in cpu_features(target)
-    return _NEXT_CHUNK_IN_LLVM.format(align_stack=_ALIGN_STACK if has_wide_registers else "")
+    # TensorIR has no atomic addition on a CPU. A monotonic one is enough: starting and joining the
+    # threads orders all other memory accesses.
+    return f"""
+define i32 @{_NEXT_CHUNK}(ptr %counter) alwaysinline {{
+  {_ALIGN_STACK if has_wide_registers else ""}
+  %chunk_index = atomicrmw add ptr %counter, i32 1 monotonic
+  ret i32 %chunk_index
+}}
+"""
 
 
 def schedule_dynamically(
