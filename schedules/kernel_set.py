@@ -13,10 +13,10 @@ from mvlm.models.ops.signatures import LinearLayer, Signature, read_signature
 from mvlm.models.weight_layout import WeightLayout
 from mvlm.schedules.config_space import Config, Knob, SpaceRecorder, default_config
 from mvlm.schedules.device_needs import ANY_CPU, DeviceNeeds
-from mvlm.schedules.inline_functions import speed_up_inline_functions
 from mvlm.schedules.parameter_types import has_single_row
+from mvlm.schedules.tvmscript_parser import speed_up_parsing
 
-speed_up_inline_functions()
+speed_up_parsing()
 
 # The kernel of a signature, which is of the class that the builder is for, in a configuration; None
 # if the builder does not support it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from tvm import tirx
 from tvm.relax.frontend import nn
 from tvm.script import tirx as T
@@ -77,6 +79,7 @@ def _arguments(
     return {"qkv": qkv, "cos": cos, "sin": sin, **place, **layer}
 
 
+@functools.cache
 def append_definition(op: AppendSignature) -> tirx.PrimFunc:
     """Return the definition."""
     kv_heads, head_dim, storage = op.kv_heads, op.head_dim, op.storage
@@ -132,6 +135,7 @@ def append_definition(op: AppendSignature) -> tirx.PrimFunc:
     return mark(keep_parameters(reference, op), op)
 
 
+@functools.cache
 def attention_definition(op: CachedAttentionSignature) -> tirx.PrimFunc:
     """Return the definition."""
     kv_heads, head_dim, storage = op.kv_heads, op.head_dim, op.storage
