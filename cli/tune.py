@@ -142,7 +142,7 @@ def _provider(
                 f"{target} is not this machine",
                 expected="--rpc HOST:PORT --device-key KEY",
                 found="neither",
-                fix="TuningRun `mvlm device tracker` here and `mvlm device serve` on the device.",
+                fix="Run `mvlm device tracker` here and `mvlm device serve` on the device.",
             )
         return None
     from mvlm.compile.tuning.devices import TrackerProvider

@@ -68,6 +68,8 @@ def tune(
         ArtifactError: The log cannot be written.
     """
     observer = observer or Silent()
+    if provider is not None:
+        provider.addresses()  # fails before the model is lowered, which takes minutes
     target = prepare_target(job.target, job.platform)
     tasks = _wanted(extract_tasks(job, target), options.functions)
     with ExitStack() as stack:
