@@ -57,9 +57,14 @@ def bundled(shared_folder: Path) -> Path:
 
 
 @pytest.fixture
-def separate(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
-    """The bundled model on a device apart; NumPy and tvm_ffi may share no memory meanwhile."""
-    return separate_model(bundled, monkeypatch)
+def small(artifact_cache: ArtifactCache) -> Path:
+    return artifact_cache.artifact("ldpnet", "q4a8")
+
+
+@pytest.fixture
+def separate(small: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """A small model on a device apart; NumPy and tvm_ffi may share no memory meanwhile."""
+    return separate_model(small, monkeypatch)
 
 
 def separate_model(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
@@ -118,7 +123,7 @@ def test_a_decode_step_copies_two_numbers_up_and_the_logits_down(separate: Model
 
 def test_images_are_uploaded_once_and_stay_on_the_device(separate: Model) -> None:
     session, device = Session(separate), device_of(separate)
-    pixels = np.zeros((1, 3, 144, 144), np.float32)
+    pixels = np.zeros((1, 3, 56, 56), np.float32)
     device.copies.clear()
     image = session.encode_image(pixels)
     assert device.copies == {"upload": 1}
@@ -128,17 +133,17 @@ def test_images_are_uploaded_once_and_stay_on_the_device(separate: Model) -> Non
 
 
 def test_every_stage_is_the_same_number_on_a_separate_device(
-    bundled: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def traced(model: Model) -> dict[str, npt.NDArray[Any]]:
         session, trace = Session(model), Trace()
-        pixels = np.random.default_rng(0).standard_normal((1, 3, 144, 144), np.float32)
+        pixels = np.random.default_rng(0).standard_normal((1, 3, 56, 56), np.float32)
         image = session.encode_image(pixels, trace)
         session.prefill([1, 5, -200, 7, 8, -200], [image, image], trace)
         return trace.arrays()
 
-    expected = traced(Model(bundled))
-    found = traced(separate_model(bundled, monkeypatch))
+    expected = traced(Model(small))
+    found = traced(separate_model(small, monkeypatch))
     assert found.keys() == expected.keys()
     for stage, array in expected.items():
         np.testing.assert_array_equal(found[stage], array)
@@ -147,8 +152,8 @@ def test_every_stage_is_the_same_number_on_a_separate_device(
 def test_arrays_of_the_host_are_refused(separate: Model) -> None:
     """Which shows that the tests above would notice."""
     with pytest.raises(AssertionError, match="a host's ndarray"):
-        separate.project(np.zeros((1, 144, 128), np.float32))
-    elsewhere = SeparateDevice().upload(np.zeros((1, 144, 128), np.float32))
+        separate.project(np.zeros((1, 16, 64), np.float32))
+    elsewhere = SeparateDevice().upload(np.zeros((1, 16, 64), np.float32))
     with pytest.raises(AssertionError, match="not in the device's memory"):
         separate.project(elsewhere)
 
