@@ -61,6 +61,10 @@ quality: $(VENV)/test.stamp
 footprint: $(VENV)/test.stamp
 	$(BIN)/python -m mvlm.bench.studies.footprint --write
 
+# Without bytecode files, each of the hundreds of processes that tests start would compile our
+# sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The markers of what `make test` leaves out.
 SPECIAL := slow or real or arm or llama_cpp or ray
 DEFAULT := not extended and not ($(SPECIAL))
