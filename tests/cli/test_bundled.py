@@ -15,7 +15,8 @@ _MEASURED = (
     "import sys; from mvlm.cli.app import run; code = run(sys.argv[1:]);"
     "print([m for m in ('tvm', 'torch', 'mvlm.compile.driver') if m in sys.modules],"
     "file=sys.stderr);"
-    "print(*[l for l in open('/proc/self/status') if l.startswith('VmHWM')], file=sys.stderr);"
+    "print(*[l for l in open('/proc/self/status') if l.startswith('VmHWM')],"
+    "end='', file=sys.stderr);"
     "sys.exit(code)"
 )
 
