@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from mvlm.bench.studies.quality import BUNDLED
 from mvlm.cli import inspect as inspect_verb
+from mvlm.cli.app import VERBS
 from mvlm.cli.reference import reference
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import finish, mvlm, start
-from tests.cli.every_verb import SERVERS, all_verbs
+from tests.cli.every_verb import COMMANDS, SERVERS, all_verbs
 
 ROOT = Path(__file__).parents[2]
+# Verbs that are packages of verbs.
+GROUPS = sorted({verb.split()[0] for verb in all_verbs() if " " in verb})
 
 
 def test_docs_commands_are_current() -> None:
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert page == reference(), "run `make docs`"
+
+
+@pytest.mark.parametrize("package", ["mvlm.cli", *(f"mvlm.cli.{name}" for name in GROUPS)])
+def test_every_module_with_a_command_is_a_verb(package: str) -> None:
+    listed = VERBS if package == "mvlm.cli" else import_module(package).VERBS
+    (folder,) = import_module(package).__path__
+    commands = {
+        path.stem
+        for path in Path(folder).glob("*.py")
+        if not path.stem.startswith("__")
+        and hasattr(import_module(f"{package}.{path.stem}"), "command")
+    }
+    missing = commands - {name.replace("-", "_") for name in listed}
+    assert commands and not missing, f"add {missing} to VERBS of {package}"
+
+
+def test_every_verb_has_a_command_line_in_tests() -> None:
+    message = "COMMANDS of tests/cli/every_verb.py has a command line of every verb"
+    assert sorted(COMMANDS) == sorted(all_verbs()), message
 
 
 @pytest.mark.parametrize("verb", all_verbs())
