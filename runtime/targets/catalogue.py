@@ -13,7 +13,7 @@ from mvlm.runtime.targets.toml import read_description
 
 _BOARDS = Path(__file__).parent / "boards"
 _SUFFIX = ".toml"
-# As they are listed: what is at hand, then the devices.
+# As they are listed: this machine, then boards, then any device of an API.
 _ORDER = (
     "host",
     "portable",

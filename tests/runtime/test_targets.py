@@ -45,6 +45,14 @@ def test_ours_by_name() -> None:
         find_description("abacus")
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/targets.md"])
+def test_tables_list_every_target(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    rows = "".join(line for line in text.splitlines() if line.startswith("|"))
+    missing = [name for name in NAMES if f"`{name}`" not in rows]
+    assert not missing, f"add {missing} to the table of targets in {page}"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_tvm_takes_them(name: str) -> None:
     target, here = known_targets()[name], read_machine()
