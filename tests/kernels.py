@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,13 @@ def compiled(
         return out.numpy()
 
     return call
+
+
+def called(kernel: tirx.PrimFunc, arguments: Mapping[str, Array]) -> dict[str, Array]:
+    """Compile a kernel, call it, and return its arguments after the call, by parameter."""
+    tensors = {name: tvm.runtime.tensor(each) for name, each in arguments.items()}
+    build(kernel)(*tensors.values())
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def build(function: tirx.PrimFunc) -> Callable[..., None]:

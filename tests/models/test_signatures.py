@@ -10,6 +10,7 @@ import pytest
 from tvm import te, tirx
 from tvm.target import Target
 
+from mvlm.compile.tuning.cost_model import OPERATIONS as WITH_KNOBS
 from mvlm.models.cache_layout import CacheLayout
 from mvlm.models.ops.attention import attention_definition as bidirectional_definition
 from mvlm.models.ops.convolution import convolution_definition
@@ -41,10 +42,13 @@ from mvlm.models.ops.signatures import (
     read_signature,
 )
 from mvlm.models.quantization import CACHE_STORAGES, WEIGHT_FORMATS
+from mvlm.schedules.config_space import SpaceRecorder
 from mvlm.schedules.cpu.kernels import KERNELS
 from mvlm.schedules.oracles import make_kernel_case
 from tests.panels import FORMATS
+from tests.schedules.test_design_spaces import OPERATIONS as DESIGN_SPACES
 
+EXAMPLES = {type(op) for op in DESIGN_SPACES.values()}
 DEFINE: dict[type[Signature], Callable[[Any], tirx.PrimFunc]] = {
     AppendSignature: append_definition,
     AttentionSignature: bidirectional_definition,
@@ -235,17 +239,24 @@ def test_arguments_are_given_by_name() -> None:
 @pytest.mark.parametrize("operation", [each.OP for each in KERNELS.builders])
 def test_a_kernel_has_its_signature(operation: str) -> None:
     """Its parameters are the definition's, of which rows may be general, and so is its mark."""
+    built = 0
     with Target("llvm"):
         for op in OPERATIONS:
-            kernel = KERNELS.build(op) if operation == op.OP else None
+            recorder = SpaceRecorder()
+            kernel = KERNELS.build(op, recorder) if operation == op.OP else None
             if kernel is None:
                 continue
+            built += 1
+            if recorder.knobs:
+                assert type(op) in WITH_KNOBS, "add it to OPERATIONS of the cost model"
+                assert type(op) in EXAMPLES, "add it to OPERATIONS of test_design_spaces.py"
             assert read_signature(kernel) == op
             assert [each.name for each in kernel.params] == [each.name for each in op.parameters]
             for each, parameter in zip(kernel.params, op.parameters, strict=True):
                 assert str(each.ty.dtype) == parameter.dtype
                 for found, expected in zip(each.ty.shape, parameter.shape, strict=True):
                     assert isinstance(found, tirx.Var) or int(found) == expected
+    assert built
 
 
 @pytest.mark.parametrize("operation", [each.OP for each in KERNELS.builders])

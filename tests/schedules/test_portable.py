@@ -21,8 +21,8 @@ from mvlm.models.quantization import QMAX, SCHEMES
 from mvlm.models.weight_layout import ROWS, LinearFormat
 from mvlm.schedules.oracles import make_kernel_case
 from mvlm.schedules.portable.kernels import KERNELS
-from tests.device import Array, device
-from tests.kernels import build
+from tests.device import device
+from tests.kernels import called
 from tests.panels import FORMATS
 
 IN_ROWS = {name: LinearFormat(scheme, ROWS) for name, scheme in SCHEMES.items()}
@@ -47,17 +47,9 @@ def defined(op: LinearLayer) -> tirx.PrimFunc:
     return quantized_linear_definition(op)
 
 
-def call(function: tirx.PrimFunc, arguments: dict[str, Array]) -> dict[str, Array]:
-    import tvm
-
-    tensors = {name: tvm.runtime.tensor(value) for name, value in arguments.items()}
-    build(function)(*tensors.values())
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
 def check(function: tirx.PrimFunc, op: LinearLayer, rows: int, seed: int = 0) -> None:
     case = make_kernel_case(op, {ROWS_EXTENT: rows}, seed)
-    assert case.largest_error(call(function, dict(case.arguments))) <= 1
+    assert case.largest_error(called(function, case.arguments)) <= 1
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -117,7 +109,7 @@ def test_saturated_values(scheme: str, sign: int, end: str) -> None:
     if "row_scales" in given_:
         given_["row_scales"] = np.ones_like(given_["row_scales"])
     expected = np.full((3, 5), 2 * np.float32(32 * x * integer))
-    np.testing.assert_array_equal(call(kernel(op), given_)["y"], expected)
+    np.testing.assert_array_equal(called(kernel(op), given_)["y"], expected)
 
 
 @pytest.mark.parametrize("scheme", ["q0f32", "q4f16_1", "q4a8"])
