@@ -7,7 +7,7 @@ They are the names of the published checkpoints, except that the vision tower's 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from mvlm.models.config.clip import ClipVisionConfig
 from mvlm.models.config.llama import LlamaConfig
@@ -112,27 +112,36 @@ def tower_tensors(config: ClipVisionConfig, num_layers: int) -> Iterator[tuple[s
 
 def projector_tensors(config: ProjectorConfig) -> Iterator[tuple[str, Shape]]:
     """The projector's tensors."""
-    width_in, width = config.in_features, config.out_features
-    if config.kind == "linear":
-        yield from _linear(PROJECTOR_PREFIX.removesuffix("."), width_in, width)
-    elif config.kind == "mlp":
-        for index in range(config.depth):
-            # Every other entry of the published Sequential is a GELU.
-            yield from _linear(
-                f"{PROJECTOR_PREFIX}{2 * index}", width if index else width_in, width
-            )
-    elif config.kind == "ldpnetv2":
-        yield from _linear(PROJECTOR_PREFIX + "mlp.mlp.0", width_in, width)
-        yield from _linear(PROJECTOR_PREFIX + "mlp.mlp.2", width, width)
-        yield PROJECTOR_PREFIX + "peg.peg.0.weight", (width, 1, 3, 3)
-        yield PROJECTOR_PREFIX + "peg.peg.0.bias", (width,)
-    else:
-        yield from _ldpnet(width_in, width, config.squeeze_channels)
+    return PROJECTOR_TENSORS[config.kind](config)
 
 
-def _ldpnet(width_in: int, width: int, squeezed: int) -> Iterator[tuple[str, Shape]]:
-    model = PROJECTOR_PREFIX + "model."
-    yield from _linear(model + "mlp.1", width_in, width)
+def _linear_projector(config: ProjectorConfig) -> Iterator[tuple[str, Shape]]:
+    name = PROJECTOR_PREFIX.removesuffix(".")
+    yield from _linear(name, config.in_features, config.out_features)
+
+
+def _mlp(config: ProjectorConfig) -> Iterator[tuple[str, Shape]]:
+    for index in range(config.depth):
+        # Every other entry of the published Sequential is a GELU.
+        width_in = config.out_features if index else config.in_features
+        yield from _linear(f"{PROJECTOR_PREFIX}{2 * index}", width_in, config.out_features)
+
+
+def _ldpnetv2(config: ProjectorConfig) -> Iterator[tuple[str, Shape]]:
+    width = config.out_features
+    yield from _linear(PROJECTOR_PREFIX + "mlp.mlp.0", config.in_features, width)
+    yield from _linear(PROJECTOR_PREFIX + "mlp.mlp.2", width, width)
+    yield PROJECTOR_PREFIX + "peg.peg.0.weight", (width, 1, 3, 3)
+    yield PROJECTOR_PREFIX + "peg.peg.0.bias", (width,)
+
+
+def _ldpnet(config: ProjectorConfig) -> Iterator[tuple[str, Shape]]:
+    model, width, squeezed = (
+        PROJECTOR_PREFIX + "model.",
+        config.out_features,
+        config.squeeze_channels,
+    )
+    yield from _linear(model + "mlp.1", config.in_features, width)
     yield from _linear(model + "mlp.3", width, width)
     for index in (1, 2):
         block = f"{model}mb_block.{index}.block."
@@ -144,6 +153,15 @@ def _ldpnet(width_in: int, width: int, squeezed: int) -> Iterator[tuple[str, Sha
         yield block + "1.fc2.bias", (width,)
         yield block + "2.0.weight", (width, width, 1, 1)
         yield from _norm(block + "2.1", width)
+
+
+# By the projector's kind.
+PROJECTOR_TENSORS: Mapping[str, Callable[[ProjectorConfig], Iterator[tuple[str, Shape]]]] = {
+    "ldpnet": _ldpnet,
+    "ldpnetv2": _ldpnetv2,
+    "linear": _linear_projector,
+    "mlp": _mlp,
+}
 
 
 def _linear(name: str, width_in: int, width_out: int) -> Iterator[tuple[str, Shape]]:

@@ -145,7 +145,7 @@ def _import_gguf() -> Any:
 def _check_vision(
     config: MobileVLMConfig, vision: ClipVisionConfig, projector: ProjectorConfig
 ) -> None:
-    is_ldp = projector.needs_grid
+    is_ldp = projector.kind in ("ldpnet", "ldpnetv2")
     if not is_ldp and (projector.kind, projector.depth) != ("mlp", 2):
         raise ConfigError(
             "llama.cpp has no code for this projector",

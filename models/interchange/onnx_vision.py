@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def write_onnx(
     graph = OnnxGraph(path, "float32" if kind == "f32" else "float16")
     try:
         features = graph.rename(_tower(graph, config, vision, read), FEATURES)
-        embeddings = graph.rename(_projector(graph, config, features, read), EMBEDDINGS)
+        projected = PROJECTORS[projector.kind](graph, config, features, read)
+        embeddings = graph.rename(projected, EMBEDDINGS)
         size = vision.image_size
         graph.save(
             {PIXELS: ("batch", 3, size, size)},
@@ -139,31 +140,48 @@ def _norm(graph: OnnxGraph, x: str, name: str, eps: float, read: Read) -> str:
     return graph.layer_norm(x, name, read(f"{name}.weight"), read(f"{name}.bias"), eps)
 
 
-def _projector(graph: OnnxGraph, config: MobileVLMConfig, x: str, read: Read) -> str:
-    projector, vision = config.projector, config.vision
-    assert projector is not None and vision is not None
-    prefix = PROJECTOR_PREFIX
-    if projector.kind == "linear":
-        return _linear(graph, x, prefix.removesuffix("."), read)
-    if projector.kind == "mlp":
-        for index in range(projector.depth):
-            x = _linear(graph, graph.gelu(x) if index else x, f"{prefix}{2 * index}", read)
-        return x
-    first, second = ("mlp.mlp.0", "mlp.mlp.2") if projector.is_v2 else (
-        "model.mlp.1", "model.mlp.3")  # fmt: skip
-    x = _linear(graph, graph.gelu(_linear(graph, x, prefix + first, read)), prefix + second, read)
-    if projector.is_v2:
-        return _ldpv2(graph, x, vision.grid, projector.out_features, read)
-    channels = projector.out_features
-    x = graph.node("Add", x, _inverted_residual(graph, x, 1, vision.grid, channels, read))
-    return _inverted_residual(graph, x, 2, vision.grid, channels, read)
+def _linear_projector(graph: OnnxGraph, config: MobileVLMConfig, x: str, read: Read) -> str:
+    return _linear(graph, x, PROJECTOR_PREFIX.removesuffix("."), read)
 
 
-def _ldpv2(graph: OnnxGraph, x: str, grid: int, channels: int, read: Read) -> str:
-    name = f"{PROJECTOR_PREFIX}peg.peg.0"
+def _mlp(graph: OnnxGraph, config: MobileVLMConfig, x: str, read: Read) -> str:
+    assert config.projector is not None
+    names = [f"{PROJECTOR_PREFIX}{2 * index}" for index in range(config.projector.depth)]
+    return _linears(graph, x, names, read)
+
+
+def _ldp(graph: OnnxGraph, config: MobileVLMConfig, x: str, read: Read) -> str:
+    assert config.projector is not None and config.vision is not None
+    grid, channels = config.vision.grid, config.projector.out_features
+    x = _linears(graph, x, [f"{PROJECTOR_PREFIX}model.mlp.{index}" for index in (1, 3)], read)
+    x = graph.node("Add", x, _inverted_residual(graph, x, 1, grid, channels, read))
+    return _inverted_residual(graph, x, 2, grid, channels, read)
+
+
+def _ldpv2(graph: OnnxGraph, config: MobileVLMConfig, x: str, read: Read) -> str:
+    assert config.projector is not None and config.vision is not None
+    grid, channels = config.vision.grid, config.projector.out_features
+    x = _linears(graph, x, [f"{PROJECTOR_PREFIX}mlp.mlp.{index}" for index in (0, 2)], read)
     pooled = graph.node("MatMul", graph.weight("pooling", pooling_matrix(grid, POOLED_GRID)), x)
+    name = f"{PROJECTOR_PREFIX}peg.peg.0"
     moved = _depthwise(graph, pooled, name, POOLED_GRID, 1, channels, read, bias=True)
     return graph.node("Add", moved, pooled)
+
+
+# By the projector's kind.
+PROJECTORS: Mapping[str, Callable[[OnnxGraph, MobileVLMConfig, str, Read], str]] = {
+    "ldpnet": _ldp,
+    "ldpnetv2": _ldpv2,
+    "linear": _linear_projector,
+    "mlp": _mlp,
+}
+
+
+def _linears(graph: OnnxGraph, x: str, names: Sequence[str], read: Read) -> str:
+    """Linear layers with exact GELU between them."""
+    for index, name in enumerate(names):
+        x = _linear(graph, graph.gelu(x) if index else x, name, read)
+    return x
 
 
 def _inverted_residual(

@@ -10,7 +10,7 @@ from mvlm.models.projectors.ldpnetv2 import LDPNetV2
 from mvlm.models.projectors.mlp import MLP
 from mvlm.models.weight_layout import LinearFormat
 
-_PROJECTORS = {"ldpnet": LDPNet, "ldpnetv2": LDPNetV2, "linear": MLP, "mlp": MLP}
+PROJECTORS = {"ldpnet": LDPNet, "ldpnetv2": LDPNetV2, "linear": MLP, "mlp": MLP}
 
 
 def build_projector(config: MobileVLMConfig, linear_format: LinearFormat) -> nn.Module:
@@ -20,7 +20,7 @@ def build_projector(config: MobileVLMConfig, linear_format: LinearFormat) -> nn.
     """
     assert config.projector is not None, "a text-only model has no projector"
     assert config.vision is not None
-    return _PROJECTORS[config.projector.kind](config.projector, config.vision.grid, linear_format)
+    return PROJECTORS[config.projector.kind](config.projector, config.vision.grid, linear_format)
 
 
-__all__ = ["build_projector"]
+__all__ = ["PROJECTORS", "build_projector"]

@@ -21,8 +21,6 @@ _EMBEDDINGS = (
     "class_embedding",
     "position_embedding.weight",
 )
-# The norms inside an LDP's blocks have numbers for names.
-_LDP_NORMS = (".0.1.weight", ".2.1.weight")
 
 
 def random_values(name: str, info: TensorInfo, seed: int) -> npt.NDArray[Any]:
@@ -31,7 +29,8 @@ def random_values(name: str, info: TensorInfo, seed: int) -> npt.NDArray[Any]:
         return np.arange(math.prod(info.shape), dtype=np.int64).reshape(info.shape)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     values = rng.standard_normal(info.shape, np.float32)
-    if name.endswith(".weight") and ("norm" in name or name.endswith(_LDP_NORMS)):
+    # A norm: some have numbers for names, but no other weight is a vector.
+    if name.endswith(".weight") and len(info.shape) == 1:
         return values * np.float32(0.2) + np.float32(1)
     values *= np.float32(_scale(name, info.shape))
     return values

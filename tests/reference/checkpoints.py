@@ -201,8 +201,9 @@ def _initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> T
     """Random values whose scale fits the tensor's role."""
     noise = torch.randn(shape, generator=generator)
     scale = _scale(name, shape)
-    is_norm = "norm" in name or name.endswith((".0.1.weight", ".2.1.weight"))
-    return 1 + 0.2 * noise if is_norm and name.endswith(".weight") else scale * noise
+    # Some norms have numbers for names, but no other weight is a vector.
+    is_norm = len(shape) == 1 and name.endswith(".weight")
+    return 1 + 0.2 * noise if is_norm else scale * noise
 
 
 def _scale(name: str, shape: tuple[int, ...]) -> float:

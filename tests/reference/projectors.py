@@ -49,11 +49,13 @@ def projector_shapes(kind: str, width_in: int, width: int) -> dict[str, tuple[in
         linear("mlp.mlp.0.", width_in)
         linear("mlp.mlp.2.")
         shapes.update({"peg.peg.0.weight": (width, 1, 3, 3), "peg.peg.0.bias": (width,)})
-    else:
+    elif kind.startswith("ldpnet"):
         linear("model.mlp.1.", width_in)
         linear("model.mlp.3.")
         for block in ("model.mb_block.1.block.", "model.mb_block.2.block."):
             shapes.update(_block_shapes(block, width))
+    else:
+        raise ValueError(kind)
     return shapes
 
 
