@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from mvlm.runtime.errors import UsageError
-from mvlm.runtime.machine.control_groups import cpu_quota
+from mvlm.runtime.machine.limits import cpu_quota
 
 # More than the cores of any machine that kernels are compiled for; each thread takes a stack.
 MAX_THREADS = 1024

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from mvlm.runtime.machine.memory import available_memory_bytes
+from mvlm.runtime.machine.limits import available_memory_bytes
 
 _SYSFS = Path("/sys")
 _CORE_FILES = {

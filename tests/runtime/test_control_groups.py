@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.runtime import threads
-from mvlm.runtime.machine.control_groups import cpu_quota, memory_left
+from mvlm.runtime.machine.limits import cpu_quota, memory_left
 from mvlm.runtime.threads import default_threads
 from tests.runtime.control_groups import write_hierarchy, write_memory
 
@@ -115,7 +115,7 @@ import os, sys
 from pathlib import Path
 for group in sys.argv[1:]:
     (Path(group) / "cgroup.procs").write_text(str(os.getpid()))
-from mvlm.runtime.machine.control_groups import cpu_quota, memory_left
+from mvlm.runtime.machine.limits import cpu_quota, memory_left
 from mvlm.runtime.threads import default_threads
 left = memory_left()
 print(cpu_quota(), default_threads(), left is not None and left <= 64 << 20)

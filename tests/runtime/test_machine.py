@@ -16,7 +16,7 @@ from mvlm.runtime.machine import (
     peak_rss_bytes,
     read_machine,
 )
-from mvlm.runtime.machine.features import auxiliary_value
+from mvlm.runtime.machine.description import auxiliary_value
 from tests.runtime.control_groups import write_hierarchy, write_memory
 
 ZEN = """processor\t: 0

@@ -1,22 +1,23 @@
-"""Linux control groups: the share of CPU time and of memory that a container may take.
+"""What this process may take of the machine, CPU time and memory, and what it has taken.
 
-A process is in one group of each hierarchy, and every group above it limits it as well, so the
-least limit counts. Version 2 has one hierarchy for all controllers, version 1 one for each; a
-system may have both. The files are those of the kernel's documentation, admin-guide/cgroup-v2.rst
-and admin-guide/cgroup-v1/.
+A container limits both by Linux control groups. A process is in one group of each hierarchy, and
+every group above it limits it as well, so the least limit counts. Version 2 has one hierarchy for
+all controllers, version 1 one for each; a system may have both. The files are those of the kernel's
+documentation, admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/.
 """
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-_PROC = Path("/proc/self")
+_PROC = Path("/proc")
 # Of mountinfo (proc_pid_mountinfo(5)): the mounted folder's path within the file system, and where.
 _ROOT, _MOUNT_POINT = 3, 4
 
 
-def cpu_quota(proc: Path = _PROC) -> float | None:
+def cpu_quota(proc: Path = _PROC / "self") -> float | None:
     """Return how many CPUs' time this process may take, or None where no group limits it."""
     quotas = [_ratio(*_words(folder / "cpu.max", 2)) for folder in _folders("", proc)]
     quotas += [
@@ -26,7 +27,7 @@ def cpu_quota(proc: Path = _PROC) -> float | None:
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def memory_left(proc: Path = _PROC) -> int | None:
+def memory_left(proc: Path = _PROC / "self") -> int | None:
     """Return the bytes that are left of the groups' memory limits, or None where there is none.
 
     Cached files count as free: the kernel drops them when memory is asked for.
@@ -45,6 +46,36 @@ def memory_left(proc: Path = _PROC) -> int | None:
         for folder in _folders("memory", proc)
     ]
     return min((each for each in left if each is not None), default=None)
+
+
+def available_memory_bytes(proc: Path = _PROC) -> int | None:
+    """Return the memory that this process may still take, or None where nothing says so.
+
+    The least of what the system could free and what is left of a container's limits.
+    """
+    found = [_system_bytes(proc / "meminfo"), memory_left(proc / "self")]
+    return min((each for each in found if each is not None), default=None)
+
+
+def peak_rss_bytes() -> int:
+    """Return the largest resident memory that this process has had, in bytes.
+
+    Not rusage's ``ru_maxrss``, which a child inherits from its parent.
+    """
+    try:
+        status = (_PROC / "self/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _system_bytes(meminfo: Path) -> int | None:
+    try:
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
 
 
 def _folders(controller: str, proc: Path) -> Iterator[Path]:
