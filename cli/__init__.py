@@ -23,7 +23,7 @@ def main() -> None:
     os.environ.setdefault(_TVM_TEST_DATA, "/")
     try:
         from mvlm.cli.shared.streams import prepare_descriptors
-        from mvlm.runtime.home_folder import name_absent_home
+        from mvlm.runtime.folders import name_absent_home
 
         prepare_descriptors()
         name_absent_home()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mvlm.runtime.errors import TargetError, UsageError
-from mvlm.runtime.home_folder import home_folder
+from mvlm.runtime.folders import home_folder
 
 VARIABLE = "MVLM_CACHE"
 # How a user has things kept elsewhere: as a clause, and as a sentence.

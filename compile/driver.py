@@ -33,9 +33,9 @@ from mvlm.runtime.artifact.manifest import Manifest, read_manifest
 from mvlm.runtime.artifact.staging import atomic_directory
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
+from mvlm.runtime.input_file import utf8_folder
 from mvlm.runtime.progress import Progress, no_progress
 from mvlm.runtime.threads import default_threads
-from mvlm.runtime.utf8_path import utf8_folder
 
 # More than the code of any model takes; the weights are not in it.
 _CODE_BYTES = 16 << 20

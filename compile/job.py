@@ -20,11 +20,10 @@ from mvlm.models.quantization import DEFAULT_SCHEME, Quantization, plan_quantiza
 from mvlm.models.weight_layout import WeightLayout
 from mvlm.runtime.artifact.layout import MAX_CONTEXT
 from mvlm.runtime.errors import CheckpointError, TokenizerError, UsageError
-from mvlm.runtime.input_file import is_present
+from mvlm.runtime.input_file import as_utf8, is_present
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.targets import TargetDescription, choose_platform, find_description
 from mvlm.runtime.tokenizer import Tokenizer
-from mvlm.runtime.utf8_path import as_utf8
 from mvlm.schedules.registry import find_layout
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mvlm.runtime.artifact.verify import digest_file
-from mvlm.runtime.package_folder import package_folder
+from mvlm.runtime.folders import package_folder
 
 # Everything whose change can change an artifact.
 _SOURCES = ("mvlm.compile", "mvlm.models", "mvlm.schedules", "mvlm.runtime")

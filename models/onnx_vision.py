@@ -29,8 +29,7 @@ from mvlm.models.quantization import FLOAT32, Scheme
 from mvlm.models.weight_files.tensor_file import read_start
 from mvlm.models.weight_layout import LinearFormat, WeightLayout
 from mvlm.runtime.errors import CheckpointError, UsageError
-from mvlm.runtime.input_file import is_present
-from mvlm.runtime.utf8_path import utf8_folder
+from mvlm.runtime.input_file import is_present, utf8_folder
 
 Role = Literal["tower", "projector", "both"]
 Shape = tuple[int, ...]

@@ -1,13 +1,19 @@
-"""Files that come from outside: whether one is there, and whether it is only a pointer to itself.
+"""Files that come from outside: whether one is there, and names that are not UTF-8.
 
 A symbolic link that leads nowhere is not an absent file. Model folders are full of links (the
 Hugging Face cache is made of them), and passing a broken one over would compile another model than
 the one that was meant. The same holds for a Git LFS pointer, which is a small text file.
+
+A Linux file name is any bytes. Python carries those that are not UTF-8 as lone surrogates
+(PEP 383), which TVM and onnx refuse.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mvlm.runtime.errors import MvlmError
@@ -66,3 +72,28 @@ def _refuse_broken_link(path: Path, error: type[MvlmError]) -> None:
                 found=f"a link to {place.readlink()}",
                 fix="Download what it points to again, or remove the link.",
             )
+
+
+@contextmanager
+def utf8_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder by a path that is UTF-8: its own, or that of a link for the time of the block.
+
+    Args:
+        folder: It exists.
+    """
+    try:
+        os.fspath(folder).encode()
+    except UnicodeEncodeError:
+        import tempfile  # here, since it would slow the start of every command
+
+        with tempfile.TemporaryDirectory(prefix="mvlm-") as place:
+            link = Path(place) / "folder"
+            link.symlink_to(folder.absolute())
+            yield link
+    else:
+        yield folder
+
+
+def as_utf8(name: str) -> str:
+    """Return a file's name as text that can be stored: U+FFFD stands for what is not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -20,9 +20,9 @@ from mvlm.runtime.device.cpu import CpuDevice
 from mvlm.runtime.device.device import Device
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.ffi import tvm_ffi
+from mvlm.runtime.input_file import utf8_folder
 from mvlm.runtime.thread_pool import ThreadPool
 from mvlm.runtime.threads import check_threads
-from mvlm.runtime.utf8_path import utf8_folder
 
 _POOLED_ALLOCATOR = 2
 _GO_ON = 0  # an instrument's answer: make the call

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
-from mvlm.runtime.package_folder import package_folder
+from mvlm.runtime.folders import package_folder
 
 
 def compiler_folder(name: str) -> Path:

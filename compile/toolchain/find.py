@@ -13,8 +13,8 @@ from pathlib import Path
 from mvlm.compile.toolchain.linker import Linker
 from mvlm.compile.toolchain.stub_libraries import android_stub_libraries, tvm_stub_libraries
 from mvlm.runtime.errors import TargetError
+from mvlm.runtime.folders import package_folder
 from mvlm.runtime.machine import Machine
-from mvlm.runtime.package_folder import package_folder
 from mvlm.runtime.targets.description import Needs, TargetDescription
 from mvlm.runtime.targets.platforms import PLATFORMS, Platform
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from mvlm.runtime.errors import TargetError
-from mvlm.runtime.package_folder import package_folder
+from mvlm.runtime.folders import package_folder
 
 _SHOWN = 400  # characters of what a compiler says
 _THREAD_POOL = "thread_pool.c"

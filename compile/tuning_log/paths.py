@@ -11,8 +11,7 @@ from pathlib import Path
 
 from mvlm.runtime.artifact.json_object import read_bounded, read_json_object
 from mvlm.runtime.errors import ArtifactError, UsageError
-from mvlm.runtime.home_folder import home_folder
-from mvlm.runtime.package_folder import package_folder
+from mvlm.runtime.folders import home_folder, package_folder
 
 LOGS_VARIABLE = "MVLM_TUNING_LOGS"
 

@@ -6,7 +6,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from mvlm.runtime.package_folder import package_folder
+from mvlm.runtime.folders import package_folder
 
 # Studies need the compiler, which stays at home; the descriptions of devices are the runtime's.
 PACKAGES = ("bench", "cli", "runtime")

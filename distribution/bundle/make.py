@@ -14,7 +14,7 @@ from mvlm.distribution.bundle.wheels import unpack_wheels
 from mvlm.runtime.artifact import read_manifest, verify_files
 from mvlm.runtime.artifact.staging import atomic_directory
 from mvlm.runtime.errors import UsageError
-from mvlm.runtime.package_folder import package_folder
+from mvlm.runtime.folders import package_folder
 
 # By which a folder is known as a bundle, that may be replaced.
 MARK = "mvlm-bundle.txt"

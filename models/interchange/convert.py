@@ -11,8 +11,7 @@ from mvlm.models.checkpoint.names import language_tensors
 from mvlm.models.config import MobileVLMConfig
 from mvlm.models.config.read import read_config
 from mvlm.runtime.errors import CheckpointError, UsageError
-from mvlm.runtime.input_file import is_present
-from mvlm.runtime.utf8_path import as_utf8
+from mvlm.runtime.input_file import as_utf8, is_present
 
 # The formats, and what weights are stored as unless the user says otherwise.
 FORMATS = {"mlc": "q4f16_1", "gguf": "f16", "onnx": "f32"}

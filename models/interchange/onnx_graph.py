@@ -17,8 +17,7 @@ import numpy.typing as npt
 from mvlm.models.activations import QUICK_GELU_SLOPE
 from mvlm.models.quantization import to_float16
 from mvlm.runtime.errors import CheckpointError, UsageError
-from mvlm.runtime.input_file import is_present
-from mvlm.runtime.utf8_path import utf8_folder
+from mvlm.runtime.input_file import is_present, utf8_folder
 
 Array = npt.NDArray[Any]
 

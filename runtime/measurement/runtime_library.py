@@ -7,8 +7,8 @@ from pathlib import Path
 from mvlm.runtime.artifact import verify_artifact
 from mvlm.runtime.artifact.layout import MANIFEST, RUNTIME_LIBRARY
 from mvlm.runtime.errors import UsageError
+from mvlm.runtime.folders import package_folder
 from mvlm.runtime.machine import read_machine
-from mvlm.runtime.package_folder import package_folder
 
 # In a bundle, our code is in ``code/mvlm`` and the artifact beside ``code``.
 _BUNDLED = "artifact"

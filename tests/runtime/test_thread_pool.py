@@ -16,7 +16,7 @@ import pytest
 from mvlm.compile.toolchain import find_linker
 from mvlm.runtime import thread_pool
 from mvlm.runtime.errors import UsageError
-from mvlm.runtime.package_folder import package_folder
+from mvlm.runtime.folders import package_folder
 from mvlm.runtime.targets.description import Needs
 from mvlm.runtime.targets.platforms import PLATFORMS
 from mvlm.runtime.thread_pool import ThreadPool
