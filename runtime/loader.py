@@ -21,8 +21,7 @@ from mvlm.runtime.device.device import Device
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.input_file import utf8_folder
-from mvlm.runtime.thread_pool import ThreadPool
-from mvlm.runtime.threads import check_threads
+from mvlm.runtime.threads import ThreadPool, check_threads
 
 _POOLED_ALLOCATOR = 2
 _GO_ON = 0  # an instrument's answer: make the call

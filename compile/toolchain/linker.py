@@ -88,7 +88,7 @@ class Linker:
 
 @cache
 def _thread_pool(linker: Linker) -> bytes:
-    """Compile the threads that run parallel loops (see `mvlm.runtime.thread_pool`)."""
+    """Compile the threads that run parallel loops (see `mvlm.runtime.threads`)."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "thread_pool.o"
         source = package_folder("mvlm.runtime") / "native" / _THREAD_POOL

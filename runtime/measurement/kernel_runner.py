@@ -19,14 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.runtime.aligned import aligned_copy
-from mvlm.runtime.device.cpu import CpuDevice
+from mvlm.runtime.device.cpu import CpuDevice, aligned_copy
 from mvlm.runtime.device.device import Device, DeviceArray
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.machine.state import read_state
-from mvlm.runtime.thread_pool import ThreadPool
-from mvlm.runtime.threads import fast_cores
+from mvlm.runtime.threads import ThreadPool, fast_cores
 
 Array = npt.NDArray[Any]
 

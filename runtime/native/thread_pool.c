@@ -2,7 +2,7 @@
  *
  * TVM makes a function of a parallel loop's body and calls TVMBackendParallelLaunch(body, closure,
  * tasks) through a pointer in the compiled library. This file is linked into that library, and
- * runtime/thread_pool.py points it to `mvlm_thread_pool_launch`, which takes the place of TVM's
+ * runtime/threads.py points it to `mvlm_thread_pool_launch`, which takes the place of TVM's
  * thread pool. It differs in three ways:
  *
  * - A worker without a task watches for the next loop for some microseconds before it sleeps.

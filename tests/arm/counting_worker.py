@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mvlm.runtime.aligned import aligned
+from mvlm.runtime.device.cpu import aligned
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.loader import load_runtime
-from mvlm.runtime.thread_pool import ThreadPool
+from mvlm.runtime.threads import ThreadPool
 
 
 def _place(library: str) -> str:

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from mvlm.runtime.aligned import aligned
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
-from mvlm.runtime.device.cpu import CpuDevice
+from mvlm.runtime.device.cpu import CpuDevice, aligned
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.loader import load_functions, load_runtime
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from mvlm.compile.toolchain import find_linker
-from mvlm.runtime import thread_pool
+from mvlm.runtime import threads as runtime_threads
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.folders import package_folder
 from mvlm.runtime.targets.description import Needs
 from mvlm.runtime.targets.platforms import PLATFORMS
-from mvlm.runtime.thread_pool import ThreadPool
+from mvlm.runtime.threads import ThreadPool
 
 SOURCE = package_folder("mvlm.runtime") / "native" / "thread_pool.c"
 STRESS = Path(__file__).parent / "thread_pool_stress.c"
@@ -163,7 +163,7 @@ def test_threads_end_with_their_pool_or_the_next(library: Path, workers: Workers
 
 def test_a_pool_lets_its_library_go_once(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     let_go: list[int] = []
-    monkeypatch.setattr(thread_pool._ctypes, "dlclose", let_go.append)
+    monkeypatch.setattr(runtime_threads._ctypes, "dlclose", let_go.append)
     pool = ThreadPool(library, 2)
     pool.close()
     pool.close()
@@ -175,13 +175,13 @@ def test_threads_may_run_on_every_fast_core_and_their_caller_where_it_did(
 ) -> None:
     allowed = os.sched_getaffinity(0)
     fast = min(allowed)
-    monkeypatch.setattr(thread_pool, "fast_cores", lambda: (fast,))
+    monkeypatch.setattr(runtime_threads, "fast_cores", lambda: (fast,))
     pool = ThreadPool(library, 1 + 1)  # more threads than fast cores: on all that are allowed
     [worker] = workers()
     assert worker.native_id is not None
     assert os.sched_getaffinity(worker.native_id) == allowed == os.sched_getaffinity(0)
     pool.close()
-    cores = thread_pool._cores(1)
+    cores = runtime_threads._cores(1)
     assert cores == {fast}
 
 
