@@ -14,11 +14,10 @@ from dataclasses import dataclass, field, replace
 
 from mvlm.runtime.artifact.layout import TOKENIZER
 from mvlm.runtime.errors import ArtifactError, ContextError, UsageError
-from mvlm.runtime.generation import Generation
+from mvlm.runtime.generation import Generation, TextStream
 from mvlm.runtime.model import FloatArray, Model
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.session import Session, Trace
-from mvlm.runtime.streaming import TextStream
 from mvlm.runtime.template import TEMPLATES, ChatTemplate, Turn
 from mvlm.runtime.tokenizer import Tokenizer
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mvlm.runtime.artifact.layout import MANIFEST
-from mvlm.runtime.artifact.page_cache import drop_from_cache
+from mvlm.runtime.artifact.weights import drop_from_cache
 from mvlm.runtime.errors import ArtifactError, UsageError
 
 _LOCK = ".lock"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mvlm.runtime.artifact.layout import MANIFEST
 from mvlm.runtime.artifact.manifest import FileEntry, Manifest, read_manifest
-from mvlm.runtime.artifact.page_cache import drop_small_pages, read_into_cache
 from mvlm.runtime.artifact.target_entry import Requirements
+from mvlm.runtime.artifact.weights import drop_small_pages, read_into_cache
 from mvlm.runtime.errors import ArtifactError
 from mvlm.runtime.machine import Machine, read_machine
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvlm.runtime.artifact import page_cache
-from mvlm.runtime.artifact.page_cache import (
+from mvlm.runtime.artifact import weights
+from mvlm.runtime.artifact.weights import (
     HUGE_PAGE_BYTES,
     drop_from_cache,
     drop_small_pages,
@@ -97,8 +97,8 @@ def test_nothing_is_dropped_where_there_are_no_huge_pages(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = file.with_name("enabled")
-    monkeypatch.setattr(page_cache, "_HUGE_PAGES", setting)
-    monkeypatch.setattr(page_cache, "drop_from_cache", lambda file: pytest.fail("dropped"))
+    monkeypatch.setattr(weights, "_HUGE_PAGES", setting)
+    monkeypatch.setattr(weights, "drop_from_cache", lambda file: pytest.fail("dropped"))
     drop_small_pages([file])  # the system has no such setting
     setting.write_text("always madvise [never]\n")
     drop_small_pages([file])
@@ -115,8 +115,8 @@ def test_files_of_any_size_are_read(tmp_path: Path, size: int) -> None:
 
 
 def test_systems_that_do_not_know_the_advice(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_cache, "_MADV_POPULATE_READ", 9_999)
-    monkeypatch.setattr(page_cache.mmap, "MADV_HUGEPAGE", 9_998)
+    monkeypatch.setattr(weights, "_MADV_POPULATE_READ", 9_999)
+    monkeypatch.setattr(weights.mmap, "MADV_HUGEPAGE", 9_998)
     drop_small_pages([file])
     read_into_cache(file)
     assert map_file(file).tobytes() == file.read_bytes()

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mvlm.runtime.errors import TokenizerError, UsageError
-from mvlm.runtime.streaming import TextStream
+from mvlm.runtime.generation import TextStream
 from mvlm.runtime.terminal_text import printable
 from mvlm.runtime.tokenizer import Tokenizer
 from tests.sentences import SENTENCES
