@@ -9,7 +9,7 @@ kernel of one configuration.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,3 +81,8 @@ class FixedConfig:
         if value not in values:
             raise ValueError(f"{name} is {value}, but must be one of {sorted(set(values))}")
         return value
+
+
+def divisors(extent: int, values: Iterable[int]) -> tuple[int, ...]:
+    """Return those of a knob's values that divide an extent."""
+    return tuple(each for each in values if extent % each == 0)

@@ -13,7 +13,6 @@ from mvlm.models.ops.signatures import LinearLayer, Signature, read_signature
 from mvlm.models.weight_layout import WeightLayout
 from mvlm.schedules.config_space import Config, Knob, SpaceRecorder, default_config
 from mvlm.schedules.device_needs import ANY_CPU, DeviceNeeds
-from mvlm.schedules.parameter_types import has_single_row
 from mvlm.schedules.tvmscript_parser import speed_up_parsing
 
 speed_up_parsing()
@@ -96,3 +95,9 @@ class KernelSet:
         processed = self.postproc(scheduled, has_single_row(function), default_config)
         kept = dict((function.attrs or {}).items())
         return processed.with_attrs(kept | {"tirx.is_scheduled": True})
+
+
+def has_single_row(function: tirx.PrimFunc) -> bool:
+    """Whether the first extent of a function's first parameter is known to be one."""
+    shape: Any = getattr(function.params[0].ty, "shape", ())
+    return len(shape) > 0 and isinstance(shape[0], int | tirx.IntImm) and int(shape[0]) == 1

@@ -13,7 +13,7 @@ from tvm import relax
 
 from mvlm.compile.compile_target import tvm_options
 from mvlm.runtime.targets import known_targets
-from mvlm.schedules.cpu.features import cpu_features
+from mvlm.schedules.cpu.vectors import cpu_features
 
 Array = npt.NDArray[Any]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import tvm
 from tvm import tirx
@@ -25,7 +26,6 @@ from mvlm.compile.tuning.workload import (
 from mvlm.models.ops.signatures import Signature, read_signature
 from mvlm.schedules.config_space import Knob
 from mvlm.schedules.kernel_set import KernelSet
-from mvlm.schedules.parameter_types import extents, parameter_types
 from mvlm.schedules.registry import find_kernels
 
 # Calls of the model's functions in a typical chat turn: one image, a prompt of one chunk, and an
@@ -71,7 +71,7 @@ class Task:
         """Shape and dtype of every parameter, with representative values of symbolic extents."""
         if self.signature is None:
             types = parameter_types(self.function)
-            return [(extents(each), str(each.dtype)) for each in types]
+            return [(tuple(map(int, each.shape)), str(each.dtype)) for each in types]
         return [(each.known_shape(EXTENTS), each.dtype) for each in self.signature.parameters]
 
     @property
@@ -153,3 +153,8 @@ def _merged(tasks: Iterable[Task]) -> list[Task]:
         weight = task.weight + (known.weight if known else 0)
         found[task.key] = replace(known or task, weight=weight)
     return list(found.values())
+
+
+def parameter_types(function: tirx.PrimFunc) -> list[Any]:
+    """Return the buffer type of every parameter of a function: inputs first, the output last."""
+    return [parameter.ty for parameter in function.params]

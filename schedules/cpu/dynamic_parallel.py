@@ -21,7 +21,7 @@ from tvm.target import Target
 
 from mvlm.models.ops.signatures import LinearSignature, QuantizedLinearSignature
 from mvlm.schedules.config_space import Config, default_config
-from mvlm.schedules.cpu.features import cpu_features
+from mvlm.schedules.cpu.vectors import cpu_features
 
 # Chunks of a loop. A single row is bound by memory, which the CPU prefetches only within a chunk:
 # from 32 chunks on it becomes slower.

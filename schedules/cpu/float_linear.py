@@ -17,9 +17,9 @@ from mvlm.models.ops.definition import keep_parameters
 from mvlm.models.ops.signatures import LinearSignature
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.dynamic_parallel import panel_loop
-from mvlm.schedules.cpu.epilogue import Epilogue
 from mvlm.schedules.cpu.panels import FEATURES, panel_count
 from mvlm.schedules.cpu.vectors import TILE_M_VALUES, default_tile_m
+from mvlm.schedules.epilogue import Epilogue
 
 # Accumulators of a single row.
 _ACCUMULATORS = 8
@@ -29,7 +29,7 @@ def float_gemv(op: LinearSignature, knob: Config = default_config) -> tirx.PrimF
     """Build the kernel of ``linear`` for one row and float32 or float16 weights."""
     if op.weight_format.is_integer or not op.is_single_row:
         return None
-    epilogue, loop, dtype = Epilogue(op), panel_loop(op), op.weight_format.dtype
+    epilogue, loop, dtype = Epilogue(op, FEATURES), panel_loop(op), op.weight_format.dtype
     values = [each for each in (1, 2, 4, 8, 16) if op.width % each == 0]
     default = max(each for each in values if each <= _ACCUMULATORS)
     accumulators = knob("accumulators", default, values)
@@ -75,7 +75,7 @@ def float_gemm(op: LinearSignature, knob: Config = default_config) -> tirx.PrimF
     """Build the kernel of ``linear`` for many rows and float32 or float16 weights."""
     if op.weight_format.is_integer:
         return None
-    epilogue, dtype = Epilogue(op), op.weight_format.dtype
+    epilogue, dtype = Epilogue(op, FEATURES), op.weight_format.dtype
     tile_m = knob("tile_m", default_tile_m(Target.current(allow_none=False)), TILE_M_VALUES)
     panels = panel_count(op.features)
 

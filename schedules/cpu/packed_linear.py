@@ -17,9 +17,9 @@ from mvlm.models.ops.signatures import LinearSignature
 from mvlm.models.quantization import GROUP_SIZE, WeightFormat
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.dynamic_parallel import panel_loop
-from mvlm.schedules.cpu.epilogue import Epilogue
 from mvlm.schedules.cpu.panels import FEATURES, panel_count
 from mvlm.schedules.cpu.vectors import TILE_M_VALUES, default_tile_m
+from mvlm.schedules.epilogue import Epilogue
 
 
 def packed_linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
@@ -27,7 +27,8 @@ def packed_linear(op: LinearSignature, knob: Config = default_config) -> tirx.Pr
     stored = op.weight_format
     if not stored.is_integer or stored.has_row_scales:
         return None
-    epilogue, loop, packing, unpack = Epilogue(op), panel_loop(op), stored.packing, _unpack(stored)
+    epilogue, loop = Epilogue(op, FEATURES), panel_loop(op)
+    packing, unpack = stored.packing, _unpack(stored)
     elements, tile_m = stored.elements(op.width), 1
     if not op.is_single_row:
         tile_m = knob("tile_m", default_tile_m(Target.current(allow_none=False)), TILE_M_VALUES)

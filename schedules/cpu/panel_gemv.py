@@ -10,6 +10,8 @@ Threads share the panels, so that each reads a contiguous piece of memory.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
@@ -17,14 +19,34 @@ from tvm.target import Target
 
 from mvlm.models.ops.definition import keep_parameters
 from mvlm.models.ops.signatures import QuantizedLinearSignature
-from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.config_space import Config, default_config, divisors
 from mvlm.schedules.cpu.dynamic_parallel import panel_loop
-from mvlm.schedules.cpu.epilogue import Epilogue
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
 from mvlm.schedules.cpu.panel_product import PanelProduct
-from mvlm.schedules.cpu.panel_tiling import GemvTile
 from mvlm.schedules.cpu.panels import FEATURES, panel_count, panel_layout
 from mvlm.schedules.cpu.prefetch import prefetch_ahead
+from mvlm.schedules.epilogue import Epilogue
+
+
+@dataclass(frozen=True)
+class GemvTile:
+    """The tile of one row's product, which is bound by memory.
+
+    Attributes:
+        panels: Panels of a register tile.
+        prefetch_distance: Of weights, in bytes; 0 disables prefetching.
+    """
+
+    panels: int
+    prefetch_distance: int
+
+    @classmethod
+    def choose(cls, op: QuantizedLinearSignature, knob: Config) -> GemvTile:
+        """Read the knobs of a linear layer of one row."""
+        return cls(
+            panels=knob("tile_panels", 1, divisors(panel_count(op.features), (1, 2, 4))),
+            prefetch_distance=knob("prefetch_distance", 0, (0, 512, 1024, 2048, 4096)),
+        )
 
 
 def panel_gemv(
@@ -36,7 +58,8 @@ def panel_gemv(
     if not op.is_single_row:
         return None
     isa = instructions or find_instructions(Target.current(allow_none=False))
-    product, epilogue, layout = PanelProduct(op, isa), Epilogue(op), panel_layout(op.weight_format)
+    product, layout = PanelProduct(op, isa), panel_layout(op.weight_format)
+    epilogue = Epilogue(op, FEATURES)
     tile, loop = GemvTile.choose(op, knob), panel_loop(op)
     lanes, parts, tile_panels = product.lanes, product.parts, tile.panels
     f32 = f"float32x{lanes}"

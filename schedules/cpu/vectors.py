@@ -1,10 +1,8 @@
-"""Widths of vectorized loops and register tiles."""
+"""What a CPU target says of its vectors: features, widths of loops, register tiles."""
 
 from __future__ import annotations
 
 from tvm.target import Target
-
-from mvlm.schedules.cpu.features import cpu_features
 
 # Floats: one AVX-512 register, two of AVX2, four of Armv8.
 _WIDEST = 16
@@ -13,6 +11,11 @@ TILE_M_VALUES = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 
 # Rows of a register tile of attention's queries.
 QUERY_TILE_M_VALUES = (2, 3, 4, 6, 8, 10, 12, 16)
+
+
+def cpu_features(target: Target) -> frozenset[str]:
+    """Return the features that code for `target` may use, by LLVM's names: ``+avx2``."""
+    return frozenset(str(feature) for feature in target.attrs.get("mattr", ()))
 
 
 def lanes(extent: int) -> int:

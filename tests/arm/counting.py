@@ -23,10 +23,10 @@ from tvm import tirx
 
 from mvlm.bench.docs_table import write_table
 from mvlm.bench.studies.instructions import DOCUMENT, decode_kernel
+from mvlm.compile.tuning.task import parameter_types
 from mvlm.models.quantization import SCHEMES
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY
 from mvlm.schedules.cpu.panels import panel_layout
-from mvlm.schedules.parameter_types import parameter_types
 from tests.arm import counting_worker
 from tests.arm.device import KRYO, link, runtime_library
 from tests.arm.emulator import environment

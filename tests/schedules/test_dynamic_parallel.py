@@ -11,7 +11,7 @@ from tvm.target import Target
 
 from mvlm.schedules.config_space import FixedConfig
 from mvlm.schedules.cpu.dynamic_parallel import next_chunk_in_llvm, schedule_dynamically
-from mvlm.schedules.parameter_types import has_single_row
+from mvlm.schedules.kernel_set import has_single_row
 from tests.kernels import build
 
 ROWS, COLUMNS = 3, 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tvm.target import Target
 
-from mvlm.schedules.cpu.features import cpu_features
 from mvlm.schedules.cpu.instructions import avx2, avx512_vnni, dotprod, plain
 from mvlm.schedules.cpu.instructions.instruction_set import InstructionSet
+from mvlm.schedules.cpu.vectors import cpu_features
 
 __all__ = ["INSTRUCTION_SETS", "InstructionSet", "find_instructions"]
 
