@@ -1,4 +1,7 @@
-"""Definitions: TensorIR functions that carry an operation's signature, and calls of them."""
+"""Definitions: TensorIR functions that carry an operation's signature, and calls of them.
+
+Also the value of a stored weight as a tensor expression, which definitions compute with.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models.ops.signatures import ROWS, Parameter, Signature
+from mvlm.models.quantization import GROUP_SIZE
+from mvlm.models.weight_layout import Matrix, WeightLayout
 
 # Relax's TOpPatternKind: an opaque function is never fused with its neighbours.
 _OPAQUE = 8
@@ -32,6 +37,53 @@ def placeholders(signature: Signature) -> dict[str, te.Tensor]:
         each.name: te.placeholder(tuple(map(extent, each.shape)), each.dtype, name=each.name)
         for each in signature.inputs
     }
+
+
+def quantized_value(
+    layout: WeightLayout,
+    matrix: Matrix,
+    arrays: Mapping[str, Any],
+    feature: tirx.Expr,
+    k: tirx.Expr,
+    dtype: str = "float32",
+) -> tirx.Expr:
+    """Return a weight without its scale: of a float format, the weight itself.
+
+    Args:
+        layout: Of the matrix.
+        matrix: What it is.
+        arrays: Its parameters by name, as tensors or as buffers.
+        feature: The weight's row in the matrix.
+        k: Its column.
+        dtype: Of the result.
+    """
+    place, weight_format = layout.element(matrix, feature, k), matrix.weight_format
+    element = arrays["weight"][place.index]
+    if place.shift is not None:
+        _, stored = layout.arrays(matrix)["weight"]
+        mask = tirx.const((1 << weight_format.bits) - 1, stored)
+        element = (element >> place.shift.astype(stored)) & mask
+    quantized = element.astype(dtype)
+    zero = layout.zero_point(weight_format, matrix.activations)
+    return quantized - tirx.const(zero, dtype) if zero else quantized
+
+
+def stored_value(
+    layout: WeightLayout,
+    matrix: Matrix,
+    arrays: Mapping[str, Any],
+    feature: tirx.Expr,
+    k: tirx.Expr,
+) -> tirx.Expr:
+    """Return a weight as float32; see :func:`quantized_value`."""
+    quantized = quantized_value(layout, matrix, arrays, feature, k)
+    weight_format = matrix.weight_format
+    if not weight_format.is_integer:
+        return quantized
+    scale = arrays["scales"][layout.scale(matrix, feature, k // GROUP_SIZE)].astype("float32")
+    if weight_format.has_row_scales:
+        return quantized * (scale * arrays["row_scales"][layout.row_scale(matrix, feature)])
+    return quantized * (scale if weight_format.unit == 1 else scale * weight_format.unit)
 
 
 def define(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
-from mvlm.models.ops.definition import call, define, known_rows, placeholders
+from mvlm.models.ops.definition import call, define, known_rows, placeholders, stored_value
 from mvlm.models.ops.signatures import EmbeddingSignature
-from mvlm.models.ops.stored import stored_value
 from mvlm.models.quantization import WeightFormat
 from mvlm.models.weight_layout import ROWS
 

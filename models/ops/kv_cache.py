@@ -10,7 +10,7 @@ from tvm.script import tirx as T
 
 from mvlm.models.kv_cache import Cache
 from mvlm.models.ops.definition import call, keep_parameters, known_rows, mark
-from mvlm.models.ops.integers import inverse_scale
+from mvlm.models.ops.rowwise import inverse_scale
 from mvlm.models.ops.signatures import (
     ROWS,
     AppendSignature,

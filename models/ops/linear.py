@@ -7,10 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
-from mvlm.models.ops.definition import call, define, known_rows, placeholders
+from mvlm.models.ops.definition import (
+    call,
+    define,
+    known_rows,
+    placeholders,
+    quantized_value,
+    stored_value,
+)
 from mvlm.models.ops.rowwise import IDENTITY, Prologue, as_rows, quantize_rows, rowwise
 from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLinearSignature
-from mvlm.models.ops.stored import quantized_value, stored_value
 from mvlm.models.quantization import GROUP_SIZE, fit_groups_per_scale
 from mvlm.models.weight_layout import LinearFormat
 

@@ -15,9 +15,8 @@ from tvm.relax.frontend import nn
 
 from mvlm.models.activations import QUICK_GELU_SLOPE
 from mvlm.models.ops.definition import call, define, known_rows, placeholders
-from mvlm.models.ops.integers import inverse_scale
 from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
-from mvlm.models.quantization import GROUP_SIZE, QMAX, fit_groups_per_scale
+from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, QMAX, fit_groups_per_scale
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,16 @@ def as_rows(x: nn.Tensor) -> nn.Tensor:
     for extent in leading:
         rows = rows * extent
     return nn.op.reshape(x, (rows, width))
+
+
+def inverse_scale(absmax: tirx.Expr, qmax: int) -> tirx.Expr:
+    """Return the inverse scale of a float32 vector whose largest magnitude is `absmax`.
+
+    Args:
+        absmax: The largest magnitude.
+        qmax: The largest integer (see :data:`mvlm.models.quantization.QMAX`).
+    """
+    return tirx.if_then_else(absmax < MIN_ABSMAX, tirx.const(0, "float32"), float(qmax) / absmax)
 
 
 def _values(op: RowFunction, inputs: Mapping[str, te.Tensor], name: str) -> te.Tensor:

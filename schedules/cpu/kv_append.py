@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mvlm.models.ops.definition import keep_parameters
-from mvlm.models.ops.integers import inverse_scale
+from mvlm.models.ops.rowwise import inverse_scale
 from mvlm.models.ops.signatures import AppendSignature
 from mvlm.models.quantization import QMAX
 from mvlm.schedules.config_space import Config, default_config

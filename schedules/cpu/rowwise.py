@@ -14,7 +14,7 @@ from tvm.script import tirx as T
 
 from mvlm.models.activations import QUICK_GELU_SLOPE
 from mvlm.models.ops.definition import keep_parameters
-from mvlm.models.ops.integers import inverse_scale
+from mvlm.models.ops.rowwise import inverse_scale
 from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
 from mvlm.models.quantization import GROUP_SIZE, QMAX
 from mvlm.schedules.config_space import Config, default_config

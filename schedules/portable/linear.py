@@ -9,9 +9,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.models.ops.definition import keep_parameters
+from mvlm.models.ops.definition import keep_parameters, quantized_value, stored_value
 from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLinearSignature
-from mvlm.models.ops.stored import quantized_value, stored_value
 from mvlm.models.quantization import GROUP_SIZE
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.epilogue import add_epilogue

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mvlm.models.ops.signatures.signature import Parameter, Signature, rows_extent
-from mvlm.models.ops.signatures.stored import stored_parameters
+from mvlm.models.ops.signatures.signature import (
+    Parameter,
+    Signature,
+    rows_extent,
+    stored_parameters,
+)
 from mvlm.models.quantization import WEIGHT_FORMATS, Activations, WeightFormat
 from mvlm.models.weight_layout import Matrix, WeightLayout, layout_named
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
+from mvlm.models.weight_layout import Matrix, WeightLayout
+
 # The prefix of the attributes that hold a signature's fields, and the one that names the operation.
 ATTRIBUTE_PREFIX = "mvlm."
 OP_ATTRIBUTE = ATTRIBUTE_PREFIX + "op"
@@ -130,6 +132,11 @@ class Signature:
 def rows_extent(rows: int | None) -> Extent:
     """Return the extent of a number of rows: symbolic where it is None."""
     return ROWS if rows is None else rows
+
+
+def stored_parameters(layout: WeightLayout, matrix: Matrix) -> tuple[Parameter, ...]:
+    """Return the parameters of a stored matrix: ``weight``, ``scales`` and ``row_scales``."""
+    return tuple(Parameter(name, *array) for name, array in layout.arrays(matrix).items())
 
 
 def _field_types(signature: type[Signature]) -> dict[str, Any]:
