@@ -1,13 +1,18 @@
-"""JSON configuration files of a checkpoint: bounded, with errors that name the file and the key."""
+"""JSON configuration files of a checkpoint, and checks of their values.
+
+Files are read bounded, with errors that name the file and the key. A value comes straight from a
+file, so its type is checked as well as its range, by the configuration dataclasses too. A bool is
+not a number here, although Python counts it as one, and a NaN fails every range.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from mvlm.models.value_checks import check_integer, short_repr
 from mvlm.runtime.errors import ConfigError
 from mvlm.runtime.input_file import is_present, refuse_lfs_pointer
 
@@ -129,6 +134,41 @@ def read_optional_json_config(path: Path) -> JsonConfig:
     """Like :func:`read_json_config`, but a file that is absent reads as an empty object."""
     there = is_present(path, ConfigError) or path.exists()  # a folder of that name is refused
     return read_json_config(path) if there else JsonConfig(str(path), {})
+
+
+def check_integer(key: str, value: object, low: int, high: int) -> None:
+    """Refuse anything but a whole number from `low` to `high`."""
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(
+            f"`{key}` is not usable",
+            expected=f"a whole number from {low} to {high}",
+            found=short_repr(value),
+        )
+
+
+def check_number(key: str, value: object, low: float, high: float) -> None:
+    """Refuse anything but a finite number from `low` to `high`."""
+    if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
+        raise ConfigError(
+            f"`{key}` is not usable",
+            expected=f"a number from {low:g} to {high:g}",
+            found=short_repr(value),
+        )
+
+
+def check_choice(key: str, value: object, choices: Collection[object]) -> None:
+    """Refuse a value that is none of `choices`; `True` is not taken for 1."""
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ConfigError(
+            f"`{key}` is not supported",
+            expected=" or ".join(repr(choice) for choice in choices),
+            found=short_repr(value),
+        )
+
+
+def short_repr(value: object) -> str:
+    """Describe a value from a file, however long it is, on one short line."""
+    return reprlib.repr(value)
 
 
 def _read(path: Path) -> bytes:

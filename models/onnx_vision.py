@@ -20,13 +20,12 @@ from tvm.ir.expr import GenericConst
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
-from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.config import MobileVLMConfig
 from mvlm.models.interchange.onnx_constants import check_constants
 from mvlm.models.interchange.onnx_graph import import_onnx
 from mvlm.models.layers import Array, PackedLayer, ReadTensor
 from mvlm.models.quantization import FLOAT32, Scheme
-from mvlm.models.weight_files.tensor_file import read_start
+from mvlm.models.weight_files.tensor_file import check_finite, read_start
 from mvlm.models.weight_layout import LinearFormat, WeightLayout
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.input_file import is_present, utf8_folder

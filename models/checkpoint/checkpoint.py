@@ -6,7 +6,6 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 
 from mvlm.models.checkpoint.adapter import Adapter, open_adapter
-from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.checkpoint.names import (
     CLIP_PREFIX,
     TOWER_PREFIX,
@@ -18,8 +17,7 @@ from mvlm.models.config.mlc import checkpoint_document
 from mvlm.models.config.read import projector_config, tower_name
 from mvlm.models.config.tower import V2_TOWER_PREFIX, find_vision_tower
 from mvlm.models.weight_files.open import open_weights
-from mvlm.models.weight_files.tensor_file import FLOAT_DTYPES, Array
-from mvlm.models.weight_files.weights import Weights
+from mvlm.models.weight_files.tensor_file import FLOAT_DTYPES, Array, Weights, check_finite
 
 
 class Checkpoint:

@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mvlm.models.config.key_check import check_keys
+from mvlm.models.config.key_check import check_keys, refuse_quantized
 from mvlm.models.config.keys import CLIP, CLIP_TOWER
-from mvlm.models.config.quantized import refuse_quantized
-from mvlm.models.json_config import JsonConfig
-from mvlm.models.value_checks import check_choice, check_integer, check_number
+from mvlm.models.json_config import JsonConfig, check_choice, check_integer, check_number
 from mvlm.runtime.errors import ConfigError
 
 # What transformers' CLIPVisionConfig fills in for absent keys: the ViT-B/32 of the CLIP paper.

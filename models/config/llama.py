@@ -7,8 +7,13 @@ from typing import Any
 
 from mvlm.models.config.key_check import check_keys, is_same, refuse_unknown
 from mvlm.models.config.keys import ROPE
-from mvlm.models.json_config import JsonConfig
-from mvlm.models.value_checks import check_choice, check_integer, check_number, short_repr
+from mvlm.models.json_config import (
+    JsonConfig,
+    check_choice,
+    check_integer,
+    check_number,
+    short_repr,
+)
 from mvlm.runtime.errors import ConfigError
 
 

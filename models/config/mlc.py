@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvlm.models.config.key_check import check_keys
+from mvlm.models.config.key_check import check_keys, refuse_quantized
 from mvlm.models.config.keys import CONFIG, MLC, MLC_MODEL
-from mvlm.models.config.quantized import refuse_quantized
 from mvlm.models.json_config import JsonConfig, read_json_config
 from mvlm.models.weight_files.mlc_weights import MLC_CONFIG
 from mvlm.runtime.errors import ConfigError

@@ -8,7 +8,7 @@ from mvlm.models.config.clip import ClipVisionConfig
 from mvlm.models.config.llama import LlamaConfig
 from mvlm.models.config.projector import ProjectorConfig
 from mvlm.models.config.text import GenerationConfig, TokenizerConfig
-from mvlm.models.value_checks import check_choice, check_integer
+from mvlm.models.json_config import check_choice, check_integer
 from mvlm.runtime.errors import ConfigError
 from mvlm.runtime.image import ImageSpec
 

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from mvlm.models.value_checks import check_choice, check_integer, short_repr
+from mvlm.models.json_config import check_choice, check_integer, short_repr
 from mvlm.runtime.errors import ConfigError
 
 KINDS = ("ldpnet", "ldpnetv2", "linear", "mlp")

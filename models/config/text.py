@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mvlm.models.json_config import JsonConfig
-from mvlm.models.value_checks import check_integer
+from mvlm.models.json_config import JsonConfig, check_integer
 from mvlm.runtime.errors import ConfigError
 from mvlm.runtime.tokenizer import Tokenizer
 

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.models.checkpoint import Checkpoint
-from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.checkpoint.names import expected_tensors
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
 from mvlm.models.json_config import read_json_config
@@ -38,7 +37,7 @@ from mvlm.models.synthetic.documents import (
     write_json,
 )
 from mvlm.models.weight_files.mlc_weights import MLC_CONFIG, STACKED
-from mvlm.models.weight_files.tensor_file import read_start
+from mvlm.models.weight_files.tensor_file import check_finite, read_start
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.image import ImageSpec
 from mvlm.runtime.input_file import is_present

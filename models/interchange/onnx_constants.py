@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.interchange.onnx_graph import import_onnx
-from mvlm.models.weight_files.tensor_file import Array
+from mvlm.models.weight_files.tensor_file import Array, check_finite
 from mvlm.runtime.errors import CheckpointError
 
 

@@ -4,6 +4,6 @@
 """
 
 from mvlm.models.weight_files.open import open_weights
-from mvlm.models.weight_files.weights import Weights
+from mvlm.models.weight_files.tensor_file import Weights
 
 __all__ = ["Weights", "open_weights"]

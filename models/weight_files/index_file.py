@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvlm.models.json_config import read_json_config
-from mvlm.models.value_checks import short_repr
+from mvlm.models.json_config import read_json_config, short_repr
 from mvlm.runtime.errors import CheckpointError, ConfigError
 
 

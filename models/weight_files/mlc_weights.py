@@ -23,10 +23,10 @@ from mvlm.models.weight_files.tensor_file import (
     DOWNLOAD_AGAIN,
     Array,
     TensorInfo,
+    Weights,
     check_float,
     read_start,
 )
-from mvlm.models.weight_files.weights import Weights
 from mvlm.runtime.errors import CheckpointError, ConfigError
 from mvlm.runtime.input_file import is_present
 

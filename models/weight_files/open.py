@@ -8,9 +8,14 @@ from pathlib import Path
 from mvlm.models.weight_files.index_file import read_index
 from mvlm.models.weight_files.mlc_weights import MlcWeights
 from mvlm.models.weight_files.safetensors_file import SafetensorsFile
-from mvlm.models.weight_files.tensor_file import DOWNLOAD_AGAIN, TensorFile, listed, read_start
+from mvlm.models.weight_files.tensor_file import (
+    DOWNLOAD_AGAIN,
+    TensorFile,
+    Weights,
+    listed,
+    read_start,
+)
 from mvlm.models.weight_files.torch_file import TorchFile
-from mvlm.models.weight_files.weights import Weights
 from mvlm.runtime.errors import CheckpointError
 from mvlm.runtime.input_file import is_present
 

@@ -20,11 +20,11 @@ from tvm.contrib import tvmjs
 from mvlm.compile.driver import pack_job
 from mvlm.compile.job import plan_job
 from mvlm.models.checkpoint import open_checkpoint
-from mvlm.models.checkpoint.finite import check_finite
 from mvlm.models.config.read import read_config
 from mvlm.models.interchange import Conversion, convert
 from mvlm.models.interchange.onnx_constants import check_constants
 from mvlm.models.onnx_vision import import_vision
+from mvlm.models.weight_files.tensor_file import check_finite
 from mvlm.runtime.errors import CheckpointError
 from mvlm.schedules.cpu.panels import PANELS
 from tests.artifacts import ArtifactCache

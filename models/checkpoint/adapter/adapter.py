@@ -17,8 +17,7 @@ import numpy as np
 from mvlm.models.checkpoint.adapter.delta import LoraDelta
 from mvlm.models.checkpoint.names import EMBEDDINGS, HEAD, TABLE, Shape, is_never_computed
 from mvlm.models.checkpoint.report import shape_text
-from mvlm.models.weight_files.tensor_file import Array, listed
-from mvlm.models.weight_files.weights import Weights
+from mvlm.models.weight_files.tensor_file import Array, Weights, listed
 from mvlm.runtime.errors import CheckpointError
 
 _UNTIE = (

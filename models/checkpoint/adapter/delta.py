@@ -10,8 +10,7 @@ import numpy as np
 
 from mvlm.models.checkpoint.names import Shape
 from mvlm.models.checkpoint.report import shape_text
-from mvlm.models.weight_files.tensor_file import Array, listed
-from mvlm.models.weight_files.weights import Weights
+from mvlm.models.weight_files.tensor_file import Array, Weights, listed
 from mvlm.runtime.errors import CheckpointError
 
 # The roles of a pair's tensors: of a linear layer or a convolution, and of an embedding.

@@ -22,8 +22,7 @@ from mvlm.models.checkpoint.adapter.selection import (
     endings,
     read_selection,
 )
-from mvlm.models.json_config import JsonConfig
-from mvlm.models.value_checks import check_number, short_repr
+from mvlm.models.json_config import JsonConfig, check_number, short_repr
 from mvlm.runtime.errors import ConfigError
 
 # Beyond any adapter: ranks are at most a layer's width, and alphas are about as large.

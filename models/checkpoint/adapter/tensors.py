@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvlm.models.checkpoint.adapter.options import LoraOptions
-from mvlm.models.weight_files.tensor_file import FLOAT_DTYPES, listed
-from mvlm.models.weight_files.weights import Weights
+from mvlm.models.weight_files.tensor_file import FLOAT_DTYPES, Weights, listed
 from mvlm.runtime.errors import CheckpointError
 
 # peft wraps the model twice, and names it twice.
