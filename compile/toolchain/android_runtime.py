@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mvlm.compile.cache_folder import ELSEWHERE, cache_folder, looking_in_cache
-from mvlm.compile.toolchain.compiler_folder import compiler_folder
+from mvlm.compile.toolchain.find import compiler_folder
 from mvlm.runtime.artifact.staging import atomic_directory
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError

@@ -1,4 +1,4 @@
-"""Finds a linker for an architecture and a system, on this machine."""
+"""Finds on this machine what compiling for a device takes: a linker, the compiler's packages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mvlm.compile.toolchain.linker import Linker
 from mvlm.compile.toolchain.stub_libraries import android_stub_libraries, tvm_stub_libraries
+from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.folders import package_folder
 from mvlm.runtime.machine import Machine
@@ -63,6 +64,23 @@ def linker_identity(target: TargetDescription, platform: str, machine: Machine) 
         return _identity(find_linker(architecture, system, target.needs, chosen))
     except TargetError:
         return ""
+
+
+def compiler_folder(name: str) -> Path:
+    """Return the folder of one of the compiler's packages, which is not imported.
+
+    Raises:
+        TargetError: The compiler is not installed.
+    """
+    try:
+        return package_folder(name)
+    except ModuleNotFoundError:
+        raise TargetError(
+            "the compiler is not installed",
+            expected=f"apache-tvm {TVM_VERSION}",
+            found=f"no {name}",
+            fix='`pip install "mvlm[compile]"`',
+        ) from None
 
 
 @cache

@@ -15,7 +15,7 @@ import platform as python_platform
 import zipfile
 
 from mvlm.compile.cache_folder import cache_folder, looking_in_cache
-from mvlm.compile.toolchain.compiler_folder import compiler_folder
+from mvlm.compile.toolchain.find import compiler_folder
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
 from mvlm.runtime.targets.platforms import Platform

@@ -5,8 +5,7 @@ The compiler reads these, and the device on which it has to recognise itself.
 ==================  ================================================================
 ``boards/``         ours, one file each
 :mod:`description`  what a description holds
-:mod:`toml`         reads one from a file
-:mod:`catalogue`    finds one by its name or its file
+:mod:`catalogue`    finds one by its name, or reads a file
 :mod:`detect`       which of them a machine is
 :mod:`platforms`    the systems that devices run
 ==================  ================================================================

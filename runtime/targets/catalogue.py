@@ -1,16 +1,22 @@
-"""The targets that can be named: ours by their names, a user's by a file."""
+"""The targets that can be named: ours by their names, a user's by a file.
+
+A file has the fields of :class:`TargetDescription` as its keys and tables, and ``schema = 1``:
+every key is known, every value of its type.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 
-from mvlm.runtime.errors import UsageError
+from mvlm.runtime.errors import TargetError, UsageError
 from mvlm.runtime.machine import Machine
 from mvlm.runtime.targets.description import TargetDescription
 from mvlm.runtime.targets.platforms import PLATFORMS, Platform
-from mvlm.runtime.targets.toml import read_description
+from mvlm.runtime.toml_file import TomlFile, shown
 
+SCHEMA_VERSION = 1
+_EXAMPLE_FIX = "`mvlm targets --example` prints a description that is right."
 _BOARDS = Path(__file__).parent / "boards"
 _SUFFIX = ".toml"
 # As they are listed: this machine, then boards, then any device of an API.
@@ -59,6 +65,21 @@ def find_description(name: str) -> TargetDescription:
             found=repr(name),
         )
     return _read_ours(name)
+
+
+def read_description(path: Path) -> TargetDescription:
+    """Read a target's description.
+
+    Raises:
+        UsageError: There is no such file.
+        TargetError: It is no TOML, or a key is unknown, missing or wrong; says which.
+    """
+    file = TomlFile(path, "the target", TargetError, _EXAMPLE_FIX)
+    document = file.parse()
+    schema = document.pop("schema", None)
+    if schema != SCHEMA_VERSION or isinstance(schema, bool):
+        raise file.wrong("schema", str(SCHEMA_VERSION), shown(schema))
+    return file.table(TargetDescription, document)
 
 
 def choose_platform(

@@ -54,7 +54,11 @@ def test_contents_of_a_bundle(artifact_cache: ArtifactCache, tmp_path: Path, for
         subprocess.run(["sh", "-n", output / name], check=True)
     assert "device-check" in (output / "README.txt").read_text(encoding="utf-8")
     code = {path.relative_to(output / "code").as_posix() for path in output.rglob("*.py")}
-    assert {"mvlm/cli/chat.py", "mvlm/runtime/model.py", "mvlm/runtime/targets/toml.py"} <= code
+    assert {
+        "mvlm/cli/chat.py",
+        "mvlm/runtime/model.py",
+        "mvlm/runtime/targets/catalogue.py",
+    } <= code
     assert not [name for name in code if name.startswith(("mvlm/compile/", "mvlm/bench/studies/"))]
     assert (output / "code/mvlm/runtime/targets/boards/jetson-orin.toml").is_file()
     assert not list(output.rglob("__pycache__"))

@@ -12,9 +12,8 @@ from mvlm.compile.compile_target import prepare_target, requirements, tvm_option
 from mvlm.runtime.errors import TargetError, UsageError
 from mvlm.runtime.machine import Machine, read_machine
 from mvlm.runtime.targets import find_description, known_targets
-from mvlm.runtime.targets.catalogue import board_file
+from mvlm.runtime.targets.catalogue import board_file, read_description
 from mvlm.runtime.targets.detect import detect_targets
-from mvlm.runtime.targets.toml import read_description
 from mvlm.schedules.device_needs import DeviceNeeds
 
 KRYO = "snapdragon-888-cpu"
