@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -49,11 +50,16 @@ class Lowered:
 
     Attributes:
         module: Ready for code generation.
-        kernel_traffic: For each function, the calls and memory traffic of its kernels, by name.
+        scheduled: After the phase ``schedule``: every function calls kernels.
     """
 
     module: tvm.IRModule
-    kernel_traffic: dict[str, dict[str, KernelTraffic]]
+    scheduled: tvm.IRModule
+
+    @cached_property
+    def kernel_traffic(self) -> dict[str, dict[str, KernelTraffic]]:
+        """For each function, the calls and memory traffic of its kernels, by name."""
+        return count_kernel_traffic(self.scheduled)
 
     @property
     def working_bytes(self) -> int:
@@ -150,15 +156,15 @@ def lower(
         after: Called with each phase's name and the module that it has made.
         tuning: Looks up tuned schedules; every function gets its default if None.
     """
-    traffic: dict[str, dict[str, KernelTraffic]] = {}
+    scheduled = module
     with target, tvm.transform.PassContext(opt_level=3):
         for phase in phases(find_kernels(kernels), upper_bounds, tuning):
             entered(phase.name)
             module = tvm.transform.Sequential(phase.passes)(module)
             if phase.name == "schedule":
-                traffic = count_kernel_traffic(module)
+                scheduled = module
             after(phase.name, module)
-    return Lowered(module, traffic)
+    return Lowered(module, scheduled)
 
 
 def dump_into(folder: Path | None) -> Callable[[str, tvm.IRModule], None]:
