@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
@@ -22,9 +23,15 @@ from mvlm.models.ops.definition import keep_parameters
 from mvlm.models.ops.signatures import CachedAttentionSignature
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.exponential import LOG2_E, exp2
-from mvlm.schedules.cpu.prefetch import prefetch_block
 from mvlm.schedules.cpu.rotation import rotate_into
-from mvlm.schedules.cpu.vectors import QUERY_TILE_M_VALUES, default_tile_m, lanes, tile_width
+from mvlm.schedules.cpu.vectors import (
+    LINE_BYTES,
+    QUERY_TILE_M_VALUES,
+    default_tile_m,
+    lanes,
+    prefetch_line,
+    tile_width,
+)
 
 _TILE_N = 16
 # A single query needs larger tiles: enough independent additions to hide their latency.
@@ -277,3 +284,31 @@ def cached_attention(
                                 out[block * tile_m + r, h, d] = o_acc[r, d] / row_sum[r]
 
     return keep_parameters(kernel, op)
+
+
+def prefetch_block(elements: int, inner: int, steps: int, dtype: str, is_enabled: bool) -> Any:
+    """Return an inline function that prefetches a block of a page, a part at every step of a loop.
+
+    It takes the pool ``(pages, heads, elements / inner, inner)``, the
+    page, the head, and the step.
+
+    Args:
+        elements: Of the block.
+        inner: Of its last axis.
+        steps: That the loop takes.
+        dtype: Of an element.
+        is_enabled: Whether anything is prefetched.
+    """
+    line_elements = LINE_BYTES // np.dtype(dtype).itemsize
+    lines = -(-elements // line_elements // steps) if is_enabled else 0
+
+    def place(step: tirx.Expr, line: tirx.Expr) -> tuple[tirx.Expr, tirx.Expr]:
+        element = T.min((step * lines + line) * line_elements, elements - 1)
+        return element // inner, element % inner
+
+    @T.inline
+    def prefetch(pool: tirx.Buffer, page: tirx.Expr, head: tirx.Expr, step: tirx.Expr) -> None:
+        for line in T.unroll(lines):
+            T.evaluate(prefetch_line(pool[page, head, place(step, line)[0], place(step, line)[1]]))
+
+    return prefetch

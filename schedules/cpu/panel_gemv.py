@@ -11,6 +11,7 @@ Threads share the panels, so that each reads a contiguous piece of memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -24,7 +25,7 @@ from mvlm.schedules.cpu.dynamic_parallel import panel_loop
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
 from mvlm.schedules.cpu.panel_product import PanelProduct
 from mvlm.schedules.cpu.panels import FEATURES, panel_count, panel_layout
-from mvlm.schedules.cpu.prefetch import prefetch_ahead
+from mvlm.schedules.cpu.vectors import LINE_BYTES, prefetch_line
 from mvlm.schedules.epilogue import Epilogue
 
 
@@ -172,3 +173,35 @@ def panel_gemv(
                     store(p)
 
     return keep_parameters(kernel, op)
+
+
+def prefetch_ahead(distance: int, block_bytes: int) -> Any:
+    """Return an inline function that prefetches the block of a matrix at some distance.
+
+    It takes the matrix ``(panels, blocks, ...)`` and the panel and index of a block. The next panel
+    follows the end of a panel; prefetching past the end of the matrix is harmless.
+
+    Args:
+        distance: In bytes; 0 disables prefetching.
+        block_bytes: Bytes of a block.
+    """
+    blocks = max(1, distance // block_bytes)
+    lines = -(-block_bytes // LINE_BYTES) if distance else 0
+
+    @T.inline
+    def prefetch(matrix: tirx.Buffer, panel: tirx.Expr, block: tirx.Expr) -> None:
+        inner = T.meta_var(int(matrix.shape[-1]))
+        line_elements = T.meta_var(LINE_BYTES // np.dtype(str(matrix.dtype)).itemsize)
+        for line in T.unroll(lines):
+            T.evaluate(
+                prefetch_line(
+                    matrix[
+                        panel,
+                        block + blocks,
+                        line * line_elements // inner,
+                        line * line_elements % inner,
+                    ]
+                )
+            )
+
+    return prefetch

@@ -1,7 +1,11 @@
-"""What a CPU target says of its vectors: features, widths of loops, register tiles."""
+"""What a CPU does at once: features and widths of vectors, register tiles, prefetched lines."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
 from tvm.target import Target
 
 # Floats: one AVX-512 register, two of AVX2, four of Armv8.
@@ -11,6 +15,10 @@ TILE_M_VALUES = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 
 # Rows of a register tile of attention's queries.
 QUERY_TILE_M_VALUES = (2, 3, 4, 6, 8, 10, 12, 16)
+
+LINE_BYTES = 64
+# Arguments of llvm.prefetch: read; into L2, which has twice as many outstanding lines as L1; data.
+_READ, _L2, _DATA = 0, 2, 1
 
 
 def cpu_features(target: Target) -> frozenset[str]:
@@ -41,3 +49,15 @@ def default_tile_m(target: Target) -> int:
     of 4, of which it takes four; some are left for loaded operands.
     """
     return 12 if "+avx512f" in cpu_features(target) else 6
+
+
+def prefetch_line(element: Any) -> tirx.Expr:
+    """Prefetch the cache line of a buffer's element."""
+    return T.call_llvm_intrin(
+        "void",
+        "llvm.prefetch",
+        T.address_of(element),
+        T.int32(_READ),
+        T.int32(_L2),
+        T.int32(_DATA),
+    )
