@@ -12,6 +12,8 @@ import csv
 import hashlib
 import io
 import platform as python_platform
+import shlex
+import sys
 import zipfile
 
 from mvlm.compile.cache_folder import cache_folder, looking_in_cache
@@ -70,7 +72,7 @@ def _from_wheel(architecture: str) -> bytes:
 def fetch_command(architecture: str) -> str:
     """Return the command that fetches TVM's wheel for another architecture."""
     return (
-        f"python -m pip download --no-deps --only-binary=:all: --platform "
+        f"{shlex.quote(sys.executable)} -m pip download --no-deps --only-binary=:all: --platform "
         f"manylinux_2_28_{architecture} --dest {cache_folder() / 'wheels'} "
         f"apache-tvm=={TVM_VERSION}"
     )

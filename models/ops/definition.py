@@ -194,7 +194,8 @@ def _outs(
     signature: Signature, written: Sequence[Parameter], given: Mapping[str, nn.Tensor]
 ) -> list[nn.Tensor]:
     """Return placeholders of what an operation writes."""
-    rows = given[signature.parameters[0].name].shape[0]
+    symbolic = (each for each in signature.inputs if ROWS in each.shape)
+    rows = next((given[each.name].shape[each.shape.index(ROWS)] for each in symbolic), None)
     return [
         nn.Tensor.placeholder(given[each.name].shape, each.dtype)
         if each.name in given
