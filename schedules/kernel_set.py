@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tvm import tirx
+from tvm.target import Target
 
 from mvlm.models.ops.definition import operation_attributes
 from mvlm.models.ops.signatures import LinearLayer, Signature, read_signature
@@ -26,7 +28,7 @@ ScheduleRule = Callable[[tirx.PrimFunc], tirx.PrimFunc | None]
 Postproc = Callable[[tirx.PrimFunc, bool, Config], tirx.PrimFunc]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KernelSet:
     """The kernels and schedule rules of a kind of device.
 
@@ -56,6 +58,17 @@ class KernelSet:
         if isinstance(signature, LinearLayer):
             expected = self.layout.name
             assert signature.layout == expected, f"{signature.text}: expected layout={expected}"
+        if knob is default_config:
+            return self._default_kernel(signature, str(Target.current(allow_none=True)))
+        return self._build(signature, knob)
+
+    @cache  # noqa: B019 - a kernel set lives as long as the process
+    def _default_kernel(self, signature: Signature, _target: str) -> tirx.PrimFunc | None:
+        # Parsing a kernel takes longer than most of what follows. A process that compiles several
+        # models, or tunes one, asks for the same kernels again and again; they are immutable.
+        return self._build(signature, default_config)
+
+    def _build(self, signature: Signature, knob: Config) -> tirx.PrimFunc | None:
         for builder in self.builders.get(type(signature), ()):
             kernel = builder(signature, knob)
             if kernel is not None:

@@ -58,6 +58,7 @@ def test_android_runtime_without_ndk_and_libraries(
         find_android_library("aarch64")
 
 
+@pytest.mark.extended
 def test_an_artifact_for_android(
     artifact_cache: ArtifactCache,
     tmp_path: Path,

@@ -90,12 +90,12 @@ def tuned(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> TuningR
     with pytest.MonkeyPatch.context() as monkeypatch:
         everything_wins(monkeypatch)
         logs = tmp_path_factory.mktemp("logs")
-        return tune(job(checkpoint), TuningOptions(16, logs, functions=ONLY))
+        return tune(job(checkpoint), TuningOptions(12, logs, functions=ONLY))
 
 
 def test_the_log_has_every_measurement(tuned: TuningResult) -> None:
     log = read_log(tuned.log)
-    assert not log.damaged and tuned.trials <= 16
+    assert not log.damaged and tuned.trials <= 12
     (run,) = log.provenance.runs
     assert run.is_complete and run.trials == tuned.trials and run.cost_model == "xgboost"
     assert log.provenance.device["machine"]["features"]
@@ -203,6 +203,7 @@ def test_logs_that_do_not_match_are_not_applied(
     assert {path.name: path.read_bytes() for path in log.iterdir()} == before
 
 
+@pytest.mark.extended
 def test_a_damaged_line_and_a_record_that_fits_no_kernel(
     tuned: TuningResult, checkpoint: Path, tmp_path: Path
 ) -> None:
