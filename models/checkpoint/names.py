@@ -136,11 +136,8 @@ def _ldpnetv2(config: ProjectorConfig) -> Iterator[tuple[str, Shape]]:
 
 
 def _ldpnet(config: ProjectorConfig) -> Iterator[tuple[str, Shape]]:
-    model, width, squeezed = (
-        PROJECTOR_PREFIX + "model.",
-        config.out_features,
-        config.squeeze_channels,
-    )
+    model = PROJECTOR_PREFIX + "model."
+    width, squeezed = config.out_features, config.squeeze_channels
     yield from _linear(model + "mlp.1", config.in_features, width)
     yield from _linear(model + "mlp.3", width, width)
     for index in (1, 2):
