@@ -1,15 +1,17 @@
-"""How the scale of a group of weights is chosen.
+"""What weights are rounded to, and how the scale of a group of weights is chosen.
 
 ``nearest`` takes the scale at which the group's extreme is just reached; every weight then goes to
-the nearest level. ``search`` tries scales around that one, refits each to the levels that it led
-to, and keeps the one with the least squared error: the extreme may be clipped where the other 31
-weights gain more by finer levels than it loses. Both make the same number of bits.
+the nearest integer. ``search`` tries scales around that one, refits each to the integers that it
+led to, and keeps the one with the least squared error: the extreme may be clipped where the other
+31 weights gain more by finer steps than it loses. Both make the same number of bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,56 +21,170 @@ Groups = npt.NDArray[np.float32]
 Scales = npt.NDArray[np.float32]
 
 # Scales that are tried, relative to the nearest one. Finer steps, or more of them, lower the error
-# of normally distributed weights by less than a thousandth.
+# of normally distributed weights by less than a hundredth.
 _CANDIDATES = tuple(np.linspace(0.7, 1.1, 9).tolist())
+_BYTE_VALUES = 256
 
 
-def nearest_scales(groups: Groups, lowest: int, highest: int) -> Scales:
+@dataclass(frozen=True)
+class Grid:
+    """The integers that weights, in units of their scales, are rounded to.
+
+    Attributes:
+        lowest: The least.
+        highest: The greatest.
+        levels: All of them, ascending, within -64 to 63; empty where every integer between the two
+            is one.
+    """
+
+    lowest: int
+    highest: int
+    levels: tuple[int, ...] = ()
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the negative of each integer is one as well."""
+        if self.levels:
+            return self.levels == tuple(-level for level in reversed(self.levels))
+        return -self.lowest == self.highest
+
+    def round(self, values: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
+        """Round to the nearest integers of the grid.
+
+        A value half-way between two goes to the even one, and of uneven levels to the greater.
+
+        Args:
+            values: An even number, contiguous.
+            out: Of their shape, contiguous; it may be `values`.
+        """
+        if not self.levels:
+            np.rint(values, out=out)
+            np.clip(out, self.lowest, self.highest, out=out)
+            return
+        halves = self._halves(values, out)
+        # Two at a time: a lookup takes as long for eight bytes as for one.
+        pairs = halves.reshape(-1).view(np.uint16).astype(np.intp)
+        np.take(self._pairs, pairs, out=out.reshape(-1).view(np.int64), mode="wrap")
+
+    def indices(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """Return the indices of the levels that :meth:`round` rounds to."""
+        halves = self._halves(values, np.empty_like(values))
+        found: npt.NDArray[np.uint8] = np.take(self._by_halves, halves.view(np.uint8))
+        return found
+
+    def _halves(
+        self, values: npt.NDArray[np.float32], out: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.int8]:
+        """Return the integers ``floor(2 * value)``, clipped.
+
+        Levels are integers, so that half-way between two lies a multiple of a half: of all values
+        between two such multiples the nearest level is the same.
+        """
+        np.multiply(values, np.float32(2), out=out)
+        np.floor(out, out=out)
+        np.clip(out, 2 * self.lowest, 2 * self.highest, out=out)
+        return out.astype(np.int8)
+
+    @cached_property
+    def _by_halves(self) -> npt.NDArray[np.uint8]:
+        """The index of the nearest level by ``floor(2 * value)``, as an unsigned byte."""
+        within = np.arange(_BYTE_VALUES, dtype=np.uint8).view(np.int8) / 2 + 0.25
+        distances = np.abs(within[:, None] - np.array(self.levels))
+        found: npt.NDArray[np.uint8] = distances.argmin(axis=1).astype(np.uint8)
+        return found
+
+    @cached_property
+    def _pairs(self) -> npt.NDArray[np.int64]:
+        """Two levels in float32 by two such bytes, the first in the lower bits."""
+        levels = np.array(self.levels, np.float32)[self._by_halves]
+        table = np.empty((_BYTE_VALUES, _BYTE_VALUES, 2), "<f4")
+        table[..., 0], table[..., 1] = levels[None, :], levels[:, None]
+        return table.reshape(-1).view(np.int64)
+
+
+def nearest_scales(groups: Groups, grid: Grid) -> Scales:
     """Return the scales ``(rows, groups)`` at which extremes are just reached.
+
+    Where the grid is not symmetric, the extreme may be given to its least or to its greatest
+    integer, and the scale takes the sign that this needs: the one with the less squared error.
 
     Args:
         groups: ``(rows, groups, group size)``.
-        lowest: The least level. Where it lies further out than the highest, it is given to the
-            extreme, and the scale takes the sign that this needs.
-        highest: The greatest level.
+        grid: What weights are rounded to.
     """
-    reach: Scales = np.abs(groups).max(axis=2)
-    if -lowest <= highest:
-        return reach / np.float32(highest)
-    signs = np.where(groups.min(axis=2) == -reach, np.float32(1), np.float32(-1))
-    scales: Scales = reach * signs / np.float32(-lowest)
-    return scales
+    if grid.is_symmetric:
+        reach: Scales = np.abs(groups).max(axis=2)
+        return reach / np.float32(grid.highest)
+    weights, exponents = _normalized(groups)
+    starts = _starts(weights, grid)
+    lowest, highest = (
+        np.square(weights - scale * _rounded(weights, scale, grid)).sum(0) for scale in starts
+    )
+    return _restored(np.where(highest < lowest, starts[1], starts[0]), exponents)
 
 
-def searched_scales(groups: Groups, lowest: int, highest: int) -> Scales:
+def searched_scales(groups: Groups, grid: Grid) -> Scales:
     """Return the scales with the least squared error; arguments as :func:`nearest_scales`.
 
-    For given levels q the best scale is ``sum(w q) / sum(q q)``, and what it gains over a group of
-    zeros is ``sum(w q)^2 / sum(q q)``.
+    For given integers q the best scale is ``sum(w q) / sum(q q)``, and what it gains over a group
+    of zeros is ``sum(w q)^2 / sum(q q)``.
     """
-    # Squares of tiny or huge weights, and their scales' inverses, are beyond float32. A power of
-    # two brings each group near one, and changes no digit of what is found.
-    exponents = np.frexp(np.abs(groups).max(axis=2))[1]
-    groups = np.ldexp(groups, -exponents[:, :, None])
-    start = nearest_scales(groups, lowest, highest)
-    start[start == 0] = 1
-    signs = (1, -1) if -lowest > highest else (1,)
-    best, most = start.copy(), np.full(start.shape, -1, np.float32)
+    weights, exponents = _normalized(groups)
+    starts = _starts(weights, grid)
+    best, most = starts[0].copy(), np.full(starts[0].shape, -1, np.float32)
+    best[best == 0] = 1
+    for scale in _candidates(starts):
+        quantized = _rounded(weights, scale, grid)
+        product = np.einsum("kn,kn->n", weights, quantized)
+        square = np.einsum("kn,kn->n", quantized, quantized)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gain = product * product / square
+            better = gain > most  # never where all are zero: that is not a number
+            np.copyto(best, product / square, where=better)
+            np.copyto(most, gain, where=better)
+    return _restored(best, exponents)
+
+
+def _candidates(starts: list[Scales]) -> Iterator[Scales]:
     for factor in _CANDIDATES:
-        for sign in signs:
-            inverse = 1 / (start * np.float32(sign * factor))
-            quantized = np.clip(np.rint(groups * inverse[:, :, None]), lowest, highest)
-            product = np.einsum("rgk,rgk->rg", groups, quantized)
-            square = np.einsum("rgk,rgk->rg", quantized, quantized)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                gain = product * product / square
-                better = gain > most  # never where all levels are zero: that is not a number
-                best[better] = product[better] / square[better]
-                most[better] = gain[better]
-    return np.ldexp(best, exponents)
+        for start in starts:
+            yield start * np.float32(factor)
 
 
-ROUNDINGS: dict[str, Callable[[Groups, int, int], Scales]] = {
+def _normalized(groups: Groups) -> tuple[Groups, npt.NDArray[Any]]:
+    """Return groups near one as ``(group size, rows * groups)``, and the powers of two taken away.
+
+    Squares of tiny or huge weights, and their scales' inverses, are beyond float32. A power of two
+    changes no digit of what is found. Groups come last for the sake of vectors: scales do as well.
+    """
+    exponents = np.frexp(np.abs(groups).max(axis=2))[1]
+    near_one = np.ldexp(groups, -exponents[:, :, None])
+    return np.ascontiguousarray(near_one.reshape(-1, groups.shape[2]).T), exponents
+
+
+def _restored(scales: Scales, exponents: npt.NDArray[Any]) -> Scales:
+    found: Scales = np.ldexp(scales.reshape(exponents.shape), exponents)
+    return found
+
+
+def _starts(weights: Groups, grid: Grid) -> list[Scales]:
+    """Return the scales at which the extremes of ``(group size, n)`` are just reached."""
+    extremes = np.take_along_axis(weights, np.abs(weights).argmax(axis=0)[None], axis=0)[0]
+    if grid.is_symmetric:
+        return [np.abs(extremes) / np.float32(grid.highest)]
+    return [extremes / np.float32(grid.lowest), extremes / np.float32(grid.highest)]
+
+
+def _rounded(weights: Groups, scales: Scales, grid: Grid) -> Groups:
+    """Return the integers of ``(group size, n)`` by scales ``(n,)``; zeros where one is zero."""
+    with np.errstate(divide="ignore"):
+        inverse = np.where(scales == 0, np.float32(0), 1 / scales)
+    quantized: Groups = weights * inverse
+    grid.round(quantized, quantized)
+    return quantized
+
+
+ROUNDINGS: dict[str, Callable[[Groups, Grid], Scales]] = {
     "nearest": nearest_scales,
     "search": searched_scales,
 }

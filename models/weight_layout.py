@@ -1,9 +1,9 @@
 """Weight layouts: how a stored matrix is arranged in memory, for the kernels that read it.
 
 A weight format says which integers and scales a matrix is rounded to (`models.quantization`); a
-layout says where each of them lies. Every kernel set in ``schedules`` declares one layout, and
-packing, the definitions of operations and the oracles of kernels are all written over this
-interface. Imports no tvm.
+layout says where each of them lies, and arranges them. Every kernel set in ``schedules`` declares
+one layout, and packing, the definitions of operations and the oracles of kernels are all written
+over this interface. Imports no tvm.
 
 Every layout has the same arrays: ``weight``, and for an integer format ``scales`` and, where the
 format has them, ``row_scales``. Shapes and places are the layout's.
@@ -12,20 +12,30 @@ format has them, ``row_scales``. Shapes and places are the layout's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.quantization import GROUP_SIZE, Activations, Scheme, WeightFormat, quantize
+from mvlm.models.bit_packing import NIBBLE_SETS, NIBBLES_PER_WORD, SPARE_BIT, pack_rows
+from mvlm.models.quantization import (
+    GROUP_SIZE,
+    Activations,
+    QuantizedMatrix,
+    Scheme,
+    WeightFormat,
+    quantize,
+)
 from mvlm.models.rounding import Rounding
 
 Array = npt.NDArray[Any]
 # An integer, a NumPy array of them, or a TensorIR expression.
 Index = Any
 SomeLayout = TypeVar("SomeLayout", bound="WeightLayout")
+# Of a matrix that are rounded at once: what is computed on the way stays in the cache.
+_BLOCK_VALUES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -56,16 +66,46 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Element:
-    """Where a weight is stored.
+class Piece:
+    """Some adjacent bits of a stored integer, and where they lie.
 
     Attributes:
-        index: Of the element of ``weight`` that holds it.
-        shift: The weight's lowest bit within the element; None where it fills the element.
+        index: Of the element of ``weight`` that holds them.
+        shift: The lowest of them within the element; None where the integer fills the element.
+        bits: How many.
+        position: The lowest of them within the integer.
     """
 
     index: tuple[Index, ...]
     shift: Index | None = None
+    bits: int = 0
+    position: int = 0
+
+
+def nibble_pieces(
+    bits: int, nibble_set: Index, shift: Index, index: Callable[[Index], tuple[Index, ...]]
+) -> tuple[Piece, ...]:
+    """Return the pieces of an integer that is a nibble of 4 bits, or one of `join_sets` of 3.
+
+    Args:
+        bits: 4 or 3.
+        nibble_set: The set of nibbles that it belongs to; 3 is that of the spare bits.
+        shift: The lowest bit of its nibble within the element.
+        index: Returns the index of the element that a set's nibble lies in.
+    """
+    if bits == 4:
+        return (Piece(index(nibble_set), shift, bits),)
+    is_spare = nibble_set // NIBBLE_SETS
+    is_own = 1 - is_spare
+    return tuple(
+        Piece(
+            index(nibble_set * is_own + bit * is_spare),
+            shift + bit * is_own + SPARE_BIT * is_spare,
+            bits=1,
+            position=bit,
+        )
+        for bit in range(bits)
+    )
 
 
 class WeightLayout(ABC):
@@ -76,17 +116,34 @@ class WeightLayout(ABC):
 
     Attributes:
         name: In the signatures of operations, the index of packed weights, and keys.
+        panel_features: Features that share an index of every array's first axis.
     """
 
     name: str
+    panel_features: int = 1
 
     @abstractmethod
     def arrays(self, matrix: Matrix) -> Mapping[str, tuple[tuple[int, ...], str]]:
         """Return shape and dtype of each array, in order."""
 
     @abstractmethod
+    def arrange(self, quantized: QuantizedMatrix, matrix: Matrix) -> tuple[Array, ...]:
+        """Arrange a matrix that has been rounded.
+
+        Args:
+            quantized: The matrix, of `matrix`'s format.
+            matrix: What it is.
+
+        Returns:
+            The values of :meth:`arrays`. What fills them up is zero when it is read.
+        """
+
+    @abstractmethod
+    def arrange_floats(self, values: Array) -> Array:
+        """Arrange a matrix ``(features, width)`` of a float format."""
+
     def pack(self, values: Array, matrix: Matrix, rounding: Rounding) -> tuple[Array, ...]:
-        """Round a matrix to its format and arrange it.
+        """Round a matrix to its format and arrange it, some features at a time.
 
         Args:
             values: ``(features, width)``: of any float type, or of the dtype of a float format.
@@ -96,10 +153,39 @@ class WeightLayout(ABC):
         Returns:
             The values of :meth:`arrays`. What fills them up is zero when it is read.
         """
+        if not matrix.weight_format.is_integer:
+            return (self.arrange_floats(values),)
+
+        def rounded(part: slice) -> QuantizedMatrix:
+            return quantize(values[part], matrix.weight_format, rounding)
+
+        return self._by_blocks(rounded, matrix)
+
+    def pack_quantized(self, quantized: QuantizedMatrix, matrix: Matrix) -> tuple[Array, ...]:
+        """Return what :meth:`arrange` does, made of some features at a time.
+
+        It saves memory: arranging takes several times a matrix's own.
+        """
+        return self._by_blocks(quantized.rows, matrix)
+
+    def _by_blocks(
+        self, rows: Callable[[slice], QuantizedMatrix], matrix: Matrix
+    ) -> tuple[Array, ...]:
+        """Arrange a matrix whose rows a function returns."""
+        whole = tuple(np.empty(shape, dtype) for shape, dtype in self.arrays(matrix).values())
+        panels = max(1, _BLOCK_VALUES // (matrix.width * self.panel_features))
+        for first in range(0, -(-matrix.features // self.panel_features), panels):
+            start = first * self.panel_features
+            stop = min(start + panels * self.panel_features, matrix.features)
+            block = replace(matrix, features=stop - start)
+            parts = self.arrange(rows(slice(start, stop)), block)
+            for array, part in zip(whole, parts, strict=True):
+                array[first : first + panels] = part
+        return whole
 
     @abstractmethod
-    def element(self, matrix: Matrix, feature: Index, k: Index) -> Element:
-        """Return the place of a feature's weight at `k`."""
+    def pieces(self, matrix: Matrix, feature: Index, k: Index) -> tuple[Piece, ...]:
+        """Return where the stored integer of a feature's weight at `k` lies, or its float."""
 
     @abstractmethod
     def scale(self, matrix: Matrix, feature: Index, group: Index) -> tuple[Index, ...]:
@@ -116,8 +202,8 @@ class WeightLayout(ABC):
     def correction(self, weight_format: WeightFormat, activations: Activations) -> int:
         """Return the zero point that ``zero_point_correction`` accounts for.
 
-        A kernel that multiplies stored integers as they are adds that, which comes with the
-        activations. It is 0 where kernels subtract the zero point from every integer.
+        A kernel that multiplies unsigned bytes, which are the weights' integers plus that, adds
+        what comes with the activations. It is 0 where kernels multiply signed integers.
         """
         del weight_format, activations
         return 0
@@ -144,20 +230,34 @@ class RowsLayout(WeightLayout):
             found["row_scales"] = ((features,), "float32")
         return found
 
-    def pack(self, values: Array, matrix: Matrix, rounding: Rounding) -> tuple[Array, ...]:
-        """Fill up the rows and round them."""
-        missing = matrix.stored_width - values.shape[1]
-        whole = np.pad(values, ((0, 0), (0, missing))) if missing else values
-        if not matrix.weight_format.is_integer:
-            return (np.ascontiguousarray(whole),)
-        return quantize(whole, matrix.weight_format, rounding)
+    def arrange(self, quantized: QuantizedMatrix, matrix: Matrix) -> tuple[Array, ...]:
+        """Fill up the rows, and pack bits (see `models.bit_packing`)."""
+        weight_format = matrix.weight_format
+        zero = weight_format.zero_point
+        stored = quantized.integers if weight_format.levels else quantized.integers + zero
+        missing = matrix.stored_width - matrix.width
+        whole = np.pad(stored, ((0, 0), (0, missing)), constant_values=zero) if missing else stored
+        words = pack_rows(whole, weight_format)
+        if quantized.row_scales is None:
+            return words, quantized.scales
+        return words, quantized.scales, quantized.row_scales
 
-    def element(self, matrix: Matrix, feature: Index, k: Index) -> Element:
-        """Several weights share an element, the first in the lowest bits."""
-        packing = matrix.weight_format.packing
-        if packing == 1:
-            return Element((feature, k))
-        return Element((feature, k // packing), k % packing * matrix.weight_format.bits)
+    def arrange_floats(self, values: Array) -> Array:
+        """As they are."""
+        return np.ascontiguousarray(values)
+
+    def pieces(self, matrix: Matrix, feature: Index, k: Index) -> tuple[Piece, ...]:
+        """Those of `models.bit_packing`."""
+        bits = matrix.weight_format.bits
+        if matrix.weight_format.packing == 1:
+            return (Piece((feature, k)),)
+        group_words = GROUP_SIZE * bits // 32
+        within = k % GROUP_SIZE
+
+        def index(word: Index) -> tuple[Index, ...]:
+            return (feature, k // GROUP_SIZE * group_words + word)
+
+        return nibble_pieces(bits, within // NIBBLES_PER_WORD, within % NIBBLES_PER_WORD * 4, index)
 
     def scale(self, matrix: Matrix, feature: Index, group: Index) -> tuple[Index, ...]:
         """One for each group of a row."""

@@ -1,8 +1,9 @@
 """Instruction counts of decoding's hot loop: ``python -m mvlm.bench.studies.instructions``.
 
 Nearly all of a token's time goes into one loop: a row of 8-bit activations times a panel of 4-bit
-weights, a group of 32 for 16 features at a time. Here that loop is compiled for several CPUs, none
-of which need be this one, and its instructions are counted in LLVM's assembly.
+or 3-bit weights, a group of 32 for 16 features, or half of them, at a time. Here that loop is
+compiled for several CPUs, none of which need be this one, and its instructions are counted in
+LLVM's assembly.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mvlm.models.quantization import GROUP_SIZE, SCHEMES
 from mvlm.models.weight_layout import LinearFormat
 from mvlm.runtime.targets import known_targets
 from mvlm.schedules.cpu.instructions import find_instructions
-from mvlm.schedules.cpu.panels import FEATURES, PANELS
+from mvlm.schedules.cpu.panels import PANELS
 from mvlm.schedules.registry import find_kernels
 
 DOCUMENT = Path("docs/arm.md")
@@ -35,9 +36,8 @@ KRYO = known_targets()["snapdragon-888-cpu"]
 
 # Of MobileLLaMA-1.4B's projections; the loop is the same for every size.
 _WIDTH = _FEATURES = 2048
-_FORMAT = LinearFormat(SCHEMES["q4a8"], PANELS)
-# A group's quantized values, 4 bits each, and one int8 scale for each feature.
-_GROUP_BYTES = FEATURES * (GROUP_SIZE // 2 + 1)
+# The schemes whose weights are looked up.
+PACKED_SCHEMES = ("q4a8", "q3a8")
 # Products that a lane of a register adds at once.
 _DEPTH = 4
 
@@ -75,29 +75,41 @@ PROCESSORS = (
         },
         "vpdpbusd",
     ),
+    Processor(
+        {
+            "kind": "llvm",
+            "mtriple": "x86_64-linux-gnu",
+            "mcpu": "icelake-server",
+            "mattr": ["+avx512f", "+avx512bw", "+avx512vnni", "+avx512vbmi"],
+        },
+        "vpdpbusd",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Loop:
-    """The loop's instructions on one kind of CPU, for one group of a panel.
+    """The loop's instructions on one kind of CPU.
 
     Attributes:
         name: The instruction set's.
+        scheme: The name of the scheme.
         mnemonic: The instruction that multiplies bytes.
         body: Of one iteration.
-        groups: Groups that an iteration takes.
+        products: Weights that an iteration multiplies.
     """
 
     name: str
+    scheme: str
     mnemonic: str
     body: tuple[Instruction, ...]
-    groups: int
+    products: int
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of weights and scales that an iteration reads."""
-        return self.groups * _GROUP_BYTES
+        """Bytes of weights and of their int8 scales that an iteration reads."""
+        bits = SCHEMES[self.scheme].weights.bits
+        return self.products * bits // 8 + self.products // GROUP_SIZE
 
     @property
     def per_byte(self) -> float:
@@ -120,36 +132,46 @@ class Loop:
         return roofline.loop_work(self.body, self.weight_bytes)
 
 
-def compile_loop(processor: Processor) -> Loop:
+def compile_loop(processor: Processor, scheme: str = PACKED_SCHEMES[0]) -> Loop:
     """Compile the kernel that decodes a token, and read its loop."""
     target = Target(dict(processor.target))
-    kernel = decode_kernel(target, _WIDTH, _FEATURES)
+    kernel = decode_kernel(target, _WIDTH, _FEATURES, scheme)
     with target:
         instructions = find_instructions(target)
     body = kernel_loop(kernel, target, processor.mnemonic)
-    products = sum(each.mnemonic == processor.mnemonic for each in body)
-    groups = products * instructions.lanes * _DEPTH // (FEATURES * GROUP_SIZE)
-    return Loop(instructions.name, processor.mnemonic, body, groups)
+    count = sum(each.mnemonic == processor.mnemonic for each in body)
+    products = count * instructions.lanes * _DEPTH
+    return Loop(instructions.name, scheme, processor.mnemonic, body, products)
+
+
+def all_loops() -> list[Loop]:
+    """Compile the loops of all CPUs and schemes, those of the phone's CPU first."""
+    return [
+        compile_loop(processor, scheme) for processor in PROCESSORS for scheme in PACKED_SCHEMES
+    ]
 
 
 def table(loops: Sequence[Loop]) -> str:
     """Write loops as Markdown."""
     lines = [
-        "| instruction set | products | instructions per iteration | weight bytes "
+        "| instruction set | scheme | products | instructions per iteration | weight bytes "
         "| instructions per byte | loads | spills |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        "|---|---|---|--:|--:|--:|--:|--:|",
     ]
     lines += [
-        f"| {loop.name} | `{loop.mnemonic}` | {len(loop.body)} | {loop.weight_bytes} "
-        f"| {loop.per_byte:.3f} | {loop.loads} | {loop.spills} |"
+        f"| {loop.name} | `{loop.scheme}` | `{loop.mnemonic}` | {len(loop.body)} "
+        f"| {loop.weight_bytes} | {loop.per_byte:.3f} | {loop.loads} | {loop.spills} |"
         for loop in loops
     ]
     return "\n".join(lines) + "\n"
 
 
-def decode_kernel(target: Target, width: int, features: int) -> tirx.PrimFunc:
-    """Return the kernel that multiplies one row with 4-bit weights."""
-    return layer_kernel(linear_signature(_FORMAT, 1, width, features), target)
+def decode_kernel(
+    target: Target, width: int, features: int, scheme: str = PACKED_SCHEMES[0]
+) -> tirx.PrimFunc:
+    """Return the kernel that multiplies one row with a scheme's weights."""
+    linear_format = LinearFormat(SCHEMES[scheme], PANELS)
+    return layer_kernel(linear_signature(linear_format, 1, width, features), target)
 
 
 def layer_kernel(op: Signature, target: Target) -> tirx.PrimFunc:
@@ -174,7 +196,7 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT}")
     options = parser.parse_args()
-    loops = [compile_loop(processor) for processor in PROCESSORS]
+    loops = all_loops()
     tables = {"instructions": table(loops), "roofline": roofline.table(KRYO, loops[0].work)}
     for name, text in tables.items():
         print(text)

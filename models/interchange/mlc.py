@@ -20,17 +20,12 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.models.bit_packing import NIBBLES_PER_WORD
 from mvlm.models.checkpoint import Checkpoint
 from mvlm.models.checkpoint.names import expected_tensors
 from mvlm.models.config import ClipVisionConfig, MobileVLMConfig
 from mvlm.models.json_config import read_json_config
-from mvlm.models.quantization import (
-    GROUP_SIZE,
-    NIBBLES_PER_WORD,
-    Q4MLC,
-    quantize,
-    to_float16,
-)
+from mvlm.models.quantization import GROUP_SIZE, Q4MLC, to_float16
 from mvlm.models.synthetic.documents import (
     clip_vision_document,
     preprocessor_document,
@@ -38,6 +33,7 @@ from mvlm.models.synthetic.documents import (
 )
 from mvlm.models.weight_files.mlc_weights import MLC_CONFIG, STACKED
 from mvlm.models.weight_files.tensor_file import check_finite, read_start
+from mvlm.models.weight_layout import ROWS, Matrix
 from mvlm.runtime.errors import CheckpointError, UsageError
 from mvlm.runtime.image import ImageSpec
 from mvlm.runtime.input_file import is_present
@@ -154,7 +150,8 @@ def _parameters(
     for name, sources in _language(config):
         matrix = read(sources)
         if quantization == "q4f16_1":
-            words, scales = quantize(matrix, Q4MLC)
+            rows, width = matrix.shape
+            words, scales = ROWS.pack(matrix, Matrix(rows, width, Q4MLC), "nearest")
             yield f"{name}.q_weight", _whole_groups(words, scales)
             yield f"{name}.q_scale", scales
         else:

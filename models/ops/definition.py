@@ -12,8 +12,8 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models.ops.signatures import ROWS, Parameter, Signature
-from mvlm.models.quantization import GROUP_SIZE
-from mvlm.models.weight_layout import Matrix, WeightLayout
+from mvlm.models.quantization import GROUP_SIZE, MAX_LEVEL
+from mvlm.models.weight_layout import Matrix, Piece, WeightLayout
 
 # Relax's TOpPatternKind: an opaque function is never fused with its neighbours.
 _OPAQUE = 8
@@ -57,15 +57,50 @@ def quantized_value(
         k: Its column.
         dtype: Of the result.
     """
-    place, weight_format = layout.element(matrix, feature, k), matrix.weight_format
-    element = arrays["weight"][place.index]
-    if place.shift is not None:
-        _, stored = layout.arrays(matrix)["weight"]
-        mask = tirx.const((1 << weight_format.bits) - 1, stored)
-        element = (element >> place.shift.astype(stored)) & mask
-    quantized = element.astype(dtype)
+    pieces, weight_format = layout.pieces(matrix, feature, k), matrix.weight_format
+    if pieces[0].shift is None:
+        (whole,) = pieces
+        stored = arrays["weight"][whole.index]
+    else:
+        _, element = layout.arrays(matrix)["weight"]
+        stored = sum(_bits(arrays["weight"][piece.index], piece, element) for piece in pieces)
+    if weight_format.levels:
+        return level(stored, weight_format.levels).astype(dtype)
     zero = layout.zero_point(weight_format, matrix.activations)
+    quantized = stored.astype(dtype)
     return quantized - tirx.const(zero, dtype) if zero else quantized
+
+
+def level(index: tirx.Expr, levels: Sequence[int]) -> tirx.Expr:
+    """Return one of 8 or 16 levels as int32.
+
+    The levels are bytes of one constant or two, from which a shift takes one: a table in memory
+    would be a parameter of every operation.
+
+    Args:
+        index: Of the level.
+        levels: Within -MAX_LEVEL to MAX_LEVEL.
+    """
+    table, *more = (
+        tirx.const(
+            sum(each + MAX_LEVEL << 8 * at for at, each in enumerate(levels[first : first + 8])),
+            "int64",
+        )
+        for first in range(0, len(levels), 8)
+    )
+    at = index.astype("int64")
+    for upper in more:
+        table = tirx.Select(at < 8, table, upper)
+    shifted = table >> ((at & tirx.const(7, "int64")) * tirx.const(8, "int64"))
+    return (shifted & tirx.const(255, "int64")).astype("int32") - MAX_LEVEL
+
+
+def _bits(element: tirx.Expr, piece: Piece, dtype: str) -> tirx.Expr:
+    """Return a piece of a stored integer at its position in it."""
+    assert piece.shift is not None
+    mask = tirx.const((1 << piece.bits) - 1, dtype)
+    bits = (element >> piece.shift.astype(dtype)) & mask
+    return bits << tirx.const(piece.position, dtype) if piece.position else bits
 
 
 def stored_value(

@@ -20,6 +20,9 @@ from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLi
 from mvlm.models.quantization import GROUP_SIZE, fit_groups_per_scale
 from mvlm.models.weight_layout import LinearFormat
 
+# The parameters that quantized activations come in, as `quantize_rows` returns them.
+_ACTIVATIONS = ("x", "x_scales", "zero_point_correction", "zero_point_halves")
+
 
 def linear(
     x: nn.Tensor,
@@ -60,7 +63,7 @@ def linear(
         linear_format, known_rows(rows), width, features, bias=has_bias, residual=has_residual
     )
     arguments: dict[str, nn.Tensor | None] = {
-        **dict(zip(("x", "x_scales", "zero_point_correction"), quantized, strict=False)),
+        **dict(zip(_ACTIVATIONS, quantized, strict=False)),
         **{each.name: t for each, t in zip(op.weight_parameters, weight, strict=True)},
         "bias": bias,
         "residual": None if residual is None else as_rows(residual),

@@ -77,8 +77,8 @@ def quantize_rows(
 
     Returns:
         Integers ``(rows, groups * 32)``, the last group filled with zeros; scales
-        ``(rows, groups / sharing)`` float32; and with a zero point ``(rows, groups)`` int32, the
-        zero-point correction: the sums of the integers times ``-zero_point``.
+        ``(rows, groups / sharing)`` float32; and with a zero point its correction (see
+        `QuantizeRowsSignature`).
     """
     rows, width = known_rows(x.shape[0]), x.shape[1]
     op = QuantizeRowsSignature(rows, width, prologue.name, prologue.eps, dtype, zero_point, 1)
@@ -143,16 +143,35 @@ def _quantized(op: QuantizeRowsSignature, x: te.Tensor) -> list[te.Tensor]:
     scales = te.compute((m, scale_count), lambda i, s: absmax[i, s] / float(qmax), name="scales")
     if not op.has_zero_point:
         return [integers, scales]
-    k2 = te.reduce_axis((0, GROUP_SIZE), name="k")
-    zero_point_correction = te.compute(
+    return [integers, scales, *_zero_point_correction(op, integers)]
+
+
+def _zero_point_correction(op: QuantizeRowsSignature, integers: te.Tensor) -> list[te.Tensor]:
+    """Return what accounts for the weights' zero point, by :class:`QuantizeRowsSignature`."""
+    m, groups = integers.shape[0], op.groups
+
+    def product(i: tirx.Expr, k: tirx.Expr) -> tirx.Expr:
+        return integers[i, k].astype("int32") * tirx.const(-op.zero_point, "int32")
+
+    k = te.reduce_axis((0, GROUP_SIZE), name="k")
+    correction = te.compute(
         (m, groups),
-        lambda i, g: te.sum(
-            integers[i, g * GROUP_SIZE + k2].astype("int32") * tirx.const(-op.zero_point, "int32"),
-            axis=k2,
-        ),
+        lambda i, g: te.sum(product(i, g * GROUP_SIZE + k), axis=k),
         name="zero_point_correction",
     )
-    return [integers, scales, zero_point_correction]
+    if not op.has_halves:
+        return [correction]
+    four = te.reduce_axis((0, GROUP_SIZE // 4), name="four")
+    two = te.reduce_axis((0, 2), name="two")
+    sums = te.compute(
+        (m, groups, 2),
+        lambda i, g, half: te.sum(
+            product(i, g * GROUP_SIZE + four * 4 + half * 2 + two), axis=[four, two]
+        ),
+        name="half_sums",
+    )
+    halves = te.compute(sums.shape, lambda *at: sums[at].astype("int16"), name="zero_point_halves")
+    return [correction, halves]
 
 
 def _identity(op: RowFunction, inputs: Mapping[str, te.Tensor], name: str) -> te.Tensor:

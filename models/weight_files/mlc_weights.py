@@ -16,8 +16,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from mvlm.models.bit_packing import unpack_rows
 from mvlm.models.json_config import JsonConfig, read_json_config
-from mvlm.models.quantization import GROUP_SIZE, Q4MLC, dequantize
+from mvlm.models.quantization import GROUP_SIZE, Q4MLC, QuantizedMatrix, dequantize
 from mvlm.models.weight_files.index_file import plain_name
 from mvlm.models.weight_files.tensor_file import (
     DOWNLOAD_AGAIN,
@@ -159,7 +160,8 @@ class _Reader:
         with np.errstate(over="ignore"):  # packing refuses infinities
             scales = scales.astype(np.float16)
         # mlc-llm leaves the scale of a group of zeros at zero, whatever its nibbles.
-        return dequantize(words, scales, Q4MLC, self.tensors[name].shape[1])
+        stored = unpack_rows(words, Q4MLC, self.tensors[name].shape[1]).astype(np.int8)
+        return dequantize(QuantizedMatrix(stored - Q4MLC.zero_point, scales), Q4MLC)
 
 
 class MlcWeights(Weights):

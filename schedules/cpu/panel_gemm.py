@@ -6,7 +6,7 @@ group's int32 sums are multiplied with its weight scale and accumulated in float
 that share an activation scale, that sum is multiplied with it. Scales of whole rows of weights are
 applied in the epilogue.
 
-Each panel's nibbles are unpacked once, to bytes that stay in cache. A panel may be multiplied in
+Each panel's levels are looked up once, to bytes that stay in cache. A panel may be multiplied in
 blocks along K, each with all rows before the next one, so that less has to stay in cache; partial
 sums are then stored in the output.
 
@@ -40,7 +40,7 @@ class GemmTile:
         rows: Rows of a register tile.
         panels: Panels of a register tile.
         k_unroll: Steps of a group that are unrolled for one row before the next row's.
-        unpack_once: Whether 4-bit values are unpacked once for all rows, not in every tile.
+        unpack_once: Whether levels are looked up once for all rows, not in every tile.
         tiles_per_task: Tiles of `panels` panels that a task computes in sequence.
         k_block: Size of a block along K, in activation scales.
     """
@@ -56,9 +56,9 @@ class GemmTile:
     def choose(cls, product: PanelProduct, knob: Config) -> GemmTile:
         """Read the knobs of a linear layer of many rows."""
         op, isa, group_steps = product.op, product.isa, product.group_steps
-        bits, activation_scales = panel_layout(op.weight_format).bits, op.activation_scales
+        is_packed, activation_scales = product.is_packed, op.activation_scales
         panels = knob("tile_panels", 1, divisors(panel_count(op.features), (1, 2)))
-        unpack_once = bits == 4 and bool(knob("unpack_once", 1, (0, 1)))
+        unpack_once = is_packed and bool(knob("unpack_once", 1, (0, 1)))
         most_steps = min(isa.k_unroll, group_steps)
         all_steps = divisors(group_steps, (1, 2, 4, 8, 16))
         k_unroll = knob(
@@ -73,7 +73,7 @@ class GemmTile:
             rows=knob("tile_m", isa.tile_m, (1, 2, 3, 4, 5, 6, 8, 10, 12)),
             panels=panels,
             # Both nibbles of a byte are steps: without unpacking first, all steps are unrolled.
-            k_unroll=group_steps if bits == 4 and not unpack_once else k_unroll,
+            k_unroll=group_steps if is_packed and not unpack_once else k_unroll,
             unpack_once=unpack_once,
             tiles_per_task=knob("tiles_per_task", 1, divisors(tiles, (1, 2, 4, 8))),
             k_block=knob("k_block", activation_scales, divisors(activation_scales, k_blocks)),
@@ -95,7 +95,12 @@ def panel_gemm(
         op.activation_scales // tile.k_block,
         tile.k_block * op.groups_per_scale,
     )
-    unpacked_shape = (tile.panels, block_groups if tile.unpack_once else 1, 2 * steps, layout.step)
+    unpacked_shape = (
+        tile.panels,
+        block_groups if tile.unpack_once else 1,
+        product.group_steps,
+        layout.step,
+    )
     registers, f32 = (tile_m * tile.panels * parts, lanes), f"float32x{lanes}"
 
     def register(r: Any, p: Any, part: Any) -> Any:
@@ -117,7 +122,7 @@ def panel_gemm(
     ) -> tirx.Expr:
         """Add a stage's products to a register: all steps of a group, or `k_unroll` of them."""
         (x, weight, unpacked), (row, first, p, part, g) = buffers, place
-        order = product.step_order
+        order = tuple(step for steps in product.step_sets for step in steps)
         if tile.k_unroll < product.group_steps:
             order = tuple(stage * tile.k_unroll + step for step in range(tile.k_unroll))
 
@@ -135,6 +140,7 @@ def panel_gemm(
         x_handle: T.handle,
         x_scale_handle: T.handle,
         correction_handle: T.handle,
+        halves_handle: T.handle,
         weight_handle: T.handle,
         scale_handle: T.handle,
         row_scale_handle: T.handle,
@@ -146,6 +152,7 @@ def panel_gemm(
         x = T.match_buffer(x_handle, (rows, op.width), layout.activations)
         x_scales = T.match_buffer(x_scale_handle, (rows, op.activation_scales), "float32")
         zero_point_correction = T.match_buffer(correction_handle, (rows, op.groups), "int32")
+        zero_point_halves = T.match_buffer(halves_handle, (rows, op.groups, 2), "int16")
         weight = T.match_buffer(
             weight_handle, (panels, op.groups, steps, layout.step), layout.dtype
         )
@@ -159,16 +166,18 @@ def panel_gemm(
                 unpacked = T.sblock_alloc_buffer(unpacked_shape, "uint8")
 
                 @T.inline
+                def unpack_steps(p, panel, kb, g, step):
+                    for part in T.unroll(parts):
+                        unpacked[p, g, step, product.features_of(part)] = product.weights(
+                            weight, panel, kb * block_groups + g, part, step
+                        )
+                    if step + 1 < product.group_steps:
+                        unpack_steps(p, panel, kb, g, step + 1)
+
+                @T.inline
                 def unpack_panel(p, panel, kb):
                     for g in T.serial(block_groups):
-                        for step in T.unroll(steps):
-                            for b in T.vectorized(layout.step):
-                                unpacked[p, g, step, b] = T.bitwise_and(
-                                    weight[panel, kb * block_groups + g, step, b], T.uint8(15)
-                                )
-                                unpacked[p, g, steps + step, b] = T.shift_right(
-                                    weight[panel, kb * block_groups + g, step, b], T.uint8(4)
-                                )
+                        unpack_steps(p, panel, kb, g, 0)
 
                 for kb, at in T.grid(k_blocks, tile.tiles_per_task):
                     first = T.meta_var((task * tile.tiles_per_task + at) * tile.panels)
@@ -203,27 +212,32 @@ def panel_gemm(
                             @T.inline
                             def dot_group(p, part, g):
                                 for r in T.unroll(tile_m):
-                                    acc_i32[r, T.ramp(0, 1, lanes)] = T.broadcast(
-                                        T.int32(0)
-                                        if product.subtracts_zero_point
-                                        else zero_point_correction[
-                                            clipped(block * tile_m + r, rows), g
-                                        ],
-                                        lanes,
+                                    row = T.meta_var(clipped(block * tile_m + r, rows))
+                                    acc_i32[r, T.ramp(0, 1, lanes)] = dot(
+                                        T.broadcast(
+                                            product.initial_sums(
+                                                zero_point_correction, zero_point_halves, row, g
+                                            ),
+                                            lanes,
+                                        ),
+                                        (x, weight, unpacked),
+                                        (row, first, p, part, g),
+                                        0,
                                     )
                                 # Rows alternate after some steps, which hides the latency of a
                                 # row's dependent additions.
-                                for stage in T.unroll(product.group_steps // tile.k_unroll):
+                                for stage in T.unroll(product.group_steps // tile.k_unroll - 1):
                                     for r in T.unroll(tile_m):
+                                        row = T.meta_var(clipped(block * tile_m + r, rows))
                                         acc_i32[r, T.ramp(0, 1, lanes)] = dot(
                                             acc_i32[r, T.ramp(0, 1, lanes)],
                                             (x, weight, unpacked),
-                                            (clipped(block * tile_m + r, rows), first, p, part, g),
-                                            stage,
+                                            (row, first, p, part, g),
+                                            stage + 1,
                                         )
                                 for r in T.unroll(tile_m):
                                     acc_block[register(r, p, part), T.ramp(0, 1, lanes)] += T.Cast(
-                                        f32, acc_i32[r, T.ramp(0, 1, lanes)]
+                                        f32, product.completed(acc_i32[r, T.ramp(0, 1, lanes)])
                                     ) * T.Cast(
                                         f32, scales[first + p, g, T.ramp(part * lanes, 1, lanes)]
                                     )

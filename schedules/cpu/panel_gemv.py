@@ -1,7 +1,7 @@
 """A linear layer of one row, over panels of integer weights, with integer activations.
 
 It is bound by memory: each panel is read once from beginning to end, a group of 32 along K at a
-time, and its nibbles are unpacked in registers. A group's int32 sums are multiplied with its weight
+time, and its levels are looked up in registers. A group's int32 sums are multiplied with its weight
 scale and accumulated in float32; after all groups that share an activation scale, that sum is
 multiplied with it. Scales of whole rows of weights are applied in the epilogue.
 
@@ -27,6 +27,10 @@ from mvlm.schedules.cpu.panel_product import PanelProduct
 from mvlm.schedules.cpu.panels import FEATURES, panel_count, panel_layout
 from mvlm.schedules.cpu.vectors import LINE_BYTES, prefetch_line
 from mvlm.schedules.epilogue import Epilogue
+
+# Registers of a panel's features whose levels are looked up at once. The panel's others are read
+# next, from the first-level cache: with the indices of four, LLVM runs out of Armv8's registers.
+_PACKED_PARTS = 2
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,22 @@ def panel_gemv(
     tile, loop = GemvTile.choose(op, knob), panel_loop(op)
     lanes, parts, tile_panels = product.lanes, product.parts, tile.panels
     f32 = f"float32x{lanes}"
+    parts_at_once = min(parts, _PACKED_PARTS) if product.is_packed else parts
     group_bytes = layout.steps * layout.step * np.dtype(layout.dtype).itemsize
     prefetch = prefetch_ahead(tile.prefetch_distance, group_bytes)
 
     def dot(
-        sums: tirx.Expr, x: tirx.Buffer, weight: tirx.Buffer, place: tuple[tirx.Expr, ...]
+        sums: tirx.Expr,
+        x: tirx.Buffer,
+        weight: tirx.Buffer,
+        place: tuple[tirx.Expr, ...],
+        at: int,
     ) -> tirx.Expr:
+        """Add the products of a set of steps to a register."""
         panel, group, part = place
         steps = [
-            (step, product.weights(weight, panel, group, part, step)) for step in product.step_order
+            (step, product.weights(weight, panel, group, part, step))
+            for step in product.step_sets[at]
         ]
         return product.dot(sums, steps, x, 0, group)
 
@@ -83,6 +94,7 @@ def panel_gemv(
         x_handle: T.handle,
         x_scale_handle: T.handle,
         correction_handle: T.handle,
+        halves_handle: T.handle,
         weight_handle: T.handle,
         scale_handle: T.handle,
         row_scale_handle: T.handle,
@@ -93,6 +105,7 @@ def panel_gemv(
         x = T.match_buffer(x_handle, (1, op.width), layout.activations)
         x_scales = T.match_buffer(x_scale_handle, (1, op.activation_scales), "float32")
         zero_point_correction = T.match_buffer(correction_handle, (1, op.groups), "int32")
+        zero_point_halves = T.match_buffer(halves_handle, (1, op.groups, 2), "int16")
         weight = T.match_buffer(
             weight_handle, (panels, op.groups, layout.steps, layout.step), layout.dtype
         )
@@ -110,7 +123,7 @@ def panel_gemv(
                 acc_block = T.sblock_alloc_buffer(
                     (tile_panels, parts, lanes), "float32", scope="local"
                 )
-                acc_i32 = T.sblock_alloc_buffer((lanes,), "int32", scope="local")
+                acc_i32 = T.sblock_alloc_buffer((parts, lanes), "int32", scope="local")
                 sums = T.sblock_alloc_buffer((tile_panels, FEATURES), "float32", scope="local")
 
                 @T.inline
@@ -121,21 +134,35 @@ def panel_gemv(
                                 acc[p, part, c] = T.float32(0)
 
                 @T.inline
-                def dot_group(p, part, g):
+                def dot_steps(panel, g, first_part, at):
+                    """Multiply the sets of steps from the one at an index on."""
+                    for t in T.unroll(parts_at_once):
+                        part = T.meta_var(first_part + t)
+                        acc_i32[part, T.ramp(0, 1, lanes)] = dot(
+                            acc_i32[part, T.ramp(0, 1, lanes)], x, weight, (panel, g, part), at
+                        )
+                    if at + 1 < len(product.step_sets):
+                        dot_steps(panel, g, first_part, at + 1)
+
+                @T.inline
+                def dot_group(p, g, first_part):
                     panel = T.meta_var(task * tile_panels + p)
-                    acc_i32[T.ramp(0, 1, lanes)] = T.broadcast(
-                        T.int32(0) if product.subtracts_zero_point else zero_point_correction[0, g],
-                        lanes,
-                    )
-                    acc_i32[T.ramp(0, 1, lanes)] = dot(
-                        acc_i32[T.ramp(0, 1, lanes)], x, weight, (panel, g, part)
-                    )
-                    scale = T.meta_var(
-                        T.Cast(f32, scales[panel, g, T.ramp(part * lanes, 1, lanes)])
-                    )
-                    acc_block[p, part, T.ramp(0, 1, lanes)] += (
-                        T.Cast(f32, acc_i32[T.ramp(0, 1, lanes)]) * scale
-                    )
+                    for t in T.unroll(parts_at_once):
+                        part = T.meta_var(first_part + t)
+                        acc_i32[part, T.ramp(0, 1, lanes)] = T.broadcast(
+                            product.initial_sums(zero_point_correction, zero_point_halves, 0, g),
+                            lanes,
+                        )
+                    dot_steps(panel, g, first_part, 0)
+                    for t in T.unroll(parts_at_once):
+                        part = T.meta_var(first_part + t)
+                        scale = T.meta_var(
+                            T.Cast(f32, scales[panel, g, T.ramp(part * lanes, 1, lanes)])
+                        )
+                        acc_block[p, part, T.ramp(0, 1, lanes)] += (
+                            T.Cast(f32, product.completed(acc_i32[part, T.ramp(0, 1, lanes)]))
+                            * scale
+                        )
 
                 @T.inline
                 def scale_accumulate(s):
@@ -163,11 +190,13 @@ def panel_gemv(
                 zero(acc_f32)
                 for s in T.serial(op.activation_scales):
                     zero(acc_block)
-                    for g in T.serial(op.groups_per_scale):
-                        for p in T.unroll(tile_panels):
-                            prefetch(weight, task * tile_panels + p, s * op.groups_per_scale + g)
-                            for part in T.unroll(parts):
-                                dot_group(p, part, s * op.groups_per_scale + g)
+                    for half in T.unroll(parts // parts_at_once):
+                        for g in T.serial(op.groups_per_scale):
+                            group = T.meta_var(s * op.groups_per_scale + g)
+                            for p in T.unroll(tile_panels):
+                                if half == 0:
+                                    prefetch(weight, task * tile_panels + p, group)
+                                dot_group(p, group, half * parts_at_once)
                     scale_accumulate(s)
                 for p in T.unroll(tile_panels):
                     store(p)

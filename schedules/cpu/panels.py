@@ -14,40 +14,52 @@ array           shape                                         dtype
 ==============  ============================================  =================
 ``weight``      (ceil(N/16), ceil(K/32), steps, 64 or 32)     uint8 or int16
 ``scales``      (ceil(N/16), ceil(K/32), 16)                  float16 or int8
-``row_scales``  (ceil(N/16), 16), with 4-bit weights          float32
+``row_scales``  (ceil(N/16), 16), with 4 and 3 bits           float32
 ==============  ============================================  =================
 
 A group of 32 along K takes 8 steps of 64 bytes with 8-bit weights: byte ``4c + j`` of step s is
-the quantized value of feature c at ``4s + j``. With 4-bit weights it takes 4: the low nibble of
-that byte is the value at ``4s + j``, the high nibble that at ``16 + 4s + j``. Quantized values are
-unsigned, with the zero point (8, or 128) added. 16-bit weights are signed and take 16 steps of 32:
-element ``2c + j`` of step s is the integer of feature c at ``2s + j``. Padding of N and K is the
-zero point; padding of N has scale 0.
+the integer of feature c at ``4s + j``, plus 128. 16-bit weights are signed and take 16 steps of 32:
+element ``2c + j`` of step s is the integer of feature c at ``2s + j``.
+
+Weights of 4 and 3 bits are indices of their format's levels. With 4 bits a group takes 4 steps: the
+low nibble of byte ``4c + j`` of step s is the index at ``4s + j``, the high nibble that at
+``16 + 4s + j``. With 3 bits it takes 3, whose nibbles hold the same indices in their lower three
+bits; bit b of those of step 3 is the fourth bit of the same nibbles of step b (see `bit_packing`).
+So the indices of one step need no work but a shift, and a byte shuffle that looks levels up ignores
+the fourth bit if its table is repeated.
+
+Kernels multiply unsigned bytes: the integers plus 128, or levels plus 16. Padding of N and K is
+zero (byte 128, or the index of level 0); padding of N has scale 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mvlm.models.quantization import GROUP_SIZE, Activations, WeightFormat, quantize, unpack
-from mvlm.models.rounding import Rounding
+from mvlm.models.bit_packing import join_sets
+from mvlm.models.quantization import (
+    GROUP_SIZE,
+    MAX_LEVEL,
+    Activations,
+    QuantizedMatrix,
+    WeightFormat,
+)
 from mvlm.models.weight_layout import (
     ROWS,
     Array,
-    Element,
     Index,
     Matrix,
+    Piece,
     WeightLayout,
+    nibble_pieces,
     register_layout,
 )
 
 FEATURES = 16
 _STEP_FEATURE_BYTES = 4  # of one feature in a step: as many activations fill an int32
-
-_BLOCK_VALUES = 1 << 20  # of a matrix that are arranged at once
 
 
 def panel_count(features: int) -> int:
@@ -68,8 +80,11 @@ class PanelLayout:
     """The layout of a group of 32 along K within a panel, for integer activations.
 
     Attributes:
-        bits: Of a quantized value: 4, 8 or 16.
-        zero: The zero point.
+        bits: Of a stored integer: 3, 4, 8 or 16.
+        levels: What stored integers are the indices of; empty where they are integers.
+        zero: The stored integer that stands for zero.
+        correction: What is added to integers or levels to make the unsigned bytes that kernels
+            multiply; 0 where those are signed.
         unit: What scales are multiples of.
         depth: Adjacent weights of one feature.
         dtype: Of an element.
@@ -79,7 +94,9 @@ class PanelLayout:
     """
 
     bits: int
+    levels: tuple[int, ...]
     zero: int
+    correction: int
     unit: float
     depth: int
     dtype: str
@@ -111,11 +128,14 @@ class PanelLayout:
 
 def panel_layout(weight_format: WeightFormat) -> PanelLayout:
     """Return how integers of a weight format lie in panels."""
-    bits = weight_format.bits
+    bits, levels = weight_format.bits, weight_format.levels
     is_byte = bits <= 8
+    byte_zero = 1 << (bits - 1) if is_byte else 0
     return PanelLayout(
         bits=bits,
-        zero=1 << (bits - 1) if is_byte else 0,
+        levels=levels,
+        zero=weight_format.zero_point if levels else byte_zero,
+        correction=MAX_LEVEL if levels else byte_zero,
         unit=weight_format.unit,
         depth=4 if is_byte else 2,
         dtype="uint8" if is_byte else "int16",
@@ -125,50 +145,30 @@ def panel_layout(weight_format: WeightFormat) -> PanelLayout:
     )
 
 
-def quantize_to_panels(
-    matrix: Array, weight_format: WeightFormat, rounding: Rounding
-) -> tuple[Array, ...]:
-    """Quantize a matrix ``(features, width)`` of any float type and arrange it in panels.
-
-    Some panels at a time: what is computed on the way takes many times a panel's memory.
-    """
-    features, width = matrix.shape
-    arrays = panel_layout(weight_format).arrays(width, features).values()
-    whole = tuple(np.empty(shape, dtype) for shape, dtype in arrays)
-    step = max(1, _BLOCK_VALUES // (FEATURES * width))
-    for first in range(0, panel_count(features), step):
-        block = matrix[first * FEATURES : (first + step) * FEATURES]
-        elements, *scales = quantize(block, weight_format, rounding)
-        integers = unpack(elements, weight_format)[:, :width]
-        for array, part in zip(whole, to_panels(integers, scales, weight_format), strict=True):
-            array[first : first + step] = part
-    return whole
-
-
-def to_panels(
-    integers: Array, scales: Sequence[Array], weight_format: WeightFormat
-) -> tuple[Array, ...]:
-    """Arrange a matrix in panels.
+def to_panels(quantized: QuantizedMatrix, weight_format: WeightFormat) -> tuple[Array, ...]:
+    """Arrange a matrix in panels, for integer activations.
 
     Args:
-        integers: ``(features, width)``, the zero point subtracted.
-        scales: Those of the groups ``(features, ceil(width / 32))`` and, where the format has
-            them, of the rows ``(features,)``.
-        weight_format: Their format.
+        quantized: The matrix ``(features, width)``.
+        weight_format: Its format.
     """
-    features, width = integers.shape
+    features, width = quantized.integers.shape
     layout = panel_layout(weight_format)
-    integer_shape, _ = layout.arrays(width, features)["weight"]
-    panels, groups, steps, _ = integer_shape
-    quantized = np.full((panels * FEATURES, groups * GROUP_SIZE), layout.zero, layout.dtype)
-    quantized[:features, :width] = integers + layout.zero
-    halves = GROUP_SIZE // (layout.depth * steps)
-    # panel, feature, group, half, step, j -> panel, group, step, feature, j, half
-    unpacked = quantized.reshape(panels, FEATURES, groups, halves, steps, layout.depth)
-    unpacked = unpacked.transpose(0, 2, 4, 1, 5, 3)
-    joined = unpacked[..., 0] if halves == 1 else unpacked[..., 0] | unpacked[..., 1] << 4
-    arranged = [np.ascontiguousarray(joined).reshape(integer_shape), interleave_panels(scales[0])]
-    arranged += [interleave_panels(rows[:, None])[:, 0] for rows in scales[1:]]
+    panels, groups = panel_count(features), -(-width // GROUP_SIZE)
+    stored: Array = np.full((panels * FEATURES, groups * GROUP_SIZE), layout.zero, layout.dtype)
+    offset = 0 if layout.levels else layout.zero
+    stored[:features, :width] = np.add(quantized.integers, offset, dtype=np.int16)
+    stored = stored.reshape(panels, FEATURES, groups, -1, layout.depth).transpose(0, 2, 3, 1, 4)
+    stored = stored.reshape(panels, groups, -1, layout.step)
+    if layout.bits < 8:  # Nibbles: the second half of the steps is the high ones.
+        half = stored.shape[2] // 2
+        low, high = stored[:, :, :half], stored[:, :, half:]
+        if layout.bits == 3:
+            low, high = join_sets(low), join_sets(high)
+        stored = low | high << 4
+    arranged = [np.ascontiguousarray(stored), interleave_panels(quantized.scales)]
+    if quantized.row_scales is not None:
+        arranged.append(interleave_panels(quantized.row_scales[:, None])[:, 0])
     return tuple(arranged)
 
 
@@ -176,6 +176,7 @@ class PanelsLayout(WeightLayout):
     """Panels of 16 features, arranged by the activations that they are multiplied with."""
 
     name = "panels16"
+    panel_features = FEATURES
 
     def arrays(self, matrix: Matrix) -> Mapping[str, tuple[tuple[int, ...], str]]:
         """Those of the module's table; the format's own, interleaved, for float32 activations."""
@@ -187,28 +188,40 @@ class PanelsLayout(WeightLayout):
             for name, (shape, dtype) in ROWS.arrays(matrix).items()
         }
 
-    def pack(self, values: Array, matrix: Matrix, rounding: Rounding) -> tuple[Array, ...]:
-        """Round and interleave."""
+    def arrange(self, quantized: QuantizedMatrix, matrix: Matrix) -> tuple[Array, ...]:
+        """Arrange in panels; interleave a format's own arrays for float32 activations."""
         if matrix.activations != "float32":
-            return quantize_to_panels(values, matrix.weight_format, rounding)
+            return to_panels(quantized, matrix.weight_format)
         return tuple(
             interleave_panels(array.reshape(matrix.features, -1)).reshape(shape)
             for array, (shape, _) in zip(
-                ROWS.pack(values, matrix, rounding), self.arrays(matrix).values(), strict=True
+                ROWS.arrange(quantized, matrix), self.arrays(matrix).values(), strict=True
             )
         )
 
-    def element(self, matrix: Matrix, feature: Index, k: Index) -> Element:
+    def arrange_floats(self, values: Array) -> Array:
+        """Interleave."""
+        return interleave_panels(values)
+
+    def pieces(self, matrix: Matrix, feature: Index, k: Index) -> tuple[Piece, ...]:
         """The module's description as arithmetic."""
         panel, column = feature // FEATURES, feature % FEATURES
         if matrix.activations == "float32":
-            place = ROWS.element(matrix, feature, k)
-            return Element((panel, *place.index[1:], column), place.shift)
-        group = panel_layout(matrix.weight_format)
-        within, depth, steps = k % GROUP_SIZE, group.depth, group.steps
-        step, half = within // depth % steps, within // (depth * steps)
-        index = (panel, k // GROUP_SIZE, step, column * depth + within % depth)
-        return Element(index, half * 4 if group.bits == 4 else None)
+            return tuple(
+                replace(piece, index=(panel, *piece.index[1:], column))
+                for piece in ROWS.pieces(matrix, feature, k)
+            )
+        layout = panel_layout(matrix.weight_format)
+        step = k % GROUP_SIZE // layout.depth
+
+        def index(stored_step: Index) -> tuple[Index, ...]:
+            element = column * layout.depth + k % layout.depth
+            return (panel, k // GROUP_SIZE, stored_step, element)
+
+        if layout.bits >= 8:
+            return (Piece(index(step)),)
+        half = GROUP_SIZE // layout.depth // 2
+        return nibble_pieces(layout.bits, step % half, step // half * 4, index)
 
     def scale(self, matrix: Matrix, feature: Index, group: Index) -> tuple[Index, ...]:
         """Those of a panel's features side by side."""
@@ -219,14 +232,17 @@ class PanelsLayout(WeightLayout):
         return (feature // FEATURES, feature % FEATURES)
 
     def zero_point(self, weight_format: WeightFormat, activations: Activations) -> int:
-        """The format's, or that of unsigned bytes, which CPUs multiply with signed ones."""
+        """The format's, or that of unsigned bytes."""
         if activations == "float32":
             return weight_format.zero_point
         return panel_layout(weight_format).zero
 
     def correction(self, weight_format: WeightFormat, activations: Activations) -> int:
-        """The zero point of unsigned bytes; kernels for float32 activations convert integers."""
-        return 0 if activations == "float32" else self.zero_point(weight_format, activations)
+        """That of the unsigned bytes that CPUs multiply with signed ones.
+
+        Kernels for float32 activations convert integers.
+        """
+        return 0 if activations == "float32" else panel_layout(weight_format).correction
 
 
 PANELS = register_layout(PanelsLayout())

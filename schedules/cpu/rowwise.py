@@ -60,7 +60,7 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
         return None
     width, out_width, groups, dtype = op.width, op.values, op.groups, op.dtype
     activation_scales, groups_per_scale = op.activation_scales, op.groups_per_scale
-    has_zero_point, zero_point = op.has_zero_point, op.zero_point
+    has_zero_point, has_halves, zero_point = op.has_zero_point, op.has_halves, op.zero_point
     loop, qmax = _loop(op), QMAX[dtype]
     statistics, value = _statistics(op, knob), _value(op)
 
@@ -72,6 +72,7 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
         integer_handle: T.handle,
         scale_handle: T.handle,
         correction_handle: T.handle,
+        halves_handle: T.handle,
     ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, width), "float32")
@@ -80,6 +81,7 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
         integers = T.match_buffer(integer_handle, (rows, out_width), dtype)
         scales = T.match_buffer(scale_handle, (rows, activation_scales), "float32")
         zero_point_correction = T.match_buffer(correction_handle, (rows, groups), "int32")
+        zero_point_halves = T.match_buffer(halves_handle, (rows, groups, 2), "int16")
         for i in loop(rows):
             with T.sblock("row"):
                 stats = T.sblock_alloc_buffer((2,), "float32", scope="local")
@@ -120,9 +122,13 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
                         quantized[c] = quantized[c] + quantized[8 + c]
                     for c in T.vectorized(4):
                         quantized[c] = quantized[c] + quantized[4 + c]
-                    zero_point_correction[i, group] = T.int32(-zero_point) * (
-                        quantized[0] + quantized[1] + quantized[2] + quantized[3]
-                    )
+                    # Four sums are left, each of every fourth integer.
+                    quantized[0] = T.int32(-zero_point) * (quantized[0] + quantized[1])
+                    quantized[1] = T.int32(-zero_point) * (quantized[2] + quantized[3])
+                    zero_point_correction[i, group] = quantized[0] + quantized[1]
+                    if has_halves:
+                        zero_point_halves[i, group, 0] = T.Cast("int16", quantized[0])
+                        zero_point_halves[i, group, 1] = T.Cast("int16", quantized[1])
 
                 @T.inline
                 def store_group(s, g):

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, NIBBLES_PER_WORD, Q4MLC, QMAX
+from mvlm.models.bit_packing import NIBBLES_PER_WORD
+from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, Q4MLC, QMAX
 
 Array = npt.NDArray[Any]
 

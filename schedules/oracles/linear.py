@@ -12,6 +12,7 @@ from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLi
 from mvlm.models.quantization import GROUP_SIZE, QMAX
 from mvlm.models.weight_layout import Matrix, WeightLayout
 from mvlm.schedules.oracles.numbers import random_arguments
+from mvlm.schedules.oracles.rowwise import zero_point_arguments
 
 Array = npt.NDArray[Any]
 _EPS = float(np.finfo(np.float32).eps)
@@ -47,9 +48,7 @@ def quantized_linear_case(
     x = random.integers(-qmax, qmax, arguments["x"].shape, arguments["x"].dtype, endpoint=True)
     x_scales = random.uniform(0.01, 0.1, arguments["x_scales"].shape).astype(np.float32)
     arguments |= {"x": x, "x_scales": x_scales}
-    if op.has_zero_point:
-        sums = x.reshape(len(x), -1, GROUP_SIZE).astype(np.int32).sum(-1, dtype=np.int32)
-        arguments["zero_point_correction"] = np.int32(-op.zero_point) * sums
+    arguments |= zero_point_arguments(x, op.zero_point)
     if arguments["weight"].dtype == np.int16:  # of 14 bits
         shape = arguments["weight"].shape
         arguments["weight"] = random.integers(-qmax, qmax, shape, np.int16, endpoint=True)
@@ -86,12 +85,19 @@ def stored_weights(layout: WeightLayout, matrix: Matrix, weight: Array) -> Array
     step = max(1, _BLOCK_VALUES // matrix.width)
     for first in range(0, matrix.features, step):
         features = np.arange(first, min(first + step, matrix.features))[:, None]
-        place = layout.element(matrix, features, np.arange(matrix.width))
-        elements = weight[place.index]
-        if place.shift is not None:
-            mask = (1 << matrix.weight_format.bits) - 1
-            elements = elements.astype(np.int64) >> place.shift & mask
-        found[first : first + step] = elements.astype(np.float64) - zero
+        pieces = layout.pieces(matrix, features, np.arange(matrix.width))
+        stored: Array = np.zeros((), np.int64)
+        for piece in pieces:
+            elements = weight[piece.index]
+            if piece.shift is None:
+                stored = elements
+            else:
+                bits = elements.astype(np.int64) >> piece.shift & (1 << piece.bits) - 1
+                stored = stored | bits << piece.position
+        levels = matrix.weight_format.levels
+        found[first : first + step] = (
+            np.array(levels)[stored] if levels else stored.astype(np.float64) - zero
+        )
     return found
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mvlm.models.activations import QUICK_GELU_SLOPE
 from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
-from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, QMAX
+from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, QMAX, has_halves
 from mvlm.schedules.oracles.numbers import random_arguments
 
 Array = npt.NDArray[Any]
@@ -66,12 +66,29 @@ def quantize_rows_case(
             "scales": (scales, error.max() + 1e-6 * scales),
         }
         if op.has_zero_point:
-            sums = integers.reshape(len(integers), -1, GROUP_SIZE).astype(np.int64).sum(-1)
             off = float(GROUP_SIZE * op.zero_point)
-            found["zero_point_correction"] = (-op.zero_point * sums, off)
+            for name, each in zero_point_arguments(integers, op.zero_point).items():
+                found[name] = (each, off)
         return found
 
     return arguments, expect
+
+
+def zero_point_arguments(integers: Array, zero_point: int) -> dict[str, Array]:
+    """Return what accounts for a zero point of weights, by the parameters' names.
+
+    Args:
+        integers: ``(M, groups * 32)``.
+        zero_point: The zero point; there are no arguments for 0.
+    """
+    if zero_point == 0:
+        return {}
+    pairs = integers.reshape(len(integers), -1, GROUP_SIZE // 4, 2, 2).astype(np.int32)
+    halves = -zero_point * pairs.sum((2, 4), dtype=np.int32)
+    total = {"zero_point_correction": halves.sum(-1, dtype=np.int32)}
+    if has_halves(zero_point):
+        total["zero_point_halves"] = halves.astype(np.int16)
+    return total
 
 
 def _quantized(x: Array, dtype: str, groups_per_scale: int) -> tuple[Array, Array]:

@@ -22,7 +22,7 @@ import tvm
 from tvm import tirx
 
 from mvlm.bench.docs_table import write_table
-from mvlm.bench.studies.instructions import DOCUMENT, decode_kernel
+from mvlm.bench.studies.instructions import DOCUMENT, PACKED_SCHEMES, decode_kernel
 from mvlm.compile.tuning.task import parameter_types
 from mvlm.models.quantization import SCHEMES
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY
@@ -69,7 +69,7 @@ def count(folder: Path) -> Count:
     command = [FOLDER / "python", *worker, folder / "arrays.npz"]
     place = _run(command, 0, "")
     once, twice = (_executed(command, calls, place, folder) for calls in (1, 2))
-    weights = panel_layout(SCHEMES["q4a8"].weights).arrays(WIDTH, FEATURES).values()
+    weights = panel_layout(SCHEMES[PACKED_SCHEMES[0]].weights).arrays(WIDTH, FEATURES).values()
     sizes = (math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in weights)
     return Count(twice - once, sum(sizes))
 

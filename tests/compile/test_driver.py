@@ -16,13 +16,14 @@ from mvlm.compile import driver, memory
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.toolchain import find
-from mvlm.models.quantization import Q4MLC, dequantize, plan_quantization
+from mvlm.models.quantization import Q4MLC, plan_quantization
 from mvlm.runtime.artifact import layout, map_weights, verify_artifact
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import CheckpointError, MvlmError, TargetError, TokenizerError, UsageError
 from mvlm.runtime.settings import read_settings
 from tests.artifacts import ArtifactCache
 from tests.models.rounding import to_q4
+from tests.models.stored_rows import read_rows
 from tests.no_code import generate_no_code
 from tests.panels import from_panels
 from tests.reference import write_random_checkpoint
@@ -195,7 +196,7 @@ def test_four_bit_weights_are_those_of_mlc(checkpoint: Path, output: Path) -> No
     name = "decoder.layers.0.down"
     panels = (arrays[f"{name}.q_weight"], arrays[f"{name}.q_scale"])
     words, scales = (from_panels(panel, 128) for panel in panels)
-    found = dequantize(words, scales.astype(np.float16), Q4MLC, 256)
+    found = read_rows(words, scales.astype(np.float16), Q4MLC, 256)
     expected = load_tensors(checkpoint)["model.layers.0.mlp.down_proj.weight"].numpy()
     np.testing.assert_array_equal(found, to_q4(expected))
 

@@ -26,11 +26,12 @@ from mvlm.models.layers import (
 )
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.projectors.ldpnetv2 import pooled
-from mvlm.models.quantization import Q4MLC, SCHEMES, plan_quantization, quantize
+from mvlm.models.quantization import Q4MLC, SCHEMES, plan_quantization
 from mvlm.runtime.errors import CheckpointError
 from mvlm.schedules.cpu.panels import PANELS
 from tests.artifacts import ArtifactCache
 from tests.kernels import run_graph
+from tests.models.stored_rows import stored_rows
 from tests.panels import FORMATS, from_panels
 from tests.reference import FAMILIES
 
@@ -93,7 +94,7 @@ def test_linear_quantizes_each_output_on_its_own() -> None:
     layer = Linear(("up",), 40, 3, FORMATS["q4f16_1"], bias=False)
     matrix = np.random.default_rng(1).standard_normal((3, 40), np.float32)
     found = packed(layer, up__weight=matrix)
-    words, scales = quantize(matrix, Q4MLC)
+    words, scales = stored_rows(matrix, Q4MLC)
     np.testing.assert_array_equal(from_panels(found["q_weight"], 3), words)
     np.testing.assert_array_equal(from_panels(found["q_scale"], 3), scales)
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from mvlm.models import ops
-from mvlm.models.quantization import Q4MLC, quantize
+from mvlm.models.quantization import Q4MLC
 from mvlm.schedules.cpu.panels import interleave_panels
 from mvlm.schedules.oracles.arithmetic import attention, depthwise_convolution, from_q4, linear
 from tests.kernels import Spec, definition, run
+from tests.models.stored_rows import stored_rows
 from tests.panels import FORMATS
 
 # Sums of float32 products in another order differ by a few units in the last place of the
@@ -35,7 +36,7 @@ def test_linear(storage: str, rows: int | str) -> None:
 def test_q4_linear(width: int) -> None:
     random = np.random.default_rng(1)
     x = random.standard_normal((2, width), np.float32)
-    words, scales = quantize(random.standard_normal((5, width), np.float32), Q4MLC)
+    words, scales = stored_rows(random.standard_normal((5, width), np.float32), Q4MLC)
     specs: list[Spec] = [
         ((1, "n", width), "float32"),
         ((1, words.shape[1], 16), "uint32"),
@@ -59,7 +60,7 @@ def test_embedding(storage: str) -> None:
 
 @pytest.mark.parametrize("width", [6, 32, 36, 40])
 def test_q4_embedding(width: int) -> None:
-    words, scales = quantize(
+    words, scales = stored_rows(
         np.random.default_rng(3).standard_normal((9, width), np.float32) * 0.02, Q4MLC
     )
     ids = np.array([8, 0, 3, 3], np.int32)

@@ -73,7 +73,7 @@ OPERATIONS: list[Signature] = [
         QuantizeRowsSignature(rows, 64, name, 1e-5, dtype, zero_point, 1)
         for name in PROLOGUES
         for rows in ROWS
-        for dtype, zero_point in (("int8", 8), ("int8", 128), ("int16", 0))
+        for dtype, zero_point in (("int8", 16), ("int8", 128), ("int16", 0))
     ),
     *(
         linear_signature(linear_format, rows, 64, 20, bias=bias, residual=residual)
@@ -116,7 +116,7 @@ def test_a_text_is_a_signature() -> None:
 def test_texts_stay_as_they_are() -> None:
     """A text that changes is another workload: the logs' records of it are lost."""
     assert Q4A8.text == (
-        "quantized_linear v1 rows=any width=2048 features=5632 weights=q4 layout=panels16 "
+        "quantized_linear v1 rows=any width=2048 features=5632 weights=q4nl layout=panels16 "
         "bias=0 residual=1 activation_scales=8"
     )
     assert RowwiseSignature(1, 64, "rms_norm", 1e-05).text == (
@@ -137,6 +137,10 @@ def test_texts_stay_as_they_are() -> None:
         "rowwise v1 width=64 rows=1 prologue=rms_norm eps=1e-05",
         "rowwise v1 rows=1 width=wide prologue=rms_norm eps=1e-05",
         "rowwise v1 rows=1 width=64 prologue=rms_norm eps=1e-05 residual=1",
+        # A format and a layout of no version, and the format that earlier ones had.
+        "embedding v1 count=1 vocabulary=9 width=40 weights=q5",
+        Q4A8.text.replace("panels16", "panels8"),
+        Q4A8.text.replace("q4nl", "q4"),
     ],
 )
 def test_another_text_is_refused(text: str) -> None:
@@ -151,6 +155,7 @@ def test_parameters_have_names_shapes_and_dtypes() -> None:
         "x": ((3, 2048), "int8"),
         "x_scales": ((3, 8), "float32"),
         "zero_point_correction": ((3, 64), "int32"),
+        "zero_point_halves": ((3, 64, 2), "int16"),
         "weight": ((352, 64, 4, 64), "uint8"),
         "scales": ((352, 64, 16), "int8"),
         "row_scales": ((352, 16), "float32"),

@@ -1,4 +1,4 @@
-"""The decoder in NumPy as `q4a8` means it: 4-bit weights, 8-bit activations, keys and values.
+"""The decoder in NumPy as `q4a8` means it: uneven 4-bit levels, 8-bit activations and cache.
 
 Products of integers are exact; everything between is float64. It is written from the definition of
 the scheme and the LLaMA paper, not from the kernels, and is an oracle for what they compute in the
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.quantization import GROUP_SIZE, Q4, WeightFormat, plan_quantization, quantize
+from mvlm.models.quantization import GROUP_SIZE, Q4NL, plan_quantization, quantize
 from mvlm.schedules.oracles import arithmetic as oracles
 from tests.reference.model import load_tensors
 
@@ -77,17 +77,13 @@ class IntegerDecoder:
         return oracles.integer_linear(integers, x_scales, levels.T, scales.T)
 
     def _matrix(self, name: str) -> tuple[Array, Array]:
-        """Return levels ``(N, K)``, zero taken away, and the scales of their groups."""
+        """Return levels ``(N, K)`` and the scales of their groups."""
         if name not in self._matrices:
             matrix = self._tensors[name]
             assert matrix.shape[1] % GROUP_SIZE == 0
-            words, scales, row_scales = quantize(matrix, Q4, self._scheme.rounding)
-            steps = scales.astype(np.float64) * row_scales[:, None]
-            self._matrices[name] = _levels(words, matrix.shape[1], Q4), steps
+            quantized = quantize(matrix, Q4NL, self._scheme.rounding)
+            assert quantized.row_scales is not None
+            steps = quantized.scales.astype(np.float64) * quantized.row_scales[:, None]
+            levels = np.array(Q4NL.levels, np.int64)[quantized.integers]
+            self._matrices[name] = levels, steps
         return self._matrices[name]
-
-
-def _levels(words: Array, width: int, weight_format: WeightFormat) -> Array:
-    shifts = 4 * np.arange(weight_format.packing, dtype=np.uint32)
-    nibbles = (words[:, :, None] >> shifts & 15).reshape(len(words), -1)[:, :width]
-    return nibbles.astype(np.int64) - weight_format.zero_point

@@ -15,12 +15,13 @@ from tvm.script import tirx as T
 
 from mvlm.models import ops
 from mvlm.models.layers import ACTIVATIONS, LayerNorm
-from mvlm.models.quantization import Q4MLC, quantize
+from mvlm.models.quantization import Q4MLC
 from mvlm.models.weight_layout import ROWS
 from mvlm.schedules.default import default_schedule
 from mvlm.schedules.kernel_set import KernelSet
 from mvlm.schedules.oracles.arithmetic import depthwise_convolution, from_q4
 from tests.kernels import Array, Spec, compiled, definition, run_graph
+from tests.models.stored_rows import stored_rows
 
 Compute = Callable[..., nn.Tensor]
 
@@ -123,7 +124,7 @@ def test_softmax_split_and_broadcast(length: int) -> None:
 @pytest.mark.parametrize("width", [32, 40, 44])
 def test_q4_embedding_is_scheduled_right(width: int) -> None:
     table = np.random.default_rng(3).standard_normal((50, width), np.float32)
-    words, scales = quantize(table, Q4MLC)
+    words, scales = stored_rows(table, Q4MLC)
     ids = np.array([[49, 0, 7, 7, 31]], np.int32)
     specs: list[Spec] = [((1, "n"), "int32"), (words.shape, "uint32"), (scales.shape, "float16")]
     found = run_graph(

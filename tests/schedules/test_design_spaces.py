@@ -42,7 +42,7 @@ def of_linear(scheme: str, rows: int | None, width: int = 512, features: int = 6
 
 
 def of_rows(rows: int | None) -> Signature:
-    return QuantizeRowsSignature(rows, 256, "rms_norm", 1e-6, "int8", 8, 1)
+    return QuantizeRowsSignature(rows, 256, "rms_norm", 1e-6, "int8", 16, 1)
 
 
 LAYOUT = CacheLayout(1, 2, 128, "int8")
@@ -57,7 +57,7 @@ OPERATIONS: dict[str, Signature] = {
     "quantize_rows of one": of_rows(1),
     **{
         f"{scheme} linear{of}": of_linear(scheme, rows)
-        for scheme in ("q0f32", "q4f16_1", "q4a8", "q8a8", "q16a16")
+        for scheme in ("q0f32", "q4f16_1", "q3a8", "q4a8", "q8a8", "q16a16")
         for of, rows in (("", None), (" of one", 1))
     },
 }
@@ -102,7 +102,7 @@ def check(name: str, select: Callable[[tuple[Knob, ...]], list[dict[str, int]]])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("instructions", INSTRUCTION_SETS, ids=lambda known: known.name)
-@pytest.mark.parametrize("scheme", ["q4a8", "q8a8", "q16a16"])
+@pytest.mark.parametrize("scheme", ["q3a8", "q4a8", "q8a8", "q16a16"])
 def test_configs_of_every_instruction_set(scheme: str, instructions: InstructionSet) -> None:
     op = of_linear(scheme, None, 512, 32)
     assert isinstance(op, QuantizedLinearSignature)

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from mvlm.models import ops
 from mvlm.models.ops.linear import linear_signature
-from mvlm.models.quantization import Q4MLC, quantize
+from mvlm.models.quantization import Q4MLC
 from mvlm.schedules.cpu.float_linear import float_gemm, float_gemv
 from mvlm.schedules.cpu.packed_linear import packed_linear
 from mvlm.schedules.cpu.panels import interleave_panels
 from mvlm.schedules.oracles.arithmetic import from_q4, linear
 from tests.device import device
 from tests.kernels import Array, Spec, compiled, definition, kernel
+from tests.models.stored_rows import stored_rows
 from tests.panels import FORMATS
 
 F32 = np.finfo(np.float32)
@@ -72,7 +73,7 @@ def test_float_weights_of_any_shape(storage: str, width: int, features: int) -> 
 )
 def test_q4_weights_of_any_shape(width: int, features: int) -> None:
     random = np.random.default_rng(1)
-    words, scales = quantize(random.standard_normal((features, width), np.float32), Q4MLC)
+    words, scales = stored_rows(random.standard_normal((features, width), np.float32), Q4MLC)
     weight = from_q4(words, scales, width).T
     call = compiled(kernel(q4_kernel("n", width, features)))
     for rows in (1, 2, 5, 6, 7, 13):
@@ -93,7 +94,7 @@ def test_known_row_counts(rows: int, features: int) -> None:
     weight = random.standard_normal((40, features), np.float32)
     call = compiled(kernel(float_kernel(rows, 40, features, "float32")))
     check(call([x, interleave_panels(weight.T)], (rows, features)), x, weight)
-    words, scales = quantize(weight.T.copy(), Q4MLC)
+    words, scales = stored_rows(weight.T.copy(), Q4MLC)
     call = compiled(kernel(q4_kernel(rows, 40, features)))
     found = call([x, interleave_panels(words), interleave_panels(scales)], (rows, features))
     check(found, x, from_q4(words, scales, 40).T)
@@ -109,7 +110,7 @@ def test_known_row_counts(rows: int, features: int) -> None:
 def test_random_shapes(rows: int, width: int, features: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     x = random.standard_normal((rows, width), np.float32)
-    words, scales = quantize(random.standard_normal((features, width), np.float32), Q4MLC)
+    words, scales = stored_rows(random.standard_normal((features, width), np.float32), Q4MLC)
     weight = from_q4(words, scales, width).T
     found = compiled(kernel(q4_kernel("n", width, features)))(
         [x, interleave_panels(words), interleave_panels(scales)], (rows, features)
@@ -133,7 +134,7 @@ def test_extreme_scales(rows: int | str, scale: float) -> None:
     )
     assert np.isfinite(found).all()
     check(found, x, weight)
-    words, scales = quantize(weight.T.copy(), Q4MLC)
+    words, scales = stored_rows(weight.T.copy(), Q4MLC)
     found = compiled(kernel(q4_kernel(rows, 48, 32)))(
         [x, interleave_panels(words), interleave_panels(scales)], (1, 32)
     )
@@ -162,7 +163,7 @@ def extreme_weights(name: str) -> npt.NDArray[np.float32]:
 )
 @pytest.mark.parametrize("rows", [1, "n"])
 def test_extreme_weights(name: str, rows: int | str) -> None:
-    words, scales = quantize(extreme_weights(name), Q4MLC)
+    words, scales = stored_rows(extreme_weights(name), Q4MLC)
     x = np.random.default_rng(5).standard_normal((1, 64), np.float32)
     found = compiled(kernel(q4_kernel(rows, 64, 16)))(
         [x, interleave_panels(words), interleave_panels(scales)], (1, 16)
@@ -187,7 +188,7 @@ def test_every_nibble_saturated(nibble: int) -> None:
 def test_kernel_and_definition_agree(rows: int | str) -> None:
     random = np.random.default_rng(6)
     x = random.standard_normal((1, 72), np.float32)
-    words, scales = quantize(random.standard_normal((48, 72), np.float32), Q4MLC)
+    words, scales = stored_rows(random.standard_normal((48, 72), np.float32), Q4MLC)
     reference = q4_kernel(rows, 72, 48)
     inputs = [x, interleave_panels(words), interleave_panels(scales)]
     slow, fast = (compiled(f)(inputs, (1, 48)) for f in (reference, kernel(reference)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,17 +12,26 @@ from hypothesis import strategies as st
 
 from mvlm.models.ops.linear import linear_signature, quantized_linear_definition
 from mvlm.models.ops.signatures import QuantizedLinearSignature
-from mvlm.models.quantization import QMAX, SCHEMES, fit_groups_per_scale, quantize, unpack
+from mvlm.models.quantization import (
+    QMAX,
+    SCHEMES,
+    QuantizedMatrix,
+    fit_groups_per_scale,
+    quantize,
+)
 from mvlm.schedules.cpu.instructions import INSTRUCTION_SETS, InstructionSet, plain
 from mvlm.schedules.cpu.panel_gemm import panel_gemm
 from mvlm.schedules.cpu.panel_gemv import panel_gemv
 from mvlm.schedules.cpu.panels import PanelLayout, panel_layout, to_panels
 from mvlm.schedules.oracles.arithmetic import integer_linear, quantize_rows
+from mvlm.schedules.oracles.rowwise import zero_point_arguments
+from tests.device import cached
 from tests.kernels import Array, compiled
 from tests.panels import FORMATS
 
 EPS = float(np.finfo(np.float32).eps)
-SCHEME_NAMES = ("q16a16", "q8a8", "q4a8")
+SCHEME_NAMES = ("q16a16", "q8a8", "q4a8", "q3a8")
+PACKED = ("q4a8", "q3a8")
 # Those that the device has: see `conftest`.
 by_each = pytest.mark.parametrize("instructions", INSTRUCTION_SETS, ids=lambda known: known.name)
 
@@ -30,7 +40,8 @@ by_each = pytest.mark.parametrize("instructions", INSTRUCTION_SETS, ids=lambda k
 class Case:
     """A multiplication: integers of both sides, and their scales.
 
-    Weights ``(K, N)`` have scales ``(groups, N)`` and, with 4 bits, ``(N,)``.
+    Weights ``(K, N)`` have scales ``(groups, N)`` and, with 4 and 3 bits, ``(N,)``. Those of levels
+    are the levels.
     """
 
     scheme: str
@@ -47,10 +58,14 @@ class Case:
         width, groups = self.x.shape[1], len(self.scales)
         x = np.zeros((len(self.x), 32 * groups), layout.activations)
         x[:, :width] = self.x
-        sums = x.reshape(len(x), groups, 32).astype(np.int32).sum(-1, dtype=np.int32)
-        offsets = [np.int32(-layout.zero) * sums] if layout.zero else []
-        scales = [self.scales.T, *self.row_scales]
-        return [x, self.x_scales, *offsets, *to_panels(self.weight.T, scales, weight_format)]
+        integers = self.weight.T
+        if layout.levels:
+            integers = np.searchsorted(layout.levels, integers)
+            np.testing.assert_array_equal(np.array(layout.levels)[integers], self.weight.T)
+        integers = integers.astype(weight_format.integer_dtype)
+        quantized = QuantizedMatrix(integers, self.scales.T, *self.row_scales)
+        corrections = zero_point_arguments(x, layout.correction).values()
+        return [x, self.x_scales, *corrections, *to_panels(quantized, weight_format)]
 
     def run(self, instructions: InstructionSet | None) -> Array:
         """By a set's kernel, or by the definition with None."""
@@ -58,13 +73,7 @@ class Case:
         rows = 1 if len(self.x) == 1 else None
         op = linear_signature(FORMATS[self.scheme], rows, self.x.shape[1], features)
         assert isinstance(op, QuantizedLinearSignature)
-        function = (
-            quantized_linear_definition(op)
-            if instructions is None
-            else panel_gemv(op, instructions=instructions)
-            or panel_gemm(op, instructions=instructions)
-        )
-        return compiled(function)(self.inputs, (len(self.x), features))
+        return _kernel(op, instructions)(self.inputs, (len(self.x), features))
 
     def check(self, found: Array) -> None:
         """Within a group sums are exact; what is left is the rounding of adding the groups."""
@@ -77,6 +86,15 @@ class Case:
         assert (np.abs(found - expected) <= (len(self.scales) + 5) * EPS * largest).all()
 
 
+@cached
+def _kernel(op: QuantizedLinearSignature, instructions: InstructionSet | None) -> Any:
+    if instructions is None:
+        return compiled(quantized_linear_definition(op))
+    return compiled(
+        panel_gemv(op, instructions=instructions) or panel_gemm(op, instructions=instructions)
+    )
+
+
 def layout_of(scheme: str) -> PanelLayout:
     return panel_layout(SCHEMES[scheme].weights)
 
@@ -84,12 +102,15 @@ def layout_of(scheme: str) -> PanelLayout:
 def random_case(scheme: str, rows: int, width: int, features: int, seed: int = 0) -> Case:
     random, weight_format = np.random.default_rng(seed), SCHEMES[scheme].weights
     matrix = random.standard_normal((features, width), np.float32)
-    elements, scales, *row_scales = quantize(matrix, weight_format, "search")
+    rounded = quantize(matrix, weight_format, "search")
     values = random.standard_normal((rows, width), np.float32) * 5
     activations, groups_per_scale = layout_of(scheme).activations, SCHEMES[scheme].groups_per_scale
     x, x_scales = quantize_rows(values, activations, groups_per_scale)
-    weight = unpack(elements, weight_format)[:, :width]
-    return Case(scheme, x, x_scales, weight.T, scales.T, tuple(row_scales))
+    levels, weight = weight_format.levels, rounded.integers
+    if levels:
+        weight = np.array(levels)[weight]
+    row_scales = () if rounded.row_scales is None else (rounded.row_scales,)
+    return Case(scheme, x, x_scales, weight.T, rounded.scales.T, row_scales)
 
 
 def unscaled(scheme: str, x: Array, weight: Array) -> Case:
@@ -168,7 +189,8 @@ def test_integers_are_exact(instructions: InstructionSet, scheme: str, rows: int
     )
     lowest, highest = max(weight_format.lowest, -127), min(weight_format.highest, 127)
     x = random.integers(-127, 128, (rows, 96)).astype(layout.activations)
-    weight = random.integers(lowest, highest + 1, (96, 40))
+    values = weight_format.levels or range(lowest, highest + 1)
+    weight = random.choice(values, (96, 40))
     case = unscaled(scheme, x, weight)
     np.testing.assert_array_equal(case.run(instructions), x.astype(np.int64) @ weight)
 
@@ -184,6 +206,52 @@ def test_alternating_extremes(instructions: InstructionSet, scheme: str) -> None
     case = unscaled(scheme, x, weight)
     exact = x.astype(float) @ weight
     np.testing.assert_array_equal(case.run(instructions), exact.astype(np.float32))
+
+
+@by_each
+@pytest.mark.parametrize("scheme", PACKED)
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("part", ["all", "first", "second"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_bound_of_16_bits(
+    instructions: InstructionSet, scheme: str, rows: int, part: str, sign: int
+) -> None:
+    """The largest sums of either half of a group's products: 16 times 16 times 127."""
+    x = np.full((rows, 64), 127, np.int8)
+    k = np.arange(64)
+    x[:, {"all": k < 0, "first": k % 4 > 1, "second": k % 4 < 2}[part]] = -127
+    for level in (SCHEMES[scheme].weights.lowest, SCHEMES[scheme].weights.highest):
+        case = unscaled(scheme, sign * x, np.full((64, 40), level))
+        exact = (sign * x).astype(np.int64) @ case.weight
+        np.testing.assert_array_equal(case.run(instructions), exact)
+
+
+@by_each
+@pytest.mark.parametrize("scheme", PACKED)
+def test_signs_of_the_largest_products_at_random(instructions: InstructionSet, scheme: str) -> None:
+    """Sums that leave 16 bits on the way, in whatever order they are added."""
+    random, weight_format = np.random.default_rng(3), SCHEMES[scheme].weights
+    x = random.choice([-127, 127], (9, 96)).astype(np.int8)
+    weight = random.choice([weight_format.lowest, weight_format.highest], (96, 40))
+    x[:3], weight[:, :8] = 127 * np.sign(weight[:, :3].T), weight[:, :1]
+    case = unscaled(scheme, x, weight)
+    np.testing.assert_array_equal(case.run(instructions), x.astype(np.int64) @ weight)
+
+
+@by_each
+@pytest.mark.parametrize("scheme", PACKED)
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_extreme_scales(instructions: InstructionSet, scheme: str, rows: int, size: float) -> None:
+    """Tiny and huge weights, and activations whose product with them is of ordinary size."""
+    case = random_case(scheme, rows, 96, 40)
+    (row_scales,) = case.row_scales
+    scaled = replace(
+        case,
+        x_scales=case.x_scales / np.float32(size),
+        row_scales=(row_scales * np.float32(size),),
+    )
+    scaled.check(scaled.run(instructions))
 
 
 @by_each

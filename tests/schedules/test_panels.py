@@ -5,52 +5,97 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mvlm.models.quantization import Q4, Q8, Q16, WeightFormat, quantize, unpack
+from mvlm.models import weight_layout
+from mvlm.models.quantization import (
+    Q3NL,
+    Q4NL,
+    Q8,
+    Q16,
+    QuantizedMatrix,
+    WeightFormat,
+    quantize,
+)
+from mvlm.models.weight_layout import Matrix
 from mvlm.schedules.cpu import panels
+from mvlm.schedules.cpu.panels import PANELS
 from tests.panels import from_panels
 
 SHAPES = [(1, 1), (16, 32), (17, 33), (40, 100)]
+by_format = pytest.mark.parametrize(
+    "weight_format", [Q4NL, Q3NL, Q8, Q16], ids=lambda weight_format: str(weight_format.name)
+)
 
 
-@pytest.mark.parametrize("weight_format", [Q4, Q8, Q16], ids=["q4", "q8", "q16"])
+@by_format
 @pytest.mark.parametrize(("features", "width"), SHAPES)
 def test_every_weight_is_in_its_place(
     weight_format: WeightFormat, features: int, width: int
 ) -> None:
-    random = np.random.default_rng(0)
-    integers = random.integers(weight_format.lowest, weight_format.highest + 1, (features, width))
+    random, levels = np.random.default_rng(0), weight_format.levels
+    low, high = (0, len(levels)) if levels else (weight_format.lowest, weight_format.highest + 1)
+    integers = random.integers(low, high, (features, width)).astype(weight_format.integer_dtype)
     scales = random.integers(-127, 128, (features, -(-width // 32))).astype(
         weight_format.scale_dtype
     )
-    rows = [random.random(features, np.float32)] if weight_format is Q4 else []
-    arrays = panels.to_panels(integers, [scales, *rows], weight_format)
+    rows = random.random(features, np.float32) if levels else None
+    quantized = QuantizedMatrix(integers, scales, rows)
+    arrays = panels.to_panels(quantized, weight_format)
     expected_arrays = panels.panel_layout(weight_format).arrays(width, features)
     assert [(found.shape, found.dtype) for found in arrays] == list(expected_arrays.values())
     assert list(expected_arrays) == ["weight", "scales", "row_scales"][: len(arrays)]
     packed, packed_scales, *packed_rows = arrays
     assert packed.dtype == (np.int16 if weight_format is Q16 else np.uint8)
-    assert packed_scales.dtype == (np.int8 if weight_format is Q4 else np.float16)
+    assert packed_scales.dtype == (np.int8 if levels else np.float16)
     for n in range(-(-features // 16) * 16):
         for k in range(-(-width // 32) * 32):
             inside = n < features and k < width
-            expected = int(integers[n, k]) if inside else 0
-            assert level(packed, n, k, weight_format) == expected
+            expected = int(integers[n, k]) if inside else weight_format.zero_point
+            assert integer(packed, n, k, weight_format) == expected
     np.testing.assert_array_equal(from_panels(packed_scales, features), scales)
-    for found, expected_rows in zip(packed_rows, rows, strict=True):
-        np.testing.assert_array_equal(found.ravel()[:features], expected_rows)
-        assert not found.ravel()[features:].any()
+    assert len(packed_rows) == (rows is not None)
+    if rows is not None:
+        np.testing.assert_array_equal(packed_rows[0].ravel()[:features], rows)
+        assert not packed_rows[0].ravel()[features:].any()
 
 
-def level(packed: np.ndarray, n: int, k: int, weight_format: WeightFormat) -> int:
-    """The weight of feature n at k, as docs/quantization.md says where it is."""
+def integer(packed: np.ndarray, n: int, k: int, weight_format: WeightFormat) -> int:
+    """The stored integer of feature n at k, as docs/quantization.md says where it is."""
     p, c, g, within = n // 16, n % 16, k // 32, k % 32
     if weight_format is Q16:
         return int(packed[p, g, within // 2, 2 * c + within % 2])
     if weight_format is Q8:
         return int(packed[p, g, within // 4, 4 * c + within % 4]) - 128
     half, s, j = within // 16, within % 16 // 4, within % 4
-    byte = int(packed[p, g, s, 4 * c + j])
-    return (byte // 16 if half else byte % 16) - 8
+
+    def nibble(step: int) -> int:
+        return int(packed[p, g, step, 4 * c + j]) // (16 if half else 1) % 16
+
+    if weight_format is Q4NL:
+        return nibble(s)
+    if s < 3:
+        return nibble(s) % 8
+    return sum(nibble(bit) // 8 * 2**bit for bit in range(3))
+
+
+def test_the_bytes_of_a_group_of_three_bits() -> None:
+    """By hand: feature 1 has the index k % 8 at k."""
+    indices = np.zeros((2, 32), np.uint8)
+    indices[1] = np.arange(32) % 8
+    quantized = QuantizedMatrix(indices, np.ones((2, 1), np.int8), np.ones(2, np.float32))
+    packed, *_ = panels.to_panels(quantized, Q3NL)
+    assert packed.shape == (1, 1, 3, 64)
+    # Bytes 4 to 7 are feature 1's. Step 0 holds k = 0 to 3 and 16 to 19, step 1 k = 4 to 7 and 20
+    # to 23, step 2 k = 8 to 11 and 24 to 27, their indices 0 to 3, 4 to 7 and 0 to 3 in either
+    # nibble. The fourth bits are those of k = 12 to 15 and 28 to 31, whose indices are 4 to 7: bit
+    # 0 is 0, 1, 0, 1, bit 1 is 0, 0, 1, 1, and bit 2 is 1, 1, 1, 1.
+    assert [packed[0, 0, step, 4:8].tolist() for step in range(3)] == [
+        [0x00, 0x99, 0x22, 0xBB],
+        [0x44, 0x55, 0xEE, 0xFF],
+        [0x88, 0x99, 0xAA, 0xBB],
+    ]
+    # Feature 0 has index 0 everywhere; the features of padding have that of level 0, 4.
+    assert not packed[0, 0, :, :4].any()
+    assert packed[0, 0, :, 8:].tolist() == [[0x44] * 56, [0x44] * 56, [0xCC] * 56]
 
 
 @pytest.mark.parametrize(("features", "count"), SHAPES)
@@ -62,16 +107,18 @@ def test_interleaved_panels(features: int, count: int) -> None:
     assert not packed.transpose(0, 2, 1).reshape(-1, count)[features:].any()
 
 
-@pytest.mark.parametrize("weight_format", [Q4, Q8, Q16], ids=["q4", "q8", "q16"])
+@by_format
 def test_a_large_matrix_is_arranged_in_blocks(
     weight_format: WeightFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    matrix = np.random.default_rng(2).standard_normal((100, 70)).astype(np.float32)
-    whole = panels.quantize_to_panels(matrix, weight_format, "nearest")
-    elements, *scales = quantize(matrix, weight_format, "nearest")
-    expected = panels.to_panels(unpack(elements, weight_format)[:, :70], scales, weight_format)
-    monkeypatch.setattr(panels, "_BLOCK_VALUES", 2 * 16 * 70)
-    blocks = panels.quantize_to_panels(matrix, weight_format, "nearest")
-    for found in (whole, blocks):
+    values = np.random.default_rng(2).standard_normal((100, 70)).astype(np.float32)
+    matrix = Matrix(100, 70, weight_format, weight_format.integer_activations)
+    whole = PANELS.pack(values, matrix, "nearest")
+    rounded = quantize(values, weight_format, "nearest")
+    expected = panels.to_panels(rounded, weight_format)
+    monkeypatch.setattr(weight_layout, "_BLOCK_VALUES", 2 * 16 * 70)
+    blocks = PANELS.pack(values, matrix, "nearest")
+    elsewhere = PANELS.pack_quantized(rounded, matrix)
+    for found in (whole, blocks, elsewhere):
         for left, right in zip(found, expected, strict=True):
             np.testing.assert_array_equal(left, right)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import tirx
 
+from mvlm.models.bit_packing import pack_rows
 from mvlm.models.ops.linear import (
     linear_definition,
     linear_signature,
@@ -26,7 +27,7 @@ from tests.kernels import called
 from tests.panels import FORMATS
 
 IN_ROWS = {name: LinearFormat(scheme, ROWS) for name, scheme in SCHEMES.items()}
-INTEGERS = ("q16a16", "q8a8", "q4a8")
+INTEGERS = ("q16a16", "q8a8", "q4a8", "q3a8")
 
 
 def made(scheme: str, rows: int | None, width: int, features: int, **options: bool) -> LinearLayer:
@@ -99,12 +100,10 @@ def test_saturated_values(scheme: str, sign: int, end: str) -> None:
     integer = getattr(weight_format, end)
     case = make_kernel_case(op, {ROWS_EXTENT: 3})
     given_ = dict(case.arguments)
-    stored = integer + weight_format.zero_point
-    if weight_format.packing > 1:
-        stored = sum(stored << weight_format.bits * part for part in range(weight_format.packing))
+    stored = weight_format.levels.index(integer) if weight_format.levels else integer
     given_["x"] = np.full_like(given_["x"], x)
     given_["x_scales"] = np.full_like(given_["x_scales"], 1 / weight_format.unit)
-    given_["weight"] = np.full_like(given_["weight"], stored)
+    given_["weight"] = pack_rows(np.full((5, 64), stored), weight_format)
     given_["scales"] = np.ones_like(given_["scales"])
     if "row_scales" in given_:
         given_["row_scales"] = np.ones_like(given_["row_scales"])
@@ -112,7 +111,7 @@ def test_saturated_values(scheme: str, sign: int, end: str) -> None:
     np.testing.assert_array_equal(called(kernel(op), given_)["y"], expected)
 
 
-@pytest.mark.parametrize("scheme", ["q0f32", "q4f16_1", "q4a8"])
+@pytest.mark.parametrize("scheme", ["q0f32", "q4f16_1", "q4a8", "q3a8"])
 def test_kernels_have_no_vectors_and_no_knobs(scheme: str) -> None:
     op: Any = made(scheme, None, 64, 32)
     script = kernel(op).script()

@@ -150,7 +150,7 @@ def test_zeros(name: str) -> None:
 
 
 @by_each
-@pytest.mark.parametrize(("dtype", "zero"), [("int8", 8), ("int8", 128), ("int16", 0)])
+@pytest.mark.parametrize(("dtype", "zero"), [("int8", 16), ("int8", 128), ("int16", 0)])
 @pytest.mark.parametrize(
     "width", [1, 33, *(pytest.param(width, marks=pytest.mark.extended) for width in (32, 320))]
 )
@@ -166,24 +166,24 @@ def test_followed_by_quantizing(name: str, dtype: str, zero: int, width: int, ro
 @pytest.mark.parametrize("width", [32, 96, 100, 512, 608, 768])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_groups_that_share_a_scale(name: str, width: int, rows: int) -> None:
-    check_quantized(name, inputs(name, rows, width, width), "int8", 8, groups_per_scale=8)
+    check_quantized(name, inputs(name, rows, width, width), "int8", 16, groups_per_scale=8)
 
 
 @by_each
 @pytest.mark.parametrize("width", [1, 8, 16, 17, 31, 33, 48, 63])
 def test_no_kernel_quantizes_part_of_a_group(name: str, width: int) -> None:
     """Not even where both halves of SwiGLU's input fill a group together."""
-    reference = followed(name, inputs(name, 3, width), "int8", 8)
+    reference = followed(name, inputs(name, 3, width), "int8", 16)
     with device().target:
         assert KERNELS.lower(reference) is None
 
 
 def test_half_a_group_behind_swiglu() -> None:
-    check_quantized("silu_product", inputs("silu_product", 3, 16), "int8", 8)
+    check_quantized("silu_product", inputs("silu_product", 3, 16), "int8", 16)
 
 
 @pytest.mark.parametrize("groups_per_scale", [1, 5])
-@pytest.mark.parametrize(("dtype", "zero"), [("int8", 8), ("int16", 0)])
+@pytest.mark.parametrize(("dtype", "zero"), [("int8", 16), ("int16", 0)])
 def test_quantizing_tiny_and_huge_rows(dtype: str, zero: int, groups_per_scale: int) -> None:
     arrays = inputs("identity", 7, 320)
     arrays[0][0] *= np.float32(1e30)
@@ -203,6 +203,7 @@ def check_quantized(
     reference = followed(name, arrays, dtype, zero, groups_per_scale)
     outs = [np.full((rows, 32 * groups), 99, dtype), np.full_like(expected_scales, 9)]
     outs += [np.full((rows, groups), 99, np.int32)] if zero else []
+    outs += [np.full((rows, groups, 2), 99, np.int16)] if zero == 16 else []
     tensors = [tvm.runtime.tensor(out) for out in outs]
     function = kernel(reference) if width % 32 == 0 else reference
     build(function)(*(tvm.runtime.tensor(array) for array in arrays), *tensors)
@@ -217,3 +218,8 @@ def check_quantized(
     if zero:
         sums = integers.reshape(rows, -1, 32).astype(np.int64).sum(-1)
         np.testing.assert_array_equal(offsets[0], -zero * sums)
+    assert len(offsets) == {0: 0, 16: 2, 128: 1}[zero]
+    if zero == 16:
+        halves = integers.reshape(rows, groups, 8, 4).astype(np.int32)
+        np.testing.assert_array_equal(offsets[1][..., 0], -16 * halves[..., :2].sum((2, 3)))
+        np.testing.assert_array_equal(offsets[1][..., 1], -16 * halves[..., 2:].sum((2, 3)))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvlm.models.quantization import SCHEMES, WEIGHT_FORMATS, quantize, unpack
+from mvlm.models.quantization import SCHEMES, WEIGHT_FORMATS, quantize
 from mvlm.models.weight_layout import LinearFormat, Matrix, WeightLayout
 from mvlm.schedules.oracles.linear import stored_weights
 from mvlm.schedules.registry import find_layout, kernel_set_names
@@ -32,16 +32,21 @@ def check_round_trip(layout: WeightLayout, matrix: Matrix, values: np.ndarray[An
     if not matrix.weight_format.is_integer:
         np.testing.assert_array_equal(found, values.astype(np.float64))
         return
-    elements, scales, *row_scales = quantize(values, matrix.weight_format)
-    integers = unpack(elements, matrix.weight_format)[:, : matrix.width]
+    rounded = quantize(values, matrix.weight_format)
+    levels = matrix.weight_format.levels
+    integers = np.array(levels)[rounded.integers] if levels else rounded.integers
     np.testing.assert_array_equal(found, integers)
     features = np.arange(matrix.features)
     groups = np.arange(matrix.groups)
     at = layout.scale(matrix, features[:, None], groups)
-    np.testing.assert_array_equal(packed["scales"][at], scales)
-    for rows in row_scales:
+    np.testing.assert_array_equal(packed["scales"][at], rounded.scales)
+    assert ("row_scales" in packed) == (rounded.row_scales is not None)
+    if rounded.row_scales is not None:
         at = layout.row_scale(matrix, features)
-        np.testing.assert_array_equal(packed["row_scales"][at], rows)
+        np.testing.assert_array_equal(packed["row_scales"][at], rounded.row_scales)
+    # A matrix that was rounded elsewhere is arranged alike.
+    for array, name in zip(layout.pack_quantized(rounded, matrix), packed, strict=True):
+        np.testing.assert_array_equal(array, packed[name])
 
 
 def random_values(matrix: Matrix, seed: int) -> np.ndarray[Any, Any]:
@@ -82,18 +87,27 @@ def test_places_are_plain_arithmetic(
 ) -> None:
     """Of integers they are what they are of arrays; no two weights share one."""
     matrix = Matrix(features, width, of.weight_format, of.activations)
-    whole = layout.element(matrix, np.arange(features)[:, None], np.arange(width))
+    whole = layout.pieces(matrix, np.arange(features)[:, None], np.arange(width))
     shape = layout.arrays(matrix)["weight"][0]
-    places = set()
+    bits = list[tuple[int, ...]]()
     for j, k in itertools.product(range(features), range(width)):
-        place = layout.element(matrix, j, k)
-        at = [np.broadcast_to(each, (features, width))[j, k] for each in whole.index]
-        assert list(place.index) == at
-        assert all(0 <= i < extent for i, extent in zip(place.index, shape, strict=True))
-        assert (place.shift is None) == (whole.shift is None)
-        shift = 0 if place.shift is None else int(place.shift)
-        places.add((*map(int, place.index), shift))
-    assert len(places) == features * width
+        pieces = layout.pieces(matrix, j, k)
+        for piece, of_all in zip(pieces, whole, strict=True):
+            at = [np.broadcast_to(each, (features, width))[j, k] for each in of_all.index]
+            assert list(piece.index) == at
+            assert all(0 <= i < extent for i, extent in zip(piece.index, shape, strict=True))
+            if piece.shift is None:
+                assert of_all.shift is None and len(pieces) == 1
+                bits.append((*map(int, piece.index),))
+                continue
+            assert int(piece.shift) == np.broadcast_to(of_all.shift, (features, width))[j, k]
+            assert (piece.bits, piece.position) == (of_all.bits, of_all.position)
+            shifts = range(int(piece.shift), int(piece.shift) + piece.bits)
+            bits += [(*map(int, piece.index), shift) for shift in shifts]
+        positions = [p for each in pieces for p in range(each.position, each.position + each.bits)]
+        assert sorted(positions) == list(range(len(positions)))
+    count = 1 if whole[0].shift is None else matrix.weight_format.bits
+    assert len(set(bits)) == len(bits) == features * width * count
 
 
 @by_layout

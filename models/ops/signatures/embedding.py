@@ -11,7 +11,7 @@ from mvlm.models.ops.signatures.signature import (
     rows_extent,
     stored_parameters,
 )
-from mvlm.models.quantization import WEIGHT_FORMATS, WeightFormat
+from mvlm.models.quantization import WeightFormat, format_named
 from mvlm.models.weight_layout import ROWS, Matrix
 
 
@@ -38,7 +38,7 @@ class EmbeddingSignature(Signature):
     @property
     def weight_format(self) -> WeightFormat:
         """How the table is stored."""
-        return WEIGHT_FORMATS[self.weights]
+        return format_named(self.weights)
 
     @property
     def matrix(self) -> Matrix:

@@ -10,8 +10,9 @@ from mvlm.models.ops.signatures.signature import (
     Signature,
     rows_extent,
     stored_parameters,
+    zero_point_parameters,
 )
-from mvlm.models.quantization import WEIGHT_FORMATS, Activations, WeightFormat
+from mvlm.models.quantization import Activations, WeightFormat, format_named
 from mvlm.models.weight_layout import Matrix, WeightLayout, layout_named
 
 
@@ -40,7 +41,7 @@ class LinearLayer(Signature):
     @property
     def weight_format(self) -> WeightFormat:
         """How the weights are stored."""
-        return WEIGHT_FORMATS[self.weights]
+        return format_named(self.weights)
 
     @property
     def weight_layout(self) -> WeightLayout:
@@ -104,8 +105,9 @@ class QuantizedLinearSignature(LinearLayer):
     """``y = x W``: integer activations and integer weights.
 
     Parameters: ``x (M, K)``, ``x_scales (M, activation_scales)``, where the layout has a correction
-    ``zero_point_correction (M, groups)``, the weights, ``bias (N,)``, ``residual (M, N)``,
-    ``y (M, N)``. K is whole groups.
+    ``zero_point_correction (M, groups)`` and ``zero_point_halves (M, groups, 2)`` (see
+    `QuantizeRowsSignature`), the weights, ``bias (N,)``, ``residual (M, N)``, ``y (M, N)``. K is
+    whole groups.
 
     Attributes:
         activation_scales: Scales of a row.
@@ -138,11 +140,10 @@ class QuantizedLinearSignature(LinearLayer):
     def declare(self) -> tuple[Parameter, ...]:
         """Make the parameters."""
         rows = rows_extent(self.rows)
-        correction = Parameter("zero_point_correction", (rows, self.groups), "int32")
         return (
             Parameter("x", (rows, self.width), self.activations),
             Parameter("x_scales", (rows, self.activation_scales), "float32"),
-            *((correction,) if self.has_zero_point else ()),
+            *zero_point_parameters(rows, self.groups, self.zero_point),
             *self.weight_parameters,
             *self._epilogue,
         )

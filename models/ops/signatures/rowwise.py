@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mvlm.models.ops.signatures.signature import Parameter, Signature, rows_extent
-from mvlm.models.quantization import GROUP_SIZE
+from mvlm.models.ops.signatures.signature import (
+    Parameter,
+    Signature,
+    rows_extent,
+    zero_point_parameters,
+)
+from mvlm.models.quantization import GROUP_SIZE, has_halves
 
 # The float32 parameters ``(K,)`` of a function; all others have none.
 _WEIGHTS = {"rms_norm": ("weight",), "layer_norm": ("weight", "bias")}
@@ -67,7 +72,10 @@ class QuantizeRowsSignature(RowFunction):
 
     Parameters: ``x (M, width)``, ``weight`` and ``bias`` of a normalization, ``integers (M, groups
     * 32)``, ``scales (M, activation_scales)`` and, with a zero point, ``zero_point_correction
-    (M, groups)``.
+    (M, groups)``: the sums of the groups' integers times minus the zero point. Where that is small
+    (`has_halves`), ``zero_point_halves (M, groups, 2)`` has the two parts of each sum: of the
+    integers at ``k % 4 < 2``, and of the others. CPUs that add products of neighbouring bytes in 16
+    bits add them in these halves.
 
     Attributes:
         dtype: Of the integers.
@@ -96,13 +104,17 @@ class QuantizeRowsSignature(RowFunction):
         """Whether the operation computes the zero-point correction."""
         return self.zero_point != 0
 
+    @property
+    def has_halves(self) -> bool:
+        """Whether it computes the correction's halves."""
+        return has_halves(self.zero_point)
+
     def declare(self) -> tuple[Parameter, ...]:
         """Make the parameters."""
         rows, groups = rows_extent(self.rows), self.groups
-        correction = Parameter("zero_point_correction", (rows, groups), "int32", is_written=True)
         return (
             *self._inputs,
             Parameter("integers", (rows, groups * GROUP_SIZE), self.dtype, is_written=True),
             Parameter("scales", (rows, self.activation_scales), "float32", is_written=True),
-            *((correction,) if self.has_zero_point else ()),
+            *zero_point_parameters(rows, groups, self.zero_point, is_written=True),
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
+from mvlm.models.quantization import has_halves
 from mvlm.models.weight_layout import Matrix, WeightLayout
 
 # The prefix of the attributes that hold a signature's fields, and the one that names the operation.
@@ -117,7 +118,8 @@ class Signature:
         """Read a signature from its canonical text.
 
         Raises:
-            ValueError: The text is of another operation or version, or has other fields.
+            ValueError: The text is of another operation or version, has other fields, or names a
+                layout or a format of weights that is gone.
         """
         name, _, rest = text.partition(" ")
         version, *words = rest.split(" ")
@@ -126,7 +128,9 @@ class Signature:
         if (name, version) != (cls.OP, f"v{cls.VERSION}") or list(values) != list(types):
             raise ValueError(f"{text[:80]!r} is no signature of {cls.OP} v{cls.VERSION}")
         known = {key: value for key, value in values.items() if value != _SYMBOLIC}
-        return cls(**{key: _converted(types[key], known, key) for key in types})
+        found = cls(**{key: _converted(types[key], known, key) for key in types})
+        found.parameters  # noqa: B018  # which looks up what the fields name
+        return found
 
 
 def rows_extent(rows: int | None) -> Extent:
@@ -137,6 +141,24 @@ def rows_extent(rows: int | None) -> Extent:
 def stored_parameters(layout: WeightLayout, matrix: Matrix) -> tuple[Parameter, ...]:
     """Return the parameters of a stored matrix: ``weight``, ``scales`` and ``row_scales``."""
     return tuple(Parameter(name, *array) for name, array in layout.arrays(matrix).items())
+
+
+def zero_point_parameters(
+    rows: Extent, groups: int, zero_point: int, is_written: bool = False
+) -> tuple[Parameter, ...]:
+    """Return the parameters that account for a zero point of weights (see `QuantizeRowsSignature`).
+
+    Args:
+        rows: M.
+        groups: Of a row.
+        zero_point: The zero point; 0 without one.
+        is_written: Whether the operation computes them.
+    """
+    if zero_point == 0:
+        return ()
+    total = Parameter("zero_point_correction", (rows, groups), "int32", is_written)
+    halves = Parameter("zero_point_halves", (rows, groups, 2), "int16", is_written)
+    return (total, halves) if has_halves(zero_point) else (total,)
 
 
 def _field_types(signature: type[Signature]) -> dict[str, Any]:

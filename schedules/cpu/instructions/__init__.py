@@ -12,9 +12,12 @@ __all__ = ["INSTRUCTION_SETS", "InstructionSet", "find_instructions"]
 
 # In order of preference.
 INSTRUCTION_SETS = (
+    avx512_vnni.WITH_VBMI,
     avx512_vnni.INSTRUCTIONS,
     avx2.INSTRUCTIONS,
     dotprod.INSTRUCTIONS,
+    plain.WITH_NEON,
+    plain.WITH_SSSE3,
     plain.INSTRUCTIONS,
 )
 

@@ -1,6 +1,9 @@
 """AVX2: ``pmaddubsw`` adds two products of bytes in 16 bits, ``pmaddwd`` by ones widens to 32.
 
-``pmaddwd`` adds two products of words in 32 bits.
+``pmaddwd`` adds two products of words in 32 bits. ``pshufb`` looks levels up, whose bytes are 0 to
+32: two products come to 8,128 at most. Eight times two may leave 16 bits on the way; but sums that
+start from their own halves of the zero point's correction end at sums of 16 products of signed
+levels, 32,512 at most, and addition wraps around (see `models.quantization.MAX_LEVEL`).
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.script import tirx as T
 
+from mvlm.models.quantization import MAX_LEVEL
 from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, StepWeights
+from mvlm.schedules.cpu.instructions.level_table import level_table, shuffle_indices
 
 _LANES = 8
 
@@ -19,12 +24,9 @@ def _dot(
     sums: tirx.Expr, step_weights: Sequence[StepWeights], activations: Activations, bits: int
 ) -> tirx.Expr:
     pairs = [(weights, activations(step, 1)) for step, weights in step_weights]
-    if bits == 4:
-        # Eight times two products of 15 and 127 come to 30,480: they fit into 16 bits together.
-        total = _products(*pairs[0])
-        for weights, word in pairs[1:]:
-            total = total + _products(weights, word)
-        return sums + _widened(total)
+    if bits < 8:
+        products = (_products(weights, word) for weights, word in pairs)
+        return T.reinterpret("int32x8", sum(products, T.reinterpret("int16x16", sums)))
     if bits == 16:
         for weights, word in pairs:
             words = T.reinterpret("int16x16", T.broadcast(word, _LANES))
@@ -56,6 +58,22 @@ def _widened(sums: tirx.Expr) -> tirx.Expr:
     return T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", sums, ones)
 
 
+def _lookup(levels: Sequence[int], stored: tirx.Expr, is_high: bool) -> tirx.Expr:
+    return T.call_llvm_pure_intrin(
+        "uint8x32",
+        "llvm.x86.avx2.pshuf.b",
+        level_table(levels, 32, MAX_LEVEL),
+        shuffle_indices(levels, stored, 32, is_high),
+    )
+
+
 INSTRUCTIONS = InstructionSet(
-    name="AVX2", features=("+avx2",), lanes=_LANES, tile_m=4, dot=_dot, is_signed=True
+    name="AVX2",
+    features=("+avx2",),
+    lanes=_LANES,
+    tile_m=4,
+    dot=_dot,
+    lookup=_lookup,
+    signed_bits=(8,),
+    widen=lambda sums: _widened(T.reinterpret("int16x16", sums)),
 )

@@ -1,6 +1,7 @@
 """Armv8.2 dot products: ``sdot`` multiplies 16 signed bytes and adds to 4 sums of 32 bits.
 
-There is none for words: those go as on any CPU, which makes ``smlal`` of them.
+There is none for words: those go as on any CPU, which makes ``smlal`` of them. Levels are signed
+bytes, which `plain` looks up by ``tbl``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, StepWeights
-from mvlm.schedules.cpu.instructions.plain import words
+from mvlm.schedules.cpu.instructions.plain import neon_lookup, words
 
 _LANES = 4
 
@@ -22,8 +23,7 @@ def _dot(
     if bits == 16:
         return sums + words(step_weights, activations)
     for step, weights in step_weights:
-        # 4-bit values, 0 to 15, are valid signed bytes.
-        quantized = weights if bits == 4 else weights ^ T.broadcast(T.uint8(128), 16)
+        quantized = weights if bits < 8 else weights ^ T.broadcast(T.uint8(128), 16)
         sums = T.call_llvm_pure_intrin(
             "int32x4",
             "llvm.aarch64.neon.sdot",
@@ -47,6 +47,7 @@ INSTRUCTIONS = InstructionSet(
     lanes=_LANES,
     tile_m=4,
     dot=_dot,
-    is_signed=True,
+    lookup=neon_lookup,
+    signed_bits=(3, 4, 8),
     needs_constant_step=True,
 )

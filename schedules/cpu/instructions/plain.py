@@ -1,5 +1,8 @@
 """Vectors of any CPU: bytes are multiplied in 16 bits, and pairs of products added in 32.
 
+Levels are looked up by the byte shuffle that every Armv8 CPU has (``tbl``), and nearly every one of
+x86 (``pshufb``); others compare indices.
+
 Words are multiplied in 32 bits, and the products of a group added there, lane by lane; then pairs
 of lanes. 16 products of 8191 and 8191 come to a half of what 32 bits hold.
 """
@@ -7,11 +10,18 @@ of lanes. 16 products of 8191 and 8191 come to a half of what 32 bits hold.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from tvm import tirx
 from tvm.script import tirx as T
 
 from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, StepWeights
+from mvlm.schedules.cpu.instructions.level_table import (
+    level_table,
+    nibbles,
+    selected,
+    shuffle_indices,
+)
 
 _LANES = 4
 
@@ -25,7 +35,8 @@ def _dot(
         word = activations(step, 1)
         # 255 * 127 fits into 16 bits.
         fours = T.reinterpret("int8x16", T.broadcast(word, _LANES))
-        products = T.Cast("int16x16", weights) * T.Cast("int16x16", fours)
+        factors = weights if bits == 8 else T.reinterpret("int8x16", weights)
+        products = T.Cast("int16x16", factors) * T.Cast("int16x16", fours)
         twos = _folded(T.reinterpret("int32x8", products), 16)
         sums = sums + T.Cast("int32x4", _folded(T.reinterpret("int64x4", twos), 32))
     return sums
@@ -63,6 +74,41 @@ def _folded(pairs: tirx.Expr, bits: int) -> tirx.Expr:
     return (pairs << shift >> shift) + (pairs >> shift)
 
 
+def neon_lookup(levels: Sequence[int], stored: tirx.Expr, is_high: bool) -> tirx.Expr:
+    """Look signed levels up: a byte shift leaves a nibble, and tables of 8 levels are repeated."""
+    return T.call_llvm_pure_intrin(
+        "uint8x16",
+        "llvm.aarch64.neon.tbl1",
+        level_table(levels, 16, zero_point=0),
+        nibbles(stored, 16, is_high),
+    )
+
+
+def _ssse3_lookup(levels: Sequence[int], stored: tirx.Expr, is_high: bool) -> tirx.Expr:
+    return T.call_llvm_pure_intrin(
+        "uint8x16",
+        "llvm.x86.ssse3.pshuf.b.128",
+        level_table(levels, 16, zero_point=0),
+        shuffle_indices(levels, stored, 16, is_high),
+    )
+
+
+def _selecting_lookup(levels: Sequence[int], stored: tirx.Expr, is_high: bool) -> tirx.Expr:
+    return selected(levels, stored, 16, is_high)
+
+
 INSTRUCTIONS = InstructionSet(
-    name="plain vectors", features=(), lanes=_LANES, tile_m=4, dot=_dot, is_signed=False
+    name="plain vectors",
+    features=(),
+    lanes=_LANES,
+    tile_m=4,
+    dot=_dot,
+    lookup=_selecting_lookup,
+    signed_bits=(3, 4),
+)
+WITH_NEON = replace(
+    INSTRUCTIONS, name="plain vectors, NEON", features=("+neon",), lookup=neon_lookup
+)
+WITH_SSSE3 = replace(
+    INSTRUCTIONS, name="plain vectors, SSSE3", features=("+ssse3",), lookup=_ssse3_lookup
 )
