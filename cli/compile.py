@@ -42,8 +42,8 @@ def command(
         typer.Option(
             "--vision-quant",
             metavar="QUANT",
-            help="The same for tower and projector; default: q16a16 with q4a8, q8a8 and q16a16, "
-            "q0f32 with q0f32, q0f16 with the others.",
+            help="The same for tower and projector; default: q16a16 with q3a8, q4a8, q8a8 and "
+            "q16a16, q0f32 with q0f32, q0f16 with the others.",
         ),
     ] = None,
     embedding_quantization: Annotated[
@@ -51,7 +51,7 @@ def command(
         typer.Option(
             "--embedding-quant",
             metavar="QUANT",
-            help="The same for the embedding table; default: as --quant.",
+            help="The same for the embedding table; default: q4a8 with q3a8, else as --quant.",
         ),
     ] = None,
     head_quantization: Annotated[
@@ -59,7 +59,7 @@ def command(
         typer.Option(
             "--head-quant",
             metavar="QUANT",
-            help="The same for the output head; default: as --quant.",
+            help="The same for the output head; default: q4a8 with q3a8, else as --quant.",
         ),
     ] = None,
     rounding: Annotated[
@@ -67,7 +67,7 @@ def command(
         typer.Option(
             metavar="HOW",
             help="How each group's scale is chosen: nearest, or search for the least error; "
-            "default: search for q4a8, else nearest.",
+            "default: search for q4a8 and q3a8, else nearest.",
         ),
     ] = None,
     cache: Annotated[
@@ -75,8 +75,8 @@ def command(
         typer.Option(
             "--kv-cache",
             metavar="float32|float16|int8",
-            help="Dtype of the KV cache; default: int8 with q4a8 and q8a8, float32 with q0f32, "
-            "else float16.",
+            help="Dtype of the KV cache; default: int8 with q3a8, q4a8 and q8a8, float32 with "
+            "q0f32, else float16.",
         ),
     ] = None,
     vision_tower: VisionTower = None,

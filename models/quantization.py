@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -100,7 +101,7 @@ class WeightFormat:
         """Whether a matrix is stored as integers with scales."""
         return self.highest > 0
 
-    @property
+    @cached_property
     def grid(self) -> Grid:
         """The integers that weights are rounded to, in units of their scales."""
         return Grid(self.lowest, self.highest, self.levels)

@@ -79,8 +79,8 @@ Quantization = Annotated[
     typer.Option(
         "--quant",
         metavar="QUANT",
-        help="How the decoder's weights are stored: q4a8 (default), q4f16_1, q8a8, q16a16, q0f16 "
-        "or q0f32.",
+        help="How the decoder's weights are stored: q4a8 (default), q3a8, q4f16_1, q8a8, q16a16, "
+        "q0f16 or q0f32.",
     ),
 ]
 VisionTower = Annotated[

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from mvlm.models import ops
-from mvlm.models.quantization import Q4MLC
+from mvlm.models.quantization import Q3NL, Q4MLC, Q4NL, WeightFormat
 from mvlm.schedules.cpu.panels import interleave_panels
 from mvlm.schedules.oracles.arithmetic import attention, depthwise_convolution, from_q4, linear
 from tests.kernels import Spec, definition, run
-from tests.models.stored_rows import stored_rows
+from tests.models.stored_rows import read_rows, stored_rows
 from tests.panels import FORMATS
 
 # Sums of float32 products in another order differ by a few units in the last place of the
@@ -68,6 +68,21 @@ def test_q4_embedding(width: int) -> None:
     function = definition(lambda i, w, s: ops.embedding(i, (w, s), width, Q4MLC), specs)
     found = run(function, [ids, words, scales], (4, width))
     np.testing.assert_array_equal(found, from_q4(words, scales, width)[ids])
+
+
+@pytest.mark.parametrize("weight_format", [Q4NL, Q3NL], ids=["q4nl", "q3nl"])
+@pytest.mark.parametrize("width", [6, 32, 57, 96])
+def test_embedding_of_uneven_levels(weight_format: WeightFormat, width: int) -> None:
+    table = np.random.default_rng(5).standard_normal((9, width), np.float32) * 0.02
+    arrays = stored_rows(table, weight_format, "search")
+    ids = np.array([8, 0, 3, 3], np.int32)
+    specs: list[Spec] = [((1, "n"), "int32"), *((each.shape, str(each.dtype)) for each in arrays)]
+    function = definition(lambda i, *t: ops.embedding(i, t, width, weight_format), specs)
+    found = run(function, [ids, *arrays], (4, width))
+    words, scales, row_scales = arrays
+    expected = read_rows(words, scales, weight_format, width, row_scales)
+    np.testing.assert_array_equal(found, expected[ids])
+    np.testing.assert_allclose(found, table[ids], atol=0.02)
 
 
 @pytest.mark.parametrize(("length", "heads", "head_dim"), [(1, 1, 2), (7, 2, 6), (17, 3, 8)])
