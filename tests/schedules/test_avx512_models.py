@@ -83,12 +83,15 @@ class Models:
         return MODELS[name](*operands)
 
 
+KINDS = [
+    *((avx512_vnni.INSTRUCTIONS, scheme) for scheme in ("q3a8", "q4a8", "q8a8", "q16a16")),
+    *((avx512_vnni.WITH_VBMI, scheme) for scheme in ("q3a8", "q4a8")),
+]
+
+
 @pytest.mark.parametrize(
-    "isa",
-    [avx512_vnni.INSTRUCTIONS, avx512_vnni.WITH_VBMI],
-    ids=lambda known: known.name,
+    ("isa", "scheme"), KINDS, ids=[f"{isa.name}-{scheme}" for isa, scheme in KINDS]
 )
-@pytest.mark.parametrize("scheme", ["q3a8", "q4a8", "q8a8", "q16a16"])
 @pytest.mark.parametrize("rows", [1, None])
 def test_kernels(
     monkeypatch: pytest.MonkeyPatch, isa: InstructionSet, scheme: str, rows: int | None
