@@ -75,10 +75,13 @@ def read_samples(
     settings = settings or DrawSettings()
     length = _sample_length(settings, model)
     shares = []
-    for index, path in enumerate(_paths(sources, images, model)):
-        rng = Random(f"{settings.seed}/calibration/{index}")
-        shares.append(Share(_open(path, images, model, length, rng)))
-    samples = draw(shares, settings.tokens, model.image_tokens)
+    try:
+        for index, path in enumerate(_paths(sources, images, model)):
+            rng = Random(f"{settings.seed}/calibration/{index}")
+            shares.append(Share(_open(path, images, model, length, rng)))
+        samples = draw(shares, settings.tokens, model.image_tokens)
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}", found=error.strerror) from None
     _refuse_too_little(shares)
     warnings = [] if length == settings.length else [_shorter_samples(length, model)]
     warnings += [warning for share in shares for warning in share.warnings(model.tokenizer)]

@@ -24,6 +24,7 @@ def check_text_file(path: Path) -> int:
 
     Raises:
         UsageError: It is absent, of an unknown kind, too large, empty, or not UTF-8.
+        OSError: It cannot be read.
     """
     if not is_present(path, UsageError):
         raise UsageError(
@@ -38,19 +39,16 @@ def check_text_file(path: Path) -> int:
             f"({', '.join(JSON_SUFFIXES)})",
             found=repr(path.suffix),
         )
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise UsageError(
-                f"{path} is too large",
-                expected=f"at most {MAX_BYTES:,} bytes",
-                found=f"{size:,}",
-                fix="Give a part of it: calibration reads a few thousand tokens.",
-            )
-        if not _check_encoding(path):
-            raise UsageError(f"{path} is empty", expected="calibration data")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", found=error.strerror) from None
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise UsageError(
+            f"{path} is too large",
+            expected=f"at most {MAX_BYTES:,} bytes",
+            found=f"{size:,}",
+            fix="Give a part of it: calibration reads a few thousand tokens.",
+        )
+    if not _check_encoding(path):
+        raise UsageError(f"{path} is empty", expected="calibration data")
     return size
 
 

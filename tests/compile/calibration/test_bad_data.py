@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, cast
 
 import pytest
 
@@ -83,6 +84,23 @@ def test_files_that_are_not_there(tmp_path: Path, write: Callable[..., Path]) ->
         read_samples([text, text], None, READS)
     with pytest.raises(UsageError, match="a folder of images without data"):
         read_samples([], tmp_path, READS)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json"])
+def test_files_that_cannot_be_read(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = write(name, ENGLISH)
+    whole = Path.open
+
+    def refuse(self: Path, mode: str) -> IO[bytes]:
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return cast("IO[bytes]", whole(self, mode))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UsageError, match=rf"cannot read .*{name}: found Permission denied"):
+        read_samples([path], None, READS)
 
 
 def test_files_over_the_limit_are_refused(
