@@ -57,7 +57,7 @@ def _entry(name: str, image: str, questions: list[Question]) -> dict[str, Any]:
 def main() -> None:
     """Parses the command line and writes the files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    default = Path("compile/calibration/default")
+    default = Path("compile/calibration_data/default")
     parser.add_argument("folder", type=Path, nargs="?", default=default)
     write(parser.parse_args().folder)
 

@@ -1,5 +1,5 @@
-"""Calibration: choosing quantized weights by the layers' inputs on a small set of data.
+"""Calibration: rounding a model's weights by what its layers read (GPTQ).
 
-:mod:`~mvlm.compile.calibration.data` draws the data: from the user's files, or from the text and
-the images in ``default/``, which belong to this package.
+:mod:`~mvlm.compile.calibration.find` finds a job's rounded matrices or has them made, by
+:mod:`~mvlm.compile.calibration.calibrate`.
 """

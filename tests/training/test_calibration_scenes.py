@@ -8,7 +8,7 @@ from PIL import Image
 
 from mvlm.training.calibration_scenes import SCENES, write
 
-SHIPPED = Path(__file__).parents[2] / "compile" / "calibration" / "default"
+SHIPPED = Path(__file__).parents[2] / "compile" / "calibration_data" / "default"
 
 
 def test_the_script_draws_the_default_scenes_again(tmp_path):

@@ -11,11 +11,11 @@ from random import Random
 import pytest
 import sentencepiece
 
-from mvlm.compile.calibration.data import DrawSettings, read_samples
-from mvlm.compile.calibration.model_input import ModelInput
+from mvlm.compile.calibration_data.data import DrawSettings, read_samples
+from mvlm.compile.calibration_data.model_input import ModelInput
 from mvlm.models.synthetic.tokenizer import train_llama_tokenizer
 from mvlm.runtime.tokenizer import Tokenizer
-from tests.compile.calibration.datasets import (
+from tests.compile.calibration_data.datasets import (
     ENGLISH,
     READS,
     TYPICAL,

@@ -9,10 +9,10 @@ from typing import IO, cast
 
 import pytest
 
-from mvlm.compile.calibration import source_file
-from mvlm.compile.calibration.data import MIN_POSITIONS, DrawSettings, read_samples
+from mvlm.compile.calibration_data import source_file
+from mvlm.compile.calibration_data.data import MIN_POSITIONS, DrawSettings, read_samples
 from mvlm.runtime.errors import UsageError
-from tests.compile.calibration.datasets import (
+from tests.compile.calibration_data.datasets import (
     ENGLISH,
     IMAGE_TOKENS,
     READS,

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvlm.compile.calibration import llava_source
-from mvlm.compile.calibration.data import DrawSettings, read_samples
-from mvlm.compile.calibration.samples import IMAGE_LIMITS
+from mvlm.compile.calibration_data import llava_source
+from mvlm.compile.calibration_data.data import DrawSettings, read_samples
+from mvlm.compile.calibration_data.samples import IMAGE_LIMITS
 from mvlm.runtime.errors import ImageError, UsageError
 from mvlm.runtime.image import load_image, preprocess
 from mvlm.runtime.template import PLAIN, VICUNA_V1, Marker
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
-from tests.compile.calibration.datasets import (
+from tests.compile.calibration_data.datasets import (
     DEFAULT_FOLDER,
     ENGLISH,
     IMAGE_TOKENS,
@@ -125,7 +125,7 @@ def test_images_that_cannot_be_used_are_counted_and_named(
     (images / "text.png").write_text("no image")
     (images / "large.png").write_bytes(b"\x89PNG" + bytes(1000))
     limits = replace(IMAGE_LIMITS, max_bytes=1000)
-    monkeypatch.setattr("mvlm.compile.calibration.samples.IMAGE_LIMITS", limits)
+    monkeypatch.setattr("mvlm.compile.calibration_data.samples.IMAGE_LIMITS", limits)
     outside = ["../secret.png", str(tmp_path / "secret.png"), "a/../../secret.png", "C:\\x.png", ""]
     unreadable = ["broken.png", "text.png", "large.png", "x" * 5000]
     missing = [f"coco/{index}.jpg" for index in range(5)]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mvlm.compile.calibration.skipped import UnusableEntryError
+from mvlm.compile.calibration_data.skipped import UnusableEntryError
 from mvlm.runtime.errors import PromptError, UsageError
 from mvlm.runtime.template import IMAGE_PLACEHOLDER, Turn
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mvlm.compile.calibration.default_data import DEFAULT_TEXT
-from mvlm.compile.calibration.model_input import ModelInput
-from mvlm.compile.calibration.samples import CalibrationData
+from mvlm.compile.calibration_data.default_data import DEFAULT_TEXT
+from mvlm.compile.calibration_data.model_input import ModelInput
+from mvlm.compile.calibration_data.samples import CalibrationData
 from mvlm.models.config.read import read_config
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 

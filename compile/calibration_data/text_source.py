@@ -14,11 +14,11 @@ from itertools import zip_longest
 from pathlib import Path
 from random import Random
 
-from mvlm.compile.calibration.language import PieceCount
-from mvlm.compile.calibration.model_input import PromptEncoder
-from mvlm.compile.calibration.samples import Sample
-from mvlm.compile.calibration.shuffle import shuffled
-from mvlm.compile.calibration.skipped import Skipped
+from mvlm.compile.calibration_data.language import PieceCount
+from mvlm.compile.calibration_data.model_input import PromptEncoder
+from mvlm.compile.calibration_data.samples import Sample
+from mvlm.compile.calibration_data.shuffle import shuffled
+from mvlm.compile.calibration_data.skipped import Skipped
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 
 # A token of English has four or five bytes: a block gives one or two windows.

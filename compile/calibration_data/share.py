@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mvlm.compile.calibration.default_data import DEFAULT_TEXT, typical_pieces
-from mvlm.compile.calibration.llava_source import LlavaSource
-from mvlm.compile.calibration.model_input import PromptEncoder
-from mvlm.compile.calibration.samples import Sample, SourceSummary
-from mvlm.compile.calibration.text_source import TextSource
+from mvlm.compile.calibration_data.default_data import DEFAULT_TEXT, typical_pieces
+from mvlm.compile.calibration_data.llava_source import LlavaSource
+from mvlm.compile.calibration_data.model_input import PromptEncoder
+from mvlm.compile.calibration_data.samples import Sample, SourceSummary
+from mvlm.compile.calibration_data.text_source import TextSource
 
 
 @dataclass

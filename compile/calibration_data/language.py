@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mvlm.compile.calibration.model_input import PromptEncoder
+from mvlm.compile.calibration_data.model_input import PromptEncoder
 
 MAX_RATIO = 1.5
 """Pieces per character, relative to the default text's, above which the user is warned."""

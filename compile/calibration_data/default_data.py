@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvlm.compile.calibration.language import PieceCount
-from mvlm.compile.calibration.model_input import PromptEncoder
-from mvlm.compile.calibration.text_source import read_block
+from mvlm.compile.calibration_data.language import PieceCount
+from mvlm.compile.calibration_data.model_input import PromptEncoder
+from mvlm.compile.calibration_data.text_source import read_block
 
 _FOLDER = Path(__file__).parent / "default"
 DEFAULT_TEXT = _FOLDER / "text.txt"

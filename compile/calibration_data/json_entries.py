@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mvlm.compile.calibration.json_list import ListError, object_spans
+from mvlm.compile.calibration_data.json_list import ListError, object_spans
 from mvlm.runtime.errors import UsageError
 
 MAX_ENTRY_BYTES = 2**20

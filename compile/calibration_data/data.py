@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from mvlm.compile.calibration.default_data import DEFAULT_SCENES, DEFAULT_TEXT
-from mvlm.compile.calibration.llava_source import LlavaSource
-from mvlm.compile.calibration.model_input import ModelInput
-from mvlm.compile.calibration.samples import CalibrationData
-from mvlm.compile.calibration.share import Share, draw
-from mvlm.compile.calibration.source_file import JSON_SUFFIXES, check_text_file
-from mvlm.compile.calibration.text_source import TextSource
+from mvlm.compile.calibration_data.default_data import DEFAULT_SCENES, DEFAULT_TEXT
+from mvlm.compile.calibration_data.llava_source import LlavaSource
+from mvlm.compile.calibration_data.model_input import ModelInput
+from mvlm.compile.calibration_data.samples import CalibrationData
+from mvlm.compile.calibration_data.share import Share, draw
+from mvlm.compile.calibration_data.source_file import JSON_SUFFIXES, check_text_file
+from mvlm.compile.calibration_data.text_source import TextSource
 from mvlm.runtime.errors import UsageError
 
 MIN_POSITIONS = 2048

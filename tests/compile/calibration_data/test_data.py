@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mvlm.compile.calibration import text_source
-from mvlm.compile.calibration.data import DrawSettings, read_samples
-from tests.compile.calibration.datasets import (
+from mvlm.compile.calibration_data import text_source
+from mvlm.compile.calibration_data.data import DrawSettings, read_samples
+from tests.compile.calibration_data.datasets import (
     DEFAULT_FOLDER,
     ENGLISH,
     IMAGE_TOKENS,
@@ -61,7 +61,7 @@ def test_the_default_scenes_can_all_be_read() -> None:
 def test_the_default_data_is_small_and_packaged(tmp_path: Path) -> None:
     build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    packaged = tmp_path / "mvlm" / "compile" / "calibration" / "default"
+    packaged = tmp_path / "mvlm" / "compile" / "calibration_data" / "default"
     files = [path for path in packaged.rglob("*") if path.is_file()]
     assert len(files) == 50
     assert sum(path.stat().st_size for path in files) < 800_000

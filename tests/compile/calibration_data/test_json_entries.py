@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mvlm.compile.calibration import json_entries, json_list, source_file
-from mvlm.compile.calibration.json_entries import JsonEntries
-from mvlm.compile.calibration.json_list import ListError, object_spans
-from mvlm.compile.calibration.source_file import check_text_file
+from mvlm.compile.calibration_data import json_entries, json_list, source_file
+from mvlm.compile.calibration_data.json_entries import JsonEntries
+from mvlm.compile.calibration_data.json_list import ListError, object_spans
+from mvlm.compile.calibration_data.source_file import check_text_file
 from mvlm.runtime.errors import UsageError
 
 objects = st.dictionaries(

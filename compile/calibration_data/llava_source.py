@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from random import Random
 
-from mvlm.compile.calibration.json_entries import JsonEntries
-from mvlm.compile.calibration.language import PieceCount
-from mvlm.compile.calibration.llava_entry import LlavaEntry, parse_entry
-from mvlm.compile.calibration.model_input import ModelInput
-from mvlm.compile.calibration.samples import Sample, SampleImage, cut
-from mvlm.compile.calibration.shuffle import shuffled
-from mvlm.compile.calibration.skipped import Skipped, UnusableEntryError
+from mvlm.compile.calibration_data.json_entries import JsonEntries
+from mvlm.compile.calibration_data.language import PieceCount
+from mvlm.compile.calibration_data.llava_entry import LlavaEntry, parse_entry
+from mvlm.compile.calibration_data.model_input import ModelInput
+from mvlm.compile.calibration_data.samples import Sample, SampleImage, cut
+from mvlm.compile.calibration_data.shuffle import shuffled
+from mvlm.compile.calibration_data.skipped import Skipped, UnusableEntryError
 from mvlm.runtime.errors import ImageError
 from mvlm.runtime.template import Marker
 

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import islice
 from random import Random
 
-from mvlm.compile.calibration.shuffle import shuffled
+from mvlm.compile.calibration_data.shuffle import shuffled
 
 
 def test_each_number_comes_once() -> None:
