@@ -41,9 +41,17 @@ class VisionTower(nn.Module):
 
     def forward(self, pixels: nn.Tensor) -> nn.Tensor:
         """Map normalized pixels to the selected layer's features."""
-        x = self.pre_norm(self.embeddings(pixels))
+        x = self.begin(pixels)
         for layer in self.layers:
             x = layer(x)
+        return self.end(x)
+
+    def begin(self, pixels: nn.Tensor) -> nn.Tensor:
+        """Map normalized pixels to the first layer's input ``(1, 1 + patches, hidden_size)``."""
+        return self.pre_norm(self.embeddings(pixels))
+
+    def end(self, x: nn.Tensor) -> nn.Tensor:
+        """Map the last layer's output to the selected features."""
         if self.keeps_class_token:
             return x
         _, patches = nn.op.split(x, [1], axis=1)

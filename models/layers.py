@@ -7,6 +7,8 @@ model's parameters can be packed one layer at a time: :func:`pack_parameters`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from mvlm.models import ops
 from mvlm.models.ops.linear import linear_signature
 from mvlm.models.ops.signatures import EmbeddingSignature, Parameter
 from mvlm.models.ops.signatures.convolution import TAPS
-from mvlm.models.quantization import Scheme, to_float16
+from mvlm.models.quantization import QuantizedMatrix, Scheme, to_float16
 from mvlm.models.rounding import Rounding
 from mvlm.models.weight_layout import ROWS, LinearFormat, Matrix, WeightLayout
 
@@ -25,6 +27,25 @@ Array = npt.NDArray[Any]
 ReadTensor = Callable[[str], Array]
 # The names that an artifact has for the arrays of a quantized matrix, by the layouts' names.
 _QUANTIZED = {"weight": "q_weight", "scales": "q_scale", "row_scales": "q_row_scale"}
+
+
+# What `observing` collects in.
+_observed: ContextVar[list[tuple[Linear, nn.Tensor]] | None] = ContextVar("observed", default=None)
+
+
+@contextmanager
+def observing() -> Iterator[list[tuple[Linear, nn.Tensor]]]:
+    """Collect what linear layers read while a graph is traced: see `models.observed`.
+
+    Yields:
+        Each layer with its input after the prologue, in the order of the calls.
+    """
+    inputs = list[tuple[Linear, nn.Tensor]]()
+    token = _observed.set(inputs)
+    try:
+        yield inputs
+    finally:
+        _observed.reset(token)
 
 
 class PackedLayer(nn.Module):
@@ -113,6 +134,7 @@ class Linear(MatrixLayer):
     ) -> None:
         self.source = source
         self.linear_format = linear_format
+        self.width = width
         self.features = features
         self.declare(linear_signature(linear_format, None, width, features).weight_parameters)
         self.bias = nn.Parameter((features,), "float32") if bias else None
@@ -131,6 +153,9 @@ class Linear(MatrixLayer):
             prologue: The row-wise function that is applied to the input first.
             residual: Added to the output, of its shape.
         """
+        if (inputs := _observed.get()) is not None:
+            x, prologue = ops.rowwise(x, prologue), ops.IDENTITY
+            inputs.append((self, x))
         return ops.linear(
             x,
             self.stored,
@@ -146,17 +171,30 @@ class Linear(MatrixLayer):
         kinds = ["weight"] + (["bias"] if self.bias is not None else [])
         return [f"{name}.{kind}" for kind in kinds for name in self.source]
 
-    def pack(self, read: ReadTensor) -> Iterator[tuple[str, Array]]:
-        """Stack and quantize the weights, and lay them out for their kernel."""
+    def matrix(self, read: ReadTensor) -> Array:
+        """Return the stacked weights ``(features, width)``."""
         matrices = [read(f"{name}.weight") for name in self.source]
         # A patch convolution's kernel is a matrix over the flattened patch, a pointwise one's too.
-        matrix = np.concatenate([m.reshape(m.shape[0], -1) for m in matrices])
-        yield from self.arranged(
-            matrix,
-            self.linear_format.layout,
-            self.linear_format.matrix(*matrix.shape),
-            self.linear_format.scheme.rounding,
-        )
+        return np.concatenate([m.reshape(m.shape[0], -1) for m in matrices])
+
+    def pack(
+        self, read: ReadTensor, replacement: Array | QuantizedMatrix | None = None
+    ) -> Iterator[tuple[str, Array]]:
+        """Stack and quantize the weights, and lay them out for their kernel.
+
+        Args:
+            read: Reads one tensor of the checkpoint by name.
+            replacement: Takes the place of the stacked weights: ``(features, width)``, or what
+                they have been rounded to.
+        """
+        layout, matrix = self.linear_format.layout, self.linear_format.matrix
+        if isinstance(replacement, QuantizedMatrix):
+            arrays = layout.pack_quantized(replacement, matrix(self.features, self.width))
+            yield from zip(self.arrays, arrays, strict=True)
+        else:
+            values = self.matrix(read) if replacement is None else replacement
+            rounding = self.linear_format.scheme.rounding
+            yield from self.arranged(values, layout, matrix(*values.shape), rounding)
         if self.bias is not None:
             biases = [read(f"{name}.bias") for name in self.source]
             yield "bias", np.concatenate(biases).astype(np.float32)

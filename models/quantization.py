@@ -390,23 +390,60 @@ def quantize(
         weight_format: A format of integers.
         rounding: How the scales are chosen.
     """
+    grouped = _grouped(matrix)
+    with np.errstate(over="ignore"):  # a scale that overflows is clipped to the largest
+        exact = ROUNDINGS[rounding](grouped, weight_format.grid)
+        scales, row_scales = store_scales(exact, weight_format)
+    return quantize_with_scales(matrix, scales, row_scales, weight_format)
+
+
+def store_scales(
+    exact: npt.NDArray[np.float32], weight_format: WeightFormat
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    """Round scales to a format's.
+
+    Args:
+        exact: ``(rows, groups)``.
+        weight_format: A format of integers.
+
+    Returns:
+        The stored scales, and what they are multiples of in each row ``(rows,)``.
+    """
+    store = _as_multiples if weight_format.has_row_scales else _as_float16
+    return store(exact / np.float32(weight_format.unit), weight_format)
+
+
+def quantize_with_scales(
+    matrix: npt.NDArray[Any],
+    scales: npt.NDArray[Any],
+    row_scales: npt.NDArray[np.float32],
+    weight_format: WeightFormat,
+) -> QuantizedMatrix:
+    """Quantize rows by given scales: each weight to the nearest value.
+
+    Args:
+        matrix: ``(rows, K)``, finite, of any float type.
+        scales: As :func:`store_scales` returns them.
+        row_scales: The same.
+        weight_format: A format of integers.
+    """
+    grouped, width = _grouped(matrix), matrix.shape[1]
+    steps = scales.astype(np.float32) * row_scales[:, None]
+    integers = _integers(grouped / steps[:, :, None], weight_format)
+    return QuantizedMatrix(
+        integers.reshape(len(matrix), -1)[:, :width],
+        scales,
+        row_scales if weight_format.has_row_scales else None,
+    )
+
+
+def _grouped(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return a matrix in float32 as ``(rows, groups, 32)``, filled up with zeros."""
     rows, width = matrix.shape
     groups = -(-width // GROUP_SIZE)
     whole = np.zeros((rows, groups * GROUP_SIZE), np.float32)
     whole[:, :width] = matrix
-    grouped = whole.reshape(rows, groups, GROUP_SIZE)
-
-    store = _as_multiples if weight_format.has_row_scales else _as_float16
-    with np.errstate(over="ignore"):  # a scale that overflows is clipped to the largest
-        exact = ROUNDINGS[rounding](grouped, weight_format.grid) / np.float32(weight_format.unit)
-        scales, row_scales = store(exact, weight_format)
-    steps = scales.astype(np.float32) * row_scales[:, None]
-    integers = _integers(grouped / steps[:, :, None], weight_format)
-    return QuantizedMatrix(
-        integers.reshape(rows, -1)[:, :width],
-        scales,
-        row_scales if weight_format.has_row_scales else None,
-    )
+    return whole.reshape(rows, groups, GROUP_SIZE)
 
 
 def dequantize(quantized: QuantizedMatrix, weight_format: WeightFormat) -> npt.NDArray[np.float32]:
@@ -425,6 +462,18 @@ def dequantize(quantized: QuantizedMatrix, weight_format: WeightFormat) -> npt.N
             * np.repeat(steps, GROUP_SIZE, axis=1)[:, : integers.shape[1]]
         )
     return found
+
+
+def nearest_values(
+    values: npt.NDArray[np.float32], weight_format: WeightFormat
+) -> npt.NDArray[np.float32]:
+    """Round weights in units of their stored scales to what stored integers stand for."""
+    integers = _integers(values, weight_format)
+    if weight_format.levels:
+        levels = np.array(weight_format.levels, np.float32)
+        return np.take(levels, integers)
+    values = integers.astype(np.float32)
+    return values
 
 
 def _integers(values: npt.NDArray[np.float32], weight_format: WeightFormat) -> npt.NDArray[Any]:

@@ -123,26 +123,41 @@ def nearest_scales(groups: Groups, grid: Grid) -> Scales:
     return _restored(np.where(highest < lowest, starts[1], starts[0]), exponents)
 
 
-def searched_scales(groups: Groups, grid: Grid) -> Scales:
-    """Return the scales with the least squared error; arguments as :func:`nearest_scales`.
+def searched_scales(groups: Groups, grid: Grid, importance: Groups | None = None) -> Scales:
+    """Return the scales with the least squared error.
 
     For given integers q the best scale is ``sum(w q) / sum(q q)``, and what it gains over a group
-    of zeros is ``sum(w q)^2 / sum(q q)``.
+    of zeros is ``sum(w q)^2 / sum(q q)``; with importances as factors of all summands.
+
+    Args:
+        groups: ``(rows, groups, group size)``.
+        grid: What weights are rounded to.
+        importance: ``(groups, group size)``, of the error of each weight, not negative; equal if
+            None.
     """
     weights, exponents = _normalized(groups)
+    factors = None if importance is None else _factors(importance, len(groups))
     starts = _starts(weights, grid)
     best, most = starts[0].copy(), np.full(starts[0].shape, -1, np.float32)
     best[best == 0] = 1
     for scale in _candidates(starts):
         quantized = _rounded(weights, scale, grid)
-        product = np.einsum("kn,kn->n", weights, quantized)
-        square = np.einsum("kn,kn->n", quantized, quantized)
+        weighted = quantized if factors is None else quantized * factors
+        product = np.einsum("kn,kn->n", weights, weighted)
+        square = np.einsum("kn,kn->n", quantized, weighted)
         with np.errstate(divide="ignore", invalid="ignore"):
             gain = product * product / square
             better = gain > most  # never where all are zero: that is not a number
             np.copyto(best, product / square, where=better)
             np.copyto(most, gain, where=better)
     return _restored(best, exponents)
+
+
+def _factors(importance: Groups, rows: int) -> Groups:
+    """Return importances as :func:`_normalized` arranges groups, 1 at the most in each group."""
+    most = importance.max(axis=1, keepdims=True)
+    relative = np.where(most > 0, importance / np.where(most > 0, most, 1), np.float32(1))
+    return np.ascontiguousarray(np.tile(relative, (rows, 1)).T.astype(np.float32))
 
 
 def _candidates(starts: list[Scales]) -> Iterator[Scales]:
