@@ -21,6 +21,7 @@ from mvlm.cli.shared.user_path import with_user_paths
 VERBS = (
     "demo",
     "compile",
+    "calibrate",
     "chat",
     "targets",
     "tune",

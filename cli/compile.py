@@ -19,6 +19,15 @@ from mvlm.cli.shared.options import (
     VisionTower,
 )
 from mvlm.cli.shared.progress import progress_bars
+from mvlm.cli.shared.quantization import (
+    CalibrationImages,
+    CalibrationSeed,
+    CalibrationTokens,
+    EmbeddingQuantization,
+    HeadQuantization,
+    VisionQuantization,
+    calibration_request,
+)
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table, warn
 
 if TYPE_CHECKING:
@@ -28,6 +37,7 @@ EXAMPLES = (
     "mvlm compile MobileVLM-1.7B",
     "mvlm compile MobileVLM-1.7B --target host --quant q0f16 -o mobilevlm-host",
     "mvlm compile MobileVLM-1.7B --target snapdragon-888-cpu -o mobilevlm-kryo",
+    "mvlm compile MobileVLM-1.7B --quant q3a8 --calibrate default",
     "mvlm compile MobileVLM-1.7B --lora flowers --lora birds -o artifacts",
 )
 
@@ -37,31 +47,9 @@ def command(
     target: Target = "host",
     platform: Platform = None,
     quantization: Quantization = None,
-    vision_quantization: Annotated[
-        str | None,
-        typer.Option(
-            "--vision-quant",
-            metavar="QUANT",
-            help="The same for tower and projector; default: q16a16 with q3a8, q4a8, q8a8 and "
-            "q16a16, q0f32 with q0f32, q0f16 with the others.",
-        ),
-    ] = None,
-    embedding_quantization: Annotated[
-        str | None,
-        typer.Option(
-            "--embedding-quant",
-            metavar="QUANT",
-            help="The same for the embedding table; default: q4a8 with q3a8, else as --quant.",
-        ),
-    ] = None,
-    head_quantization: Annotated[
-        str | None,
-        typer.Option(
-            "--head-quant",
-            metavar="QUANT",
-            help="The same for the output head; default: q4a8 with q3a8, else as --quant.",
-        ),
-    ] = None,
+    vision_quantization: VisionQuantization = None,
+    embedding_quantization: EmbeddingQuantization = None,
+    head_quantization: HeadQuantization = None,
     rounding: Annotated[
         str | None,
         typer.Option(
@@ -70,6 +58,17 @@ def command(
             "default: search for q4a8 and q3a8, else nearest.",
         ),
     ] = None,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DATA",
+            help="Round weights by the layers' inputs on this data: a text, or conversations in "
+            "LLaVA's JSON format; `default` takes what mvlm ships. See `mvlm calibrate`.",
+        ),
+    ] = None,
+    calibration_images: CalibrationImages = None,
+    calibration_tokens: CalibrationTokens = None,
+    calibration_seed: CalibrationSeed = None,
     cache: Annotated[
         str | None,
         typer.Option(
@@ -162,6 +161,9 @@ def command(
         cache=cache,
         rounding=rounding,
     )
+    calibration = calibration_request(
+        calibrate, calibration_images, calibration_tokens, calibration_seed
+    )
     adapters: list[Path | None] = [*lora] if lora else [None]
     jobs = [
         plan_job(
@@ -176,6 +178,7 @@ def command(
             prefill_chunk=PREFILL_CHUNK if prefill_chunk is None else prefill_chunk,
             allow_nonfinite=allow_nonfinite,
             logs=() if no_tuning else logs,
+            calibration=calibration,
         )
         for adapter in adapters
     ]

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import tvm
 import tvm_ffi
-from tvm import relax
 
 from mvlm.compile.cache_folder import writing_advice
+from mvlm.compile.calibration.find import find_or_calibrate
+from mvlm.compile.calibration.rounded_weights import RoundedMatrices
 from mvlm.compile.compile_target import CompileTarget, prepare_target
 from mvlm.compile.hardlinks import link_equal_files
 from mvlm.compile.job import CompileJob
+from mvlm.compile.library import write_library
 from mvlm.compile.manifest import chat_settings, describe_artifact
 from mvlm.compile.memory import check_memory, layer_bytes, peak_bytes
-from mvlm.compile.packing import PackedWeights, Parameters, pack_into, take_packed
-from mvlm.compile.pipeline import dump_into, lower
+from mvlm.compile.packing import PackedWeights, pack_into, take_packed
 from mvlm.compile.provenance import package_versions
 from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
 from mvlm.compile.tuning_log import LogKey
@@ -33,12 +30,8 @@ from mvlm.runtime.artifact.manifest import Manifest, read_manifest
 from mvlm.runtime.artifact.staging import atomic_directory
 from mvlm.runtime.artifact.verify import TVM_VERSION
 from mvlm.runtime.errors import TargetError
-from mvlm.runtime.input_file import utf8_folder
 from mvlm.runtime.progress import Progress, no_progress
 from mvlm.runtime.threads import default_threads
-
-# More than the code of any model takes; the weights are not in it.
-_CODE_BYTES = 16 << 20
 
 
 def compile_job(
@@ -79,24 +72,35 @@ def compile_job(
     target = prepare_target(job.target, job.platform)
     model = job.build_model()
     checkpoint = _open_checked(job, model) if weights is None else None
+    rounded = None if weights is not None else _calibrated(job, progress, warn)
     tuned = _tuned_configs(job, target)
     with atomic_directory(output, advice=writing_advice(output)) as folder:
         for path in layout.REQUIRED_FILES:
             (folder / path).parent.mkdir(exist_ok=True)
-        library = _write_library(model, job, target, tuned, folder, dump, progress)
+        library = write_library(
+            model,
+            target,
+            folder,
+            prefill_chunk=job.prefill_chunk,
+            tuned=tuned,
+            dump=dump,
+            progress=progress,
+        )
+        write_json(folder / layout.KERNELS, traffic_to_json(library.kernel_traffic))
         if checkpoint is not None:
-            pack_into(folder, job, model, library.parameters, checkpoint, progress)
+            pack_into(folder, job, model, library.parameters, checkpoint, progress, rounded)
         elif weights is not None:
             take_packed(folder, weights, library.parameters, model.layout.name)
         write_json(folder / layout.CHAT, chat_settings(job, model).to_json())
         progress("manifest", 0, 1)
+        kernels = {name for traffic in library.kernel_traffic.values() for name in traffic}
         manifest = describe_artifact(
             folder,
             job,
             target,
             checkpoint=job.checkpoint_digest() if weights is None else weights.checkpoint,
             working_bytes=library.working_bytes,
-            tuning=tuned.report(library.kernels),
+            tuning=tuned.report(len(kernels)),
         )
         link_equal_files(folder, manifest.files, link_sources)
         (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
@@ -117,8 +121,19 @@ def pack_job(job: CompileJob, output: Path, progress: Progress = no_progress) ->
     """
     model = job.build_model()
     checkpoint = _open_checked(job, model)
+    rounded = _calibrated(job, progress)
     with atomic_directory(output, layout.WEIGHTS_INDEX) as folder:
-        pack_into(folder, job, model, list(model.named_parameters()), checkpoint, progress)
+        parameters = list(model.named_parameters())
+        pack_into(folder, job, model, parameters, checkpoint, progress, rounded)
+
+
+def _calibrated(
+    job: CompileJob, progress: Progress, warn: Callable[[str], None] = lambda text: None
+) -> RoundedMatrices | None:
+    """Return a job's calibrated matrices; None where it is not calibrated."""
+    if job.calibration is None:
+        return None
+    return RoundedMatrices(find_or_calibrate(job, progress, warn))
 
 
 def _open_checked(job: CompileJob, model: MobileVLM) -> Checkpoint:
@@ -137,70 +152,6 @@ def _tuned_configs(job: CompileJob, target: CompileTarget) -> TunedConfigs:
     threads = default_threads() if job.target.cpu.is_native else None
     key = LogKey.for_target(target.name, target.options, threads)
     return TunedConfigs(find_applicable_logs(key, job.logs))
-
-
-@dataclass(frozen=True)
-class Library:
-    """What was compiled.
-
-    Attributes:
-        parameters: What its functions take, by name.
-        working_bytes: Memory that they plan for what is in between.
-        kernels: How many kernels they call.
-    """
-
-    parameters: Parameters
-    working_bytes: int
-    kernels: int
-
-
-def _write_library(
-    model: MobileVLM,
-    job: CompileJob,
-    target: CompileTarget,
-    tuned: TunedConfigs,
-    folder: Path,
-    dump: Path | None,
-    progress: Progress,
-) -> Library:
-    """Generate and link the functions."""
-    steps = ["graph", "kernels", "fuse", "schedule", "lower", "code", "link"]
-
-    def entered(step: str) -> None:
-        progress(f"compile: {step}", steps.index(step), len(steps))
-
-    module, parameters = model.export(target.tvm)
-    bounds = {"n": job.prefill_chunk}
-    lowered = lower(module, target.tvm, target.kernels, bounds, entered, dump_into(dump), tuned)
-    write_json(folder / layout.KERNELS, traffic_to_json(lowered.kernel_traffic))
-    entered("code")
-    with tvm.transform.PassContext(opt_level=3):
-        executable = relax.build(lowered.module, target.tvm, relax_pipeline=None)
-
-    def link(output: str, objects: list[str], **_: object) -> None:
-        entered("link")
-        target.linker.link_files(output, objects)
-
-    # Beside the artifact, where what a killed process leaves behind is swept up.
-    with (
-        utf8_folder(folder.parent) as parent,
-        tempfile.TemporaryDirectory(dir=parent) as workspace,
-    ):
-        _require_room(Path(workspace))
-        library = parent / folder.name / layout.MODEL_LIBRARY
-        executable.export_library(os.fspath(library), fcompile=link, workspace_dir=workspace)
-    for name, data in target.runtime_libraries.items():
-        (folder / layout.LIBRARIES / name).write_bytes(data)
-    progress("compile: link", len(steps), len(steps))
-    kernels = {name for traffic in lowered.kernel_traffic.values() for name in traffic}
-    return Library(parameters, lowered.working_bytes, len(kernels))
-
-
-def _require_room(folder: Path) -> None:
-    """Raise OSError where no code could be written: LLVM would end the process instead."""
-    with (folder / "room").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, _CODE_BYTES)
-    (folder / "room").unlink()
 
 
 def _check_tvm() -> None:

@@ -6,9 +6,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvlm.compile.calibration_data.model_input import ModelInput
+from mvlm.compile.calibration_data.request import CalibrationRequest
+from mvlm.compile.calibration_data.samples import CalibrationData
 from mvlm.compile.provenance import files_digest, package_versions, source_digest
 from mvlm.compile.toolchain import linker_identity
 from mvlm.compile.tuning_log import log_folders, logs_digest
@@ -34,7 +38,9 @@ PREFILL_CHUNK = 512
 # Rows of an embedding table that no piece belongs to: tables are filled up to round numbers.
 _SPARE_ROWS = 256
 # Fields that say where something is, which does not matter to what is made of it.
-_PLACES = ("vision_tower", "adapter", "vision_onnx", "logs")
+_PLACES = ("vision_tower", "adapter", "vision_onnx", "logs", "calibration")
+# What decides how calibration rounds. The rest of our source computes the same in other ways.
+_CALIBRATING = ("mvlm.compile.calibration", "mvlm.compile.calibration_data", "mvlm.models")
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class CompileJob:
         prefill_chunk: Positions that one call of prefill takes at the most.
         allow_nonfinite: Whether NaN and infinite weights are replaced instead of refused.
         logs: Folders of tuning logs that are looked into.
+        calibration: The data that matrices are rounded by; None without calibration.
     """
 
     checkpoint: Path
@@ -68,6 +75,7 @@ class CompileJob:
     prefill_chunk: int
     allow_nonfinite: bool
     logs: tuple[Path, ...]
+    calibration: CalibrationRequest | None = None
 
     @property
     def name(self) -> str:
@@ -160,6 +168,19 @@ class CompileJob:
         if self.adapter is not None:
             self.open_checkpoint().check_adapter(expected_tensors(self.config))
 
+    @cached_property
+    def calibration_data(self) -> CalibrationData | None:
+        """What the job is calibrated with, drawn once; None without calibration.
+
+        Raises:
+            CheckpointError: The checkpoint has no tokenizer.
+            UsageError: Data are absent, not in their format, or too few.
+        """
+        if self.calibration is None:
+            return None
+        tokenizer = Tokenizer(self.tokenizer, legacy=self.config.tokenizer.legacy)
+        return self.calibration.read(ModelInput.of(self.config, tokenizer))
+
     def checkpoint_digest(self) -> str:
         """The sha256 of the weights, of all that is merged, and of the tokenizer."""
         weights = self.open_checkpoint().files()
@@ -180,6 +201,7 @@ class CompileJob:
         is_baseline = self.target.cpu.baseline
         native = [machine.architecture, *([] if is_baseline else [machine.cpu]), *features]
         parts = {
+            "calibration": self.calibration_data and self.calibration_data.digest,
             "checkpoint": checkpoint or self.checkpoint_digest(),
             "job": asdict(self) | {"checkpoint": self.name, **dict.fromkeys(_PLACES)},
             "linker": linker_identity(self.target, self.platform, machine),
@@ -204,6 +226,7 @@ class CompileJob:
         """
         return _digest(
             {
+                "calibration": self.calibration_data and self.calibration_data.digest,
                 "checkpoint": checkpoint or self.checkpoint_digest(),
                 "config": asdict(self.config),
                 "layout": self.layout.name,
@@ -211,6 +234,30 @@ class CompileJob:
                 "onnx": self.vision_onnx is not None,
                 "allow_nonfinite": self.allow_nonfinite,
                 "source": source_digest(),
+                "versions": package_versions(),
+            }
+        )
+
+    def calibration_key(self, checkpoint: str | None = None) -> str:
+        """The sha256 of everything that goes into the calibrated matrices: nothing of the device.
+
+        Args:
+            checkpoint: The checkpoint's digest, where it is known; it is read if None.
+
+        Raises:
+            UsageError: Data are absent, not in their format, or too few.
+        """
+        data = self.calibration_data
+        assert data is not None, "the job is not calibrated"
+        return _digest(
+            {
+                "checkpoint": checkpoint or self.checkpoint_digest(),
+                "config": asdict(self.config),
+                "data": data.digest,
+                "schemes": asdict(self.quantization) | {"cache": None},
+                "onnx": self.vision_onnx is not None,
+                "allow_nonfinite": self.allow_nonfinite,
+                "source": source_digest(_CALIBRATING),
                 "versions": package_versions(),
             }
         )
@@ -233,6 +280,7 @@ def plan_job(  # noqa: PLR0913  # each is an option of a job, given by name
     prefill_chunk: int = PREFILL_CHUNK,
     allow_nonfinite: bool = False,
     logs: Sequence[Path] | None = None,
+    calibration: CalibrationRequest | None = None,
 ) -> CompileJob:
     """Read a checkpoint's configuration and settle what was left open.
 
@@ -248,9 +296,10 @@ def plan_job(  # noqa: PLR0913  # each is an option of a job, given by name
         prefill_chunk: Positions that one call of prefill takes at the most.
         allow_nonfinite: Replace NaN and infinite weights instead of refusing them.
         logs: Folders of tuning logs; the user's and ours if None, none at all if empty.
+        calibration: The data to round matrices by; none if None.
 
     Raises:
-        UsageError: A name or a number is out of range.
+        UsageError: A name or a number is out of range, or two options exclude each other.
         ConfigError: The checkpoint's configuration is not usable.
         TargetError: The target's file does not describe a device.
     """
@@ -266,6 +315,13 @@ def plan_job(  # noqa: PLR0913  # each is an option of a job, given by name
     ):
         if not least <= value <= most:
             raise UsageError(option, expected=f"{least} to {most}", found=value)
+    if calibration is not None and vision_onnx is not None:
+        raise UsageError(
+            "a graph from ONNX cannot be calibrated",
+            expected="--calibrate or --vision-onnx",
+            found="both",
+            fix="Leave one of them out.",
+        )
     return CompileJob(
         checkpoint=checkpoint,
         vision_tower=vision_tower,
@@ -279,4 +335,5 @@ def plan_job(  # noqa: PLR0913  # each is an option of a job, given by name
         prefill_chunk=min(prefill_chunk, positions),
         allow_nonfinite=allow_nonfinite,
         logs=log_folders(logs),
+        calibration=calibration,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from tvm.relax.frontend import nn
 
+from mvlm.compile.calibration.rounded_weights import RoundedMatrices
 from mvlm.compile.hardlinks import link_or_copy
 from mvlm.compile.job import CompileJob
 from mvlm.models.checkpoint import Checkpoint
-from mvlm.models.layers import PackedLayer, packed_layers
+from mvlm.models.layers import Linear, PackedLayer, packed_layers
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.artifact.json_object import write_json
@@ -67,6 +69,7 @@ def pack_into(
     parameters: Parameters,
     checkpoint: Checkpoint,
     progress: Progress,
+    rounded: RoundedMatrices | None = None,
 ) -> None:
     """Write weights, their index and the tokenizer into an artifact's folder.
 
@@ -77,12 +80,16 @@ def pack_into(
         parameters: The model's, in the order in which the compiled functions take them.
         checkpoint: The job's, which has been checked.
         progress: Called as the work proceeds.
+        rounded: The matrices that calibration has rounded, if the job is calibrated.
 
     Raises:
+        ArtifactError: A rounded matrix is damaged.
         CheckpointError: A tensor is not finite, or a part of the adapter was not merged.
     """
     (folder / layout.WEIGHTS).mkdir(exist_ok=True)
-    index = _write_weights(model, parameters, checkpoint, folder / layout.WEIGHTS, progress)
+    index = _write_weights(
+        model, parameters, checkpoint, folder / layout.WEIGHTS, progress, rounded
+    )
     checkpoint.check_adapter_used()
     write_json(folder / layout.WEIGHTS_INDEX, index.to_json())
     shutil.copyfile(job.tokenizer, folder / layout.TOKENIZER)
@@ -135,6 +142,7 @@ def _write_weights(
     checkpoint: Checkpoint,
     folder: Path,
     progress: Progress,
+    rounded: RoundedMatrices | None,
 ) -> WeightsIndex:
     """Pack every layer, in the model's order; the index has the order of `parameters`."""
     total = sum(_source_bytes(layer, checkpoint) for _, layer in packed_layers(model))
@@ -142,7 +150,7 @@ def _write_weights(
     for file_name, layers in groupby(packed_layers(model), lambda named: _weights_file(named[0])):
         with (folder / file_name).open("wb") as file:
             for prefix, layer in layers:
-                for name, value in layer.pack(checkpoint.read):
+                for name, value in _packed(prefix, layer, checkpoint, rounded):
                     full = f"{prefix}.{name}"
                     file.write(bytes(-file.tell() % layout.WEIGHT_ALIGNMENT))
                     entries[full] = _entry(full, value, expected[full], file_name, file.tell())
@@ -150,6 +158,16 @@ def _write_weights(
                 done += _source_bytes(layer, checkpoint)
                 progress("weights", done, total)
     return WeightsIndex(model.layout.name, tuple(entries[name] for name, _ in parameters))
+
+
+def _packed(
+    name: str, layer: PackedLayer, checkpoint: Checkpoint, rounded: RoundedMatrices | None
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Yield a layer's parameters, its matrix as calibration has rounded it."""
+    matrix = None if rounded is None else rounded.find(name)
+    if matrix is not None and isinstance(layer, Linear):
+        return layer.pack(checkpoint.read, matrix)
+    return layer.pack(checkpoint.read)
 
 
 def _weights_file(layer: str) -> str:

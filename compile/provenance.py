@@ -24,10 +24,14 @@ def files_digest(files: Iterable[Path]) -> str:
     return _digest_of((f"{file.parent.name}/{file.name}", digest_file(file)) for file in files)
 
 
-def source_digest() -> str:
-    """Return one sha256 of the source, in Python and C, that makes artifacts."""
+def source_digest(packages: Iterable[str] = _SOURCES) -> str:
+    """Return one sha256 of the source, in Python and C, of some packages.
+
+    Args:
+        packages: Their names; all whose change can change an artifact by default.
+    """
     lines = []
-    for package in _SOURCES:
+    for package in packages:
         # Found and not imported: `mvlm.schedules` would import tvm.
         root = package_folder(package)
         for file in (*root.rglob("*.py"), *root.rglob("*.c")):

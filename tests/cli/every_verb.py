@@ -101,6 +101,8 @@ COMMANDS: Mapping[str, tuple[Callable[[Workspace], Arguments], int]] = {
         lambda workspace: ["--store", workspace.empty_store, "-o", workspace.output / "fetched"],
         2,
     ),
+    # Too few positions: a calibration takes longer than all other verbs together.
+    "calibrate": (lambda workspace: [workspace.checkpoint, "--calibration-tokens", "1"], 2),
     "package": (lambda workspace: [workspace.artifact, "--for", "linux-aarch64"], 2),
     "device-check": (
         lambda workspace: [

@@ -16,6 +16,7 @@ import pytest
 from mvlm.compile import job as job_module
 from mvlm.compile.cache import cached_artifact, is_artifact
 from mvlm.compile.cache_folder import cache_folder
+from mvlm.compile.calibration_data.request import CalibrationRequest
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.provenance import files_digest, source_digest
 from mvlm.models.config.read import read_config
@@ -288,3 +289,8 @@ def test_is_artifact(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
     assert is_artifact(artifact_cache.artifact("text"))
     assert not is_artifact(tmp_path)
     assert not is_artifact(tmp_path / "nowhere")
+
+
+def test_calibration_is_refused_with_a_graph_from_onnx(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be calibrated"):
+        plan_job(checkpoint, vision_onnx=tmp_path, calibration=CalibrationRequest())

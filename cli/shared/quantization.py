@@ -1,0 +1,88 @@
+"""The options by which verbs choose how a model is stored, and what it is calibrated with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mvlm.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from mvlm.compile.calibration_data.request import CalibrationRequest
+
+VisionQuantization = Annotated[
+    str | None,
+    typer.Option(
+        "--vision-quant",
+        metavar="QUANT",
+        help="The same for tower and projector; default: q16a16 with q3a8, q4a8, q8a8 and q16a16, "
+        "q0f32 with q0f32, q0f16 with the others.",
+    ),
+]
+EmbeddingQuantization = Annotated[
+    str | None,
+    typer.Option(
+        "--embedding-quant",
+        metavar="QUANT",
+        help="The same for the embedding table; default: q4a8 with q3a8, else as --quant.",
+    ),
+]
+HeadQuantization = Annotated[
+    str | None,
+    typer.Option(
+        "--head-quant",
+        metavar="QUANT",
+        help="The same for the output head; default: q4a8 with q3a8, else as --quant.",
+    ),
+]
+CalibrationImages = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration-images",
+        metavar="DIR",
+        help="The folder of the images that calibration data name; default: the file's own.",
+    ),
+]
+CalibrationTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--calibration-tokens",
+        metavar="N",
+        help="Positions to calibrate with, those of images included; default: 16384.",
+    ),
+]
+CalibrationSeed = Annotated[
+    int | None,
+    typer.Option(
+        "--calibration-seed",
+        metavar="N",
+        help="Chooses the samples that are drawn from the data; default: 0.",
+    ),
+]
+
+
+def calibration_request(
+    data: list[Path] | None, images: Path | None, tokens: int | None, seed: int | None
+) -> CalibrationRequest | None:
+    """Return what the options ask for; None where no data are given.
+
+    Raises:
+        UsageError: A number is out of range, or there are options without data.
+    """
+    from mvlm.compile.calibration_data.data import DrawSettings
+    from mvlm.compile.calibration_data.request import CalibrationRequest
+
+    if not data:
+        if (images, tokens, seed) != (None, None, None):
+            raise UsageError(
+                "there is nothing to calibrate with",
+                expected="--calibrate DATA beside the other options of calibration",
+                found="none",
+                fix="`--calibrate default` takes the data that mvlm ships.",
+            )
+        return None
+    chosen = {"tokens": tokens, "seed": seed}
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    return CalibrationRequest.of(data, images, DrawSettings(**settings))

@@ -1,0 +1,188 @@
+"""Calibration of small models: what is kept, what is found again, what the artifact gets of it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvlm.compile.calibration.calibrate import Calibration
+from mvlm.compile.calibration.find import find_or_calibrate
+from mvlm.compile.calibration.rounded_weights import (
+    REPORT,
+    LayerReport,
+    RoundedMatrices,
+    RoundedWeights,
+)
+from mvlm.compile.calibration_data.data import DrawSettings
+from mvlm.compile.calibration_data.request import CalibrationRequest
+from mvlm.compile.driver import compile_job
+from mvlm.compile.job import CompileJob, plan_job
+from mvlm.models.quantization import plan_quantization
+from mvlm.runtime.errors import ArtifactError, CheckpointError
+from mvlm.runtime.model import Model
+from tests.artifacts import ArtifactCache
+from tests.once import make_once
+
+SMALL = CalibrationRequest(draw=DrawSettings(tokens=2048, length=128))
+
+
+def _plan(artifact_cache: ArtifactCache, family: str = "text", vision: str = "q0f32") -> CompileJob:
+    quantization = plan_quantization(
+        "q4a8", embedding="q0f32", head="q8a8", vision=vision, cache="float32"
+    )
+    checkpoint = artifact_cache.checkpoint(family)
+    return plan_job(checkpoint, quantization=quantization, calibration=SMALL)
+
+
+@pytest.fixture(scope="module")
+def calibrated(
+    artifact_cache: ArtifactCache, shared_folder: Path
+) -> tuple[CompileJob, RoundedWeights]:
+    """A job and its calibration."""
+    job = _plan(artifact_cache)
+
+    def calibrate(folder: Path) -> None:
+        folder.mkdir()
+        data = job.calibration_data
+        assert data is not None
+        Calibration(job, data, RoundedWeights(folder, job.calibration_key())).run()
+
+    folder = make_once(shared_folder / "calibration-text", calibrate)
+    return job, RoundedWeights(folder, job.calibration_key())
+
+
+def _reports(weights: RoundedWeights) -> dict[str, LayerReport]:
+    parts = weights.reports()
+    assert parts is not None
+    return {each.layer: each for reports in parts.values() for each in reports}
+
+
+def test_every_matrix_is_rounded_better(
+    calibrated: tuple[CompileJob, RoundedWeights],
+) -> None:
+    reports = _reports(calibrated[1])
+    kinds = ("attention.qkv", "attention.out", "gate_up", "down")
+    layers = [f"decoder.layers.{index}.{kind}" for index in range(2) for kind in kinds]
+    assert list(reports) == [*layers, "decoder.lm_head"]
+    assert {each.weight_format for each in reports.values()} == {"q4nl", "q8"}
+    for each in reports.values():
+        assert each.error < (0.9 if each.weight_format == "q4nl" else 1.01) * each.plain_error, each
+        assert not each.fell_back
+
+
+def test_artifacts_get_the_rounded_matrices(
+    calibrated: tuple[CompileJob, RoundedWeights],
+    artifact_cache: ArtifactCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The compiled model comes closer to the exact one, by an artifact as large."""
+    job, weights = calibrated
+    monkeypatch.setattr("mvlm.compile.driver.find_or_calibrate", lambda *_: weights)
+    compile_job(job, tmp_path / "calibrated")
+    compile_job(replace(job, calibration=None), tmp_path / "plain")
+    data, logits = job.calibration_data, []
+    assert data is not None
+    ids = data.samples[0].ids
+    exact = Model(artifact_cache.artifact("text"))
+    for model in (exact, Model(tmp_path / "calibrated"), Model(tmp_path / "plain")):
+        logits.append(model.prefill(model.embed(ids), model.new_cache(), all_logits=True))
+    calibrated_error, plain_error = (np.square(each - logits[0]).mean() for each in logits[1:])
+    assert calibrated_error < 0.8 * plain_error
+    sizes = [
+        sum(file.stat().st_size for file in (tmp_path / name / "weights").glob("*.bin"))
+        for name in ("calibrated", "plain")
+    ]
+    assert sizes[0] == sizes[1]
+    assert job.key() != replace(job, calibration=None).key()
+
+
+def test_calibration_goes_on_behind_finished_parts_and_is_deterministic(
+    calibrated: tuple[CompileJob, RoundedWeights], tmp_path: Path
+) -> None:
+    job, weights = calibrated
+    data, folder = job.calibration_data, tmp_path / "interrupted"
+    assert data is not None
+    shutil.copytree(weights.folder, folder)
+    first = folder / "layer-00.safetensors"
+    before = first.stat().st_mtime_ns
+    for name in (REPORT, "layer-01.safetensors", "head.safetensors"):
+        (folder / name).unlink()
+    steps = []
+    again = RoundedWeights(folder, weights.key)
+    Calibration(job, data, again, lambda step, done, total: steps.append((done, total))).run()
+    assert first.stat().st_mtime_ns == before
+    assert steps[-1][0] == steps[-1][1] and steps == sorted(steps)
+    for name in ("layer-01.safetensors", "head.safetensors", REPORT):
+        assert (folder / name).read_bytes() == (weights.folder / name).read_bytes()
+
+
+def test_calibrations_are_found_by_their_key(
+    calibrated: tuple[CompileJob, RoundedWeights],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    job, weights = calibrated
+    monkeypatch.setenv("MVLM_CACHE", str(tmp_path))
+    kept = tmp_path / "calibrations" / job.calibration_key()[:16]
+    kept.parent.mkdir()
+    shutil.copytree(weights.folder, kept)
+    monkeypatch.setattr("mvlm.compile.calibration.find.Calibration", None)
+    assert find_or_calibrate(job).folder == kept
+    other = replace(SMALL, draw=replace(SMALL.draw, seed=1))
+    keys = {
+        replace(job, calibration=calibration, quantization=quantization).calibration_key()
+        for calibration in (SMALL, other)
+        for quantization in (job.quantization, plan_quantization("q3a8"))
+    }
+    assert len(keys) == 4
+
+
+def test_damaged_files_are_not_taken(
+    calibrated: tuple[CompileJob, RoundedWeights], tmp_path: Path
+) -> None:
+    _, weights = calibrated
+    shutil.copytree(weights.folder, tmp_path / "damaged")
+    damaged = RoundedWeights(tmp_path / "damaged", weights.key)
+    matrices = RoundedMatrices(damaged)
+    layer = tmp_path / "damaged" / "layer-00.safetensors"
+    layer.write_bytes(layer.read_bytes()[:-100])
+    assert damaged.read("layer-00") is None
+    with pytest.raises(ArtifactError, match="damaged"):
+        matrices.find("decoder.layers.0.down")
+    assert RoundedWeights(weights.folder, "another").reports() is None
+    assert matrices.find("decoder.norm") is None
+
+
+def test_tower_and_projector_are_calibrated_on_images(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    job = _plan(artifact_cache, "ldpnetv2", vision="q8a8")
+    data = job.calibration_data
+    assert data is not None and sum(source.images for source in data.sources) > 0
+    output = RoundedWeights(tmp_path, job.calibration_key())
+    Calibration(job, data, output).run()
+    reports = _reports(output)
+    assert {"tower.embeddings.patch", "tower.layers.0.qkv", "image_projector.first"} <= set(reports)
+
+
+def test_weights_that_make_no_numbers_are_named(
+    artifact_cache: ArtifactCache, tmp_path: Path
+) -> None:
+    job = _plan(artifact_cache)
+    data = job.calibration_data
+    assert data is not None
+    calibration = Calibration(job, data, RoundedWeights(tmp_path, "key"))
+    read = calibration._read
+
+    def huge(name: str) -> np.ndarray:
+        return read(name) * (1e30 if name == "model.layers.1.mlp.up_proj.weight" else 1)
+
+    calibration._read = huge
+    with pytest.raises(CheckpointError, match=r"decoder\.layers\.1\.down"):
+        calibration.run()
+    assert (tmp_path / "layer-00.safetensors").exists() and not (tmp_path / REPORT).exists()
