@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mvlm.cli.shared.failure import report_failure
+from mvlm.cli.shared.failure import report_failure, require_threads
 from mvlm.cli.shared.interrupts import termination_signals
 from mvlm.cli.shared.invocation import Invocation
 from mvlm.cli.shared.terminal import prepare_streams, show, version_callback
@@ -39,10 +39,11 @@ VERBS = (
 
 # Help does not depend on the terminal, so that docs/commands.md can hold it.
 HELP_WIDTH = 80
+_HELP = ("-h", "--help")
 _STYLE: dict[str, Any] = {
     "rich_markup_mode": None,
     "add_completion": False,
-    "context_settings": {"help_option_names": ["-h", "--help"], "terminal_width": HELP_WIDTH},
+    "context_settings": {"help_option_names": [*_HELP], "terminal_width": HELP_WIDTH},
 }
 
 
@@ -86,6 +87,8 @@ def run(arguments: Sequence[str]) -> int:
             termination_signals(),
             command.make_context("mvlm", list(arguments), obj=invocation) as context,
         ):
+            if not any(each in arguments for each in _HELP):
+                require_threads()
             command.invoke(context)
         sys.stdout.flush()
     except BaseException as error:

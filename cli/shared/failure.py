@@ -65,14 +65,25 @@ def report_failure(error: BaseException, invocation: Invocation) -> int:
     return exit_code
 
 
-def _has_no_threads_left() -> bool:
-    """Whether the system refuses threads: NumPy's OpenBLAS then interrupts the process itself."""
+def require_threads() -> None:
+    """Start a thread, to know that the system allows one.
+
+    Where it does not, NumPy's OpenBLAS interrupts the process while it is imported, and NumPy may
+    print a traceback of that.
+
+    Raises:
+        RuntimeError: The system refuses.
+    """
     thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+
+
+def _has_no_threads_left() -> bool:
     try:
-        thread.start()
+        require_threads()
     except RuntimeError:
         return True
-    thread.join()
     return False
 
 
