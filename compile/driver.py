@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import tvm_ffi
-
 from mvlm.compile.cache_folder import writing_advice
 from mvlm.compile.calibration.find import find_or_calibrate
 from mvlm.compile.calibration.rounded_weights import RoundedMatrices
@@ -67,8 +65,6 @@ def compile_job(
     """
     _check_tvm()
     link_sources = [(place, read_manifest(place)) for place in share]
-    # A Ctrl-C within one of our passes goes through TVM, which keeps the types that it knows.
-    tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
     target = prepare_target(job.target, job.platform)
     model = job.build_model()
     checkpoint = _open_checked(job, model) if weights is None else None

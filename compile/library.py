@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tvm
+import tvm_ffi
 from tvm import relax
 from tvm.relax.frontend import nn
 
@@ -62,6 +63,8 @@ def write_library(
     Raises:
         OSError: There is no room for the code.
     """
+    # A Ctrl-C within one of our passes goes through TVM, which keeps the types that it knows.
+    tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
     steps = ["graph", "kernels", "fuse", "schedule", "lower", "code", "link"]
 
     def entered(step: str) -> None:

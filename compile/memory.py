@@ -43,8 +43,12 @@ def layer_bytes(layer: PackedLayer, checkpoint: Checkpoint) -> int:
     return sum(map(checkpoint.nbytes, layer.sources())) + stored
 
 
-def check_memory(needed: int) -> None:
+def check_memory(needed: int, verb: str = "compile") -> None:
     """Check that so many bytes are free.
+
+    Args:
+        needed: Bytes.
+        verb: What is to be done with the model, for the message.
 
     Raises:
         TargetError: They are not; says how much is needed and how much is free.
@@ -52,9 +56,9 @@ def check_memory(needed: int) -> None:
     free = available_memory_bytes()
     if free is not None and free < needed:
         raise TargetError(
-            "there is too little memory to compile this model",
+            f"there is too little memory to {verb} this model",
             expected=f"about {needed / 1e9:.1f} GB free",
             found=f"{free / 1e9:.1f} GB",
-            fix="Close other programs, or compile it on a larger machine: the artifact runs here "
+            fix=f"Close other programs, or {verb} it on a larger machine: the artifact runs here "
             "all the same.",
         )

@@ -20,6 +20,7 @@ from mvlm.compile.calibration.gptq import round_matrix
 from mvlm.compile.calibration.moments import SecondMoments
 from mvlm.compile.calibration.parts import Parts
 from mvlm.compile.calibration.rounded_weights import LayerReport, RoundedPart, RoundedWeights
+from mvlm.compile.calibration.selection import is_calibrated
 from mvlm.compile.calibration_data.samples import CalibrationData, Sample
 from mvlm.compile.job import CompileJob
 from mvlm.models.layers import Array, Linear, ReadTensor, packed_layers
@@ -27,12 +28,12 @@ from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.observed import FLOAT32, ObservedMobileVLM
 from mvlm.models.quantization import QuantizedMatrix, Scheme, dequantize
 from mvlm.runtime.progress import Progress, no_progress
+from mvlm.runtime.targets import find_description
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
+from mvlm.schedules.registry import find_layout
 
 Float32Array = npt.NDArray[np.float32]
 Rows = list[Float32Array]
-# Formats of more bits lose nothing that calibration could win back.
-_MOST_BITS = 8
 _STEP = "calibrate"
 
 
@@ -80,8 +81,11 @@ class Calibration:
     ) -> None:
         self._config, self._data, self._output = job.config, data, output
         self._read = job.open_checkpoint().read
-        self._model = MobileVLM(job.config, FLOAT32, job.layout)
-        self._observed = ObservedMobileVLM(job.config, job.layout, job.quantization.embedding)
+        # Whatever the job's target is, the parts run on this machine, by its kernels: so all
+        # targets get the same matrices.
+        layout = find_layout(find_description("host").kernels)
+        self._model = MobileVLM(job.config, FLOAT32, layout)
+        self._observed = ObservedMobileVLM(job.config, layout, job.quantization.embedding)
         self._schemes = _schemes_to_round(job.build_model())
         self._progress = progress
         self._done, self._total = 0, 1
@@ -101,11 +105,11 @@ class Calibration:
         images = sum(len(each.images) for each in samples)
         self._total = self._steps(self._vision_parts(), images)
         self._total += self._steps(self._decoder_parts(), len(samples)) + len(samples) + 1
-        with Parts(self._observed, longest) as parts:
-            rows = self._embed(parts, self._run_vision(parts))
-            for part in self._decoder_parts():
-                rows = self._run_part(parts, part, rows)
-            self._round_head(parts, rows)
+        parts = Parts(self._observed, longest)
+        rows = self._embed(parts, self._run_vision(parts))
+        for part in self._decoder_parts():
+            rows = self._run_part(parts, part, rows)
+        self._round_head(parts, rows)
         self._output.finish(self._reports)
         return self._reports
 
@@ -244,12 +248,8 @@ def _schemes_to_round(model: MobileVLM) -> dict[str, Scheme]:
     return {
         name: layer.linear_format.scheme
         for name, layer in packed_layers(model)
-        if isinstance(layer, Linear) and _is_helped(layer.linear_format.scheme)
+        if isinstance(layer, Linear) and is_calibrated(layer.linear_format.scheme)
     }
-
-
-def _is_helped(scheme: Scheme) -> bool:
-    return scheme.weights.is_integer and scheme.weights.bits <= _MOST_BITS
 
 
 def _packed(module: nn.Module, place: str, read: ReadTensor) -> Iterator[tuple[str, Array]]:

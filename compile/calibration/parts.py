@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -30,32 +29,21 @@ CHUNK = 512
 class Parts:
     """The compiled parts of a model, with the weights of the layers that are run.
 
-    A context manager: the compiled library lies in a temporary folder.
-
     Args:
         model: The parts.
         chunk: Positions of a sample at the most.
     """
 
     def __init__(self, model: ObservedMobileVLM, chunk: int = CHUNK) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="mvlm-calibration-")
         self._device = CpuDevice()
-        self._functions = _compiled(model, Path(self._folder.name), chunk, self._device)
+        # The system keeps a loaded library when its file is removed. So the folder is there for
+        # some seconds only, and an interrupted calibration leaves none behind.
+        with tempfile.TemporaryDirectory(prefix="mvlm-calibration-") as folder:
+            self._functions = _compiled(model, Path(folder), chunk, self._device)
         self._names = [name for name, _ in model.named_parameters()]
         self._shapes = dict(model.named_parameters())
         self._weights: dict[str, Any] = {}
         self._cache = KVCache(model.cache_layout.spec(), chunk, self._device)
-
-    def __enter__(self) -> Parts:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._folder.cleanup()
 
     def load(self, weights: Iterable[tuple[str, npt.NDArray[Any]]]) -> None:
         """Put weights in the place of those of their names."""
