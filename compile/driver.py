@@ -106,8 +106,19 @@ def compile_job(
     return manifest
 
 
-def pack_job(job: CompileJob, output: Path, progress: Progress = no_progress) -> None:
+def pack_job(
+    job: CompileJob,
+    output: Path,
+    progress: Progress = no_progress,
+    warn: Callable[[str], None] = lambda text: None,
+) -> None:
     """Write a job's weights and tokenizer as :class:`PackedWeights`, whole or not at all.
+
+    Args:
+        job: What they are of; it is calibrated first if it asks for that.
+        output: Their folder.
+        progress: Called as the work proceeds.
+        warn: Called with what the user should know.
 
     Raises:
         CheckpointError: Weights are missing, unexpected, misshapen or not finite.
@@ -117,14 +128,14 @@ def pack_job(job: CompileJob, output: Path, progress: Progress = no_progress) ->
     """
     model = job.build_model()
     checkpoint = _open_checked(job, model)
-    rounded = _calibrated(job, progress)
+    rounded = _calibrated(job, progress, warn)
     with atomic_directory(output, layout.WEIGHTS_INDEX) as folder:
         parameters = list(model.named_parameters())
         pack_into(folder, job, model, parameters, checkpoint, progress, rounded)
 
 
 def _calibrated(
-    job: CompileJob, progress: Progress, warn: Callable[[str], None] = lambda text: None
+    job: CompileJob, progress: Progress, warn: Callable[[str], None]
 ) -> RoundedMatrices | None:
     """Return a job's calibrated matrices; None where it is not calibrated."""
     if job.calibration is None:

@@ -187,7 +187,7 @@ class CompileJob:
         graph = [] if self.vision_onnx is None else onnx_files(self.vision_onnx)
         return files_digest([self.tokenizer, *weights, *graph])
 
-    def key(self, checkpoint: str | None = None) -> str:
+    def key(self, checkpoint: str | None = None, data: str | None = None) -> str:
         """The sha256 of everything that goes into the artifact.
 
         Equal keys mean equal artifacts: the weights, the configuration, the schemes, the device,
@@ -195,13 +195,14 @@ class CompileJob:
 
         Args:
             checkpoint: The checkpoint's digest, where it is known; it is read if None.
+            data: The calibration data's digest, where it is known; they are drawn if None.
         """
         machine = read_machine()
         features = sorted(self.target.cpu.code_features(machine))
         is_baseline = self.target.cpu.baseline
         native = [machine.architecture, *([] if is_baseline else [machine.cpu]), *features]
         parts = {
-            "calibration": self.calibration_data and self.calibration_data.digest,
+            "calibration": data or self._data_digest(),
             "checkpoint": checkpoint or self.checkpoint_digest(),
             "job": asdict(self) | {"checkpoint": self.name, **dict.fromkeys(_PLACES)},
             "linker": linker_identity(self.target, self.platform, machine),
@@ -212,7 +213,7 @@ class CompileJob:
         }
         return _digest(parts)
 
-    def weights_key(self, checkpoint: str | None = None) -> str:
+    def weights_key(self, checkpoint: str | None = None, data: str | None = None) -> str:
         """The sha256 of everything that goes into the weight files alone.
 
         Of the device only the layout of weights is in it, so that targets that share a layout
@@ -220,13 +221,14 @@ class CompileJob:
 
         Args:
             checkpoint: The checkpoint's digest, where it is known; it is read if None.
+            data: The calibration data's digest, where it is known; they are drawn if None.
 
         Raises:
             TargetError: There are no kernels for the target.
         """
         return _digest(
             {
-                "calibration": self.calibration_data and self.calibration_data.digest,
+                "calibration": data or self._data_digest(),
                 "checkpoint": checkpoint or self.checkpoint_digest(),
                 "config": asdict(self.config),
                 "layout": self.layout.name,
@@ -237,6 +239,10 @@ class CompileJob:
                 "versions": package_versions(),
             }
         )
+
+    def _data_digest(self) -> str | None:
+        data = self.calibration_data
+        return None if data is None else data.digest
 
     def calibration_key(self, checkpoint: str | None = None) -> str:
         """The sha256 of everything that goes into the calibrated matrices: nothing of the device.

@@ -71,7 +71,6 @@ def calibration_request(
     Raises:
         UsageError: A number is out of range, or there are options without data.
     """
-    from mvlm.compile.calibration_data.data import DrawSettings
     from mvlm.compile.calibration_data.request import CalibrationRequest
 
     if not data:
@@ -83,6 +82,4 @@ def calibration_request(
                 fix="`--calibrate default` takes the data that mvlm ships.",
             )
         return None
-    chosen = {"tokens": tokens, "seed": seed}
-    settings = {name: value for name, value in chosen.items() if value is not None}
-    return CalibrationRequest.of(data, images, DrawSettings(**settings))
+    return CalibrationRequest.of(data, images, tokens, seed)

@@ -41,9 +41,9 @@ def execute_step(
     begin = time.time()
     if request.kind == WEIGHTS:
         job = request.job.plan()
-        # Read anew: this machine's copy of the checkpoint may be another one.
+        # Read anew: this machine's copies of the checkpoint and of the data may be others.
         _check_key(request, job.weights_key())
-        pack_job(job, folder / "weights", progress)
+        pack_job(job, folder / "weights", progress, _warn)
         files = tuple(_entry(path, folder / "weights") for path in _files(folder / "weights"))
         packed = WeightsResult(
             request.key, request.name, request.job.digest, files, _provenance(request, begin)
@@ -52,17 +52,21 @@ def execute_step(
         return packed
     store.fetch_files(request.job.logs, folder / "logs", linked=True)
     job = request.job.plan(folder / "logs")
-    _check_key(request, job.key(request.job.digest))
+    _check_key(request, job.key(request.job.digest, request.job.data_digest))
     manifest = compile_job(
         job,
         folder / "artifact",
         weights=_weights(request, store, folder),
         progress=progress,
-        warn=lambda text: print(f"warning: {text}", flush=True),
+        warn=_warn,
     )
     made = ArtifactResult(request.key, request.name, manifest, _provenance(request, begin))
     store.add(made, folder / "artifact")
     return made
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", flush=True)
 
 
 def _weights(request: StepRequest, store: Store, folder: Path) -> PackedWeights:
@@ -85,8 +89,8 @@ def _check_key(request: StepRequest, key: str) -> None:
             f"{request.name} is not here what it was where the matrix was planned",
             expected=f"key {request.key[:16]}",
             found=f"{key[:16]}",
-            fix="The checkpoint changed, or this machine has another mvlm, package, linker or CPU: "
-            "all workers need the same.",
+            fix="The checkpoint or the calibration data changed, or this machine has another mvlm, "
+            "package, linker or CPU: all workers need the same.",
         )
 
 

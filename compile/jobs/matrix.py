@@ -4,7 +4,7 @@
 
     store = "file:///srv/mvlm"
     models = ["MobileVLM-1.7B", { path = "MobileVLM_V2-1.7B" }]
-    quantizations = ["q4a8", { scheme = "q4a8", vision = "q8a8" }]
+    quantizations = ["q4a8", { scheme = "q4a8", vision = "q8a8", calibrate = "default" }]
     targets = ["host", "snapdragon-888-cpu", "boards/mine.toml"]
     adapters = ["none", "flowers"]
     logs = ["tuning_logs"]
@@ -53,7 +53,9 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class QuantizationEntry:
-    """Schemes, by the names of ``mvlm compile``'s options; empty for what goes with `scheme`.
+    """Schemes and calibration, by the names of ``mvlm compile``'s options.
+
+    A scheme that is empty is the one that goes with `scheme`.
 
     Attributes:
         scheme: Of the decoder's layers.
@@ -62,6 +64,10 @@ class QuantizationEntry:
         vision: Of tower and projector.
         cache: Of keys and values.
         rounding: How scales are chosen.
+        calibrate: Files of data to calibrate with, or ``default`` alone; no calibration if None.
+        calibration_images: The folder of the images that the data name; each file's own if empty.
+        calibration_tokens: Positions to calibrate with; the default number if None.
+        calibration_seed: Chooses the samples that are drawn; the default if None.
         name: By which `exclude` and reports call it; what it is made of if empty.
     """
 
@@ -71,18 +77,38 @@ class QuantizationEntry:
     vision: str = ""
     cache: str = ""
     rounding: str = ""
+    calibrate: tuple[str, ...] | None = None
+    calibration_images: str = ""
+    calibration_tokens: int | None = None
+    calibration_seed: int | None = None
     name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.calibrate is None:
+            for key in self._settings():
+                raise FieldError(key, "`calibrate` with it, such as calibrate = 'default'", "none")
+        elif not self.calibrate:
+            raise FieldError("calibrate", "files of data, or 'default'", "an empty list")
 
     @property
     def label(self) -> str:
-        """Its name, or what it is made of: ``q4a8`` or ``q4a8,vision=q8a8``."""
-        options = (f"{key}={value}" for key, value in self.options().items() if key != "scheme")
-        return self.name or ",".join((self.scheme, *options))
+        """Its name, or what it is made of: ``q4a8`` or ``q4a8,vision=q8a8,calibrate=default``."""
+        options = {key: value for key, value in self.schemes().items() if key != "scheme"}
+        if self.calibrate is not None:
+            options |= {"calibrate": "+".join(self.calibrate), **self._settings()}
+        made_of = (f"{key}={value}" for key, value in options.items())
+        return self.name or ",".join((self.scheme, *made_of))
 
-    def options(self) -> dict[str, str]:
-        """Return what is not left open."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {key: value for key, value in values.items() if value and key != "name"}
+    def schemes(self) -> dict[str, str]:
+        """Return the schemes that are not left open."""
+        names = ("scheme", "embedding", "head", "vision", "cache", "rounding")
+        return {name: value for name in names if (value := getattr(self, name))}
+
+    def _settings(self) -> dict[str, str]:
+        """Return what is said of calibration beside the data, as it is written."""
+        names = ("calibration_images", "calibration_tokens", "calibration_seed")
+        values = {name: getattr(self, name) for name in names}
+        return {name: str(value) for name, value in values.items() if value not in (None, "")}
 
 
 @dataclass(frozen=True)
@@ -262,6 +288,9 @@ def _expand_shorthand(values: dict[str, Any], source: TomlFile) -> dict[str, Any
             if not isinstance(entry, str | dict):
                 raise source.wrong(f"{key}[{index}]", "a string or a table", shown(entry))
         values[key] = [{field: each} if isinstance(each, str) else each for each in entries]
+    for entry in values.get("quantizations") or ():
+        if isinstance(entry, dict) and isinstance(entry.get("calibrate"), str):
+            entry["calibrate"] = [entry["calibrate"]]
     return values
 
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
+from mvlm.compile.calibration.memory_estimate import calibration_bytes
+from mvlm.compile.calibration_data.samples import CalibrationData
 from mvlm.compile.job import CompileJob
 from mvlm.compile.memory import peak_bytes
 from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.quantization import Quantization
 
 
-def weights_bytes(job: CompileJob) -> int:
-    """Estimate the peak of packing a job's weights: no less than the driver finds.
+def weights_bytes(job: CompileJob, data: CalibrationData | None) -> int:
+    """Estimate the peak of packing a job's weights, and of calibrating them before.
 
-    Tensors of one block are taken for one layer, which is more than any layer of ours joins.
+    It is no less than the driver finds. Tensors of one block are taken for one layer, which is more
+    than any layer of ours joins.
+
+    Args:
+        job: The job.
+        data: What it is calibrated with, or None.
 
     Raises:
         MvlmError: The checkpoint cannot be opened.
@@ -26,7 +33,8 @@ def weights_bytes(job: CompileJob) -> int:
     for name, shape in expected_tensors(job.config).items():
         if name in stored_names:
             blocks[_block(name)] += checkpoint.nbytes(name) + math.prod(shape) * stored
-    return peak_bytes(blocks.values())
+    packing = peak_bytes(blocks.values())
+    return packing if data is None else max(packing, calibration_bytes(job, data))
 
 
 def _largest_bits(schemes: Quantization) -> float:

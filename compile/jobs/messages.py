@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.jobs.calibration import CalibrationSpec, read_calibration
 from mvlm.compile.jobs.log_snapshot import snapshot_folders
 from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
@@ -34,6 +35,7 @@ class JobSpec:
         context: Positions of the KV cache.
         digest: The checkpoint's.
         logs: The tuning logs that it is compiled with; see :func:`~.log_snapshot.snapshot_logs`.
+        calibration: What it is calibrated with, or None.
     """
 
     checkpoint: str
@@ -45,6 +47,12 @@ class JobSpec:
     context: int
     digest: str
     logs: tuple[FileEntry, ...] = ()
+    calibration: CalibrationSpec | None = None
+
+    @property
+    def data_digest(self) -> str | None:
+        """The calibration data's digest, or None."""
+        return None if self.calibration is None else self.calibration.digest
 
     def plan(self, logs: Path | None = None) -> CompileJob:
         """Plan the job.
@@ -66,6 +74,7 @@ class JobSpec:
             adapter=_path(self.adapter),
             context=self.context,
             logs=() if logs is None else snapshot_folders(self.logs, logs),
+            calibration=None if self.calibration is None else self.calibration.request(),
         )
 
 
@@ -175,6 +184,7 @@ def _read_job(document: JsonObject) -> JobSpec:
         context=document.get("context", int),
         digest=document.get("digest", str),
         logs=build("the request", lambda: parse_entries(document.children("logs"))),
+        calibration=read_calibration(document),
     )
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from mvlm.compile.compile_target import require_kernels
 from mvlm.compile.distinct_names import distinct_names
 from mvlm.compile.job import CompileJob, plan_job
+from mvlm.compile.jobs.calibration import CalibrationSpec, PlannedCalibration
 from mvlm.compile.jobs.log_snapshot import snapshot_folders, snapshot_logs
 from mvlm.compile.jobs.matrix import Cell, Matrix, MatrixError
 from mvlm.compile.jobs.memory_estimate import weights_bytes
 from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS, JobSpec
 from mvlm.compile.memory import PROGRAM_BYTES
 from mvlm.compile.tuning_log import log_folders
-from mvlm.models.quantization import plan_quantization
+from mvlm.models.quantization import Quantization, plan_quantization
 from mvlm.runtime.artifact.manifest import FileEntry
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.targets import TargetDescription, find_description
@@ -113,9 +114,12 @@ class _Planner:
         schemes = self._once(
             cell, "schemes", lambda: plan_quantization(**_arguments(cell)), "quantization"
         )
+        asked = self._once(
+            cell, "calibration", lambda: PlannedCalibration.asked_by(cell), "quantization"
+        )
         model = self._once(cell, "model", lambda: plan_job(**_checkpoint(cell)), "model")
         places = self._once(cell, "logs", lambda: log_folders(cell.logs))
-        if target is None or schemes is None or model is None or places is None:
+        if None in (target, schemes, asked, model, places):
             return []
         logs = self._once(
             cell, "copies", lambda: snapshot_logs(target.name, places, self._logs), "target"
@@ -126,15 +130,20 @@ class _Planner:
         digest = self._once(
             cell, "digest", lambda: _checked_digest(replace(model, adapter=cell.adapter)), *about
         )
+        # Adapters change neither the tokenizer nor the images.
+        calibration = self._once(
+            cell, "data", lambda: asked.drawn_for(model), "model", "quantization"
+        )
         about = (*about, "quantization")
         axes = (*about, "target")
-        job = self._once(cell, "job", lambda: self._plan(cell, target, schemes, logs), *axes)
-        if digest is None or job is None:
+        job = self._once(cell, "job", lambda: self._plan(cell, target, schemes, asked, logs), *axes)
+        if digest is None or calibration is None or job is None:
             return []
-        memory = self._once(cell, "memory", lambda: weights_bytes(job), *about)
+        memory = self._once(cell, "memory", lambda: weights_bytes(job, calibration.data), *about)
         if memory is None:
             return []
-        return _steps(cell, job, digest, memory, logs, _names(cell, job, self._labels))
+        spec = _spec(cell, job, digest, calibration.spec(), logs)
+        return _steps(cell, job, spec, memory, _names(cell, job, self._labels))
 
     def raise_if_bad(self, path: Path) -> None:
         """Raise MatrixError if anything was wrong."""
@@ -147,7 +156,12 @@ class _Planner:
             raise MatrixError(f"{path} has {len(mistakes)} mistakes: {'; '.join(numbered)}{more}")
 
     def _plan(
-        self, cell: Cell, target: TargetDescription, schemes: Any, logs: tuple[FileEntry, ...]
+        self,
+        cell: Cell,
+        target: TargetDescription,
+        schemes: Quantization,
+        calibration: PlannedCalibration,
+        logs: tuple[FileEntry, ...],
     ) -> CompileJob:
         return plan_job(
             **_checkpoint(cell),
@@ -155,6 +169,7 @@ class _Planner:
             platform=cell.platform,
             quantization=schemes,
             logs=snapshot_folders(logs, self._logs),
+            calibration=calibration.request,
         )
 
     def _once(self, cell: Cell, what: str, find: Callable[[], Any], *axes: str) -> Any:
@@ -173,34 +188,40 @@ class _Planner:
 
 
 def _steps(
-    cell: Cell,
-    job: CompileJob,
-    digest: str,
-    memory: int,
-    logs: tuple[FileEntry, ...],
-    names: Mapping[str, str],
+    cell: Cell, job: CompileJob, spec: JobSpec, memory: int, names: Mapping[str, str]
 ) -> list[Step]:
     """Return the two steps of a job: its weights, which others may share, and itself."""
-    weights = job.weights_key(digest)
-    spec = JobSpec(
-        checkpoint=str(job.checkpoint.absolute()),
-        vision_tower=_text(job.vision_tower),
-        adapter=_text(job.adapter),
-        quantization=cell.quantization.options(),
-        target=job.target,
-        platform=job.platform,
-        context=job.context,
-        digest=digest,
-        logs=logs,
-    )
+    weights = job.weights_key(spec.digest, spec.data_digest)
+    key = job.key(spec.digest, spec.data_digest)
     shared = f"{'+'.join(filter(None, (names['model'], names['adapter'])))}/{names['quantization']}"
     name = f"{shared}/{names['target']}" + (f"-{cell.platform}" if cell.platform else "")
     labels = {**names, "weights": weights}
     named = f"{shared} weights ({job.layout.name})"
     return [
         Step(WEIGHTS, weights, named, {}, memory, weights, replace(spec, logs=())),
-        Step(ARTIFACT, job.key(digest), name, labels, PROGRAM_BYTES, weights, spec),
+        Step(ARTIFACT, key, name, labels, PROGRAM_BYTES, weights, spec),
     ]
+
+
+def _spec(
+    cell: Cell,
+    job: CompileJob,
+    digest: str,
+    calibration: CalibrationSpec | None,
+    logs: tuple[FileEntry, ...],
+) -> JobSpec:
+    return JobSpec(
+        checkpoint=str(job.checkpoint.absolute()),
+        vision_tower=_text(job.vision_tower),
+        adapter=_text(job.adapter),
+        quantization=cell.quantization.schemes(),
+        target=job.target,
+        platform=job.platform,
+        context=job.context,
+        digest=digest,
+        logs=logs,
+        calibration=calibration,
+    )
 
 
 def _find_target(cell: Cell) -> TargetDescription:
@@ -210,8 +231,8 @@ def _find_target(cell: Cell) -> TargetDescription:
 
 
 def _arguments(cell: Cell) -> dict[str, str]:
-    options = cell.quantization.options()
-    return {"language": options.pop("scheme")} | options
+    schemes = cell.quantization.schemes()
+    return {"language": schemes.pop("scheme")} | schemes
 
 
 def _checkpoint(cell: Cell) -> dict[str, Any]:

@@ -63,6 +63,32 @@ def test_matrix_defaults(tmp_path: Path) -> None:
     assert url.store == "s3://bucket/x"
 
 
+def test_calibrated_quantizations_are_entries_of_their_own(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        models = ["a"]
+        quantizations = [
+            "q4a8",
+            { scheme = "q4a8", calibrate = "default" },
+            { scheme = "q4a8", calibrate = "default", calibration_seed = 0 },
+            { scheme = "q3a8", head = "q8a8", calibrate = ["a.txt", "b.json"],
+              calibration_images = "photos", calibration_tokens = 4096 },
+            { scheme = "q8a8", calibrate = "default", name = "best" },
+        ]
+        exclude = [{ quantization = "q4a8,calibrate=default" }]
+        """.replace("\n              ", " "),
+    )
+    assert names(path) == [
+        "a/none/q4a8/host",
+        "a/none/q4a8,calibrate=default,calibration_seed=0/host",
+        "a/none/q3a8,head=q8a8,calibrate=a.txt+b.json,calibration_images=photos,"
+        "calibration_tokens=4096/host",
+        "a/none/best/host",
+    ]
+    assert read_matrix(path).cells[2].quantization.schemes() == {"scheme": "q3a8", "head": "q8a8"}
+
+
 def test_matrix_exclude(tmp_path: Path) -> None:
     path = write(
         tmp_path,
@@ -120,6 +146,18 @@ def test_matrix_include_cycle_is_named(tmp_path: Path) -> None:
         ('models = ["a"]\ncontext = -1', r"key 'context' is wrong: expected a number above 0"),
         ('models = ["a"]\ncontext = true', r"key 'context' is wrong: expected a whole number"),
         ('models = ["a"]\nexclude = [{}]', r"key 'exclude\[0\]' is wrong: expected model, adapter"),
+        (
+            'models = ["a"]\nquantizations = [{ scheme = "q4a8", calibrate = [] }]',
+            r"key 'quantizations\[0\]\.calibrate' is wrong: expected files of data, or 'default'",
+        ),
+        (
+            'models = ["a"]\nquantizations = [{ scheme = "q4a8", calibration_seed = 0 }]',
+            r"key 'quantizations\[0\]\.calibration_seed' is wrong: expected `calibrate` with it",
+        ),
+        (
+            'models = ["a"]\nquantizations = [{ scheme = "q4a8", calibrate = 1 }]',
+            r"key 'quantizations\[0\]\.calibrate' is wrong: expected a list.*found int 1",
+        ),
         (
             'models = ["a"]\nexclude = [{ target = "hst" }]',
             r"key 'exclude\[0\]\.target' is wrong: expected host, found 'hst'",

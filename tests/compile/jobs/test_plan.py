@@ -10,6 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mvlm.compile.calibration_data.model_input import ModelInput
+from mvlm.compile.calibration_data.request import CalibrationRequest
+from mvlm.compile.calibration_data.samples import CalibrationData
 from mvlm.compile.jobs.matrix import MatrixError, read_matrix
 from mvlm.compile.jobs.messages import ARTIFACT, WEIGHTS, StepRequest, parse_step_request
 from mvlm.compile.jobs.plan import MatrixPlan, plan_matrix
@@ -119,6 +122,69 @@ def test_step_request_round_trip(folder: Path) -> None:
         assert key == step.key
 
 
+CALIBRATED = """
+    models = ["text"]
+    quantizations = [
+        "q4a8",
+        { scheme = "q4a8", calibrate = "default", calibration_tokens = 2048 },
+        { scheme = "q4a8", calibrate = ["own.txt"], calibration_tokens = 2048 },
+    ]
+"""
+
+
+def write_own_text(folder: Path, tokens: int = 4000) -> None:
+    (folder / "own.txt").write_text("A red circle is left of a blue square. " * (tokens // 8))
+
+
+def test_data_are_drawn_once_for_all_targets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_own_text(folder)
+    drawn, read = [], CalibrationRequest.read
+
+    def counted(request: CalibrationRequest, model: ModelInput) -> CalibrationData:
+        drawn.append(request)
+        return read(request, model)
+
+    monkeypatch.setattr(CalibrationRequest, "read", counted)
+    made = plan(folder, CALIBRATED + '    targets = ["host", "portable", "board.toml"]')
+    assert [len(each.sources) for each in drawn] == [0, 1]
+    weights = [step for step in made.steps if step.kind == WEIGHTS]
+    assert (len(weights), len(made.artifacts)) == (6, 9)
+    assert len({step.key for step in made.steps}) == 15
+    named = [step.name for step in made.artifacts if step.labels["target"] == "host"]
+    schemes = ("q4a8", "q4a8,calibrate=default", "q4a8,calibrate=own.txt")
+    tokens = ",calibration_tokens=2048"
+    assert named == [f"text/{each}{tokens if 'cal' in each else ''}/host" for each in schemes]
+    plain, calibrated = weights[0].memory, weights[2].memory
+    assert calibrated > plain
+
+
+def test_workers_plan_calibrated_jobs_with_the_same_keys(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_own_text(folder)
+    steps = plan(folder, CALIBRATED).steps
+    requests = [
+        StepRequest(step.kind, step.key, step.name, step.weights, step.job, "store", "run")
+        for step in steps
+    ]
+    again = [parse_step_request(each.to_json()) for each in requests]
+    assert again == requests
+    for asked in again:
+        job = asked.job.plan(folder / "logs")
+        key = job.key() if asked.kind == ARTIFACT else job.weights_key()
+        assert key == asked.key
+    own = next(each for each in again if each.kind == WEIGHTS and "own.txt" in each.name)
+    assert own.job.calibration is not None
+    assert own.job.calibration.sources == (str(folder.resolve() / "own.txt"),)
+    (folder / "own.txt").write_text("The data have become others. " * 2000)
+    assert own.job.plan().weights_key() != own.key
+    # An artifact over packed weights needs no data.
+    monkeypatch.setattr(CalibrationRequest, "read", None)
+    artifact = next(each for each in again if each.kind == ARTIFACT and "own.txt" in each.name)
+    job = artifact.job.plan(folder / "logs")
+    assert job.key(artifact.job.digest, artifact.job.data_digest) == artifact.key
+
+
 def test_malformed_step_requests() -> None:
     for text in ("", "{}", "[]", '{"kind": 1}'):
         with pytest.raises(ArtifactError):
@@ -178,6 +244,40 @@ def test_plan_reports_a_single_error(folder: Path) -> None:
         plan(folder, 'models = ["text"]\ntargets = ["board.toml"]\nplatform = "android"')
     with pytest.raises(MatrixError, match=r"models\[0\] \(text\): --context: expected 2 to 2048"):
         plan(folder, 'models = ["text"]\ncontext = 4096')
+
+
+def test_plan_reports_all_mistakes_of_calibration(folder: Path) -> None:
+    write_own_text(folder)
+    (folder / "short.txt").write_text("Too short.")
+    with pytest.raises(MatrixError) as caught:
+        plan(
+            folder,
+            """
+            models = ["text", "seeing"]
+            targets = ["host", "portable"]
+            quantizations = [
+                { scheme = "q4a8", calibrate = "default", calibration_tokens = 5 },
+                { scheme = "q4a8", calibrate = ["default", "own.txt"] },
+                { scheme = "q4a8", calibrate = "absent.txt" },
+                { scheme = "q4a8", calibrate = "short.txt" },
+                { scheme = "q4a8", calibrate = "own.txt", calibration_images = "absent" },
+                { scheme = "q4a8", calibrate = "own.txt" },
+            ]
+            """,
+        )
+    message = str(caught.value)
+    assert "has 8 mistakes" in message
+    for part in (
+        "quantizations[0] (q4a8,calibrate=default,calibration_tokens=5): tokens to calibrate with",
+        "quantizations[1] (q4a8,calibrate=default+own.txt): calibration takes its default data",
+        "models[0] (text) with quantizations[2] (q4a8,calibrate=absent.txt): there is no file",
+        "models[1] (seeing) with quantizations[2] (q4a8,calibrate=absent.txt): there is no file",
+        "models[0] (text) with quantizations[3] (q4a8,calibrate=short.txt): there is too little",
+        "models[1] (seeing) with quantizations[4] (q4a8,calibrate=own.txt,calibration_images=absent"
+        "): there is no folder",
+    ):
+        assert message.count(part) == 1, part
+    assert "quantizations[5]" not in message
 
 
 def test_plan_refuses_an_adapter_of_another_kind(folder: Path) -> None:
