@@ -310,8 +310,8 @@ def plan_quantization(
     layers = scheme(language)
     return Quantization(
         language=layers,
-        embedding=scheme(embedding or layers.embedding or language),
-        head=scheme(head or layers.head or language),
+        embedding=scheme((layers.embedding or language) if embedding is None else embedding),
+        head=scheme((layers.head or language) if head is None else head),
         vision=scheme(layers.vision if vision is None else vision),
         cache=check_storage(layers.cache if cache is None else cache),
     )

@@ -407,3 +407,9 @@ def test_levels_do_not_depend_on_the_size_of_all_weights(rounding: Rounding, exp
     np.testing.assert_array_equal(found.scales, expected.scales)
     assert found.row_scales is not None and expected.row_scales is not None
     np.testing.assert_array_equal(found.row_scales, np.ldexp(expected.row_scales, exponent))
+
+
+@pytest.mark.parametrize("part", ["embedding", "head", "vision"])
+def test_an_empty_name_is_no_scheme(part: str) -> None:
+    with pytest.raises(UsageError, match="unknown quantization"):
+        plan_quantization("q3a8", **{part: ""})
