@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvlm.cli.shared.interrupts import deferred_interrupts
-from mvlm.cli.shared.options import Checkpoint, Debug, Json, Quantization, VisionTower
-from mvlm.cli.shared.progress import progress_bars
+from mvlm.cli.shared.options import (
+    AllowNonfinite,
+    Checkpoint,
+    Debug,
+    Json,
+    Quantization,
+    VisionTower,
+)
+from mvlm.cli.shared.progress import interruptible_progress
 from mvlm.cli.shared.quantization import (
     CalibrationImages,
     CalibrationSeed,
@@ -54,10 +60,7 @@ def command(
     lora: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Merge this LoRA adapter, in peft's format.")
     ] = None,
-    allow_nonfinite: Annotated[
-        bool,
-        typer.Option("--allow-nonfinite", help="Replace NaN in weights by 0, infinity by 65504."),
-    ] = False,
+    allow_nonfinite: AllowNonfinite = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -100,12 +103,7 @@ def _calibrate(job: CompileJob) -> tuple[dict[str, Any], Mapping[str, Sequence[L
     from dataclasses import asdict
 
     begin, warnings = time.perf_counter(), list[str]()
-    with progress_bars() as draw, deferred_interrupts() as raise_if_interrupted:
-
-        def progress(step: str, done: int, total: int) -> None:
-            raise_if_interrupted()
-            draw(step, done, total)
-
+    with interruptible_progress() as progress:
         progress("calibrate: starting", 0, 1)
         from mvlm.compile.calibration.find import find_or_calibrate
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvlm.cli.shared.interrupts import deferred_interrupts
 from mvlm.cli.shared.options import (
+    AllowNonfinite,
     Checkpoint,
     Debug,
     Json,
@@ -18,7 +18,7 @@ from mvlm.cli.shared.options import (
     Target,
     VisionTower,
 )
-from mvlm.cli.shared.progress import progress_bars
+from mvlm.cli.shared.progress import interruptible_progress
 from mvlm.cli.shared.quantization import (
     CalibrationImages,
     CalibrationSeed,
@@ -113,10 +113,7 @@ def command(
         int | None,
         typer.Option(metavar="N", help="Prompt positions per prefill call; default: 512."),
     ] = None,
-    allow_nonfinite: Annotated[
-        bool,
-        typer.Option("--allow-nonfinite", help="Replace NaN in weights by 0, infinity by 65504."),
-    ] = False,
+    allow_nonfinite: AllowNonfinite = False,
     logs: Annotated[
         list[Path] | None,
         typer.Option(
@@ -211,15 +208,7 @@ def _compile(
     job: CompileJob, artifact: Path, dump: Path | None, share: list[Path]
 ) -> dict[str, Any]:
     begin, warnings = time.perf_counter(), list[str]()
-    with (
-        progress_bars(in_bytes=("weights",)) as draw,
-        deferred_interrupts() as raise_if_interrupted,
-    ):
-
-        def progress(step: str, done: int, total: int) -> None:
-            raise_if_interrupted()
-            draw(step, done, total)
-
+    with interruptible_progress(in_bytes=("weights",)) as progress:
         progress("compile: starting", 0, 1)
         from mvlm.compile.driver import compile_job
 

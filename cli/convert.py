@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mvlm.cli.shared.options import Checkpoint, Debug, Json, VisionTower
+from mvlm.cli.shared.options import AllowNonfinite, Checkpoint, Debug, Json, VisionTower
 from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, warn
 
@@ -40,10 +40,7 @@ def command(
         Path | None,
         typer.Option(metavar="DIR", help="Merge this LoRA adapter, in peft's format."),
     ] = None,
-    allow_nonfinite: Annotated[
-        bool,
-        typer.Option("--allow-nonfinite", help="Replace NaN in weights by 0, infinity by 65504."),
-    ] = False,
+    allow_nonfinite: AllowNonfinite = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

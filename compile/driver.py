@@ -11,9 +11,9 @@ from mvlm.compile.calibration.rounded_weights import RoundedMatrices
 from mvlm.compile.compile_target import CompileTarget, prepare_target
 from mvlm.compile.hardlinks import link_equal_files
 from mvlm.compile.job import CompileJob
-from mvlm.compile.library import write_library
 from mvlm.compile.manifest import chat_settings, describe_artifact
 from mvlm.compile.memory import check_memory, layer_bytes, peak_bytes
+from mvlm.compile.model_library import write_library
 from mvlm.compile.packing import PackedWeights, pack_into, take_packed
 from mvlm.compile.provenance import package_versions
 from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs

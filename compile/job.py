@@ -227,17 +227,8 @@ class CompileJob:
             TargetError: There are no kernels for the target.
         """
         return _digest(
-            {
-                "calibration": data or self._data_digest(),
-                "checkpoint": checkpoint or self.checkpoint_digest(),
-                "config": asdict(self.config),
-                "layout": self.layout.name,
-                "schemes": asdict(self.quantization) | {"cache": None},
-                "onnx": self.vision_onnx is not None,
-                "allow_nonfinite": self.allow_nonfinite,
-                "source": source_digest(),
-                "versions": package_versions(),
-            }
+            self._rounded_parts(checkpoint, data)
+            | {"layout": self.layout.name, "source": source_digest()}
         )
 
     def _data_digest(self) -> str | None:
@@ -253,20 +244,22 @@ class CompileJob:
         Raises:
             UsageError: Data are absent, not in their format, or too few.
         """
-        data = self.calibration_data
-        assert data is not None, "the job is not calibrated"
+        assert self.calibration is not None, "the job is not calibrated"
         return _digest(
-            {
-                "checkpoint": checkpoint or self.checkpoint_digest(),
-                "config": asdict(self.config),
-                "data": data.digest,
-                "schemes": asdict(self.quantization) | {"cache": None},
-                "onnx": self.vision_onnx is not None,
-                "allow_nonfinite": self.allow_nonfinite,
-                "source": source_digest(_CALIBRATING),
-                "versions": package_versions(),
-            }
+            self._rounded_parts(checkpoint, None) | {"source": source_digest(_CALIBRATING)}
         )
+
+    def _rounded_parts(self, checkpoint: str | None, data: str | None) -> dict[str, Any]:
+        """Return what decides how weights are rounded, but for our source; none of the device."""
+        return {
+            "calibration": data or self._data_digest(),
+            "checkpoint": checkpoint or self.checkpoint_digest(),
+            "config": asdict(self.config),
+            "schemes": asdict(self.quantization) | {"cache": None},
+            "onnx": self.vision_onnx is not None,
+            "allow_nonfinite": self.allow_nonfinite,
+            "versions": package_versions(),
+        }
 
 
 def _digest(parts: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from mvlm.compile import driver, manifest
 from mvlm.compile.compile_target import CompileTarget
-from mvlm.compile.library import Library
+from mvlm.compile.model_library import Library
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.artifact.target_entry import Requirements

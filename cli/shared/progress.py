@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mvlm.cli.shared.interrupts import deferred_interrupts
 from mvlm.cli.shared.terminal import is_terminal, readable_bytes
 from mvlm.runtime.progress import Progress, no_progress
 from mvlm.runtime.terminal_text import one_line, printable
@@ -59,6 +60,24 @@ def progress_bars(in_bytes: Container[str] = ()) -> Iterator[Progress]:
             )
 
         yield update
+
+
+@contextmanager
+def interruptible_progress(in_bytes: Container[str] = ()) -> Iterator[Progress]:
+    """Yield a function that draws as `progress_bars` does, and first raises what was swallowed.
+
+    See `deferred_interrupts`: for work that calls compiled code.
+
+    Args:
+        in_bytes: The kinds whose numbers are bytes; others are counted.
+    """
+    with progress_bars(in_bytes) as draw, deferred_interrupts() as raise_if_interrupted:
+
+        def progress(step: str, done: int, total: int) -> None:
+            raise_if_interrupted()
+            draw(step, done, total)
+
+        yield progress
 
 
 @contextmanager

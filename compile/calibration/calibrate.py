@@ -226,6 +226,8 @@ class Calibration:
             matrix, report = self._round_layer(name, head, moments)
             found = RoundedPart({name: matrix}, (report,))
             self._output.write("head", found)
+        else:
+            self._step(len(rows) + 1)
         self._reports["head"] = found.reports
 
     def _load(self, parts: Parts, part: Part, rounded: Mapping[str, Float32Array]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.compile.compile_target import prepare_target
-from mvlm.compile.library import write_library
+from mvlm.compile.model_library import write_library
 from mvlm.models.observed import ObservedMobileVLM
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.device.cpu import CpuDevice, aligned
@@ -22,8 +22,6 @@ from mvlm.runtime.targets import find_description
 from mvlm.runtime.threads import default_threads
 
 Float32Array = npt.NDArray[np.float32]
-# Positions that one call takes at the most; longer samples are run in chunks.
-CHUNK = 512
 
 
 class Parts:
@@ -31,19 +29,19 @@ class Parts:
 
     Args:
         model: The parts.
-        chunk: Positions of a sample at the most.
+        longest: Positions of a sample at the most: each is run as a whole.
     """
 
-    def __init__(self, model: ObservedMobileVLM, chunk: int = CHUNK) -> None:
+    def __init__(self, model: ObservedMobileVLM, longest: int) -> None:
         self._device = CpuDevice()
         # The system keeps a loaded library when its file is removed. So the folder is there for
         # some seconds only, and an interrupted calibration leaves none behind.
         with tempfile.TemporaryDirectory(prefix="mvlm-calibration-") as folder:
-            self._functions = _compiled(model, Path(folder), chunk, self._device)
+            self._functions = _compiled(model, Path(folder), longest, self._device)
         self._names = [name for name, _ in model.named_parameters()]
         self._shapes = dict(model.named_parameters())
         self._weights: dict[str, Any] = {}
-        self._cache = KVCache(model.cache_layout.spec(), chunk, self._device)
+        self._cache = KVCache(model.cache_layout.spec(), longest, self._device)
 
     def load(self, weights: Iterable[tuple[str, npt.NDArray[Any]]]) -> None:
         """Put weights in the place of those of their names."""
@@ -82,10 +80,10 @@ class Parts:
         return self._weights[name]
 
 
-def _compiled(model: ObservedMobileVLM, folder: Path, chunk: int, device: CpuDevice) -> Functions:
+def _compiled(model: ObservedMobileVLM, folder: Path, longest: int, device: CpuDevice) -> Functions:
     target = prepare_target(find_description("host"))
     for path in layout.REQUIRED_FILES:
         (folder / path).parent.mkdir(exist_ok=True)
-    write_library(model, target, folder, prefill_chunk=chunk)
+    write_library(model, target, folder, prefill_chunk=longest)
     libraries = [f"{layout.LIBRARIES}/{name}" for name in target.runtime_libraries]
     return load_functions(folder, libraries, device, default_threads())
