@@ -19,7 +19,7 @@ from mvlm.runtime.machine import read_machine
 from mvlm.runtime.machine.state import load_average
 
 _PACKAGES = ("mvlm", "apache-tvm-ffi", "numpy")
-_DECODER, _EMBEDDING, _HEAD = "decoder.", "decoder.embed_tokens.", "decoder.lm_head."
+_DECODER, _EMBEDDING = "decoder.", "decoder.embed_tokens."
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,12 @@ def make_report(
 def weight_bytes_per_token(index: WeightsIndex) -> int:
     """Count the bytes of weights that decoding one token reads.
 
-    Those are all of the decoder's but the embedding table, of which it reads one row; unless the
-    table is the output head too.
+    Those are all of the decoder's but the embedding table, of which it reads one row. A table that
+    is the output head as well is stored and counted as that.
     """
-    is_tied = not any(entry.name.startswith(_HEAD) for entry in index.tensors)
     total = 0
     for entry in index.tensors:
-        if entry.name.startswith(_EMBEDDING) and not is_tied:
+        if entry.name.startswith(_EMBEDDING):
             total += entry.nbytes // entry.shape[0]
         elif entry.name.startswith(_DECODER):
             total += entry.nbytes

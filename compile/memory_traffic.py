@@ -1,9 +1,10 @@
 """The memory traffic of each function's kernels, counted from the shapes of their arguments.
 
 An array counts whole, except that of an embedding table only the rows looked up count, and of the
-KV cache the bytes of one position. An argument that a kernel changes in place counts as written,
-not as read. The cache's page table, 4 bytes for 64 positions, is left out, and so is an array whose
-size is neither fixed nor linear in the rows: no function of ours has one.
+KV cache the bytes of one position. A row of a table that is the output head as well counts as its
+panel: each of the panel's cache lines holds some of it. An argument that a kernel changes in place
+counts as written, not as read. The cache's page table, 4 bytes for 64 positions, is left out, and
+so is an array whose size is neither fixed nor linear in the rows: no function of ours has one.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def _written(size: _Size) -> KernelTraffic:
 
 
 def _looked_up(table: relax.TensorType, ids: relax.TensorType) -> KernelTraffic:
-    """Return the traffic of reading one row of the table for each id."""
+    """Return the traffic of reading one row of the table, or its panel, for each id."""
     row = _size(table).fixed // int(table.shape[0])
     width, count = _itemsize(ids), _size(ids)
     return KernelTraffic(

@@ -205,14 +205,13 @@ class Embedding(MatrixLayer):
 
     def __init__(self, source: str, rows: int, width: int, scheme: Scheme) -> None:
         self.source = source
-        self.width = width
         self.scheme = scheme
         self.table = EmbeddingSignature(None, rows, width, scheme.weights.name)
         self.declare(self.table.weight_parameters)
 
     def forward(self, ids: nn.Tensor) -> nn.Tensor:
         """Map ids ``(1, n)`` to ``(1, n, width)``."""
-        return ops.embedding(ids, self.stored, self.width, self.scheme.weights)
+        return ops.embedding(ids, self.stored, self.table)
 
     def sources(self) -> list[str]:
         """The table's name."""
@@ -222,6 +221,22 @@ class Embedding(MatrixLayer):
         """Quantize or convert the table."""
         table = read(self.source)
         yield from self.arranged(table, ROWS, self.table.matrix, self.scheme.rounding)
+
+
+class TiedEmbedding(nn.Module):
+    """A table of token embeddings that is the output head's matrix, and is stored as that alone."""
+
+    def __init__(self, head: Linear) -> None:
+        # In a tuple, lest its parameters belong to this module as well.
+        self.head = (head,)
+        scheme, layout = head.linear_format.scheme, head.linear_format.layout
+        self.table = EmbeddingSignature(
+            None, head.features, head.width, scheme.weights.name, layout.name, scheme.activations
+        )
+
+    def forward(self, ids: nn.Tensor) -> nn.Tensor:
+        """Map ids ``(1, n)`` to ``(1, n, width)``."""
+        return ops.embedding(ids, self.head[0].stored, self.table)
 
 
 def _converted(matrix: Array, dtype: str, source: str) -> Array:

@@ -11,8 +11,8 @@ from tvm.relax.frontend import nn
 from mvlm.models import ops
 from mvlm.models.config import LlamaConfig
 from mvlm.models.kv_cache import Cache
-from mvlm.models.layers import Embedding, Linear, RMSNorm
-from mvlm.models.quantization import Quantization
+from mvlm.models.layers import Embedding, Linear, RMSNorm, TiedEmbedding
+from mvlm.models.quantization import Quantization, Scheme
 from mvlm.models.rotary import RotaryTable, inverse_frequencies, rotary_table
 from mvlm.models.weight_layout import LinearFormat, WeightLayout
 
@@ -23,10 +23,17 @@ class Llama(nn.Module):
     def __init__(
         self, config: LlamaConfig, quantization: Quantization, layout: WeightLayout
     ) -> None:
-        vocabulary = config.vocab_size
         linear_format = LinearFormat(quantization.language, layout)
-        self.embed_tokens = Embedding(
-            "model.embed_tokens.weight", vocabulary, config.hidden_size, quantization.embedding
+        head = Linear(
+            ("model.embed_tokens" if config.tie_word_embeddings else "lm_head",),
+            config.hidden_size,
+            config.vocab_size,
+            LinearFormat(quantization.head, layout),
+            bias=False,
+        )
+        is_tied = config.tie_word_embeddings and quantization.embedding == quantization.head
+        self.embed_tokens = (
+            TiedEmbedding(head) if is_tied else _table(config, quantization.embedding)
         )
         self.layers = nn.ModuleList(
             [
@@ -36,14 +43,7 @@ class Llama(nn.Module):
         )
         self.frequencies = inverse_frequencies(config.head_dim, config.rope_theta)
         self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps)
-        head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
-        self.lm_head = Linear(
-            (head,),
-            config.hidden_size,
-            vocabulary,
-            LinearFormat(quantization.head, layout),
-            bias=False,
-        )
+        self.lm_head = head
 
     def embed(self, ids: nn.Tensor) -> nn.Tensor:
         """Map ids ``(1, n)`` int32 to embeddings ``(1, n, hidden)``."""
@@ -67,6 +67,10 @@ class Llama(nn.Module):
     def logits(self, hidden: nn.Tensor) -> nn.Tensor:
         """Map hidden states ``(1, n, hidden)`` to logits ``(1, n, vocabulary)`` float32."""
         return self.lm_head(hidden, prologue=self.norm.prologue)
+
+
+def _table(config: LlamaConfig, scheme: Scheme) -> Embedding:
+    return Embedding("model.embed_tokens.weight", config.vocab_size, config.hidden_size, scheme)
 
 
 class DecoderLayer(nn.Module):

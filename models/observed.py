@@ -46,11 +46,13 @@ class ObservedMobileVLM(MobileVLM):
     Args:
         config: The checkpoint's configuration.
         layout: How the weights of linear layers are arranged.
-        embedding: The scheme of the embedding table, which is read as the artifact will hold it.
+        embedding: The scheme of the embedding table. The table is a layer of its own here, even
+            where the artifact reads it from the head: the head is rounded last.
     """
 
     def __init__(self, config: MobileVLMConfig, layout: WeightLayout, embedding: Scheme) -> None:
-        super().__init__(_with_single_layers(config), replace(FLOAT32, embedding=embedding), layout)
+        quantization = replace(FLOAT32, embedding=embedding)
+        super().__init__(_with_single_layers(_untied(config)), quantization, layout)
         # The linear layers whose inputs each part returns; known once the parts are exported.
         self.linear_layers: dict[str, tuple[str, ...]] = {}
 
@@ -105,6 +107,10 @@ class ObservedMobileVLM(MobileVLM):
             functions["tower_layer"] = {"x": patches}
             functions["projector"] = {"features": patches}
         return {name: {**of, "$": modes} for name, of in functions.items()}
+
+
+def _untied(config: MobileVLMConfig) -> MobileVLMConfig:
+    return replace(config, language=replace(config.language, tie_word_embeddings=False))
 
 
 def _with_single_layers(config: MobileVLMConfig) -> MobileVLMConfig:

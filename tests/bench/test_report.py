@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from mvlm.bench.report import Spread, weight_bytes_per_token
+from mvlm.models.config.read import read_config
+from mvlm.models.llama import Llama
+from mvlm.models.quantization import plan_quantization
 from mvlm.runtime.artifact.weights import TensorEntry, WeightsIndex, read_weights_index
+from mvlm.schedules.cpu.panels import PANELS
 from tests.artifacts import ArtifactCache
+
+BUNDLED = Path(__file__).parents[2] / "models" / "bundled" / "mobilevlm-shapes"
 
 
 def test_report_spread() -> None:
@@ -32,9 +41,23 @@ def test_weight_bytes_per_token_count_one_embedding_row() -> None:
     assert weight_bytes_per_token(index) == 8 * 4 + 4 * 6 * 4 + 8 * 100 * 2
 
 
-def test_weight_bytes_per_token_of_a_tied_head() -> None:
-    index = _index(("decoder.embed_tokens.weight", (10, 8), "float32"))
-    assert weight_bytes_per_token(index) == 10 * 8 * 4
+def test_weight_bytes_per_token_count_a_tied_table_once() -> None:
+    """As head; beside a head of another scheme, a row of it."""
+    config = replace(read_config(BUNDLED).language, tie_word_embeddings=True)
+
+    def index(embedding: str) -> WeightsIndex:
+        decoder = Llama(config, plan_quantization("q8a8", embedding=embedding), PANELS)
+        return _index(
+            *(
+                (f"decoder.{name}", tuple(map(int, each.shape)), str(each.dtype))
+                for name, each in decoder.named_parameters()
+            )
+        )
+
+    once, twice = index("q8a8"), index("q0f16")
+    assert weight_bytes_per_token(once) == sum(entry.nbytes for entry in once.tensors)
+    row = 2 * config.hidden_size
+    assert weight_bytes_per_token(twice) == weight_bytes_per_token(once) + row
 
 
 def test_weight_bytes_per_token_of_an_artifact(artifact_cache: ArtifactCache) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mvlm.compile import driver, memory
-from mvlm.compile.driver import compile_job
+from mvlm.compile.driver import compile_job, pack_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.toolchain import find
 from mvlm.models.quantization import Q4MLC, plan_quantization
@@ -280,6 +280,42 @@ def test_a_tied_head_does_not_count_past_the_end(tmp_path: Path, output: Path) -
 
     compile_job(plan_job(folder, quantization="q0f32"), output, progress=progress)
     assert counts[-1][0] == counts[-1][1]
+
+
+@pytest.mark.parametrize("target", ["host", "portable"])
+@pytest.mark.parametrize(
+    ("embedding", "head", "dtypes"),
+    [
+        (None, None, {"lm_head.q_weight": "uint8"}),
+        ("q8a8", "q8a8", {"lm_head.q_weight": "uint8"}),
+        ("q0f16", "q0f16", {"lm_head.weight": "float16"}),
+        (None, "q8a8", {"embed_tokens.q_weight": "uint32", "lm_head.q_weight": "uint8"}),
+        ("q0f16", None, {"embed_tokens.weight": "float16", "lm_head.q_weight": "uint8"}),
+    ],
+)
+def test_a_tied_table_is_stored_once_if_table_and_head_have_one_scheme(
+    tmp_path: Path,
+    output: Path,
+    target: str,
+    embedding: str | None,
+    head: str | None,
+    dtypes: dict[str, str],
+) -> None:
+    folder = write_random_checkpoint(
+        tmp_path / "tied", "text", seed=0, num_hidden_layers=1, tie_word_embeddings=True
+    )
+    quantization = plan_quantization("q4a8", embedding=embedding, head=head)
+    pack_job(plan_job(folder, target=target, quantization=quantization), output)
+    index = read_weights_index(output)
+    if target == "portable":  # which stores the head's words and bytes as it stores a table's
+        words = {"q4a8": "uint32", "q8a8": "int8", "q0f16": "float16"}[head or "q4a8"]
+        dtypes = {name: words if "lm_head" in name else of for name, of in dtypes.items()}
+    assert dtypes == {
+        entry.name.removeprefix("decoder."): entry.dtype
+        for entry in index.tensors
+        if entry.name.endswith("weight") and ("embed" in entry.name or "lm_head" in entry.name)
+    }
+    assert (output / "weights" / "embedding.bin").exists() == (len(dtypes) == 2)
 
 
 def test_compiling_again_gives_the_same_artifact(

@@ -15,7 +15,7 @@ from mvlm.models import ops
 from mvlm.models.cache_layout import PAGE_SIZE, CacheLayout
 from mvlm.models.config.read import read_config
 from mvlm.models.kv_cache import cache_spec, read_cache
-from mvlm.models.layers import Embedding, Linear
+from mvlm.models.layers import Embedding, Linear, TiedEmbedding
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.quantization import SCHEMES, plan_quantization
 from mvlm.runtime.artifact.kernels import KernelTraffic, total_traffic
@@ -38,10 +38,15 @@ class Small(nn.Module):
     def __init__(self) -> None:
         self.table = Embedding("table", VOCABULARY, WIDTH, SCHEMES["q4f16_1"])
         self.matrix = Linear(("matrix",), WIDTH, FEATURES, FORMATS["q0f32"], bias=True)
+        self.head = Linear(("head",), WIDTH, VOCABULARY, FORMATS["q4a8"], bias=False)
+        self.tied = TiedEmbedding(self.head)
         self.gains = nn.Parameter((2, WIDTH // 2), "float32")
 
     def look_up(self, ids: nn.Tensor) -> nn.Tensor:
         return self.table(ids)
+
+    def look_up_tied(self, ids: nn.Tensor) -> nn.Tensor:
+        return self.tied(ids)
 
     def multiply(self, x: nn.Tensor, residual: nn.Tensor) -> nn.Tensor:
         return self.matrix(x, residual=residual)
@@ -71,6 +76,7 @@ def small() -> Traffic:
     half = LAYOUT.head_dim // 2
     functions = {
         "look_up": {"ids": spec(1, "n", dtype="int32")},
+        "look_up_tied": {"ids": spec(1, "n", dtype="int32")},
         "multiply": {"x": spec("n", WIDTH), "residual": spec("n", FEATURES)},
         "scale": {"x": spec(3, WIDTH)},
         "attend": {
@@ -91,6 +97,7 @@ def test_functions_and_kernels_by_name() -> None:
     assert {name: list(traffic) for name, traffic in small().items()} == {
         "attend": ["append_to_cache", "cached_attention"],
         "look_up": ["embedding"],
+        "look_up_tied": ["embedding1"],
         "multiply": ["linear_48x64"],
         "scale": ["product"],
     }
@@ -101,6 +108,16 @@ def test_embedding_traffic_is_the_rows_looked_up() -> None:
     assert small()["look_up"]["embedding"] == KernelTraffic(
         calls=1,
         weight_bytes_per_row=row,
+        read_bytes_per_row=4,
+        written_bytes_per_row=4 * WIDTH,
+    )
+
+
+def test_traffic_of_a_tied_embedding_is_the_panels_looked_up() -> None:
+    panel = 16 * (WIDTH // 2 + WIDTH // 32 + 4)  # 4 bits each, groups' scales and a row's
+    assert small()["look_up_tied"]["embedding1"] == KernelTraffic(
+        calls=1,
+        weight_bytes_per_row=panel,
         read_bytes_per_row=4,
         written_bytes_per_row=4 * WIDTH,
     )

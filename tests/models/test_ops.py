@@ -6,9 +6,22 @@ import numpy as np
 import pytest
 
 from mvlm.models import ops
-from mvlm.models.quantization import Q3NL, Q4MLC, Q4NL, WeightFormat
+from mvlm.models.layers import Linear, TiedEmbedding
+from mvlm.models.ops.signatures import EmbeddingSignature
+from mvlm.models.quantization import (
+    Q3NL,
+    Q4MLC,
+    Q4NL,
+    SCHEMES,
+    Scheme,
+    WeightFormat,
+    dequantize,
+    quantize,
+)
+from mvlm.models.weight_layout import LinearFormat, WeightLayout
 from mvlm.schedules.cpu.panels import interleave_panels
 from mvlm.schedules.oracles.arithmetic import attention, depthwise_convolution, from_q4, linear
+from mvlm.schedules.registry import find_layout, kernel_set_names
 from tests.kernels import Spec, definition, run
 from tests.models.stored_rows import read_rows, stored_rows
 from tests.panels import FORMATS
@@ -16,6 +29,7 @@ from tests.panels import FORMATS
 # Sums of float32 products in another order differ by a few units in the last place of the
 # largest partial sum; the inputs below keep those sums near ten.
 TOLERANCE = 1e-5
+LAYOUTS = {layout.name: layout for layout in map(find_layout, kernel_set_names())}
 FLOAT = {"float32": FORMATS["q0f32"], "float16": FORMATS["q0f16"]}
 
 
@@ -52,7 +66,7 @@ def test_embedding(storage: str) -> None:
     table = np.random.default_rng(2).standard_normal((9, 6), np.float32).astype(storage)
     ids = np.array([8, 0, 3, 3], np.int32)
     function = definition(
-        lambda i, t: ops.embedding(i, (t,), 6, FLOAT[storage].scheme.weights),
+        lambda i, t: ops.embedding(i, (t,), EmbeddingSignature(None, 9, 6, storage)),
         [((1, "n"), "int32"), ((9, 6), storage)],
     )
     np.testing.assert_array_equal(run(function, [ids, table], (4, 6)), table[ids])
@@ -65,7 +79,8 @@ def test_q4_embedding(width: int) -> None:
     )
     ids = np.array([8, 0, 3, 3], np.int32)
     specs: list[Spec] = [((1, "n"), "int32"), (words.shape, "uint32"), (scales.shape, "float16")]
-    function = definition(lambda i, w, s: ops.embedding(i, (w, s), width, Q4MLC), specs)
+    op = EmbeddingSignature(None, 9, width, "q4mlc")
+    function = definition(lambda i, w, s: ops.embedding(i, (w, s), op), specs)
     found = run(function, [ids, words, scales], (4, width))
     np.testing.assert_array_equal(found, from_q4(words, scales, width)[ids])
 
@@ -77,12 +92,37 @@ def test_embedding_of_uneven_levels(weight_format: WeightFormat, width: int) -> 
     arrays = stored_rows(table, weight_format, "search")
     ids = np.array([8, 0, 3, 3], np.int32)
     specs: list[Spec] = [((1, "n"), "int32"), *((each.shape, str(each.dtype)) for each in arrays)]
-    function = definition(lambda i, *t: ops.embedding(i, t, width, weight_format), specs)
+    op = EmbeddingSignature(None, 9, width, weight_format.name)
+    function = definition(lambda i, *t: ops.embedding(i, t, op), specs)
     found = run(function, [ids, *arrays], (4, width))
     words, scales, row_scales = arrays
     expected = read_rows(words, scales, weight_format, width, row_scales)
     np.testing.assert_array_equal(found, expected[ids])
     np.testing.assert_allclose(found, table[ids], atol=0.02)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+@pytest.mark.parametrize("width", [57, 96])
+def test_embedding_in_the_matrix_of_an_output_head(
+    layout: WeightLayout, scheme: Scheme, width: int
+) -> None:
+    """Rows of the first and of the last panel, which is not full."""
+    table = np.random.default_rng(6).standard_normal((41, width), np.float32) * 0.02
+    op = TiedEmbedding(
+        Linear(("table",), width, 41, LinearFormat(scheme, layout), bias=False)
+    ).table
+    if scheme.weights.is_integer:
+        expected = dequantize(quantize(table, scheme.weights, scheme.rounding), scheme.weights)
+    else:
+        expected = table = table.astype(scheme.weights.dtype)
+    arrays = layout.pack(table, op.matrix, scheme.rounding)
+    specs: list[Spec] = [((1, "n"), "int32"), *((each.shape, str(each.dtype)) for each in arrays)]
+    ids = np.array([40, 0, 3, 3, 15, 16], np.int32)
+    found = run(
+        definition(lambda i, *t: ops.embedding(i, t, op), specs), [ids, *arrays], (6, width)
+    )
+    np.testing.assert_array_equal(found, expected[ids])
 
 
 @pytest.mark.parametrize(("length", "heads", "head_dim"), [(1, 1, 2), (7, 2, 6), (17, 3, 8)])

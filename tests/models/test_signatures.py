@@ -41,9 +41,10 @@ from mvlm.models.ops.signatures import (
     parse_signature,
     read_signature,
 )
-from mvlm.models.quantization import CACHE_STORAGES, WEIGHT_FORMATS
+from mvlm.models.quantization import CACHE_STORAGES, SCHEMES, WEIGHT_FORMATS
 from mvlm.schedules.config_space import SpaceRecorder
 from mvlm.schedules.cpu.kernels import KERNELS
+from mvlm.schedules.cpu.panels import PANELS
 from mvlm.schedules.oracles import make_kernel_case
 from tests.panels import FORMATS
 from tests.schedules.test_design_spaces import OPERATIONS as DESIGN_SPACES
@@ -68,6 +69,10 @@ OPERATIONS: list[Signature] = [
     *(AppendSignature.for_cache(layout, rows, 4) for layout in LAYOUTS for rows in ROWS),
     *(CachedAttentionSignature.for_cache(layout, rows, 4) for layout in LAYOUTS for rows in ROWS),
     *(EmbeddingSignature(rows, 9, 40, each) for each in WEIGHT_FORMATS for rows in ROWS),
+    *(
+        EmbeddingSignature(None, 9, 40, each.weights.name, PANELS.name, each.activations)
+        for each in SCHEMES.values()
+    ),
     *(RowwiseSignature(rows, 64, name, 1e-5) for name in PROLOGUES for rows in ROWS),
     *(
         QuantizeRowsSignature(rows, 64, name, 1e-5, dtype, zero_point, 1)

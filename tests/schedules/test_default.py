@@ -14,14 +14,17 @@ from tvm.relax.frontend import nn
 from tvm.script import tirx as T
 
 from mvlm.models import ops
-from mvlm.models.layers import ACTIVATIONS, LayerNorm
-from mvlm.models.quantization import Q4MLC
+from mvlm.models.layers import ACTIVATIONS, LayerNorm, Linear, TiedEmbedding
+from mvlm.models.ops.signatures import EmbeddingSignature
+from mvlm.models.quantization import Q3NL, Q4MLC, dequantize, quantize
 from mvlm.models.weight_layout import ROWS
+from mvlm.schedules.cpu.panels import PANELS
 from mvlm.schedules.default import default_schedule
 from mvlm.schedules.kernel_set import KernelSet
 from mvlm.schedules.oracles.arithmetic import depthwise_convolution, from_q4
 from tests.kernels import Array, Spec, compiled, definition, run_graph
 from tests.models.stored_rows import stored_rows
+from tests.panels import FORMATS
 
 Compute = Callable[..., nn.Tensor]
 
@@ -127,10 +130,21 @@ def test_q4_embedding_is_scheduled_right(width: int) -> None:
     words, scales = stored_rows(table, Q4MLC)
     ids = np.array([[49, 0, 7, 7, 31]], np.int32)
     specs: list[Spec] = [((1, "n"), "int32"), (words.shape, "uint32"), (scales.shape, "float16")]
-    found = run_graph(
-        lambda i, w, s: ops.embedding(i, (w, s), width, Q4MLC), specs, ids, words, scales
-    )
+    op = EmbeddingSignature(None, 50, width, "q4mlc")
+    found = run_graph(lambda i, w, s: ops.embedding(i, (w, s), op), specs, ids, words, scales)
     np.testing.assert_array_equal(found[0], from_q4(words, scales, width)[ids[0]])
+
+
+def test_tied_embedding_is_scheduled_right() -> None:
+    """Of 3 bits in panels, whose places are the most involved."""
+    table = np.random.default_rng(3).standard_normal((50, 96), np.float32)
+    op = TiedEmbedding(Linear(("table",), 96, 50, FORMATS["q3a8"], bias=False)).table
+    arrays = PANELS.pack(table, op.matrix, "search")
+    ids = np.array([[49, 0, 7, 7, 31]], np.int32)
+    specs: list[Spec] = [((1, "n"), "int32"), *((each.shape, str(each.dtype)) for each in arrays)]
+    found = run_graph(lambda i, *t: ops.embedding(i, t, op), specs, ids, *arrays)
+    expected = dequantize(quantize(table, Q3NL, "search"), Q3NL)
+    np.testing.assert_array_equal(found[0], expected[ids[0]])
 
 
 @pytest.mark.parametrize(("grid", "stride", "channels"), [(1, 1, 8), (5, 2, 12), (24, 2, 96)])

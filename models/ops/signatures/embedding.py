@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from mvlm.models.ops.signatures.signature import (
     Parameter,
@@ -11,8 +11,8 @@ from mvlm.models.ops.signatures.signature import (
     rows_extent,
     stored_parameters,
 )
-from mvlm.models.quantization import WeightFormat, format_named
-from mvlm.models.weight_layout import ROWS, Matrix
+from mvlm.models.quantization import Activations, WeightFormat, format_named
+from mvlm.models.weight_layout import ROWS, Matrix, WeightLayout, layout_named
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class EmbeddingSignature(Signature):
         vocabulary: Rows of the table.
         width: Of a row.
         weights: The name of the table's format.
+        layout: The name of its layout.
+        activations: The dtype that the layout is for: of a table that is the output head as well,
+            what that is multiplied with.
     """
 
     OP: ClassVar[str] = "embedding"
@@ -34,6 +37,8 @@ class EmbeddingSignature(Signature):
     vocabulary: int
     width: int
     weights: str
+    layout: str = ROWS.name
+    activations: str = "float32"
 
     @property
     def weight_format(self) -> WeightFormat:
@@ -42,13 +47,19 @@ class EmbeddingSignature(Signature):
 
     @property
     def matrix(self) -> Matrix:
-        """The table, whose layout is `ROWS`."""
-        return Matrix(self.vocabulary, self.width, self.weight_format)
+        """The table."""
+        activations = cast(Activations, self.activations)
+        return Matrix(self.vocabulary, self.width, self.weight_format, activations)
+
+    @property
+    def weight_layout(self) -> WeightLayout:
+        """The table's layout."""
+        return layout_named(self.layout)
 
     @property
     def weight_parameters(self) -> tuple[Parameter, ...]:
         """The parameters that the table is stored in."""
-        return stored_parameters(ROWS, self.matrix)
+        return stored_parameters(self.weight_layout, self.matrix)
 
     def declare(self) -> tuple[Parameter, ...]:
         """Make the parameters."""

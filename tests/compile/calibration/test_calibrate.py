@@ -15,17 +15,25 @@ from mvlm.compile.calibration.rounded_weights import (
     REPORT,
     LayerReport,
     RoundedMatrices,
+    RoundedPart,
     RoundedWeights,
 )
 from mvlm.compile.calibration_data.data import DrawSettings
 from mvlm.compile.calibration_data.request import CalibrationRequest
-from mvlm.compile.driver import compile_job
+from mvlm.compile.driver import compile_job, pack_job
 from mvlm.compile.job import CompileJob, plan_job
-from mvlm.models.quantization import plan_quantization
+from mvlm.models.config.read import read_config
+from mvlm.models.observed import ObservedMobileVLM
+from mvlm.models.quantization import Q4NL, SCHEMES, plan_quantization, quantize
+from mvlm.models.weight_layout import Matrix
+from mvlm.runtime.artifact import map_weights
+from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.errors import ArtifactError, CheckpointError
 from mvlm.runtime.model import Model
+from mvlm.schedules.cpu.panels import PANELS
 from tests.artifacts import ArtifactCache
 from tests.once import make_once
+from tests.reference import write_random_checkpoint
 
 SMALL = CalibrationRequest(draw=DrawSettings(tokens=2048, length=128))
 
@@ -168,6 +176,51 @@ def test_tower_and_projector_are_calibrated_on_images(
     Calibration(job, data, output).run()
     reports = _reports(output)
     assert {"tower.embeddings.patch", "tower.layers.0.qkv", "image_projector.first"} <= set(reports)
+
+
+def test_a_tied_table_has_the_calibrated_values_of_its_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are packed as the head, and nothing else of the table is."""
+    checkpoint = write_random_checkpoint(
+        tmp_path / "tied", "text", seed=0, num_hidden_layers=1, tie_word_embeddings=True
+    )
+    job = plan_job(checkpoint, calibration=SMALL)
+    table = job.open_checkpoint().read("model.embed_tokens.weight").astype(np.float32)
+    head = quantize(table, Q4NL, "nearest")  # plain packing searches for scales
+    report = LayerReport("decoder.lm_head", "q4nl", 0.0, 0.0, False)
+    weights = RoundedWeights(tmp_path, job.calibration_key())
+    weights.write("head", RoundedPart({report.layer: head}, (report,)))
+    weights.finish({"head": (report,)})
+    monkeypatch.setattr("mvlm.compile.driver.find_or_calibrate", lambda *_: weights)
+    pack_job(job, tmp_path / "calibrated")
+    pack_job(replace(job, calibration=None), tmp_path / "plain")
+    calibrated, plain = (_decoder_tables(tmp_path / name) for name in ("calibrated", "plain"))
+    expected = PANELS.pack_quantized(head, Matrix(*table.shape, Q4NL, "int8"))
+    names = [f"decoder.lm_head.{name}" for name in ("q_weight", "q_scale", "q_row_scale")]
+    assert list(calibrated) == list(plain) == names
+    for name, array in zip(names, expected, strict=True):
+        np.testing.assert_array_equal(calibrated[name], array)
+        assert (plain[name] != array).any()
+
+
+def _decoder_tables(folder: Path) -> dict[str, np.ndarray]:
+    """Return the packed arrays of the output head and of the embedding table."""
+    names = [entry.name for entry in read_weights_index(folder).tensors]
+    found = dict(zip(names, map_weights(folder), strict=True))
+    return {name: found[name] for name in names if "lm_head" in name or "embed_tokens" in name}
+
+
+@pytest.mark.parametrize("scheme", ["q0f32", "q4a8"])
+def test_a_tied_table_is_a_layer_of_its_own_while_calibrating(
+    artifact_cache: ArtifactCache, scheme: str
+) -> None:
+    """In any scheme: in float32 it would otherwise be looked up in a head that is never loaded."""
+    config = read_config(artifact_cache.checkpoint("text"))
+    tied = replace(config, language=replace(config.language, tie_word_embeddings=True))
+    observed = ObservedMobileVLM(tied, PANELS, SCHEMES[scheme])
+    names = [name for name, _ in observed.named_parameters()]
+    assert [name for name in names if name.startswith("decoder.embed_tokens.")]
 
 
 def test_weights_that_make_no_numbers_are_named(

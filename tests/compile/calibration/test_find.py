@@ -17,7 +17,7 @@ import pytest
 from mvlm.compile.calibration import find
 from mvlm.compile.calibration.calibrate import Calibration
 from mvlm.compile.calibration.find import find_or_calibrate
-from mvlm.compile.calibration.rounded_weights import REPORT, RoundedWeights
+from mvlm.compile.calibration.rounded_weights import REPORT, RoundedMatrices, RoundedWeights
 from mvlm.compile.calibration_data.data import DrawSettings
 from mvlm.compile.calibration_data.request import CalibrationRequest
 from mvlm.compile.job import CompileJob, plan_job
@@ -30,8 +30,9 @@ SMALL = CalibrationRequest(draw=DrawSettings(tokens=2048, length=128))
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of two layers that reads text."""
-    return write_random_checkpoint(tmp_path_factory.mktemp("small") / "model", "text", seed=0)
+    """A model of two layers that reads text; its head is its embedding table as well."""
+    folder = tmp_path_factory.mktemp("small") / "model"
+    return write_random_checkpoint(folder, "text", seed=0, tie_word_embeddings=True)
 
 
 @pytest.fixture
@@ -175,6 +176,7 @@ def test_targets_of_all_layouts_take_one_calibration(
     assert found.reports() and all(path.stat().st_mtime_ns == at for path, at in kept.items())
     monkeypatch.setattr(find, "Calibration", None)
     assert find_or_calibrate(replace(portable)).folder == folder
+    assert RoundedMatrices(found).find("decoder.lm_head") is not None
     # The matrices are those of a calibration that nothing interrupted.
     data = job.calibration_data
     assert data is not None
