@@ -58,10 +58,14 @@ def _defined(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_columns_are_rounded_as_the_paper_defines_it(name: str) -> None:
+def test_columns_are_rounded_as_the_paper_defines_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks of which the last is not whole."""
+    monkeypatch.setattr(gptq, "_BLOCK", 28)
     weight_format = WEIGHT_FORMATS[name]
-    matrix = np.random.default_rng(1).standard_normal((7, 160)).astype(np.float32)
-    moments = _moments(160, 700)
+    matrix = np.random.default_rng(1).standard_normal((7, 80)).astype(np.float32)
+    moments = _moments(80, 350)
     found = round_matrix(matrix, moments, weight_format).matrix
     units = np.full(7, weight_format.unit, np.float32)
     rows = units if found.row_scales is None else found.row_scales
