@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.compile.pipeline import lower
 from mvlm.schedules.cpu.kernels import KERNELS
-from tests.device import Array, device
+from tests.device import Array, cached, device
 
 # A shape with names for extents that are known at run time only, and a dtype.
 Spec = tuple[tuple[int | str, ...], str]
@@ -92,6 +93,15 @@ def called(kernel: tirx.PrimFunc, arguments: Mapping[str, Array]) -> dict[str, A
 
 
 def build(function: tirx.PrimFunc) -> Callable[..., None]:
-    """Compile a TensorIR function for the device, to be called with TVM's tensors."""
-    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    """Compile a TensorIR function for the device, to be called with TVM's tensors.
+
+    Many tests run one kernel on different values: equal functions are compiled once.
+    """
+    built: Callable[..., None] = _build(tvm_ffi.StructuralKey(function))
+    return built
+
+
+@cached
+def _build(structure: tvm_ffi.StructuralKey) -> Callable[..., None]:
+    module = tvm.IRModule({"main": structure.key.with_attr("global_symbol", "main")})
     return device().function(tvm.compile(module, target=device().target))
