@@ -1,0 +1,115 @@
+"""Quantization schemes: how matrices are rounded, and with what activations they are multiplied.
+
+A matrix of a linear layer arrives as ``(out_features, in_features)`` = ``(N, K)``, the checkpoint's
+orientation. An embedding table keeps its ``(vocabulary, hidden)`` orientation, since one token
+reads one row; what is said of K below holds for its second axis. Where the numbers lie is said by
+the layout of the target's kernels (see `weight_layout`).
+
+:mod:`~mvlm.models.quantization.formats` has the formats of weights,
+:mod:`~mvlm.models.quantization.schemes` the schemes, :mod:`~mvlm.models.quantization.parts` which
+scheme each part of a model has, and :mod:`~mvlm.models.quantization.matrix` rounds.
+
+Integers come in groups of 32 along K that share a scale: the integers, and scales
+``(N, ceil(K / 32))``, float16. ``q4nl`` and ``q3nl`` have a third array: their scales are int8,
+-127 to 127, in multiples of a float32 scale for each row ``(N,)``, which takes half of the bits. A
+K that no 32 divides ends in a shorter group.
+
+==========  ==============================================================================
+format      a weight
+==========  ==============================================================================
+``float32`` IEEE single precision
+``float16`` IEEE half precision
+``q4mlc``   mlc-llm's 4 bits: ``w ~ (nibble - 7) * scale`` with nibbles 0 to 14
+``q4nl``    4 bits, the index of one of 16 uneven levels: ``w ~ levels[index] * scale``
+``q3nl``    3 bits, the index of one of 8 uneven levels
+``q8``      8 bits, -127 to 127: ``w ~ integer * scale``
+``q16``     16 bits, -8191 to 8191: ``w ~ integer * scale / 8192``
+==========  ==============================================================================
+
+Weights of a group are near zero more often than far from it, so that uneven levels lie closer to
+each other there. Levels are integers within -16 to 16, and kernels look them up by a byte shuffle.
+16 products of such a level and an activation come to 16 * 16 * 127 = 32,512 at most, which 16 bits
+hold: kernels of CPUs that add products of bytes in 16 bits (AVX2) need no more instructions than
+for even levels. A scale may be negative: the levels are not symmetric.
+
+Where a scheme's activations are ``int8``, they are quantized while the model runs: each group of
+32 of a row by ``scale = max|x| / 127`` in float32 and ``rint(x * (127 / max|x|))``; with ``int16``
+8191 takes the place of 127. With 4 and 3 bits up to eight groups share a scale
+(`fit_groups_per_scale`): relative to what those lose of a weight, the coarser activations do not
+show. Products are summed exactly within a group, and groups in float32. 8191 is the largest number
+of whose squares 32 fit into an int32; steps of 1/8191 of a group's largest magnitude are finer than
+float16's for all weights above an eighth of it.
+"""
+
+from mvlm.models.quantization.formats import (
+    FLOAT16,
+    FLOAT32,
+    GROUP_SIZE,
+    MAX_LEVEL,
+    MIN_ABSMAX,
+    Q3NL,
+    Q4MLC,
+    Q4NL,
+    Q8,
+    Q16,
+    QMAX,
+    WEIGHT_FORMATS,
+    Activations,
+    WeightFormat,
+    format_named,
+    has_halves,
+)
+from mvlm.models.quantization.matrix import (
+    QuantizedMatrix,
+    dequantize,
+    nearest_values,
+    quantize,
+    quantize_with_scales,
+    store_scales,
+    to_float16,
+)
+from mvlm.models.quantization.parts import Quantization, plan_quantization
+from mvlm.models.quantization.schemes import (
+    CACHE_STORAGES,
+    DEFAULT_SCHEME,
+    SCHEMES,
+    Scheme,
+    check_storage,
+    find_scheme,
+    fit_groups_per_scale,
+)
+
+__all__ = [
+    "CACHE_STORAGES",
+    "DEFAULT_SCHEME",
+    "FLOAT16",
+    "FLOAT32",
+    "GROUP_SIZE",
+    "MAX_LEVEL",
+    "MIN_ABSMAX",
+    "Q3NL",
+    "Q4MLC",
+    "Q4NL",
+    "Q8",
+    "Q16",
+    "QMAX",
+    "SCHEMES",
+    "WEIGHT_FORMATS",
+    "Activations",
+    "Quantization",
+    "QuantizedMatrix",
+    "Scheme",
+    "WeightFormat",
+    "check_storage",
+    "dequantize",
+    "find_scheme",
+    "fit_groups_per_scale",
+    "format_named",
+    "has_halves",
+    "nearest_values",
+    "plan_quantization",
+    "quantize",
+    "quantize_with_scales",
+    "store_scales",
+    "to_float16",
+]
