@@ -6,28 +6,18 @@ the work; the others wait for it.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
-from mvlm.compile.cache_folder import KEEP_ELSEWHERE, cache_folder
 from mvlm.compile.calibration.calibrate import Calibration
 from mvlm.compile.calibration.memory_estimate import calibration_bytes
 from mvlm.compile.calibration.rounded_weights import RoundedWeights
 from mvlm.compile.job import CompileJob
 from mvlm.compile.memory import check_memory
-from mvlm.runtime.errors import UsageError
+from mvlm.compile.work_folder import locked, work_folder
 from mvlm.runtime.progress import Progress, no_progress
 
 _FOLDER = "calibrations"
-# Enough of the key that no two calibrations meet.
-_KEY_DIGITS = 16
-_LOCK = "lock"
 _WAITING = "calibrate: waiting for another process"
-_POLL_SECONDS = 0.2
 
 
 def find_or_calibrate(
@@ -55,15 +45,11 @@ def find_or_calibrate(
     for text in data.warnings:
         warn(text)
     key = job.calibration_key()
-    folder = cache_folder() / _FOLDER / key[:_KEY_DIGITS]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unusable(folder, error) from None
+    folder = work_folder(_FOLDER, key)
     weights = RoundedWeights(folder, key)
     reports = weights.reports()
     if reports is None:
-        with _locked(folder, progress):
+        with locked(folder, lambda: progress(_WAITING, 0, 1)):
             reports = weights.reports()  # another process may have finished meanwhile
             if reports is None:
                 check_memory(calibration_bytes(job, data), "calibrate")
@@ -75,41 +61,3 @@ def find_or_calibrate(
             f"worse: {', '.join(worse[:3])}{', ...' if len(worse) > 3 else ''}"
         )
     return weights
-
-
-@contextmanager
-def _locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Within the block, be the only process that calibrates into a folder.
-
-    The system releases the lock when its holder ends, however it ends. The file stays: a process
-    that waits has it open.
-    """
-    try:
-        lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise _unusable(folder, error) from None
-    try:
-        while not _acquired(lock):
-            progress(_WAITING, 0, 1)
-            time.sleep(_POLL_SECONDS)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _acquired(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # A file system without locks, as some network mounts are. The lock saves work only: files
-        # are written whole, and two calibrations with one key write the same ones.
-        return True
-    return True
-
-
-def _unusable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"the cache folder {folder} cannot be used", found=error.strerror, fix=KEEP_ELSEWHERE
-    )

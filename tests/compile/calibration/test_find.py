@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mvlm.compile import work_folder
 from mvlm.compile.calibration import find
 from mvlm.compile.calibration.calibrate import Calibration
 from mvlm.compile.calibration.find import find_or_calibrate
@@ -130,7 +131,7 @@ def test_file_systems_without_locks(
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(find.fcntl, "flock", no_locks)
+    monkeypatch.setattr(work_folder.fcntl, "flock", no_locks)
     find_or_calibrate(job)
     assert fake.count == 1
 
