@@ -22,6 +22,7 @@ VERBS = (
     "demo",
     "compile",
     "calibrate",
+    "plan",
     "chat",
     "targets",
     "tune",

@@ -19,13 +19,17 @@ from mvlm.cli.shared.options import (
 )
 from mvlm.cli.shared.progress import interruptible_progress
 from mvlm.cli.shared.quantization import (
+    Bits,
     CalibrationImages,
     CalibrationSeed,
     CalibrationTokens,
     EmbeddingQuantization,
+    FfnQuantization,
     HeadQuantization,
+    PlanFile,
     VisionQuantization,
     calibration_request,
+    chosen_quantization,
 )
 from mvlm.cli.shared.terminal import show_columns, show_json, show_table, warn
 
@@ -56,6 +60,9 @@ def command(
     vision_quantization: VisionQuantization = None,
     embedding_quantization: EmbeddingQuantization = None,
     head_quantization: HeadQuantization = None,
+    ffn_quantization: FfnQuantization = None,
+    bits: Bits = None,
+    plan: PlanFile = None,
     vision_tower: VisionTower = None,
     lora: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Merge this LoRA adapter, in peft's format.")
@@ -75,10 +82,12 @@ def command(
     """
     from mvlm.compile.calibration_data.request import DEFAULT_DATA
     from mvlm.compile.job import plan_job
-    from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
-    schemes = plan_quantization(
-        DEFAULT_SCHEME if quantization is None else quantization,
+    schemes = chosen_quantization(
+        quantization,
+        bits=bits,
+        plan=plan,
+        ffn=ffn_quantization,
         embedding=embedding_quantization,
         head=head_quantization,
         vision=vision_quantization,
@@ -105,8 +114,10 @@ def _calibrate(job: CompileJob) -> tuple[dict[str, Any], Mapping[str, Sequence[L
     begin, warnings = time.perf_counter(), list[str]()
     with interruptible_progress() as progress:
         progress("calibrate: starting", 0, 1)
+        from mvlm.compile.bits.find import with_plan
         from mvlm.compile.calibration.find import find_or_calibrate
 
+        job = with_plan(job, progress, warnings.append)
         weights = find_or_calibrate(job, progress, warnings.append)
     for warning in warnings:
         warn(f"warning: {warning}")

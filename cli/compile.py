@@ -20,13 +20,17 @@ from mvlm.cli.shared.options import (
 )
 from mvlm.cli.shared.progress import interruptible_progress
 from mvlm.cli.shared.quantization import (
+    Bits,
     CalibrationImages,
     CalibrationSeed,
     CalibrationTokens,
     EmbeddingQuantization,
+    FfnQuantization,
     HeadQuantization,
+    PlanFile,
     VisionQuantization,
     calibration_request,
+    chosen_quantization,
 )
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table, warn
 
@@ -38,6 +42,7 @@ EXAMPLES = (
     "mvlm compile MobileVLM-1.7B --target host --quant q0f16 -o mobilevlm-host",
     "mvlm compile MobileVLM-1.7B --target snapdragon-888-cpu -o mobilevlm-kryo",
     "mvlm compile MobileVLM-1.7B --quant q3a8 --calibrate default",
+    "mvlm compile MobileVLM-1.7B --bits 3.75 --calibrate default",
     "mvlm compile MobileVLM-1.7B --lora flowers --lora birds -o artifacts",
 )
 
@@ -50,6 +55,9 @@ def command(
     vision_quantization: VisionQuantization = None,
     embedding_quantization: EmbeddingQuantization = None,
     head_quantization: HeadQuantization = None,
+    ffn_quantization: FfnQuantization = None,
+    bits: Bits = None,
+    plan: PlanFile = None,
     rounding: Annotated[
         str | None,
         typer.Option(
@@ -148,10 +156,12 @@ def command(
     from mvlm.compile.cache import cached_artifact, prepare_place
     from mvlm.compile.distinct_names import adapter_places
     from mvlm.compile.job import PREFILL_CHUNK, plan_job
-    from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
 
-    schemes = plan_quantization(
-        DEFAULT_SCHEME if quantization is None else quantization,
+    schemes = chosen_quantization(
+        quantization,
+        bits=bits,
+        plan=plan,
+        ffn=ffn_quantization,
         embedding=embedding_quantization,
         head=head_quantization,
         vision=vision_quantization,

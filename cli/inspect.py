@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mvlm.cli.shared.bit_plan import show_layers
 from mvlm.cli.shared.kernel_table import kernels_document, show_kernels
 from mvlm.cli.shared.options import Artifact, Debug, Json
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
@@ -38,10 +39,13 @@ def command(
     if json:
         show_json(document | (kernels_document(traffic) if kernels else {}))
         return
-    files = document.pop("files")
+    files, layers = document.pop("files"), document.pop("layers", [])
     show_table([(name, _short(value)) for name, value in _flatten(document)])
     show("")
     show_table([(entry["path"], readable_bytes(entry["size"])) for entry in files])
+    if layers:
+        show("")
+        show_layers(layers)
     for function, used in traffic.items():
         show("")
         show_kernels(function, used)

@@ -59,7 +59,7 @@ def cached_artifact(job: CompileJob) -> Path:
     Raises:
         UsageError: No cache folder is known.
     """
-    parts = (job.name, job.quantization.language.name, job.target.name, job.key()[:_KEY_DIGITS])
+    parts = (job.name, job.quantization.name, job.target.name, job.key()[:_KEY_DIGITS])
     return cache_folder() / "artifacts" / "-".join(parts)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from mvlm.compile.bits.find import with_plan
+from mvlm.compile.bits.plan_file import read_plan, write_plan
 from mvlm.compile.cache_folder import writing_advice
 from mvlm.compile.calibration.find import find_or_calibrate
 from mvlm.compile.calibration.rounded_weights import RoundedMatrices
@@ -14,7 +17,7 @@ from mvlm.compile.job import CompileJob
 from mvlm.compile.manifest import chat_settings, describe_artifact
 from mvlm.compile.memory import check_memory, layer_bytes, peak_bytes
 from mvlm.compile.model_library import write_library
-from mvlm.compile.packing import PackedWeights, pack_into, take_packed
+from mvlm.compile.packing import PACKED_PLAN, PackedWeights, pack_into, take_packed
 from mvlm.compile.provenance import package_versions
 from mvlm.compile.tuning.apply import TunedConfigs, find_applicable_logs
 from mvlm.compile.tuning_log import LogKey
@@ -66,6 +69,7 @@ def compile_job(
     _check_tvm()
     link_sources = [(place, read_manifest(place)) for place in share]
     target = prepare_target(job.target, job.platform)
+    job = _planned(job, weights, progress, warn)
     model = job.build_model()
     checkpoint = _open_checked(job, model) if weights is None else None
     rounded = None if weights is not None else _calibrated(job, progress, warn)
@@ -116,7 +120,7 @@ def pack_job(
 
     Args:
         job: What they are of; it is calibrated first if it asks for that.
-        output: Their folder.
+        output: Their folder, which gets the plan of bits as well if the job asks for one.
         progress: Called as the work proceeds.
         warn: Called with what the user should know.
 
@@ -126,12 +130,33 @@ def pack_job(
         TargetError: There is too little memory.
         ArtifactError: They cannot be written.
     """
-    model = job.build_model()
-    checkpoint = _open_checked(job, model)
-    rounded = _calibrated(job, progress, warn)
+    planned = _planned(job, None, progress, warn)
+    model = planned.build_model()
+    checkpoint = _open_checked(planned, model)
+    rounded = _calibrated(planned, progress, warn)
     with atomic_directory(output, layout.WEIGHTS_INDEX) as folder:
         parameters = list(model.named_parameters())
-        pack_into(folder, job, model, parameters, checkpoint, progress, rounded)
+        pack_into(folder, planned, model, parameters, checkpoint, progress, rounded)
+        if job.quantization.bits is not None and planned.quantization.plan is not None:
+            write_plan(folder / PACKED_PLAN, planned.quantization.plan)
+
+
+def _planned(
+    job: CompileJob,
+    weights: PackedWeights | None,
+    progress: Progress,
+    warn: Callable[[str], None],
+) -> CompileJob:
+    """Return a job with the plan of bits that it asks for, which packed weights already have."""
+    if job.quantization.bits is None:
+        return job
+    if weights is not None:
+        plan = read_plan(weights.folder / PACKED_PLAN)
+        return replace(job, quantization=job.quantization.with_plan(plan))
+    # What is wrong with the checkpoint is found before its layers are measured.
+    uniform = replace(job, quantization=replace(job.quantization, bits=None))
+    _open_checked(uniform, uniform.build_model())
+    return with_plan(job, progress, warn)
 
 
 def _calibrated(

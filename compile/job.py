@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +181,18 @@ class CompileJob:
         tokenizer = Tokenizer(self.tokenizer, legacy=self.config.tokenizer.legacy)
         return self.calibration.read(ModelInput.of(self.config, tokenizer))
 
+    @cached_property
+    def planning_data(self) -> CalibrationData:
+        """What a plan of bits is measured with: the calibration's data, or the default data.
+
+        Raises:
+            CheckpointError: The checkpoint has no tokenizer.
+            UsageError: Data are absent, not in their format, or too few.
+        """
+        if self.calibration_data is not None:
+            return self.calibration_data
+        return replace(self, calibration=CalibrationRequest()).planning_data
+
     def checkpoint_digest(self) -> str:
         """The sha256 of the weights, of all that is merged, and of the tokenizer."""
         weights = self.open_checkpoint().files()
@@ -204,6 +216,7 @@ class CompileJob:
         parts = {
             "calibration": data or self._data_digest(),
             "checkpoint": checkpoint or self.checkpoint_digest(),
+            "planning": self._planning_digest(data),
             "job": asdict(self) | {"checkpoint": self.name, **dict.fromkeys(_PLACES)},
             "linker": linker_identity(self.target, self.platform, machine),
             "logs": logs_digest(self.target.name, self.logs),
@@ -235,6 +248,12 @@ class CompileJob:
         data = self.calibration_data
         return None if data is None else data.digest
 
+    def _planning_digest(self, data: str | None) -> str | None:
+        """Return the digest of what a plan of bits is measured with; None where none is made."""
+        if self.quantization.bits is None:
+            return None
+        return data or self.planning_data.digest
+
     def calibration_key(self, checkpoint: str | None = None) -> str:
         """The sha256 of everything that goes into the calibrated matrices: nothing of the device.
 
@@ -249,11 +268,34 @@ class CompileJob:
             self._rounded_parts(checkpoint, None) | {"source": source_digest(_CALIBRATING)}
         )
 
+    def sensitivity_key(self, checkpoint: str | None = None) -> str:
+        """The sha256 of everything that decides what rounding costs each of the model's layers.
+
+        Nothing of the device is in it, nor of the quantization.
+
+        Args:
+            checkpoint: The checkpoint's digest, where it is known; it is read if None.
+
+        Raises:
+            UsageError: Data are absent, not in their format, or too few.
+        """
+        return _digest(
+            {
+                "checkpoint": checkpoint or self.checkpoint_digest(),
+                "config": asdict(self.config),
+                "data": self.planning_data.digest,
+                "allow_nonfinite": self.allow_nonfinite,
+                "source": source_digest(("mvlm.compile.bits", *_CALIBRATING)),
+                "versions": package_versions(),
+            }
+        )
+
     def _rounded_parts(self, checkpoint: str | None, data: str | None) -> dict[str, Any]:
         """Return what decides how weights are rounded, but for our source; none of the device."""
         return {
             "calibration": data or self._data_digest(),
             "checkpoint": checkpoint or self.checkpoint_digest(),
+            "planning": self._planning_digest(data),
             "config": asdict(self.config),
             "schemes": asdict(self.quantization) | {"cache": None},
             "onnx": self.vision_onnx is not None,
@@ -314,13 +356,7 @@ def plan_job(  # noqa: PLR0913  # each is an option of a job, given by name
     ):
         if not least <= value <= most:
             raise UsageError(option, expected=f"{least} to {most}", found=value)
-    if calibration is not None and vision_onnx is not None:
-        raise UsageError(
-            "a graph from ONNX cannot be calibrated",
-            expected="--calibrate or --vision-onnx",
-            found="both",
-            fix="Leave one of them out.",
-        )
+    _check_schemes(schemes, config, calibration, vision_onnx)
     return CompileJob(
         checkpoint=checkpoint,
         vision_tower=vision_tower,
@@ -336,3 +372,28 @@ def plan_job(  # noqa: PLR0913  # each is an option of a job, given by name
         logs=log_folders(logs),
         calibration=calibration,
     )
+
+
+def _check_schemes(
+    schemes: Quantization,
+    config: MobileVLMConfig,
+    calibration: CalibrationRequest | None,
+    vision_onnx: Path | None,
+) -> None:
+    """Check that what decides the weights goes together."""
+    reading = {"--calibrate": calibration, "--bits": schemes.bits}
+    for option, value in reading.items():
+        if value is not None and vision_onnx is not None:
+            raise UsageError(
+                "a graph from ONNX cannot be calibrated, and no plan of bits be measured with it",
+                expected=f"{option} or --vision-onnx",
+                found="both",
+                fix="Leave one of them out.",
+            )
+    layers = config.language.num_hidden_layers
+    if schemes.plan is not None and len(schemes.plan.layers) != layers:
+        raise UsageError(
+            "the plan of bits is not for this model",
+            expected=f"schemes for its {layers} layers",
+            found=f"{len(schemes.plan.layers)} layers",
+        )

@@ -17,7 +17,7 @@ from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.model_zoo import identify
 from mvlm.runtime.artifact import layout
-from mvlm.runtime.artifact.manifest import AbiEntry, FileEntry, Manifest
+from mvlm.runtime.artifact.manifest import AbiEntry, FileEntry, LayerEntry, Manifest
 from mvlm.runtime.artifact.target_entry import Requirements, TargetEntry
 from mvlm.runtime.artifact.verify import digest_file, version_numbers
 from mvlm.runtime.machine import read_machine
@@ -66,7 +66,8 @@ def describe_artifact(
     libraries = {name: digests[f"{layout.LIBRARIES}/{name}"] for name in target.runtime_libraries}
     return Manifest(
         model=_model_entry(job),
-        quantization=job.quantization.names(),
+        quantization=job.quantization.names() | _bits(job),
+        layers=_layers(job),
         target=TargetEntry(
             name=target.name,
             device=target.device,
@@ -87,6 +88,19 @@ def describe_artifact(
         },
         evidence={},
     )
+
+
+def _layers(job: CompileJob) -> tuple[LayerEntry, ...]:
+    """Return the schemes of the decoder's layers, where they differ."""
+    plan = job.quantization.layer_plan(job.config.language.num_hidden_layers)
+    return () if plan is None else tuple(LayerEntry(**dict(each.items())) for each in plan.layers)
+
+
+def _bits(job: CompileJob) -> dict[str, str]:
+    """Return the bits of a weight of the decoder's layers, where they differ."""
+    language = job.config.language
+    plan = job.quantization.layer_plan(language.num_hidden_layers)
+    return {} if plan is None else {"bits": f"{plan.mean_bits(language.unit_weights()):.4g}"}
 
 
 def _requirements(job: CompileJob, folder: Path, working: int) -> Requirements:

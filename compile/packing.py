@@ -49,12 +49,17 @@ _FILES = (
 )
 
 
+PACKED_PLAN = "plan.json"
+"""The plan of bits that weights were packed by, beside them."""
+
+
 @dataclass(frozen=True)
 class PackedWeights:
     """Weights that were packed before, for any target whose kernels have their layout.
 
     Attributes:
-        folder: Has ``weights/`` with its index, and the tokenizer, as an artifact has them.
+        folder: Has ``weights/`` with its index, and the tokenizer, as an artifact has them; and
+            :data:`PACKED_PLAN`, if the job asked for a plan of bits.
         checkpoint: The digest of the checkpoint that they were made of.
     """
 

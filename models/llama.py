@@ -12,7 +12,7 @@ from mvlm.models import ops
 from mvlm.models.config import LlamaConfig
 from mvlm.models.kv_cache import Cache
 from mvlm.models.layers import Embedding, Linear, RMSNorm, TiedEmbedding
-from mvlm.models.quantization import Quantization, Scheme
+from mvlm.models.quantization import LayerSchemes, Quantization, Scheme
 from mvlm.models.rotary import RotaryTable, inverse_frequencies, rotary_table
 from mvlm.models.weight_layout import LinearFormat, WeightLayout
 
@@ -23,7 +23,6 @@ class Llama(nn.Module):
     def __init__(
         self, config: LlamaConfig, quantization: Quantization, layout: WeightLayout
     ) -> None:
-        linear_format = LinearFormat(quantization.language, layout)
         head = Linear(
             ("model.embed_tokens" if config.tie_word_embeddings else "lm_head",),
             config.hidden_size,
@@ -37,7 +36,7 @@ class Llama(nn.Module):
         )
         self.layers = nn.ModuleList(
             [
-                DecoderLayer(index, config, linear_format)
+                DecoderLayer(index, config, quantization.layer(index), layout)
                 for index in range(config.num_hidden_layers)
             ]
         )
@@ -76,20 +75,28 @@ def _table(config: LlamaConfig, scheme: Scheme) -> Embedding:
 class DecoderLayer(nn.Module):
     """Attention and a gated MLP, each behind an RMSNorm and around a residual."""
 
-    def __init__(self, index: int, config: LlamaConfig, linear_format: LinearFormat) -> None:
+    def __init__(
+        self, index: int, config: LlamaConfig, schemes: LayerSchemes, layout: WeightLayout
+    ) -> None:
         name = f"model.layers.{index}"
         hidden, inner, eps = config.hidden_size, config.intermediate_size, config.rms_norm_eps
         self.input_norm = RMSNorm(f"{name}.input_layernorm", hidden, eps)
-        self.attention = Attention(index, config, linear_format)
+        self.attention = Attention(index, config, LinearFormat(schemes.attention, layout))
         self.post_norm = RMSNorm(f"{name}.post_attention_layernorm", hidden, eps)
         self.gate_up = Linear(
             (f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"),
             hidden,
             2 * inner,
-            linear_format,
+            LinearFormat(schemes.gate_up, layout),
             bias=False,
         )
-        self.down = Linear((f"{name}.mlp.down_proj",), inner, hidden, linear_format, bias=False)
+        self.down = Linear(
+            (f"{name}.mlp.down_proj",),
+            inner,
+            hidden,
+            LinearFormat(schemes.down, layout),
+            bias=False,
+        )
 
     def forward(
         self, x: nn.Tensor, table: RotaryTable, cache: Cache, *, last_only: bool

@@ -79,7 +79,7 @@ def _find_or_compile(
 
     def begin(job: CompileJob, artifact: Path) -> None:
         nonlocal draw
-        scheme = job.quantization.language.name
+        scheme = job.quantization.name
         named = scheme if vision_quantization is None else f"{scheme}, tower {vision_quantization}"
         warn(f"compiling {job.name} ({named}) for this machine, once; it is kept in {artifact}")
         draw = bars.enter_context(progress_bars(in_bytes=("weights",)))

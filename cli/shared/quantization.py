@@ -11,6 +11,7 @@ from mvlm.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from mvlm.compile.calibration_data.request import CalibrationRequest
+    from mvlm.models.quantization import Quantization
 
 VisionQuantization = Annotated[
     str | None,
@@ -37,6 +38,32 @@ HeadQuantization = Annotated[
         help="The same for the output head; default: q4a8 with q3a8, else as --quant.",
     ),
 ]
+FfnQuantization = Annotated[
+    str | None,
+    typer.Option(
+        "--ffn-quant",
+        metavar="QUANT",
+        help="The same for the MLPs of the decoder's layers, where --quant is q3a8, q4a8 or q8a8; "
+        "default: as --quant.",
+    ),
+]
+Bits = Annotated[
+    float | None,
+    typer.Option(
+        "--bits",
+        metavar="N",
+        help="Choose q3a8, q4a8 or q8a8 for each part of each decoder layer by what it costs the "
+        "model, with N bits a weight on average: 3.25 to 8.5. See `mvlm plan`.",
+    ),
+]
+PlanFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan",
+        metavar="FILE",
+        help="Take each part's scheme from this file, which `mvlm plan -o FILE` writes.",
+    ),
+]
 CalibrationImages = Annotated[
     Path | None,
     typer.Option(
@@ -61,6 +88,35 @@ CalibrationSeed = Annotated[
         help="Chooses the samples that are drawn from the data; default: 0.",
     ),
 ]
+
+
+def chosen_quantization(
+    quantization: str | None,
+    *,
+    bits: float | None,
+    plan: Path | None,
+    **options: str | None,
+) -> Quantization:
+    """Return what the options ask for.
+
+    Args:
+        quantization: The decoder's scheme; the default one if None.
+        bits: Of a weight of the decoder's layers, on average.
+        plan: A file with a plan of bits.
+        options: Other arguments of :func:`plan_quantization`.
+
+    Raises:
+        UsageError: A name is unknown, a file is no plan, or options exclude each other.
+    """
+    from mvlm.compile.bits.plan_file import read_plan
+    from mvlm.models.quantization import DEFAULT_SCHEME, plan_quantization
+
+    return plan_quantization(
+        DEFAULT_SCHEME if quantization is None else quantization,
+        bits=bits,
+        plan=None if plan is None else read_plan(plan),
+        **options,
+    )
 
 
 def calibration_request(

@@ -70,6 +70,9 @@ class Calibration:
         data: What the model reads.
         output: Where finished parts go, and where they are found again.
         progress: Called as the work proceeds; what it raises ends the calibration.
+
+    Attributes:
+        observed: The parts that are run.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class Calibration:
         # targets get the same matrices.
         layout = find_layout(find_description("host").kernels)
         self._model = MobileVLM(job.config, FLOAT32, layout)
-        self._observed = ObservedMobileVLM(job.config, layout, job.quantization.embedding)
+        self.observed = ObservedMobileVLM(job.config, layout, job.quantization.embedding)
         self._schemes = _schemes_to_round(job.build_model())
         self._progress = progress
         self._done, self._total = 0, 1
@@ -104,21 +107,26 @@ class Calibration:
         longest = max(each.positions(self._config.image_tokens) for each in samples)
         images = sum(len(each.images) for each in samples)
         self._total = self._steps(self._vision_parts(), images)
-        self._total += self._steps(self._decoder_parts(), len(samples)) + len(samples) + 1
-        parts = Parts(self._observed, longest)
-        rows = self._embed(parts, self._run_vision(parts))
-        for part in self._decoder_parts():
+        self._total += self._steps(self.decoder_parts(), len(samples)) + len(samples) + 1
+        parts = Parts(self.observed, longest)
+        rows = self.decoder_inputs(parts)
+        for part in self.decoder_parts():
             rows = self._run_part(parts, part, rows)
         self._round_head(parts, rows)
         self._output.finish(self._reports)
         return self._reports
+
+    def decoder_inputs(self, parts: Parts) -> Rows:
+        """Return the decoder's input for each sample, ``(1, n, H)``."""
+        return self._embed(parts, self._run_vision(parts))
 
     def _steps(self, parts: Iterable[Part], inputs: int) -> int:
         """Count the steps of parts: running them, and where they are rounded, observing that."""
         counts = [sum(name in self._schemes for name, _, _ in part.layers()) for part in parts]
         return sum(inputs + (inputs + matrices if matrices else 0) for matrices in counts)
 
-    def _decoder_parts(self) -> Iterator[Part]:
+    def decoder_parts(self) -> Iterator[Part]:
+        """Yield the decoder's layers."""
         for index, layer in enumerate(self._model.decoder.layers):
             place = f"decoder.layers.{index}"
             yield Part(f"layer-{index:02}", "decoder_layer", layer, place, "decoder.layers.0")
@@ -149,7 +157,7 @@ class Calibration:
 
     def _embed(self, parts: Parts, images: Sequence[Rows]) -> Rows:
         """Return the decoder's input for each sample, ``(1, n, H)``."""
-        layer = self._observed.decoder.embed_tokens
+        layer = self.observed.decoder.embed_tokens
         parts.load(_packed(layer, "decoder.embed_tokens", self._read))
         return [
             _spliced(sample, embeddings, lambda ids: parts.run("embed", ids)[0])
@@ -171,7 +179,7 @@ class Calibration:
                 name: dequantize(matrix, self._schemes[name].weights)
                 for name, matrix in found.matrices.items()
             }
-        self._load(parts, part, rounded)
+        self.load(parts, part, rounded)
         outputs = []
         for each in rows:
             outputs.append(parts.run(part.function, each)[0])
@@ -180,7 +188,7 @@ class Calibration:
 
     def _round(self, parts: Parts, part: Part, rows: Rows) -> RoundedPart:
         """Round a part's matrices by what they read."""
-        self._load(parts, part, {})
+        self.load(parts, part, {})
         layers = {own: (name, layer) for name, own, layer in part.layers()}
         moments = {
             own: SecondMoments(name, layer.width)
@@ -189,7 +197,7 @@ class Calibration:
         }
         for each in rows:
             _, *inputs = parts.run(part.function, each)
-            for own, value in zip(self._observed.linear_layers[part.function], inputs, strict=True):
+            for own, value in zip(self.observed.linear_layers[part.function], inputs, strict=True):
                 if own in moments:
                     moments[own].add(value)
             self._step()
@@ -230,7 +238,7 @@ class Calibration:
             self._step(len(rows) + 1)
         self._reports["head"] = found.reports
 
-    def _load(self, parts: Parts, part: Part, rounded: Mapping[str, Float32Array]) -> None:
+    def load(self, parts: Parts, part: Part, rounded: Mapping[str, Float32Array]) -> None:
         """Load a part's weights, with rounded matrices in the place of the checkpoint's."""
         for name, layer in packed_layers(part.module, part.place):
             own = part.first + name.removeprefix(part.place)

@@ -42,11 +42,15 @@ def calibration_bytes(job: CompileJob, data: CalibrationData) -> int:
         data: What it reads.
     """
     schemes, parts = job.quantization, _parts(job.config)
-    chosen = {"decoder": schemes.language, "head": schemes.head, "vision": schemes.vision}
+    chosen = {
+        "decoder": schemes.layer_schemes(),
+        "head": (schemes.head,),
+        "vision": (schemes.vision,),
+    }
     rounded = (
         _rounding_bytes(parts[name])
-        for name, scheme in chosen.items()
-        if name in parts and is_calibrated(scheme)
+        for name, found in chosen.items()
+        if name in parts and any(map(is_calibrated, found))
     )
     language = job.config.language
     table = language.vocab_size * language.hidden_size * schemes.embedding.weights.bits_per_weight

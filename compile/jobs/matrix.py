@@ -64,6 +64,8 @@ class QuantizationEntry:
         vision: Of tower and projector.
         cache: Of keys and values.
         rounding: How scales are chosen.
+        ffn: Of the MLPs of the decoder's layers.
+        bits: Of a weight of the decoder's layers, on average; see ``mvlm compile --bits``.
         calibrate: Files of data to calibrate with, or ``default`` alone; no calibration if None.
         calibration_images: The folder of the images that the data name; each file's own if empty.
         calibration_tokens: Positions to calibrate with; the default number if None.
@@ -77,6 +79,8 @@ class QuantizationEntry:
     vision: str = ""
     cache: str = ""
     rounding: str = ""
+    ffn: str = ""
+    bits: float | None = None
     calibrate: tuple[str, ...] | None = None
     calibration_images: str = ""
     calibration_tokens: int | None = None
@@ -94,6 +98,8 @@ class QuantizationEntry:
     def label(self) -> str:
         """Its name, or what it is made of: ``q4a8`` or ``q4a8,vision=q8a8,calibrate=default``."""
         options = {key: value for key, value in self.schemes().items() if key != "scheme"}
+        if self.bits is not None:
+            options["bits"] = f"{self.bits:g}"
         if self.calibrate is not None:
             options |= {"calibrate": "+".join(self.calibrate), **self._settings()}
         made_of = (f"{key}={value}" for key, value in options.items())
@@ -101,7 +107,7 @@ class QuantizationEntry:
 
     def schemes(self) -> dict[str, str]:
         """Return the schemes that are not left open."""
-        names = ("scheme", "embedding", "head", "vision", "cache", "rounding")
+        names = ("scheme", "embedding", "head", "vision", "cache", "rounding", "ffn")
         return {name: value for name in names if (value := getattr(self, name))}
 
     def _settings(self) -> dict[str, str]:

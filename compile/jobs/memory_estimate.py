@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
+from mvlm.compile.bits.memory_estimate import measuring_bytes
 from mvlm.compile.calibration.memory_estimate import calibration_bytes
 from mvlm.compile.calibration_data.samples import CalibrationData
 from mvlm.compile.job import CompileJob
@@ -14,7 +15,9 @@ from mvlm.models.quantization import Quantization
 
 
 def weights_bytes(job: CompileJob, data: CalibrationData | None) -> int:
-    """Estimate the peak of packing a job's weights, and of calibrating them before.
+    """Estimate the peak of packing a job's weights, and of what comes before.
+
+    That is measuring the layers, where the job asks for a plan of bits, and calibrating.
 
     It is no less than the driver finds. Tensors of one block are taken for one layer, which is more
     than any layer of ours joins.
@@ -33,12 +36,16 @@ def weights_bytes(job: CompileJob, data: CalibrationData | None) -> int:
     for name, shape in expected_tensors(job.config).items():
         if name in stored_names:
             blocks[_block(name)] += checkpoint.nbytes(name) + math.prod(shape) * stored
-    packing = peak_bytes(blocks.values())
-    return packing if data is None else max(packing, calibration_bytes(job, data))
+    peaks = [peak_bytes(blocks.values())]
+    if job.quantization.bits is not None:
+        peaks.append(measuring_bytes(job))
+    if data is not None:
+        peaks.append(calibration_bytes(job, data))
+    return max(peaks)
 
 
 def _largest_bits(schemes: Quantization) -> float:
-    parts = (schemes.language, schemes.embedding, schemes.head, schemes.vision)
+    parts = (*schemes.layer_schemes(), schemes.embedding, schemes.head, schemes.vision)
     return max(part.weights.bits_per_weight for part in parts)
 
 

@@ -36,6 +36,7 @@ class JobSpec:
         digest: The checkpoint's.
         logs: The tuning logs that it is compiled with; see :func:`~.log_snapshot.snapshot_logs`.
         calibration: What it is calibrated with, or None.
+        bits: Of a weight of the decoder's layers, on average, if its layers are planned by that.
     """
 
     checkpoint: str
@@ -48,6 +49,7 @@ class JobSpec:
     digest: str
     logs: tuple[FileEntry, ...] = ()
     calibration: CalibrationSpec | None = None
+    bits: float | None = None
 
     @property
     def data_digest(self) -> str | None:
@@ -64,12 +66,12 @@ class JobSpec:
         Raises:
             MvlmError: The checkpoint is not there, or has become another one.
         """
-        schemes = dict(self.quantization)
+        schemes: dict[str, Any] = dict(self.quantization)
         return plan_job(
             Path(self.checkpoint),
             target=self.target,
             platform=self.platform,
-            quantization=plan_quantization(schemes.pop("scheme"), **schemes),
+            quantization=plan_quantization(schemes.pop("scheme"), bits=self.bits, **schemes),
             vision_tower=_path(self.vision_tower),
             adapter=_path(self.adapter),
             context=self.context,
@@ -185,6 +187,7 @@ def _read_job(document: JsonObject) -> JobSpec:
         digest=document.get("digest", str),
         logs=build("the request", lambda: parse_entries(document.children("logs"))),
         calibration=read_calibration(document),
+        bits=document.optional("bits", float),
     )
 
 

@@ -221,6 +221,7 @@ def _spec(
         digest=digest,
         logs=logs,
         calibration=calibration,
+        bits=cell.quantization.bits,
     )
 
 
@@ -230,9 +231,9 @@ def _find_target(cell: Cell) -> TargetDescription:
     return description
 
 
-def _arguments(cell: Cell) -> dict[str, str]:
+def _arguments(cell: Cell) -> dict[str, Any]:
     schemes = cell.quantization.schemes()
-    return {"language": schemes.pop("scheme")} | schemes
+    return {"language": schemes.pop("scheme"), "bits": cell.quantization.bits} | schemes
 
 
 def _checkpoint(cell: Cell) -> dict[str, Any]:

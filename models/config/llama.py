@@ -71,6 +71,15 @@ class LlamaConfig:
         if self.head_dim % 2:
             raise ConfigError("`head_dim` must be even for rotary positions", found=self.head_dim)
 
+    def unit_weights(self) -> dict[str, int]:
+        """Return the weights of each unit of a layer that a plan of bits has a scheme for."""
+        heads = 2 * self.num_attention_heads + 2 * self.num_key_value_heads
+        return {
+            "attention": heads * self.head_dim * self.hidden_size,
+            "gate_up": 2 * self.intermediate_size * self.hidden_size,
+            "down": self.intermediate_size * self.hidden_size,
+        }
+
 
 def llama_config(document: JsonConfig) -> LlamaConfig:
     """Read the decoder's keys of a checkpoint's `config.json`.

@@ -41,6 +41,7 @@ of whose squares 32 fit into an int32; steps of 1/8191 of a group's largest magn
 float16's for all weights above an eighth of it.
 """
 
+from mvlm.models.quantization.bit_plan import PLAN_SCHEMES, UNITS, BitPlan, LayerPlan
 from mvlm.models.quantization.formats import (
     FLOAT16,
     FLOAT32,
@@ -68,7 +69,13 @@ from mvlm.models.quantization.matrix import (
     store_scales,
     to_float16,
 )
-from mvlm.models.quantization.parts import Quantization, plan_quantization
+from mvlm.models.quantization.parts import (
+    LEAST_BITS,
+    MOST_BITS,
+    LayerSchemes,
+    Quantization,
+    plan_quantization,
+)
 from mvlm.models.quantization.schemes import (
     CACHE_STORAGES,
     DEFAULT_SCHEME,
@@ -85,8 +92,11 @@ __all__ = [
     "FLOAT16",
     "FLOAT32",
     "GROUP_SIZE",
+    "LEAST_BITS",
     "MAX_LEVEL",
     "MIN_ABSMAX",
+    "MOST_BITS",
+    "PLAN_SCHEMES",
     "Q3NL",
     "Q4MLC",
     "Q4NL",
@@ -94,8 +104,12 @@ __all__ = [
     "Q16",
     "QMAX",
     "SCHEMES",
+    "UNITS",
     "WEIGHT_FORMATS",
     "Activations",
+    "BitPlan",
+    "LayerPlan",
+    "LayerSchemes",
     "Quantization",
     "QuantizedMatrix",
     "Scheme",

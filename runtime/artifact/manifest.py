@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +32,7 @@ from mvlm.runtime.errors import ArtifactError
 
 SCHEMA_VERSION = 8
 _PARTS = ("language", "embedding", "head", "vision", "cache")
+_OPTIONAL_PARTS = ("bits",)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIBRARY = re.compile(r"lib[A-Za-z0-9_]{1,60}\.so")
 
@@ -86,6 +87,15 @@ class AbiEntry:
 
 
 @dataclass(frozen=True)
+class LayerEntry:
+    """The schemes of one decoder layer: of attention, of the MLP's gate and up, and of its down."""
+
+    attention: str
+    gate_up: str
+    down: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What an artifact is.
 
@@ -93,13 +103,15 @@ class Manifest:
         model: Name, family, shape and parameter count, for people and programs.
         quantization: The schemes of the decoder's layers (``language``), of its embedding table
             and output head (``embedding``, ``head``) and of tower and projector (``vision``), and
-            the KV cache's storage (``cache``).
+            the KV cache's storage (``cache``). Where layers differ in their schemes, ``language``
+            has all of them, and ``bits`` says what a weight takes on average.
         target: What it was compiled for.
         abi: The versions that it needs.
         files: Every file but the manifest itself.
         provenance: What it was made from: digests of the checkpoint and of the compiler's source,
             and the toolchain.
         evidence: What was measured on it.
+        layers: The schemes of the decoder's layers, from the first on; none where all have one.
         schema: Version of this format.
     """
 
@@ -110,6 +122,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     provenance: Mapping[str, Any]
     evidence: Mapping[str, Any]
+    layers: tuple[LayerEntry, ...] = ()
     schema: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -141,6 +154,9 @@ class Manifest:
         values = asdict(self)
         values["files"] = [asdict(entry) for entry in self.files]
         values["target"] = self.target.to_json()
+        values["layers"] = [asdict(layer) for layer in self.layers]
+        if not self.layers:
+            del values["layers"]  # as before there were any
         return values
 
     def canonical(self) -> bytes:
@@ -243,7 +259,7 @@ def _parse(document: JsonObject) -> Manifest:
     libraries = abi.child("runtime_libraries")
     return Manifest(
         model=document.get("model", dict),
-        quantization={part: quantization.get(part, str) for part in _PARTS},
+        quantization={part: quantization.get(part, str) for part in _parts(quantization)},
         target=parse_target(document.child("target")),
         abi=AbiEntry(
             tvm=abi.get("tvm", str),
@@ -253,4 +269,19 @@ def _parse(document: JsonObject) -> Manifest:
         files=parse_entries(document.children("files")),
         provenance=document.get("provenance", dict),
         evidence=document.get("evidence", dict),
+        layers=_parse_layers(document),
+    )
+
+
+def _parts(quantization: JsonObject) -> Iterable[str]:
+    return (*_PARTS, *(part for part in _OPTIONAL_PARTS if part in quantization.values))
+
+
+def _parse_layers(document: JsonObject) -> tuple[LayerEntry, ...]:
+    if "layers" not in document.values:
+        return ()
+    names = [field.name for field in fields(LayerEntry)]
+    return tuple(
+        LayerEntry(**{name: layer.get(name, str) for name in names})
+        for layer in document.children("layers")
     )

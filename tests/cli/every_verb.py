@@ -103,6 +103,7 @@ COMMANDS: Mapping[str, tuple[Callable[[Workspace], Arguments], int]] = {
     ),
     # Too few positions: a calibration takes longer than all other verbs together.
     "calibrate": (lambda workspace: [workspace.checkpoint, "--calibration-tokens", "1"], 2),
+    "plan": (lambda workspace: [workspace.checkpoint, "--bits", "4", "--data", "no-text.md"], 2),
     "package": (lambda workspace: [workspace.artifact, "--for", "linux-aarch64"], 2),
     "device-check": (
         lambda workspace: [

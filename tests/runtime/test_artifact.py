@@ -368,6 +368,15 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "model of a list": set_value("model", value=[]),
     "model of null": set_value("model", value=None),
     "quantization without vision": set_value("quantization", value={"language": "q0f32"}),
+    "layers of text": set_value("layers", value="q4a8"),
+    "no layers": set_value("layers", value=[]),
+    "a layer of text": set_value("layers", value=["q4a8"]),
+    "a layer without down": set_value("layers", value=[{"attention": "q", "gate_up": "q"}]),
+    "a layer of more": set_value(
+        "layers", value=[{"attention": "q", "gate_up": "q", "down": "q", "up": "q"}]
+    ),
+    "bits of a number": set_value("quantization", "bits", value=4),
+    "an unknown part": set_value("quantization", "tower", value="q0f32"),
     "an unknown key": set_value("surprise", value=1),
     "an unknown key within": set_value("target", "surprise", value=1),
     "nested deeply": set_value("provenance", value=nested(700)),

@@ -75,6 +75,8 @@ def test_calibrated_quantizations_are_entries_of_their_own(tmp_path: Path) -> No
             { scheme = "q3a8", head = "q8a8", calibrate = ["a.txt", "b.json"],
               calibration_images = "photos", calibration_tokens = 4096 },
             { scheme = "q8a8", calibrate = "default", name = "best" },
+            { scheme = "q4a8", bits = 4, calibrate = "default" },
+            { scheme = "q4a8", ffn = "q3a8" },
         ]
         exclude = [{ quantization = "q4a8,calibrate=default" }]
         """.replace("\n              ", " "),
@@ -85,6 +87,8 @@ def test_calibrated_quantizations_are_entries_of_their_own(tmp_path: Path) -> No
         "a/none/q3a8,head=q8a8,calibrate=a.txt+b.json,calibration_images=photos,"
         "calibration_tokens=4096/host",
         "a/none/best/host",
+        "a/none/q4a8,bits=4,calibrate=default/host",
+        "a/none/q4a8,ffn=q3a8/host",
     ]
     assert read_matrix(path).cells[2].quantization.schemes() == {"scheme": "q3a8", "head": "q8a8"}
 
@@ -157,6 +161,10 @@ def test_matrix_include_cycle_is_named(tmp_path: Path) -> None:
         (
             'models = ["a"]\nquantizations = [{ scheme = "q4a8", calibrate = 1 }]',
             r"key 'quantizations\[0\]\.calibrate' is wrong: expected a list.*found int 1",
+        ),
+        (
+            'models = ["a"]\nquantizations = [{ scheme = "q4a8", bits = "4" }]',
+            r"key 'quantizations\[0\]\.bits' is wrong: expected a number.*found str '4'",
         ),
         (
             'models = ["a"]\nexclude = [{ target = "hst" }]',
