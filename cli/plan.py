@@ -99,17 +99,18 @@ def _plan(job: CompileJob) -> dict[str, Any]:
     begin, warnings = time.perf_counter(), list[str]()
     with interruptible_progress() as progress:
         progress("measure layers: starting", 0, 1)
-        from mvlm.compile.bits.choose import total_loss
-        from mvlm.compile.bits.find import find_or_measure, with_plan
+        from mvlm.compile.bits.choose import choose_plan, total_loss
+        from mvlm.compile.bits.find import find_or_measure
 
         losses = find_or_measure(job, progress, warnings.append)
-        plan = with_plan(job, progress).quantization.plan
-    assert plan is not None
+    bits, weights = job.quantization.bits, job.config.language.unit_weights()
+    assert bits is not None
+    plan = choose_plan(losses, weights, bits)
     for warning in warnings:
         warn(f"warning: {warning}")
     return {
         "plan": plan,
-        "bits": round(plan.mean_bits(job.config.language.unit_weights()), 4),
+        "bits": round(plan.mean_bits(weights), 4),
         "loss": total_loss(plan, losses),
         **plan.to_json(),
         "losses": [{unit: dict(each) for unit, each in layer.items()} for layer in losses],
