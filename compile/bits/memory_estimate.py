@@ -13,7 +13,7 @@ from mvlm.models.quantization import UNITS, plan_quantization
 _FLOAT32 = 4
 # Of a matrix of the model's largest unit: read, joined, rounded and arranged, and what rounding
 # takes for some of its rows.
-_MATRIX_COPIES = 4
+_MATRIX_COPIES = 6
 # Of a sequence's logits: the exact ones of all sequences are kept, and these come on top.
 _LOGITS_COPIES = 3
 

@@ -12,7 +12,7 @@ Float32Array = npt.NDArray[np.float32]
 # Rows of a matrix that are rounded at once: rounding takes several times their memory.
 _ROWS = 1024
 # Outputs of a layer that the errors of schemes are compared by.
-_OUTPUTS = 512
+_OUTPUTS = 256
 
 
 def rounded(matrix: Float32Array, scheme: Scheme) -> Float32Array:

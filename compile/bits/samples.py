@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from mvlm.compile.calibration_data.samples import CalibrationData, Sample, cut
 
-POSITIONS = 1024
-"""Positions that are measured at least, where the data have as many."""
+POSITIONS = 640
+"""Positions that are measured at least, where the data have as many.
+
+A 1.7B then takes about twenty minutes of two cores.
+"""
 
 # Positions of a sample, beside those of an image: many short samples differ more than few long
 # ones.

