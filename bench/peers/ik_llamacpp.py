@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import struct
 import subprocess
 from collections.abc import Collection, Sequence
 from importlib import metadata
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from mvlm.bench.peers.ggml_log import GgmlLog
-from mvlm.bench.peers.runner import Setup, TextOnlyRunner
+from mvlm.bench.peers.runner import FloatArray, Importance, Setup, TextOnlyRunner
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.machine import read_machine
 
@@ -63,8 +64,60 @@ def prepare(checkpoint: Path, vision_tower: Path | None, folder: Path) -> None:
     conversion = Conversion("gguf", "f16", text_only=True)
     convert(checkpoint, folder, conversion, vision_tower=vision_tower)
     whole = folder / "model-f16.gguf"
-    _quantize(whole, folder / _MODEL)
+    quantize(whole, folder / _MODEL, _FILE_TYPE)
     whole.unlink()
+
+
+def quantize(
+    whole: Path, quantized: Path, file_type: str, importance: Importance | None = None
+) -> None:
+    """Quantize a GGUF file by the fork's own quantizer and its own choice of types.
+
+    Args:
+        whole: In f32 or f16.
+        quantized: The file to write.
+        file_type: As `llama-quantize` names it, such as ``IQ4_KS``.
+        importance: Of each matrix's inputs, if the types are to be chosen and rounded by it.
+
+    Raises:
+        MvlmError: The quantizer fails.
+    """
+    package = _package()
+    options: list[str | Path] = []
+    if importance:
+        file = quantized.with_suffix(".imatrix")
+        file.write_bytes(importance_file(importance))
+        options = ["--imatrix", file]
+    done = subprocess.run(
+        [package / "bin" / "llama-quantize", *options, whole, quantized, file_type],
+        env=os.environ | {"LD_LIBRARY_PATH": str(package / "lib")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise MvlmError(f"{NAME} does not quantize our GGUF file", found=said[0])
+
+
+def importance_file(importance: Importance) -> bytes:
+    """Return an importance matrix as `llama-quantize` reads it, little-endian.
+
+    The number of entries (int32), then of each: the length of its name (int32), the name, the
+    number of batches that its values are sums over (int32), the number of values (int32), the
+    values (float32).
+    """
+    parts = [struct.pack("<i", len(importance))]
+    for name, values in importance.items():
+        encoded = name.encode()
+        parts += [
+            struct.pack("<i", len(encoded)),
+            encoded,
+            struct.pack("<ii", 1, values.size),
+            values.astype("<f4").tobytes(),
+        ]
+    return b"".join(parts)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -121,6 +174,28 @@ class IkLlamaCpp(TextOnlyRunner):
     def decode(self) -> None:
         """Decode one token."""
         self._run([self._token])
+
+    def all_logits(self, ids: Sequence[int]) -> FloatArray:
+        """Read a prompt into the emptied cache; return the logits ``(n, V)`` of all positions."""
+        self._api.llama_kv_cache_clear(self._context)
+        count = len(ids)
+        batch = self._api.llama_batch(
+            n_tokens=count,
+            token=(self._api.llama_token * count)(*ids),
+            logits=(ctypes.c_int8 * count)(*([1] * count)),
+            all_pos_0=0,
+            all_pos_1=1,
+            all_seq_id=0,
+        )
+        status = self._api.llama_decode(self._context, batch)
+        self._log.require(status == 0, f"decodes: status {status}")
+        self._position = count
+        rows = []
+        for position in range(count):
+            logits = self._api.llama_get_logits_ith(self._context, position)
+            self._log.require(logits, "returns logits")
+            rows.append(np.ctypeslib.as_array(logits, (self._setup.vocabulary,)).copy())
+        return np.stack(rows)
 
     def _run(self, ids: Sequence[int]) -> None:
         tokens = (self._api.llama_token * len(ids))(*ids)
@@ -209,18 +284,3 @@ def _package() -> Path:
 def _system_info(api: Any) -> str:
     said: bytes = api._lib.llama_print_system_info()
     return said.decode().strip(" |")
-
-
-def _quantize(whole: Path, quantized: Path) -> None:
-    package = _package()
-    done = subprocess.run(
-        [package / "bin" / "llama-quantize", whole, quantized, _FILE_TYPE],
-        env=os.environ | {"LD_LIBRARY_PATH": str(package / "lib")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise MvlmError(f"{NAME} does not quantize our GGUF file", found=said[0])

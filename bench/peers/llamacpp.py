@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from mvlm.bench.peers.ggml_log import GgmlLog
-from mvlm.bench.peers.runner import FloatArray, RgbImage, Setup
-from mvlm.runtime.errors import MvlmError
+from mvlm.bench.peers.runner import FloatArray, Importance, RgbImage, Setup
 
+_FILE_TYPE = "Q4_0"
 _MODEL, _VISION = "model-q4_0.gguf", "mmproj-f16.gguf"
 _EMBEDDING = "token_embd.weight"
 # What its log says of the place of the weights, such as "CPU_REPACK model buffer size".
@@ -31,20 +31,44 @@ def prepare(checkpoint: Path, vision_tower: Path | None, folder: Path) -> None:
     Raises:
         MvlmError: llama.cpp does not take our file.
     """
-    import llama_cpp
-
     from mvlm.models.interchange import Conversion, convert
 
     convert(checkpoint, folder, Conversion("gguf", "f16"), vision_tower=vision_tower)
     whole = folder / "model-f16.gguf"
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0
-    status = llama_cpp.llama_model_quantize(
-        str(whole).encode(), str(folder / _MODEL).encode(), ctypes.byref(parameters)
-    )
-    if status != 0:
-        raise MvlmError("llama.cpp does not quantize our GGUF file", found=f"status {status}")
+    quantize(whole, folder / _MODEL, _FILE_TYPE)
     whole.unlink()
+
+
+def quantize(
+    whole: Path, quantized: Path, file_type: str, importance: Importance | None = None
+) -> None:
+    """Quantize a GGUF file by llama.cpp's own quantizer and its own choice of types.
+
+    Args:
+        whole: In f32 or f16.
+        quantized: The file to write.
+        file_type: As `llama-quantize` names it, such as ``Q4_K_M``.
+        importance: Of each matrix's inputs, if the types are to be chosen and rounded by it.
+
+    Raises:
+        MvlmError: llama.cpp does not take the file.
+    """
+    import llama_cpp
+
+    log = _listen(llama_cpp)
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{file_type}")
+    # The last entry has no name.
+    entries = (llama_cpp.llama_model_imatrix_data * (len(importance or ()) + 1))()
+    for entry, (name, values) in zip(entries, (importance or {}).items(), strict=False):
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    if importance:
+        parameters.imatrix = entries
+    status = llama_cpp.llama_model_quantize(
+        str(whole).encode(), str(quantized).encode(), ctypes.byref(parameters)
+    )
+    log.require(status == 0, f"quantizes our GGUF file to {file_type}: status {status}")
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -88,7 +112,7 @@ class LlamaCpp:
         return {
             "versions": {"llama-cpp-python": self._api.__version__},
             "system_info": self._api.llama_print_system_info().decode().strip(" |"),
-            "file": "Q4_0",
+            "file": _FILE_TYPE,
             "n_batch": self._parameters.n_batch,
             "n_ubatch": self._parameters.n_ubatch,
             "log": self._log.lines_with(_TOLD),
@@ -103,6 +127,22 @@ class LlamaCpp:
     def decode(self) -> None:
         """Decode one token."""
         self._decode([self._token])
+
+    def all_logits(self, ids: Sequence[int]) -> FloatArray:
+        """Read a prompt into the emptied cache; return the logits ``(n, V)`` of all positions."""
+        api, count = self._api, len(ids)
+        api.llama_memory_clear(self._memory, False)
+        batch = api.llama_batch_init(count, 0, 1)
+        batch.n_tokens = count
+        for position, token in enumerate(ids):
+            batch.token[position], batch.pos[position] = token, position
+            batch.n_seq_id[position], batch.seq_id[position][0] = 1, 0
+            batch.logits[position] = True
+        status = api.llama_decode(self._context, batch)
+        api.llama_batch_free(batch)
+        self._log.require(status == 0, f"decodes: status {status}")
+        logits = api.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(logits, (count, self._setup.vocabulary)).copy()
 
     def set_image(self, image: RgbImage) -> None:
         """Let mtmd preprocess an image."""
@@ -146,6 +186,8 @@ class _VisionTower:
         from llama_cpp import mtmd_cpp
 
         self._api, self._log = mtmd_cpp, log
+        for listen in (mtmd_cpp.mtmd_log_set, mtmd_cpp.mtmd_helper_log_set):
+            listen(log.callback, ctypes.c_void_p(0))
         parameters = mtmd_cpp.mtmd_context_params_default()
         parameters.use_gpu = parameters.warmup = False
         parameters.n_threads = setup.threads
@@ -204,16 +246,9 @@ class _VisionTower:
 
 
 def _listen(llama_cpp: Any) -> GgmlLog:
-    """Take the log of llama.cpp and of its multimodal half."""
-    from llama_cpp import mtmd_cpp
-
+    """Take the library's log."""
     log = GgmlLog("llama.cpp", llama_cpp.llama_log_callback)
-    for listen in (
-        llama_cpp.llama_log_set,
-        mtmd_cpp.mtmd_log_set,
-        mtmd_cpp.mtmd_helper_log_set,
-    ):
-        listen(log.callback, ctypes.c_void_p(0))
+    llama_cpp.llama_log_set(log.callback, ctypes.c_void_p(0))
     return log
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -14,6 +14,9 @@ from mvlm.runtime.image import ImageSpec
 
 FloatArray = npt.NDArray[np.float32]
 RgbImage = npt.NDArray[np.uint8]  # (S, S, 3), red, green and blue
+# llama.cpp's importance matrix: by the matrix's name in the GGUF file, the mean square of each of
+# its inputs, (K,) float32.
+Importance = Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True)

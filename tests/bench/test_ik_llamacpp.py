@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -193,3 +194,12 @@ def test_ik_llamacpp_prepare_tells_why_the_quantizer_fails(
     write_quantizer(package, "echo begins >&2; echo 'unsupported tensor size' >&2; exit 1")
     with pytest.raises(MvlmError, match=r"does not quantize our GGUF.*unsupported tensor size"):
         ik_llamacpp.prepare(artifact_cache.checkpoint("text"), None, tmp_path)
+
+
+def test_ik_llamacpp_quantizer_is_given_the_importance(package: Path, tmp_path: Path) -> None:
+    write_quantizer(package, 'cp "$2" "$4"; echo "$1 $5" >> "$4"')
+    importance = {"blk.0.attn_q.weight": np.array([1.5, 2.0], np.float32)}
+    quantized = tmp_path / "model.gguf"
+    ik_llamacpp.quantize(tmp_path / "whole.gguf", quantized, "IQ4_KSS", importance)
+    entry = struct.pack("<ii", 1, 19) + b"blk.0.attn_q.weight" + struct.pack("<iiff", 1, 2, 1.5, 2)
+    assert quantized.read_bytes() == entry + b"--imatrix IQ4_KSS\n"
