@@ -39,7 +39,8 @@ help:
 	@echo "make train                             train the bundled model again, about an hour"
 	@echo "make bench                             speeds of the bundled model on this machine"
 	@echo "make bench-peers [MODEL=dir PEERS=..]  speeds beside other tools; writes docs/speed.md"
-	@echo "make quality                           what quantization costs; writes docs/quantization.md"
+	@echo "make quality                           what quantization costs, by our schemes and other tools'"
+	@echo "                                       types; writes docs/quantization.md"
 	@echo "make footprint                         memory and time of real sizes; writes docs/models.md"
 
 demo: $(VENV)/runtime.stamp
@@ -55,8 +56,10 @@ bench-peers: $(VENV)/peers.stamp $(MODEL)
 build/MobileVLM-V2-1.7B: | $(VENV)/peers.stamp
 	$(BIN)/mvlm synth MobileVLM-V2-1.7B -o $@
 
-quality: $(VENV)/test.stamp
-	$(BIN)/python -m mvlm.bench.studies.quality --write
+# Under an hour; what is measured is kept, so that an interrupted run goes on. Speeds take hours of
+# a quiet machine: make quality ARGS="--speed build/MobileVLM-V2-1.7B".
+quality: $(VENV)/llama-cpp.stamp $(VENV)/ik-llama-cpp.stamp
+	$(BIN)/python -m mvlm.bench.quality --write $(ARGS)
 
 footprint: $(VENV)/test.stamp
 	$(BIN)/python -m mvlm.bench.studies.footprint --write

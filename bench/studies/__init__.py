@@ -3,7 +3,6 @@
 ``python -m mvlm.bench.studies.NAME``:
 
 ==========================  ============================================================
-:mod:`quality`              what quantization costs; writes docs/quantization.md
 :mod:`footprint`            memory and time of real sizes; writes docs/models.md
 :mod:`instructions`         instructions of decoding's inner loop; writes docs/arm.md
 :mod:`vision_roofline`      an estimate of encoding an image on a phone; writes docs/arm.md
@@ -12,6 +11,8 @@
 :mod:`cost_model_ablation`  searches with and without the cost model; writes docs/tuning.md
 :mod:`job_matrix`           a matrix of small compile jobs; writes docs/jobs.md
 ==========================  ============================================================
+
+What quantization costs is measured by :mod:`mvlm.bench.quality`.
 
 They need the compiler; `mvlm bench` and device reports, which run on devices, do not import them.
 """

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mvlm.bench.docs_table import write_table
-from mvlm.bench.studies.quality import BUNDLED
+from mvlm.bench.quality.bundled_model import BUNDLED
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.start_module import module_command
 

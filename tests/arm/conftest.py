@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench.studies.quality import BUNDLED
+from mvlm.bench.quality.bundled_model import BUNDLED
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from tests.arm.emulator import fetched_toolchain

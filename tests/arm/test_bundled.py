@@ -8,7 +8,7 @@ import pytest
 import tvm
 from tvm import relax
 
-from mvlm.bench.studies.quality import BUNDLED
+from mvlm.bench.quality.bundled_model import BUNDLED
 from mvlm.compile.job import plan_job
 from mvlm.compile.pipeline import lower, tensor_functions
 from mvlm.models.mobilevlm import MobileVLM

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvlm.bench.studies.quality import BUNDLED
+from mvlm.bench.quality.bundled_model import BUNDLED
 from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.targets.catalogue import board_file
 from tests.arm.conftest import Compile

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tvm.rpc.tracker import Tracker
 
-from mvlm.bench.studies.quality import BUNDLED
+from mvlm.bench.quality.bundled_model import BUNDLED
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.tuning.devices import TrackerProvider

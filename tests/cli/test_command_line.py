@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench.studies.quality import BUNDLED
+from mvlm.bench.quality.bundled_model import BUNDLED
 from mvlm.cli import inspect as inspect_verb
 from mvlm.cli.app import VERBS
 from mvlm.cli.reference import reference

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mvlm.bench import device_check
-from mvlm.bench.studies.quality import BUNDLED
+from mvlm.bench.quality.bundled_model import BUNDLED
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mvlm.bench.studies.quality import BUNDLED
+from mvlm.bench.quality.bundled_model import BUNDLED
 from mvlm.compile.tuning.apply import ApplicableLogs, find_applicable_logs
 from mvlm.compile.tuning_log import LogKey
 from mvlm.compile.tuning_log.paths import PROVENANCE_FILE, RECORDS_FILE

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mvlm.bench.studies.quality import BUNDLED
+from mvlm.bench.quality.bundled_model import BUNDLED
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.models.quantization import CACHE_STORAGES, SCHEMES, plan_quantization

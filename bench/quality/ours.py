@@ -1,0 +1,164 @@
+"""Our schemes on SmolLM2: compiled through the public path and run as a user's model is."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvlm.bench.peers.catalogue import OURS
+from mvlm.bench.quality.judgement import FloatArray, LogitsOf, judge, read_logits
+from mvlm.bench.quality.reference_model import TOKENIZER
+from mvlm.bench.quality.results import StoredSize, result_key
+from mvlm.bench.quality.row import Bench, RowFigures
+from mvlm.bench.quality.texts import LENGTH, OwnTokenizerCalibration
+from mvlm.compile.driver import compile_job
+from mvlm.compile.job import CompileJob, plan_job
+from mvlm.models.checkpoint import expected_tensors
+from mvlm.models.quantization import SCHEMES, find_scheme, plan_quantization
+from mvlm.runtime.artifact import read_manifest
+from mvlm.runtime.artifact.weights import TensorEntry, read_weights_index
+from mvlm.runtime.model import Model
+
+FLOAT32 = "q0f32"
+
+_LAYERS, _NORM = "decoder.layers.", "norm"
+_MOST_CALIBRATED_BITS = 8
+_REPORT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class OurRow:
+    """One quantization of ours.
+
+    Attributes:
+        language: The scheme of the layers.
+        ends: That of embedding and head; what goes with `language` if None.
+        calibrated: Whether it is calibrated, with mvlm's default text.
+    """
+
+    language: str
+    ends: str | None = None
+    calibrated: bool = False
+
+    @property
+    def tool(self) -> str:
+        """Ours."""
+        return OURS
+
+    @property
+    def title(self) -> str:
+        """The schemes."""
+        return self.language if self.ends is None else f"{self.language}, ends {self.ends}"
+
+    @property
+    def speed_name(self) -> str:
+        """The schemes: calibration changes no speed."""
+        return f"{OURS} {self.title}"
+
+    def plan(self, checkpoint: Path) -> CompileJob:
+        """Plan the compilation of a checkpoint."""
+        calibration = OwnTokenizerCalibration(tokenizer=checkpoint / TOKENIZER)
+        return plan_job(
+            checkpoint,
+            quantization=plan_quantization(self.language, embedding=self.ends, head=self.ends),
+            context=LENGTH,
+            calibration=calibration if self.calibrated else None,
+        )
+
+    def key(self, bench: Bench) -> str:
+        """Name the artifact and what judges it."""
+        job = self.plan(bench.checkpoint)
+        return result_key(job.key(bench.checkpoint_digest), bench.reference_digest)
+
+    def measure(self, bench: Bench) -> RowFigures:
+        """Compile it and judge it."""
+        job = self.plan(bench.checkpoint)
+        with tempfile.TemporaryDirectory(dir=bench.folder) as name:
+            artifact = Path(name) / "artifact"
+            compile_job(job, artifact, progress=_Progress().report, warn=_warn)
+            judgement = judge(
+                bench.sequences,
+                read_logits(bench.reference),
+                model_logits(artifact, bench.threads),
+            )
+            return RowFigures(_size(artifact, job), judgement)
+
+
+def our_rows() -> tuple[OurRow, ...]:
+    """Return all schemes as they are by default, and 4 and 3 bits with larger ends.
+
+    Those whose matrices can be calibrated come twice.
+    """
+    plain = [OurRow(name) for name in SCHEMES] + [OurRow("q4a8", "q8a8"), OurRow("q3a8", "q8a8")]
+    return tuple(
+        OurRow(row.language, row.ends, calibrated)
+        for row in plain
+        for calibrated in ((False, True) if _can_be_calibrated(row.language) else (False,))
+    )
+
+
+def model_logits(artifact: Path, threads: int) -> LogitsOf:
+    """Return what gives an artifact's logits."""
+    model = Model(artifact, threads)
+
+    def logits(ids: list[int]) -> FloatArray:
+        cache = model.new_cache(len(ids))
+        return model.prefill(model.embed(ids), cache, all_logits=True)
+
+    return logits
+
+
+def layer_entries(tensors: Sequence[TensorEntry]) -> list[TensorEntry]:
+    """Return the arrays of the layers' matrices, scales included, of a weights index."""
+    return [
+        entry for entry in tensors if entry.name.startswith(_LAYERS) and _NORM not in entry.name
+    ]
+
+
+def weight_counts(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
+    """Count the weights of the layers' matrices, and all weights, of a checkpoint's tensors."""
+    counts = {name: math.prod(shape) for name, shape in shapes.items()}
+    layers = sum(n for name, n in counts.items() if ".layers." in name and len(shapes[name]) == 2)
+    return layers, sum(counts.values())
+
+
+def _can_be_calibrated(scheme: str) -> bool:
+    weights = find_scheme(scheme).weights
+    return weights.is_integer and weights.bits <= _MOST_CALIBRATED_BITS
+
+
+def _size(artifact: Path, job: CompileJob) -> StoredSize:
+    layers, weights = weight_counts(expected_tensors(job.config))
+    stored = layer_entries(read_weights_index(artifact).tensors)
+    files = read_manifest(artifact).files
+    nbytes = sum(entry.size for entry in files if entry.path.endswith(".bin"))
+    plan = job.quantization
+    ends = (plan.embedding.name, plan.head.name)
+    return StoredSize(
+        layer_bits=8 * sum(entry.nbytes for entry in stored) / layers,
+        all_bits=8 * nbytes / weights,
+        nbytes=nbytes,
+        layers=plan.language.name,
+        ends=" / ".join(dict.fromkeys(ends)),
+    )
+
+
+def _warn(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+class _Progress:
+    """Tells of work that takes long, once a minute."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def report(self, step: str, done: int, total: int) -> None:
+        if time.monotonic() - self._told >= _REPORT_SECONDS:
+            self._told = time.monotonic()
+            print(f"  {step}: {done} of {total}", file=sys.stderr, flush=True)
