@@ -56,8 +56,8 @@ bench-peers: $(VENV)/peers.stamp $(MODEL)
 build/MobileVLM-V2-1.7B: | $(VENV)/peers.stamp
 	$(BIN)/mvlm synth MobileVLM-V2-1.7B -o $@
 
-# Under an hour; what is measured is kept, so that an interrupted run goes on. Speeds take hours of
-# a quiet machine: make quality ARGS="--speed build/MobileVLM-V2-1.7B".
+# What is measured is kept, so that an interrupted run goes on. Speeds are measured on request, on a
+# quiet machine: make quality ARGS="--speed build/MobileVLM-V2-1.7B".
 quality: $(VENV)/llama-cpp.stamp $(VENV)/ik-llama-cpp.stamp
 	$(BIN)/python -m mvlm.bench.quality --write $(ARGS)
 

@@ -210,7 +210,7 @@ def main() -> None:
         "--speed",
         type=Path,
         metavar="CHECKPOINT",
-        help="measure the speeds of all types on this model, on a quiet machine: hours",
+        help="measure the speeds of all types on this model, on a quiet machine",
     )
     parser.add_argument(
         "--speed-report",

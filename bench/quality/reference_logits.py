@@ -59,6 +59,7 @@ def prepare_bench(
             distance = check_against_torch(logits_of(first), torch_logits(checkpoint, first))
             notice(f"float32 logits differ from torch's by {distance:.1e} at most")
             write_logits(sequences, logits_of, file)
+        _drop_others(file)
     reference = result_key(sequences_digest(sequences), digest_file(file))
     return Bench(folder, checkpoint, digest, sequences, file, reference, threads)
 
@@ -86,3 +87,10 @@ def torch_logits(checkpoint: Path, ids: list[int]) -> FloatArray:
     with torch.no_grad():
         logits: FloatArray = model(torch.tensor([ids])).logits[0].numpy()
     return logits
+
+
+def _drop_others(file: Path) -> None:
+    """Remove the logits of earlier builds and texts: each file has 800 MB."""
+    for other in file.parent.glob("float32-*.npy"):
+        if other != file:
+            other.unlink(missing_ok=True)

