@@ -19,7 +19,7 @@ import os
 import re
 import struct
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -197,6 +197,18 @@ class IkLlamaCpp(TextOnlyRunner):
             rows.append(np.ctypeslib.as_array(logits, (self._setup.vocabulary,)).copy())
         return np.stack(rows)
 
+    def stored_tensors(self, names: Iterable[str]) -> dict[str, tuple[str, int]]:
+        """Return type and bytes of some of the file's tensors, by their names."""
+        library = self._api._lib
+        found = {}
+        for name in names:
+            tensor = library.llama_get_model_tensor(self._model, name.encode())
+            self._log.require(tensor, f"has the tensor {name}")
+            kind = ctypes.cast(tensor, ctypes.POINTER(ctypes.c_int))[0]  # the structure's first
+            type_name: bytes = library.ggml_type_name(kind)
+            found[name] = (type_name.decode().upper(), int(library.ggml_nbytes(tensor)))
+        return found
+
     def _run(self, ids: Sequence[int]) -> None:
         tokens = (self._api.llama_token * len(ids))(*ids)
         # Without positions and sequences of its own, a batch counts on from `all_pos_0`.
@@ -267,6 +279,7 @@ def _bindings() -> Any:
         ("llama_model_size", ctypes.c_uint64, [pointer]),
         ("llama_get_model_tensor", pointer, [pointer, ctypes.c_char_p]),
         ("ggml_nbytes", ctypes.c_size_t, [pointer]),
+        ("ggml_type_name", ctypes.c_char_p, [ctypes.c_int]),
     ):
         function = getattr(api._lib, name)
         function.restype, function.argtypes = result, arguments

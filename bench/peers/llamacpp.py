@@ -9,7 +9,7 @@ MobileVLM's (docs/interchange.md), but they are as much work.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,15 @@ class LlamaCpp:
         self._log.require(status == 0, f"decodes: status {status}")
         logits = api.llama_get_logits(self._context)
         return np.ctypeslib.as_array(logits, (count, self._setup.vocabulary)).copy()
+
+    def stored_tensors(self, names: Iterable[str]) -> dict[str, tuple[str, int]]:
+        """Return type and bytes of some of the file's tensors, by their names."""
+        import gguf
+
+        tensors = {each.name: each for each in gguf.GGUFReader(self._setup.files["model"]).tensors}
+        return {
+            name: (tensors[name].tensor_type.name, int(tensors[name].n_bytes)) for name in names
+        }
 
     def set_image(self, image: RgbImage) -> None:
         """Let mtmd preprocess an image."""

@@ -20,7 +20,7 @@ import numpy as np
 from mvlm.bench.peers.catalogue import PEERS
 from mvlm.bench.peers.runner import Setup
 from mvlm.bench.quality.importance import read_importance
-from mvlm.bench.quality.judgement import Judgement, judge, read_logits
+from mvlm.bench.quality.judgement import judge, read_logits
 from mvlm.bench.quality.results import StoredSize
 from mvlm.bench.quality.row import RowFigures
 from mvlm.runtime.errors import MvlmError
@@ -130,37 +130,38 @@ def answer(request: GgmlRequest) -> RowFigures:
         importance = read_importance(Path(request.importance)) if request.importance else None
         file = Path(request.folder) / "model.gguf"
         tool.quantize(Path(request.whole), file, request.file_type, importance)
-    return RowFigures(stored_size(_tensors(file)), _judge(tool, file, request))
+    runner, sequences = _open(tool, file, request), np.array(request.sequences, np.int64)
+    judgement = judge(sequences, read_logits(Path(request.reference)), runner.all_logits)
+    return RowFigures(stored_size(_tensors(Path(request.whole), runner)), judgement)
 
 
-def _judge(tool: Any, file: Path, request: GgmlRequest) -> Judgement:
-    reference = Path(request.reference)
-    vocabulary = np.load(reference, mmap_mode="r", allow_pickle=False).shape[-1]
-    sequences = np.array(request.sequences, np.int64)
+def _open(tool: Any, file: Path, request: GgmlRequest) -> Any:
+    reference = np.load(request.reference, mmap_mode="r", allow_pickle=False)
     setup = Setup(
         files={"model": str(file)},
         threads=request.threads,
-        context=sequences.shape[1],
-        vocabulary=vocabulary,
+        context=len(request.sequences[0]),
+        vocabulary=reference.shape[-1],
         bos=_BEGINNING,
         image=None,
         has_vision=False,
     )
-    return judge(sequences, read_logits(reference), tool.open_runner(setup).all_logits)
+    return tool.open_runner(setup)
 
 
-def _tensors(file: Path) -> list[StoredTensor]:
+def _tensors(whole: Path, runner: Any) -> list[StoredTensor]:
+    """Return the tensors of the f32 file as the tool has stored them.
+
+    The package gguf reads none of ik_llama.cpp's own types.
+    """
     import gguf
 
+    tensors = gguf.GGUFReader(whole).tensors
+    stored = runner.stored_tensors([each.name for each in tensors])
     return [
-        StoredTensor(
-            str(each.name),
-            each.tensor_type.name,
-            int(each.n_elements),
-            int(each.n_bytes),
-            len(each.shape),
-        )
-        for each in gguf.GGUFReader(file).tensors
+        StoredTensor(each.name, kind, int(each.n_elements), nbytes, len(each.shape))
+        for each in tensors
+        for kind, nbytes in [stored[each.name]]
     ]
 
 

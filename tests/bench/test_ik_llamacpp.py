@@ -118,6 +118,17 @@ def test_ik_llamacpp_tied_table_counts_whole(api: FakeApi) -> None:
     assert IkLlamaCpp(SETUP).facts()["weight_bytes_per_token"] == 1_000
 
 
+def test_ik_llamacpp_tells_how_tensors_are_stored(api: FakeApi) -> None:
+    stored = ctypes.c_int(144)
+    api.tensors = {b"blk.0.attn_q.weight": ctypes.addressof(stored)}
+    api._lib.ggml_nbytes = lambda tensor: 34 if tensor == ctypes.addressof(stored) else 0
+    api._lib.ggml_type_name = lambda kind: b"iq4_ks" if kind == 144 else b"f32"
+    runner = IkLlamaCpp(SETUP)
+    assert runner.stored_tensors(["blk.0.attn_q.weight"]) == {"blk.0.attn_q.weight": ("IQ4_KS", 34)}
+    with pytest.raises(MvlmError, match=r"that it has the tensor other"):
+        runner.stored_tensors(["other"])
+
+
 def test_ik_llamacpp_failures_name_what_the_library_said(api: FakeApi) -> None:
     runner = IkLlamaCpp(SETUP)
     api.status = 1
