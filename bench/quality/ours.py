@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvlm.bench.peers.catalogue import OURS
@@ -39,11 +39,16 @@ class OurRow:
         language: The scheme of the layers.
         ends: That of embedding and head; what goes with `language` if None.
         calibrated: Whether it is calibrated, with mvlm's default text.
+        ffn: The scheme of the layers' MLPs; `language` if None.
+        bits: Of a plan of bits; no plan if None. Calibrated rows alone: SmolLM2's layers are
+            measured with the text that is calibrated with.
     """
 
     language: str
     ends: str | None = None
     calibrated: bool = False
+    ffn: str | None = None
+    bits: float | None = None
 
     @property
     def tool(self) -> str:
@@ -53,7 +58,9 @@ class OurRow:
     @property
     def title(self) -> str:
         """The schemes."""
-        return self.language if self.ends is None else f"{self.language}, ends {self.ends}"
+        parts = {"bits": self.bits, "ffn": self.ffn, "ends": self.ends}
+        named = [f"{name} {value}" for name, value in parts.items() if value is not None]
+        return ", ".join([self.language, *named])
 
     @property
     def speed_name(self) -> str:
@@ -65,7 +72,9 @@ class OurRow:
         calibration = OwnTokenizerCalibration(tokenizer=checkpoint / TOKENIZER)
         return plan_job(
             checkpoint,
-            quantization=plan_quantization(self.language, embedding=self.ends, head=self.ends),
+            quantization=plan_quantization(
+                self.language, embedding=self.ends, head=self.ends, ffn=self.ffn, bits=self.bits
+            ),
             context=LENGTH,
             calibration=calibration if self.calibrated else None,
         )
@@ -90,13 +99,14 @@ class OurRow:
 
 
 def our_rows() -> tuple[OurRow, ...]:
-    """Return all schemes as they are by default, and 4 and 3 bits with larger ends.
+    """Return all schemes as they are by default; 4 and 3 bits, and both, with larger ends.
 
     Those whose matrices can be calibrated come twice.
     """
-    plain = [OurRow(name) for name in SCHEMES] + [OurRow("q4a8", "q8a8"), OurRow("q3a8", "q8a8")]
+    plain = [OurRow(name) for name in SCHEMES]
+    plain += [OurRow("q4a8", "q8a8"), OurRow("q3a8", "q8a8"), OurRow("q4a8", "q8a8", ffn="q3a8")]
     return tuple(
-        OurRow(row.language, row.ends, calibrated)
+        replace(row, calibrated=calibrated)
         for row in plain
         for calibrated in ((False, True) if _can_be_calibrated(row.language) else (False,))
     )
@@ -143,7 +153,7 @@ def _size(artifact: Path, job: CompileJob) -> StoredSize:
         layer_bits=8 * sum(entry.nbytes for entry in stored) / layers,
         all_bits=8 * nbytes / weights,
         nbytes=nbytes,
-        layers=plan.language.name,
+        layers=", ".join(dict.fromkeys((plan.language.name, plan.ffn.name))),
         ends=" / ".join(dict.fromkeys(ends)),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def _speeds(report: dict[str, Any]) -> list[tuple[str, Speed]]:
 def _tool(row: Row, checkpoint: Path, folder: Path) -> Tool:
     """Return a row's tool with its files of the model, which are made if they are not there."""
     if isinstance(row, OurRow):
-        job = OurRow(row.language, row.ends).plan(checkpoint)
+        job = replace(row, calibrated=False).plan(checkpoint)
         artifact = cached_artifact(job)
         prepare_place(artifact)
         if not is_artifact(artifact):

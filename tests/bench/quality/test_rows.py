@@ -22,7 +22,7 @@ def test_every_scheme_is_a_row_and_integers_are_calibrated_too() -> None:
     names = [row_name(row) for row in rows]
     assert len(set(names)) == len(names)
     assert {row.language for row in rows} == set(SCHEMES)
-    calibrated = {(row.language, row.ends) for row in rows if row.calibrated}
+    calibrated = {(row.language, row.ends) for row in rows if row.calibrated and row.ffn is None}
     assert calibrated == {
         ("q8a8", None),
         ("q4f16_1", None),
@@ -32,6 +32,12 @@ def test_every_scheme_is_a_row_and_integers_are_calibrated_too() -> None:
         ("q3a8", "q8a8"),
     }
     assert OurRow(DEFAULT_SCHEME) in rows
+
+
+def test_a_rows_title_names_what_is_not_the_schemes_own() -> None:
+    assert OurRow("q4a8").title == "q4a8"
+    assert OurRow("q4a8", "q8a8", ffn="q3a8").title == "q4a8, ffn q3a8, ends q8a8"
+    assert OurRow("q4a8", bits=3.5).title == "q4a8, bits 3.5"
 
 
 def test_every_type_of_the_peers_is_a_row_with_and_without_importance() -> None:
