@@ -34,8 +34,8 @@ for even levels. A scale may be negative: the levels are not symmetric.
 
 Where a scheme's activations are ``int8``, they are quantized while the model runs: each group of
 32 of a row by ``scale = max|x| / 127`` in float32 and ``rint(x * (127 / max|x|))``; with ``int16``
-8191 takes the place of 127. With 4 and 3 bits up to eight groups share a scale
-(`fit_groups_per_scale`): relative to what those lose of a weight, the coarser activations do not
+8191 takes the place of 127. With 4 and 3 bits up to four groups share a scale
+(`fit_groups_per_scale`): relative to what those lose of a weight, the coarser activations hardly
 show. Products are summed exactly within a group, and groups in float32. 8191 is the largest number
 of whose squares 32 fit into an int32; steps of 1/8191 of a group's largest magnitude are finer than
 float16's for all weights above an eighth of it.
@@ -62,11 +62,13 @@ from mvlm.models.quantization.formats import (
 )
 from mvlm.models.quantization.matrix import (
     QuantizedMatrix,
+    concatenate,
     dequantize,
     nearest_values,
     quantize,
     quantize_with_scales,
     store_scales,
+    store_scales_of_rows,
     to_float16,
 )
 from mvlm.models.quantization.parts import (
@@ -115,6 +117,7 @@ __all__ = [
     "Scheme",
     "WeightFormat",
     "check_storage",
+    "concatenate",
     "dequantize",
     "find_scheme",
     "fit_groups_per_scale",
@@ -125,5 +128,6 @@ __all__ = [
     "quantize",
     "quantize_with_scales",
     "store_scales",
+    "store_scales_of_rows",
     "to_float16",
 ]
