@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm.relax.frontend import nn
 
-from mvlm.compile.calibration.gptq import round_matrix
+from mvlm.compile.calibration.matrix_rounding import round_matrix
 from mvlm.compile.calibration.moments import SecondMoments
 from mvlm.compile.calibration.parts import Parts
 from mvlm.compile.calibration.rounded_weights import LayerReport, RoundedPart, RoundedWeights

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mvlm.compile.calibration.matrix_rounding import ROWS
 from mvlm.compile.calibration.selection import is_calibrated
 from mvlm.compile.calibration_data.samples import CalibrationData
 from mvlm.compile.job import CompileJob
@@ -14,13 +15,15 @@ from mvlm.compile.memory import PROGRAM_BYTES
 from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.checkpoint.names import HEAD, TABLE
 from mvlm.models.config import MobileVLMConfig
+from mvlm.runtime.threads import default_threads
 
 _FLOAT32 = 4
-# What rounding a matrix (N, K) takes, in float32 copies of the matrix and of the moments (K, K):
-# the search for scales, and the inversion of the moments in float64. tracemalloc finds (9.6, 2) and
-# (1.3, 11); LAPACK's own copy, which tracemalloc does not see, comes on top.
-_SEARCH_COPIES = (10, 2)
-_INVERSION_COPIES = (2, 14)
+# What rounding a matrix (N, K) takes, in float32 copies of the matrix, of the rows that are rounded
+# at a time, and of the moments (K, K): rounding itself, and before it the inversion of the moments
+# in float64. tracemalloc finds (1.5, 8.5, 2) and (1, 0, 9); LAPACK's own copy, which it does not
+# see, comes on top.
+_ROUNDING_COPIES = (2, 9, 3)
+_INVERSION_COPIES = (1, 0, 12)
 # Tensors that the model joins to one linear layer.
 _JOINED = re.compile(r"\b(?:[qkv]_proj|(?:gate|up)_proj)\b")
 _DECODER, _TOWER_LAYERS = "model.layers.", ".encoder.layers."
@@ -98,12 +101,13 @@ def _weight_bytes(layers: Iterable[_Layer]) -> int:
 
 def _rounding_bytes(layers: Iterable[_Layer]) -> int:
     """Return the moments of all layers of a part, and the peak of rounding one of them."""
-    layers = list(layers)
+    layers, at_once = list(layers), ROWS * default_threads()
     moments = sum(each.width**2 for each in layers)
     rounding = max(
-        matrix_copies * each.rows * each.width + moment_copies * each.width**2
+        (matrix_copies * each.rows + row_copies * min(each.rows, at_once)) * each.width
+        + moment_copies * each.width**2
         for each in layers
-        for matrix_copies, moment_copies in (_SEARCH_COPIES, _INVERSION_COPIES)
+        for matrix_copies, row_copies, moment_copies in (_ROUNDING_COPIES, _INVERSION_COPIES)
     )
     return (moments + rounding) * _FLOAT32
 

@@ -45,6 +45,24 @@ class SecondMoments:
         return self._sum / np.float32(max(1, self.count))
 
 
+def damped(moments: Float32Array, damping: float) -> npt.NDArray[np.float64]:
+    """Return moments ``(K, K)`` that have all directions.
+
+    Inputs of the model that calibration has not seen vary in directions in which those that it has
+    seen hardly do, or never.
+
+    Args:
+        moments: Of which one at least is above zero.
+        damping: What is added to the diagonal, relative to its mean.
+    """
+    exact = moments.astype(np.float64)
+    diagonal = np.diagonal(exact).copy()
+    mean = diagonal.mean()
+    # An input that is always zero is free: any number on the diagonal leaves it alone.
+    np.fill_diagonal(exact, np.where(diagonal == 0, mean, diagonal) + damping * mean)
+    return exact
+
+
 def _not_finite(layer: str, rows: Float32Array) -> CheckpointError:
     bad = ~np.isfinite(rows)
     found = (

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -75,8 +76,9 @@ class RoundedWeights:
 
     def write(self, part: str, rounded: RoundedPart) -> None:
         """Write a part, whole or not at all."""
+        # safetensors writes an array's memory as it lies, and reads it in C order.
         tensors = {
-            f"{layer}.{name}": value
+            f"{layer}.{name}": np.ascontiguousarray(value)
             for layer, matrix in rounded.matrices.items()
             for name in _TENSORS
             if (value := getattr(matrix, name)) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,16 @@ class QuantizedMatrix:
         """Return some rows."""
         rows = None if self.row_scales is None else self.row_scales[part]
         return QuantizedMatrix(self.integers[part], self.scales[part], rows)
+
+
+def concatenate(parts: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
+    """Join the rows of matrices of one format."""
+    rows = [part.row_scales for part in parts if part.row_scales is not None]
+    return QuantizedMatrix(
+        np.concatenate([part.integers for part in parts]),
+        np.concatenate([part.scales for part in parts]),
+        np.concatenate(rows) if rows else None,
+    )
 
 
 def quantize(
@@ -147,25 +158,56 @@ def _integers(values: npt.NDArray[np.float32], weight_format: WeightFormat) -> n
     return found
 
 
+def store_scales_of_rows(
+    exact: npt.NDArray[np.float32],
+    row_scales: npt.NDArray[np.float32],
+    weight_format: WeightFormat,
+) -> npt.NDArray[Any]:
+    """Round scales to a format's where those that they are multiples of are settled.
+
+    Args:
+        exact: ``(rows, groups)``.
+        row_scales: ``(rows,)``, as :func:`store_scales` returns them.
+        weight_format: A format of integers.
+    """
+    relative = exact / row_scales[:, None]
+    return (_multiples if weight_format.has_row_scales else _float16)(relative, weight_format)
+
+
 def _as_multiples(
     exact: npt.NDArray[np.float32], weight_format: WeightFormat
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Store scales as multiples of one for each row, and return both.
-
-    None becomes 0, lest a group whose weights are small beside the row's be lost as a whole.
-    """
+    """Store scales as multiples of one for each row, and return both."""
     reach = np.abs(exact).max(axis=1)
     most = np.float32(np.iinfo(weight_format.scale_dtype).max)
     row_scales = np.maximum(reach / most, np.finfo(np.float32).tiny)
-    multiples = np.rint(exact / row_scales[:, None])
-    ones = np.where(exact < 0, np.float32(-1), np.float32(1))
-    return np.where(multiples == 0, ones, multiples).astype(np.int8), row_scales
+    return _multiples(exact / row_scales[:, None], weight_format), row_scales
+
+
+def _multiples(
+    relative: npt.NDArray[np.float32], weight_format: WeightFormat
+) -> npt.NDArray[np.int8]:
+    """Round scales in units of their row's.
+
+    None becomes 0, lest a group whose weights are small beside the row's be lost as a whole.
+    """
+    most = np.iinfo(weight_format.scale_dtype).max
+    multiples = np.clip(np.rint(relative), -most, most)
+    ones = np.where(relative < 0, np.float32(-1), np.float32(1))
+    return np.where(multiples == 0, ones, multiples).astype(np.int8)
 
 
 def _as_float16(
     exact: npt.NDArray[np.float32], weight_format: WeightFormat
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float32]]:
     """Store scales in float16, and return them and what they are multiples of in each row."""
+    scales = _float16(exact, weight_format)
+    return scales, np.full(len(scales), weight_format.unit, np.float32)
+
+
+def _float16(
+    exact: npt.NDArray[np.float32], weight_format: WeightFormat
+) -> npt.NDArray[np.float16]:
     # A scale beyond float16 would turn the group into infinities; the clip costs such a group
     # precision instead. A group of zeros gets scale 1, so that nothing divides by zero.
     largest = np.finfo(np.float16).max
@@ -175,7 +217,7 @@ def _as_float16(
         # Rounded down it would clip the extreme: the levels are finer than the scale's own steps.
         larger = np.nextafter(scales, np.float16(np.inf))
         scales = np.where(scales < exact, np.minimum(larger, largest), scales)
-    return scales, np.full(len(scales), weight_format.unit, np.float32)
+    return scales
 
 
 def to_float16(values: npt.NDArray[Any], source: str, fix: str) -> npt.NDArray[np.float16]:

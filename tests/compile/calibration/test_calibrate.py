@@ -28,7 +28,13 @@ from mvlm.compile.model_library import Library, write_library
 from mvlm.models.config.read import read_config
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.observed import ObservedMobileVLM
-from mvlm.models.quantization import Q4NL, SCHEMES, plan_quantization, quantize
+from mvlm.models.quantization import (
+    Q4NL,
+    SCHEMES,
+    QuantizedMatrix,
+    plan_quantization,
+    quantize,
+)
 from mvlm.models.weight_layout import Matrix
 from mvlm.runtime.artifact import layout, map_weights
 from mvlm.runtime.artifact.weights import read_weights_index
@@ -261,3 +267,15 @@ def test_weights_that_make_no_numbers_are_named(
     with pytest.raises(CheckpointError, match=r"decoder\.layers\.1\.down"):
         calibration.run()
     assert (tmp_path / "layer-00.safetensors").exists() and not (tmp_path / REPORT).exists()
+
+
+def test_arrays_are_written_in_c_order(tmp_path: Path) -> None:
+    """safetensors writes an array's memory as it lies."""
+    scales = np.arange(6, dtype=np.int8).reshape(2, 3).T
+    matrix = QuantizedMatrix(np.ones((3, 40), np.uint8), scales, np.ones(3, np.float32))
+    report = LayerReport("layer", "q4nl", 0.0, 0.0, fell_back=False)
+    weights = RoundedWeights(tmp_path, "key")
+    weights.write("part", RoundedPart({"layer": matrix}, (report,)))
+    found = weights.read("part")
+    assert found is not None
+    np.testing.assert_array_equal(found.matrices["layer"].scales, scales)

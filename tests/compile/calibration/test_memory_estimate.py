@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvlm.compile.calibration.gptq import round_matrix
+from mvlm.compile.calibration.matrix_rounding import round_matrix
 from mvlm.compile.calibration.memory_estimate import _Layer, _rounding_bytes, calibration_bytes
 from mvlm.compile.calibration.moments import SecondMoments
 from mvlm.compile.calibration_data.samples import CalibrationData, Sample, SourceSummary
@@ -20,7 +20,7 @@ from tests.reference import write_random_checkpoint
 
 
 @pytest.mark.parametrize("name", ["q4nl", "q8"])
-@pytest.mark.parametrize(("rows", "width"), [(1024, 128), (384, 384), (64, 512)])
+@pytest.mark.parametrize(("rows", "width"), [(1024, 128), (384, 384), (64, 512), (4500, 96)])
 def test_estimate_covers_the_rounding_of_a_matrix(name: str, rows: int, width: int) -> None:
     rng = np.random.default_rng(0)
     tracemalloc.start()
