@@ -75,9 +75,13 @@ def innermost_loop(assembly: str, mnemonic: str) -> tuple[Instruction, ...]:
     first, last = max(innermost, key=count, default=(0, 0))
     if not count((first, last)):
         return ()
-    stack = _stack_registers(lines[:first])
-    body = (line for line in lines[first : last + 1] if not _LABEL.match(line))
-    return tuple(_read(line, stack) for line in body)
+    registers = _stack_registers(lines[:first])
+    body = []
+    for line in lines[first : last + 1]:
+        if not _LABEL.match(line):
+            body.append(_read(line, _STACK_POINTERS | registers))
+            _follow(line, registers)
+    return tuple(body)
 
 
 def computations(assembly: str) -> dict[str, tuple[Instruction, ...]]:
@@ -106,18 +110,23 @@ def _lines(assembly: str) -> list[str]:
     return [line for line in stripped if line and (line[0] != "." or _LABEL.match(line))]
 
 
-def _stack_registers(lines: list[str]) -> frozenset[str]:
-    """Return the registers that hold addresses on the stack after the lines of a function."""
+def _stack_registers(lines: list[str]) -> set[str]:
+    """Return which registers hold addresses on the stack after the lines of a function."""
     begin = max(
         (at for at, line in enumerate(lines) if _LABEL.match(line) and line[0] != "."), default=0
     )
     registers: set[str] = set()
     for line in lines[begin:]:
-        if found := _STACK_ADDRESS.match(line):
-            registers.add(found[1] or found[2])
-        elif written := _WRITTEN.search(line):
-            registers.discard(written[1] or written[2])
-    return _STACK_POINTERS | registers
+        _follow(line, registers)
+    return registers
+
+
+def _follow(line: str, registers: set[str]) -> None:
+    """Bring the registers that hold addresses on the stack up to date behind an instruction."""
+    if found := _STACK_ADDRESS.match(line):
+        registers.add(found[1] or found[2])
+    elif written := _WRITTEN.search(line):
+        registers.discard(written[1] or written[2])
 
 
 def _read(line: str, stack: frozenset[str]) -> Instruction:

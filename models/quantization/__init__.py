@@ -34,7 +34,7 @@ for even levels. A scale may be negative: the levels are not symmetric.
 
 Where a scheme's activations are ``int8``, they are quantized while the model runs: each group of
 32 of a row by ``scale = max|x| / 127`` in float32 and ``rint(x * (127 / max|x|))``; with ``int16``
-8191 takes the place of 127. With 4 and 3 bits up to four groups share a scale
+8191 takes the place of 127. With 4 and 3 bits up to eight groups share a scale
 (`fit_groups_per_scale`): relative to what those lose of a weight, the coarser activations hardly
 show. Products are summed exactly within a group, and groups in float32. 8191 is the largest number
 of whose squares 32 fit into an int32; steps of 1/8191 of a group's largest magnitude are finer than

@@ -55,13 +55,13 @@ SCHEMES = {
         Scheme("q8a8", Q8, "int8", vision="q16a16", cache="int8"),
         # Rounded as mlc-llm rounds, so that both make the same file of a checkpoint.
         Scheme("q4f16_1", Q4MLC),
-        Scheme("q4a8", Q4NL, "int8", "search", groups_per_scale=4, vision="q16a16", cache="int8"),
+        Scheme("q4a8", Q4NL, "int8", "search", groups_per_scale=8, vision="q16a16", cache="int8"),
         Scheme(
             "q3a8",
             Q3NL,
             "int8",
             "search",
-            groups_per_scale=4,
+            groups_per_scale=8,
             vision="q16a16",
             embedding="q4a8",
             head="q4a8",

@@ -181,7 +181,7 @@ def test_followed_by_quantizing(name: str, dtype: str, zero: int, width: int, ro
 @pytest.mark.parametrize("width", [32, 96, 100, 512, 608, 768])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_groups_that_share_a_scale(name: str, width: int, rows: int) -> None:
-    check_quantized(name, inputs(name, rows, width, width), "int8", 16, groups_per_scale=4)
+    check_quantized(name, inputs(name, rows, width, width), "int8", 16, groups_per_scale=8)
 
 
 @by_each

@@ -110,6 +110,22 @@ def test_assembly_of_the_kernels_of_a_module() -> None:
     assert kinds == ["loads", "products", "stores", "branches"]
 
 
+RELOADED = """
+kernel:
+	leaq	64(%rsp), %rsi
+	movq	%rsp, %rax
+.LBB0_1:                                # %loop
+	movq	72(%rsp), %rsi
+	vpdpbusd	(%rsi,%r10,8){1to16}, %zmm6, %zmm1
+	vmovdqu	%ymm2, 32(%rax)
+	jne	.LBB0_1
+"""
+
+
+def test_a_pointer_that_the_loop_loads_is_no_address_on_the_stack() -> None:
+    assert flags(RELOADED, "vpdpbusd", "is_on_stack") == ["movq", "vmovdqu"]
+
+
 def test_assembly_without_the_loop() -> None:
     assert innermost_loop(ARM, "vpdpbusd") == ()
 
