@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from mvlm.cli.shared.options import (
+    Adapter,
     AllowNonfinite,
     Checkpoint,
     Debug,
@@ -20,6 +19,7 @@ from mvlm.cli.shared.options import (
 from mvlm.cli.shared.progress import interruptible_progress
 from mvlm.cli.shared.quantization import (
     Bits,
+    CalibrationFiles,
     CalibrationImages,
     CalibrationSeed,
     CalibrationTokens,
@@ -46,13 +46,7 @@ EXAMPLES = (
 
 def command(
     model: Checkpoint,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DATA",
-            help="A text, or conversations in LLaVA's JSON format; default: what mvlm ships.",
-        ),
-    ] = None,
+    data: CalibrationFiles = None,
     images: CalibrationImages = None,
     tokens: CalibrationTokens = None,
     seed: CalibrationSeed = None,
@@ -64,9 +58,7 @@ def command(
     bits: Bits = None,
     plan: PlanFile = None,
     vision_tower: VisionTower = None,
-    lora: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Merge this LoRA adapter, in peft's format.")
-    ] = None,
+    lora: Adapter = None,
     allow_nonfinite: AllowNonfinite = False,
     json: Json = False,
     debug: Debug = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mvlm.cli.shared.options import AllowNonfinite, Checkpoint, Debug, Json, VisionTower
+from mvlm.cli.shared.options import Adapter, AllowNonfinite, Checkpoint, Debug, Json, VisionTower
 from mvlm.cli.shared.progress import progress_bars
 from mvlm.cli.shared.terminal import readable_bytes, show, show_json, warn
 
@@ -36,10 +36,7 @@ def command(
         ),
     ] = None,
     vision_tower: VisionTower = None,
-    lora: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Merge this LoRA adapter, in peft's format."),
-    ] = None,
+    lora: Adapter = None,
     allow_nonfinite: AllowNonfinite = False,
     json: Json = False,
     debug: Debug = False,

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mvlm.cli.shared.bit_plan import show_layers
-from mvlm.cli.shared.options import AllowNonfinite, Checkpoint, Debug, Json, VisionTower
+from mvlm.cli.shared.options import Adapter, AllowNonfinite, Checkpoint, Debug, Json, VisionTower
 from mvlm.cli.shared.progress import interruptible_progress
 from mvlm.cli.shared.quantization import (
+    CalibrationFiles,
     CalibrationImages,
     CalibrationSeed,
     CalibrationTokens,
@@ -38,20 +39,12 @@ def command(
             show_default=False,
         ),
     ],
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DATA",
-            help="A text, or conversations in LLaVA's JSON format; default: what mvlm ships.",
-        ),
-    ] = None,
+    data: CalibrationFiles = None,
     images: CalibrationImages = None,
     tokens: CalibrationTokens = None,
     seed: CalibrationSeed = None,
     vision_tower: VisionTower = None,
-    lora: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Merge this LoRA adapter, in peft's format.")
-    ] = None,
+    lora: Adapter = None,
     allow_nonfinite: AllowNonfinite = False,
     output: Annotated[
         Path | None,

@@ -16,6 +16,7 @@ from mvlm.compile.toolchain.elf import library_needs
 from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.model_zoo import identify
+from mvlm.models.quantization import LayerPlan
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.artifact.manifest import AbiEntry, FileEntry, LayerEntry, Manifest
 from mvlm.runtime.artifact.target_entry import Requirements, TargetEntry
@@ -64,10 +65,13 @@ def describe_artifact(
     versions, files = package_versions(), _file_entries(folder)
     digests = {entry.path: entry.sha256 for entry in files}
     libraries = {name: digests[f"{layout.LIBRARIES}/{name}"] for name in target.runtime_libraries}
+    language = job.config.language
+    plan = job.quantization.layer_plan(language.num_hidden_layers)
+    bits = {} if plan is None else {"bits": f"{plan.mean_bits(language.unit_weights()):.4g}"}
     return Manifest(
         model=_model_entry(job),
-        quantization=job.quantization.names() | _bits(job),
-        layers=_layers(job),
+        quantization=job.quantization.names() | bits,
+        layers=() if plan is None else tuple(_layer_entry(each) for each in plan.layers),
         target=TargetEntry(
             name=target.name,
             device=target.device,
@@ -90,17 +94,8 @@ def describe_artifact(
     )
 
 
-def _layers(job: CompileJob) -> tuple[LayerEntry, ...]:
-    """Return the schemes of the decoder's layers, where they differ."""
-    plan = job.quantization.layer_plan(job.config.language.num_hidden_layers)
-    return () if plan is None else tuple(LayerEntry(**dict(each.items())) for each in plan.layers)
-
-
-def _bits(job: CompileJob) -> dict[str, str]:
-    """Return the bits of a weight of the decoder's layers, where they differ."""
-    language = job.config.language
-    plan = job.quantization.layer_plan(language.num_hidden_layers)
-    return {} if plan is None else {"bits": f"{plan.mean_bits(language.unit_weights()):.4g}"}
+def _layer_entry(layer: LayerPlan) -> LayerEntry:
+    return LayerEntry(**dict(layer.items()))
 
 
 def _requirements(job: CompileJob, folder: Path, working: int) -> Requirements:

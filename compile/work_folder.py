@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from mvlm.compile.cache_folder import KEEP_ELSEWHERE, cache_folder
 from mvlm.runtime.errors import UsageError
@@ -20,6 +21,8 @@ from mvlm.runtime.errors import UsageError
 _KEY_DIGITS = 16
 _LOCK = "lock"
 _POLL_SECONDS = 0.2
+
+_Result = TypeVar("_Result")
 
 
 def work_folder(kind: str, key: str) -> Path:
@@ -38,6 +41,32 @@ def work_folder(kind: str, key: str) -> Path:
     except OSError as error:
         raise _unusable(folder, error) from None
     return folder
+
+
+def find_or_make(
+    folder: Path,
+    find: Callable[[], _Result | None],
+    make: Callable[[], _Result],
+    waiting: Callable[[], None],
+) -> _Result:
+    """Return a folder's result; make it if it is not there, in one process alone.
+
+    Args:
+        folder: The folder.
+        find: Returns the result; None where it is not finished.
+        make: Makes it.
+        waiting: Called again and again while another process works; what it raises ends the wait.
+
+    Raises:
+        UsageError: The folder cannot be used.
+    """
+    found = find()
+    if found is None:
+        with locked(folder, waiting):
+            found = find()  # another process may have finished meanwhile
+            if found is None:
+                found = make()
+    return found
 
 
 @contextmanager

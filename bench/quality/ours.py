@@ -16,6 +16,7 @@ from mvlm.bench.quality.reference_model import TOKENIZER
 from mvlm.bench.quality.results import StoredSize, result_key
 from mvlm.bench.quality.row import Bench, RowFigures
 from mvlm.bench.quality.texts import LENGTH, OwnTokenizerCalibration
+from mvlm.compile.calibration.selection import is_calibrated
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.models.checkpoint import expected_tensors
@@ -27,7 +28,6 @@ from mvlm.runtime.model import Model
 FLOAT32 = "q0f32"
 
 _LAYERS, _NORM = "decoder.layers.", "norm"
-_MOST_CALIBRATED_BITS = 8
 _REPORT_SECONDS = 60.0
 
 
@@ -108,7 +108,7 @@ def our_rows() -> tuple[OurRow, ...]:
     return tuple(
         replace(row, calibrated=calibrated)
         for row in plain
-        for calibrated in ((False, True) if _can_be_calibrated(row.language) else (False,))
+        for calibrated in ((False, True) if is_calibrated(find_scheme(row.language)) else (False,))
     )
 
 
@@ -135,11 +135,6 @@ def weight_counts(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
     counts = {name: math.prod(shape) for name, shape in shapes.items()}
     layers = sum(n for name, n in counts.items() if ".layers." in name and len(shapes[name]) == 2)
     return layers, sum(counts.values())
-
-
-def _can_be_calibrated(scheme: str) -> bool:
-    weights = find_scheme(scheme).weights
-    return weights.is_integer and weights.bits <= _MOST_CALIBRATED_BITS
 
 
 def _size(artifact: Path, job: CompileJob) -> StoredSize:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mvlm.bench.quality.judgement import FloatArray, write_logits
+from mvlm.bench.quality.judgement import FloatArray, IdArray, write_logits
 from mvlm.bench.quality.ours import FLOAT32, OurRow, model_logits
 from mvlm.bench.quality.results import result_key
 from mvlm.bench.quality.row import Bench
-from mvlm.bench.quality.texts import IdArray, sequences_digest
+from mvlm.bench.quality.texts import sequences_digest
 from mvlm.compile.driver import compile_job
 from mvlm.compile.provenance import files_digest
 from mvlm.runtime.artifact.verify import digest_file

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mvlm.bench.quality.judgement import Judgement
+from mvlm.bench.quality.judgement import IdArray, Judgement
 from mvlm.bench.quality.results import StoredSize
-from mvlm.bench.quality.texts import IdArray
 
 
 @dataclass(frozen=True)

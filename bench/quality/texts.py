@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from mvlm.bench.quality.judgement import IdArray
 from mvlm.bench.quality.reference_model import TOKENIZER
 from mvlm.bench.quality.wheels import GENSIM, fetch_wheel, read_member
 from mvlm.compile.calibration_data.model_input import ModelInput
@@ -28,8 +28,6 @@ SEQUENCES, LENGTH = 8, 512
 
 _MEMBER = "gensim/test/test_data/lee_background.cor"
 _MOST_BYTES = 1_000_000
-
-IdArray = npt.NDArray[np.int64]
 
 
 class BytePairTokenizer:

@@ -91,6 +91,10 @@ VisionTower = Annotated[
         help="The folder of a MobileVLM V1's CLIP; default: searched for.",
     ),
 ]
+Adapter = Annotated[
+    Path | None,
+    typer.Option("--lora", metavar="DIR", help="Merge this LoRA adapter, in peft's format."),
+]
 AllowNonfinite = Annotated[
     bool,
     typer.Option("--allow-nonfinite", help="Replace NaN in weights by 0, infinity by 65504."),

@@ -64,6 +64,14 @@ PlanFile = Annotated[
         help="Take each part's scheme from this file, which `mvlm plan -o FILE` writes.",
     ),
 ]
+CalibrationFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="A text, or conversations in LLaVA's JSON format; default: what mvlm ships.",
+    ),
+]
 CalibrationImages = Annotated[
     Path | None,
     typer.Option(

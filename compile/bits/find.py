@@ -11,7 +11,7 @@ from mvlm.compile.bits.memory_estimate import measuring_bytes
 from mvlm.compile.bits.sensitivity import Sensitivity
 from mvlm.compile.job import CompileJob
 from mvlm.compile.memory import check_memory
-from mvlm.compile.work_folder import locked, work_folder
+from mvlm.compile.work_folder import find_or_make, work_folder
 from mvlm.models.quantization import (
     LEAST_BITS,
     MOST_BITS,
@@ -52,15 +52,17 @@ def find_or_measure(
     key = job.sensitivity_key()
     output = LossFolder(work_folder(_FOLDER, key), key)
     layers = job.config.language.num_hidden_layers
-    losses = output.read_all(layers)
-    if losses is not None:
-        return losses
-    with locked(output.folder, lambda: progress(_WAITING, 0, 1)):
-        losses = output.read_all(layers)  # another process may have finished meanwhile
-        if losses is None:
-            check_memory(measuring_bytes(job), "measure the layers of")
-            losses = Sensitivity(job, output, progress).run()
-    return losses
+
+    def measure() -> tuple[LayerLosses, ...]:
+        check_memory(measuring_bytes(job), "measure the layers of")
+        return Sensitivity(job, output, progress).run()
+
+    return find_or_make(
+        output.folder,
+        lambda: output.read_all(layers),
+        measure,
+        lambda: progress(_WAITING, 0, 1),
+    )
 
 
 def with_plan(

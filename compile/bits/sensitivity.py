@@ -28,13 +28,10 @@ from mvlm.compile.calibration.parts import Parts
 from mvlm.compile.calibration.rounded_weights import RoundedWeights
 from mvlm.compile.calibration_data.samples import CalibrationData
 from mvlm.compile.job import CompileJob
-from mvlm.models.mobilevlm import MobileVLM
 from mvlm.models.observed import FLOAT32
 from mvlm.models.quantization import PLAN_SCHEMES, UNITS, find_scheme
 from mvlm.runtime.errors import CheckpointError
 from mvlm.runtime.progress import Progress, no_progress
-from mvlm.runtime.targets import find_description
-from mvlm.schedules.registry import find_layout
 
 Float32Array = npt.NDArray[np.float32]
 Rows = list[Float32Array]
@@ -67,9 +64,7 @@ class Sensitivity:
         self._samples, self._image_tokens = samples, config.image_tokens
         self._model = Calibration(exact, data, RoundedWeights(Path(), ""))
         self._layers = list(self._model.decoder_parts())
-        self._read = job.open_checkpoint().read
-        layout = find_layout(find_description("host").kernels)
-        self._decoder = MobileVLM(config, FLOAT32, layout).decoder
+        self._read = self._model.read
         self._output, self._progress = output, progress
         count = len(self._layers)
         self._done, self._total = 0, count + len(UNITS) * count * (count + 1) // 2
@@ -92,10 +87,8 @@ class Sensitivity:
             inputs.append(outputs)
             errors.append(found)
             self._step()
-        parts.load(
-            (f"decoder.norm.{name}", value) for name, value in self._decoder.norm.pack(self._read)
-        )
-        head = self._decoder.lm_head.matrix(self._read).astype(np.float32)
+        self._model.load_norm(parts)
+        head = self._model.decoder.lm_head.matrix(self._read).astype(np.float32)
         exact = NextTokens(head, [parts.run("head", each)[0] for each in inputs[-1]])
         for index in range(len(self._layers)):
             if self._output.read(index) is not None:
@@ -116,10 +109,9 @@ class Sensitivity:
         self._model.load(parts, part, {})
         outputs, read = Rows(), defaultdict[str, Rows](list)
         for each in rows:
-            output, *inputs = parts.run(part.function, each)
+            output, inputs = self._model.observe(parts, part, each)
             outputs.append(output)
-            names = self._model.observed.linear_layers[part.function]
-            for own, value in zip(names, inputs, strict=True):
+            for own, value in inputs.items():
                 read[own].append(value[0, :: -(-value.shape[1] // _INPUTS)])
         errors = {unit: dict.fromkeys(PLAN_SCHEMES, 0.0) for unit in UNITS}
         for name, own, layer in part.layers():

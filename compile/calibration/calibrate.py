@@ -73,6 +73,8 @@ class Calibration:
 
     Attributes:
         observed: The parts that are run.
+        decoder: The decoder's layers, in float32.
+        read: Reads the checkpoint.
     """
 
     def __init__(
@@ -83,12 +85,13 @@ class Calibration:
         progress: Progress = no_progress,
     ) -> None:
         self._config, self._data, self._output = job.config, data, output
-        self._read = job.open_checkpoint().read
+        self.read = job.open_checkpoint().read
         # Whatever the job's target is, the parts run on this machine, by its kernels: so all
         # targets get the same matrices.
         layout = find_layout(find_description("host").kernels)
         self._model = MobileVLM(job.config, FLOAT32, layout)
         self.observed = ObservedMobileVLM(job.config, layout, job.quantization.embedding)
+        self.decoder = self._model.decoder
         self._schemes = _schemes_to_round(job.build_model())
         self._progress = progress
         self._done, self._total = 0, 1
@@ -127,7 +130,7 @@ class Calibration:
 
     def decoder_parts(self) -> Iterator[Part]:
         """Yield the decoder's layers."""
-        for index, layer in enumerate(self._model.decoder.layers):
+        for index, layer in enumerate(self.decoder.layers):
             place = f"decoder.layers.{index}"
             yield Part(f"layer-{index:02}", "decoder_layer", layer, place, "decoder.layers.0")
 
@@ -147,7 +150,7 @@ class Calibration:
         spec = self._config.image
         if spec is None:
             return [[] for _ in self._data.samples]
-        parts.load(_packed(self._model.tower.pre_norm, "tower.pre_norm", self._read))
+        parts.load(_packed(self._model.tower.pre_norm, "tower.pre_norm", self.read))
         rows = [image.pixels(spec) for sample in self._data.samples for image in sample.images]
         if rows:
             for part in self._vision_parts():
@@ -158,7 +161,7 @@ class Calibration:
     def _embed(self, parts: Parts, images: Sequence[Rows]) -> Rows:
         """Return the decoder's input for each sample, ``(1, n, H)``."""
         layer = self.observed.decoder.embed_tokens
-        parts.load(_packed(layer, "decoder.embed_tokens", self._read))
+        parts.load(_packed(layer, "decoder.embed_tokens", self.read))
         return [
             _spliced(sample, embeddings, lambda ids: parts.run("embed", ids)[0])
             for sample, embeddings in zip(self._data.samples, images, strict=True)
@@ -196,10 +199,9 @@ class Calibration:
             if name in self._schemes
         }
         for each in rows:
-            _, *inputs = parts.run(part.function, each)
-            for own, value in zip(self.observed.linear_layers[part.function], inputs, strict=True):
-                if own in moments:
-                    moments[own].add(value)
+            _, inputs = self.observe(parts, part, each)
+            for own, summed in moments.items():
+                summed.add(inputs[own])
             self._step()
         matrices, reports = {}, []
         for own, summed in moments.items():
@@ -208,11 +210,18 @@ class Calibration:
             reports.append(report)
         return RoundedPart(matrices, tuple(reports))
 
+    def observe(
+        self, parts: Parts, part: Part, value: Float32Array
+    ) -> tuple[Float32Array, dict[str, Float32Array]]:
+        """Run a part, and return its output and the inputs of its linear layers, by own names."""
+        output, *inputs = parts.run(part.function, value)
+        return output, dict(zip(self.observed.linear_layers[part.function], inputs, strict=True))
+
     def _round_layer(
         self, name: str, layer: Linear, moments: SecondMoments
     ) -> tuple[QuantizedMatrix, LayerReport]:
         weight_format = self._schemes[name].weights
-        matrix = layer.matrix(self._read).astype(np.float32)
+        matrix = layer.matrix(self.read).astype(np.float32)
         rounded = round_matrix(matrix, moments.mean(), weight_format)
         self._step()
         return rounded.matrix, LayerReport(
@@ -221,12 +230,12 @@ class Calibration:
 
     def _round_head(self, parts: Parts, rows: Rows) -> None:
         """Round the output head, which no part runs: nothing comes after it."""
-        name, head = "decoder.lm_head", self._model.decoder.lm_head
+        name, head = "decoder.lm_head", self.decoder.lm_head
         if name not in self._schemes:
             return
         found = self._output.read("head")
         if found is None:
-            parts.load(_packed(self._model.decoder.norm, "decoder.norm", self._read))
+            self.load_norm(parts)
             moments = SecondMoments(name, head.width)
             for each in rows:
                 moments.add(parts.run("head", each)[0])
@@ -238,14 +247,18 @@ class Calibration:
             self._step(len(rows) + 1)
         self._reports["head"] = found.reports
 
+    def load_norm(self, parts: Parts) -> None:
+        """Load what comes before the output head."""
+        parts.load(_packed(self.decoder.norm, "decoder.norm", self.read))
+
     def load(self, parts: Parts, part: Part, rounded: Mapping[str, Float32Array]) -> None:
         """Load a part's weights, with rounded matrices in the place of the checkpoint's."""
         for name, layer in packed_layers(part.module, part.place):
             own = part.first + name.removeprefix(part.place)
             if isinstance(layer, Linear) and name in rounded:
-                values = layer.pack(self._read, rounded[name])
+                values = layer.pack(self.read, rounded[name])
             else:
-                values = layer.pack(self._read)
+                values = layer.pack(self.read)
             parts.load((f"{own}.{key}", value) for key, value in values)
 
     def _step(self, count: int = 1) -> None:

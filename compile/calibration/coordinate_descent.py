@@ -45,14 +45,9 @@ class RoundedColumns:
     row_scales: Float32Array
     weight_format: WeightFormat
 
-    def steps(self) -> Float32Array:
-        """Return what values are multiples of, ``(groups, N)``."""
-        steps: Float32Array = self.scales.astype(np.float32) * self.row_scales
-        return steps
-
-    def steps_of(self, group: int) -> Float32Array:
-        """Return a row of :meth:`steps`."""
-        steps: Float32Array = self.scales[group].astype(np.float32) * self.row_scales
+    def steps(self, groups: int | slice = slice(None)) -> Float32Array:
+        """Return what values are multiples of: ``(groups, N)``, or ``(N,)`` of one group."""
+        steps: Float32Array = self.scales[groups].astype(np.float32) * self.row_scales
         return steps
 
     def weights(self) -> Float32Array:
@@ -115,9 +110,9 @@ def _descend_group(
     """
     within = np.ascontiguousarray(moments[columns, columns])
     group = columns.start // GROUP_SIZE
-    values, before = rounded.values[columns], rounded.steps_of(group)
+    values, before = rounded.values[columns], rounded.steps(group)
     old = values * before
-    step = _best_steps(rounded, residual, within, group)
+    step = _store_best_scales(rounded, group, values, residual, within)
     residual -= within @ (values * (step - before))
     inverse = 1 / step
     for k in range(len(values)):
@@ -128,19 +123,23 @@ def _descend_group(
     return values * step - old
 
 
-def _best_steps(
-    rounded: RoundedColumns, residual: Float32Array, within: Float32Array, group: int
+def _store_best_scales(
+    rounded: RoundedColumns,
+    group: int,
+    values: Float32Array,
+    residual: Float32Array,
+    within: Float32Array,
 ) -> Float32Array:
     """Store the scales of a group that are best for its values, and return its steps ``(N,)``.
 
     Args:
         rounded: The matrix.
-        residual: The group's, ``(32, N)``.
-        within: The moments of the group's inputs, ``(32, 32)``.
         group: Which.
+        values: The group's, ``(32, N)``.
+        residual: The same.
+        within: The moments of the group's inputs, ``(32, 32)``.
     """
-    start = group * GROUP_SIZE
-    values, before = rounded.values[start : start + GROUP_SIZE], rounded.steps_of(group)
+    before = rounded.steps(group)
     curvature = np.einsum("kn,kn->n", values, within @ values)
     slope = np.einsum("kn,kn->n", values, residual)
     # Values that are all zero have no scale of their own.

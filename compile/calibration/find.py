@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from mvlm.compile.calibration.calibrate import Calibration
 from mvlm.compile.calibration.memory_estimate import calibration_bytes
-from mvlm.compile.calibration.rounded_weights import RoundedWeights
+from mvlm.compile.calibration.rounded_weights import LayerReport, RoundedWeights
 from mvlm.compile.job import CompileJob
 from mvlm.compile.memory import check_memory
-from mvlm.compile.work_folder import locked, work_folder
+from mvlm.compile.work_folder import find_or_make, work_folder
 from mvlm.runtime.progress import Progress, no_progress
 
 _FOLDER = "calibrations"
@@ -45,15 +45,15 @@ def find_or_calibrate(
     for text in data.warnings:
         warn(text)
     key = job.calibration_key()
-    folder = work_folder(_FOLDER, key)
-    weights = RoundedWeights(folder, key)
-    reports = weights.reports()
-    if reports is None:
-        with locked(folder, lambda: progress(_WAITING, 0, 1)):
-            reports = weights.reports()  # another process may have finished meanwhile
-            if reports is None:
-                check_memory(calibration_bytes(job, data), "calibrate")
-                reports = Calibration(job, data, weights, progress).run()
+    weights = RoundedWeights(work_folder(_FOLDER, key), key)
+
+    def calibrate() -> dict[str, tuple[LayerReport, ...]]:
+        check_memory(calibration_bytes(job, data), "calibrate")
+        return Calibration(job, data, weights, progress).run()
+
+    reports = find_or_make(
+        weights.folder, weights.reports, calibrate, lambda: progress(_WAITING, 0, 1)
+    )
     worse = [each.layer for found in reports.values() for each in found if each.fell_back]
     if worse:
         warn(

@@ -70,7 +70,7 @@ def round_rows(
         weight_format,
     )
     weights = np.ascontiguousarray(matrix.T)
-    _round_columns(weights.copy(), columns, inverted)
+    _round_columns(weights, columns, inverted)
     descend(weights, columns, inverted.damped, SWEEPS)
     scales = np.ascontiguousarray(columns.scales.T)
     return quantize_with_scales(columns.weights().T, scales, row_scales, weight_format)
@@ -99,7 +99,7 @@ def _round_columns(
     """Round the rows of W^T in order, compensating each one's error in the later ones.
 
     Args:
-        weights: ``(K, N)``, which is overwritten.
+        weights: ``(K, N)``.
         columns: Whose values are set.
         inverted: The moments.
     """

@@ -79,8 +79,28 @@ def store_scales(
     Returns:
         The stored scales, and what they are multiples of in each row ``(rows,)``.
     """
-    store = _as_multiples if weight_format.has_row_scales else _as_float16
-    return store(exact / np.float32(weight_format.unit), weight_format)
+    if weight_format.has_row_scales:
+        most = np.float32(np.iinfo(weight_format.scale_dtype).max)
+        row_scales = np.maximum(np.abs(exact).max(axis=1) / most, np.finfo(np.float32).tiny)
+    else:
+        row_scales = np.full(len(exact), weight_format.unit, np.float32)
+    return store_scales_of_rows(exact, row_scales, weight_format), row_scales
+
+
+def store_scales_of_rows(
+    exact: npt.NDArray[np.float32],
+    row_scales: npt.NDArray[np.float32],
+    weight_format: WeightFormat,
+) -> npt.NDArray[Any]:
+    """Round scales to a format's where those that they are multiples of are settled.
+
+    Args:
+        exact: ``(rows, groups)``.
+        row_scales: ``(rows,)``, as :func:`store_scales` returns them.
+        weight_format: A format of integers.
+    """
+    relative = exact / row_scales[:, None]
+    return (_multiples if weight_format.has_row_scales else _float16)(relative, weight_format)
 
 
 def quantize_with_scales(
@@ -158,32 +178,6 @@ def _integers(values: npt.NDArray[np.float32], weight_format: WeightFormat) -> n
     return found
 
 
-def store_scales_of_rows(
-    exact: npt.NDArray[np.float32],
-    row_scales: npt.NDArray[np.float32],
-    weight_format: WeightFormat,
-) -> npt.NDArray[Any]:
-    """Round scales to a format's where those that they are multiples of are settled.
-
-    Args:
-        exact: ``(rows, groups)``.
-        row_scales: ``(rows,)``, as :func:`store_scales` returns them.
-        weight_format: A format of integers.
-    """
-    relative = exact / row_scales[:, None]
-    return (_multiples if weight_format.has_row_scales else _float16)(relative, weight_format)
-
-
-def _as_multiples(
-    exact: npt.NDArray[np.float32], weight_format: WeightFormat
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Store scales as multiples of one for each row, and return both."""
-    reach = np.abs(exact).max(axis=1)
-    most = np.float32(np.iinfo(weight_format.scale_dtype).max)
-    row_scales = np.maximum(reach / most, np.finfo(np.float32).tiny)
-    return _multiples(exact / row_scales[:, None], weight_format), row_scales
-
-
 def _multiples(
     relative: npt.NDArray[np.float32], weight_format: WeightFormat
 ) -> npt.NDArray[np.int8]:
@@ -195,14 +189,6 @@ def _multiples(
     multiples = np.clip(np.rint(relative), -most, most)
     ones = np.where(relative < 0, np.float32(-1), np.float32(1))
     return np.where(multiples == 0, ones, multiples).astype(np.int8)
-
-
-def _as_float16(
-    exact: npt.NDArray[np.float32], weight_format: WeightFormat
-) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float32]]:
-    """Store scales in float16, and return them and what they are multiples of in each row."""
-    scales = _float16(exact, weight_format)
-    return scales, np.full(len(scales), weight_format.unit, np.float32)
 
 
 def _float16(

@@ -258,12 +258,12 @@ def test_weights_that_make_no_numbers_are_named(
     data = job.calibration_data
     assert data is not None
     calibration = Calibration(job, data, RoundedWeights(tmp_path, "key"))
-    read = calibration._read
+    read = calibration.read
 
     def huge(name: str) -> np.ndarray:
         return read(name) * (1e30 if name == "model.layers.1.mlp.up_proj.weight" else 1)
 
-    calibration._read = huge
+    calibration.read = huge
     with pytest.raises(CheckpointError, match=r"decoder\.layers\.1\.down"):
         calibration.run()
     assert (tmp_path / "layer-00.safetensors").exists() and not (tmp_path / REPORT).exists()
