@@ -26,7 +26,12 @@ from mvlm.models.weight_layout import ROWS, LinearFormat, Matrix, WeightLayout
 Array = npt.NDArray[Any]
 ReadTensor = Callable[[str], Array]
 # The names that an artifact has for the arrays of a quantized matrix, by the layouts' names.
-_QUANTIZED = {"weight": "q_weight", "scales": "q_scale", "row_scales": "q_row_scale"}
+_QUANTIZED = {
+    "weight": "q_weight",
+    "scales": "q_scale",
+    "row_scales": "q_row_scale",
+    "levels": "q_levels",
+}
 
 
 # What `observing` collects in.

@@ -3,12 +3,13 @@
 ``nearest`` takes the scale at which the group's extreme is just reached; every weight then goes to
 the nearest integer. ``search`` tries scales around that one, refits each to the integers that it
 led to, and keeps the one with the least squared error: the extreme may be clipped where the other
-31 weights gain more by finer steps than it loses. Both make the same number of bits.
+31 weights gain more by finer steps than it loses. Both make the same number of bits. Formats with
+tables of levels have offsets as well (see `quantization.table_search`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -41,27 +42,36 @@ class Grid:
     highest: int
     levels: tuple[int, ...] = ()
 
-    @property
-    def is_symmetric(self) -> bool:
-        """Whether the negative of each integer is one as well."""
-        if self.levels:
-            return self.levels == tuple(-level for level in reversed(self.levels))
-        return -self.lowest == self.highest
+    @cached_property
+    def _is_odd(self) -> bool:
+        """Whether the levels are all odd integers between the least and the greatest."""
+        odd = tuple(range(self.lowest, self.highest + 1, 2))
+        return self.levels == odd and self.lowest % 2 == 1
 
     def round(self, values: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
         """Round to the nearest integers of the grid.
 
-        A value half-way between two goes to the even one, and of uneven levels to the greater.
+        A value half-way between two goes to the even one, and of levels to the greater.
 
         Args:
-            values: An even number, contiguous.
+            values: Contiguous.
             out: Of their shape, contiguous; it may be `values`.
         """
         if not self.levels:
             np.rint(values, out=out)
             np.clip(out, self.lowest, self.highest, out=out)
             return
+        if self._is_odd:
+            np.multiply(values, np.float32(0.5), out=out)
+            np.floor(out, out=out)
+            np.multiply(out, 2, out=out)
+            np.add(out, 1, out=out)
+            np.clip(out, self.lowest, self.highest, out=out)
+            return
         halves = self._halves(values, out)
+        if halves.size % 2:
+            np.take(self._levels_by_halves, halves.view(np.uint8), out=out, mode="wrap")
+            return
         # Two at a time: a lookup takes as long for eight bytes as for one.
         pairs = halves.reshape(-1).view(np.uint16).astype(np.intp)
         np.take(self._pairs, pairs, out=out.reshape(-1).view(np.int64), mode="wrap")
@@ -94,9 +104,13 @@ class Grid:
         return found
 
     @cached_property
+    def _levels_by_halves(self) -> npt.NDArray[np.float32]:
+        return np.array(self.levels, np.float32)[self._by_halves]
+
+    @cached_property
     def _pairs(self) -> npt.NDArray[np.int64]:
         """Two levels in float32 by two such bytes, the first in the lower bits."""
-        levels = np.array(self.levels, np.float32)[self._by_halves]
+        levels = self._levels_by_halves
         table = np.empty((_BYTE_VALUES, _BYTE_VALUES, 2), "<f4")
         table[..., 0], table[..., 1] = levels[None, :], levels[:, None]
         return table.reshape(-1).view(np.int64)
@@ -105,22 +119,12 @@ class Grid:
 def nearest_scales(groups: Groups, grid: Grid) -> Scales:
     """Return the scales ``(rows, groups)`` at which extremes are just reached.
 
-    Where the grid is not symmetric, the extreme may be given to its least or to its greatest
-    integer, and the scale takes the sign that this needs: the one with the less squared error.
-
     Args:
         groups: ``(rows, groups, group size)``.
-        grid: What weights are rounded to.
+        grid: What weights are rounded to, symmetric.
     """
-    if grid.is_symmetric:
-        reach: Scales = np.abs(groups).max(axis=2)
-        return reach / np.float32(grid.highest)
-    weights, exponents = _normalized(groups)
-    starts = _starts(weights, grid)
-    lowest, highest = (
-        np.square(weights - scale * _rounded(weights, scale, grid)).sum(0) for scale in starts
-    )
-    return _restored(np.where(highest < lowest, starts[1], starts[0]), exponents)
+    reach: Scales = np.abs(groups).max(axis=2)
+    return reach / np.float32(grid.highest)
 
 
 def searched_scales(groups: Groups, grid: Grid, importance: Groups | None = None) -> Scales:
@@ -131,16 +135,17 @@ def searched_scales(groups: Groups, grid: Grid, importance: Groups | None = None
 
     Args:
         groups: ``(rows, groups, group size)``.
-        grid: What weights are rounded to.
+        grid: What weights are rounded to, symmetric.
         importance: ``(groups, group size)``, of the error of each weight, not negative; equal if
             None.
     """
-    weights, exponents = _normalized(groups)
+    weights, exponents = normalized(groups)
     factors = None if importance is None else _factors(importance, len(groups))
-    starts = _starts(weights, grid)
-    best, most = starts[0].copy(), np.full(starts[0].shape, -1, np.float32)
+    start = np.abs(weights).max(axis=0) / np.float32(grid.highest)
+    best, most = start.copy(), np.full(start.shape, -1, np.float32)
     best[best == 0] = 1
-    for scale in _candidates(starts):
+    for factor in _CANDIDATES:
+        scale = start * np.float32(factor)
         quantized = _rounded(weights, scale, grid)
         weighted = quantized if factors is None else quantized * factors
         product = np.einsum("kn,kn->n", weights, weighted)
@@ -154,19 +159,13 @@ def searched_scales(groups: Groups, grid: Grid, importance: Groups | None = None
 
 
 def _factors(importance: Groups, rows: int) -> Groups:
-    """Return importances as :func:`_normalized` arranges groups, 1 at the most in each group."""
+    """Return importances as :func:`normalized` arranges groups, 1 at the most in each group."""
     most = importance.max(axis=1, keepdims=True)
     relative = np.where(most > 0, importance / np.where(most > 0, most, 1), np.float32(1))
     return np.ascontiguousarray(np.tile(relative, (rows, 1)).T.astype(np.float32))
 
 
-def _candidates(starts: list[Scales]) -> Iterator[Scales]:
-    for factor in _CANDIDATES:
-        for start in starts:
-            yield start * np.float32(factor)
-
-
-def _normalized(groups: Groups) -> tuple[Groups, npt.NDArray[Any]]:
+def normalized(groups: Groups) -> tuple[Groups, npt.NDArray[Any]]:
     """Return groups near one as ``(group size, rows * groups)``, and the powers of two taken away.
 
     Squares of tiny or huge weights, and their scales' inverses, are beyond float32. A power of two
@@ -180,14 +179,6 @@ def _normalized(groups: Groups) -> tuple[Groups, npt.NDArray[Any]]:
 def _restored(scales: Scales, exponents: npt.NDArray[Any]) -> Scales:
     found: Scales = np.ldexp(scales.reshape(exponents.shape), exponents)
     return found
-
-
-def _starts(weights: Groups, grid: Grid) -> list[Scales]:
-    """Return the scales at which the extremes of ``(group size, n)`` are just reached."""
-    extremes = np.take_along_axis(weights, np.abs(weights).argmax(axis=0)[None], axis=0)[0]
-    if grid.is_symmetric:
-        return [np.abs(extremes) / np.float32(grid.highest)]
-    return [extremes / np.float32(grid.lowest), extremes / np.float32(grid.highest)]
 
 
 def _rounded(weights: Groups, scales: Scales, grid: Grid) -> Groups:

@@ -5,8 +5,9 @@ layout says where each of them lies, and arranges them. Every kernel set in ``sc
 one layout, and packing, the definitions of operations and the oracles of kernels are all written
 over this interface. Imports no tvm.
 
-Every layout has the same arrays: ``weight``, and for an integer format ``scales`` and, where the
-format has them, ``row_scales``. Shapes and places are the layout's.
+Every layout has the same arrays: ``weight``, for an integer format ``scales``, and for one with
+tables of levels ``row_scales`` and ``levels``. Shapes and places are the layout's; ``levels`` is
+``(ceil(N / 16), 16)`` in every one, a table for each 16 features.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import numpy.typing as npt
 from mvlm.models.bit_packing import NIBBLE_SETS, NIBBLES_PER_WORD, SPARE_BIT, pack_rows
 from mvlm.models.quantization import (
     GROUP_SIZE,
+    TABLE_LEVELS,
+    TABLE_ROWS,
     Activations,
     QuantizedMatrix,
     Scheme,
@@ -108,6 +111,11 @@ def nibble_pieces(
     )
 
 
+def table_array(features: int) -> tuple[tuple[int, ...], str]:
+    """Return shape and dtype of the array ``levels``, which is the same in every layout."""
+    return (-(-features // TABLE_ROWS), TABLE_LEVELS), "int8"
+
+
 class WeightLayout(ABC):
     """Where the weights and scales of a matrix lie.
 
@@ -116,11 +124,9 @@ class WeightLayout(ABC):
 
     Attributes:
         name: In the signatures of operations, the index of packed weights, and keys.
-        panel_features: Features that share an index of every array's first axis.
     """
 
     name: str
-    panel_features: int = 1
 
     @abstractmethod
     def arrays(self, matrix: Matrix) -> Mapping[str, tuple[tuple[int, ...], str]]:
@@ -173,14 +179,15 @@ class WeightLayout(ABC):
     ) -> tuple[Array, ...]:
         """Arrange a matrix whose rows a function returns."""
         whole = tuple(np.empty(shape, dtype) for shape, dtype in self.arrays(matrix).values())
-        panels = max(1, _BLOCK_VALUES // (matrix.width * self.panel_features))
-        for first in range(0, -(-matrix.features // self.panel_features), panels):
-            start = first * self.panel_features
-            stop = min(start + panels * self.panel_features, matrix.features)
+        step = max(1, _BLOCK_VALUES // (matrix.width * TABLE_ROWS)) * TABLE_ROWS
+        for start in range(0, matrix.features, step):
+            stop = min(start + step, matrix.features)
             block = replace(matrix, features=stop - start)
             parts = self.arrange(rows(slice(start, stop)), block)
             for array, part in zip(whole, parts, strict=True):
-                array[first : first + panels] = part
+                # Features that share an index: one, or those of a panel or of a table.
+                shared = 1 if len(array) == matrix.features else TABLE_ROWS
+                array[start // shared : start // shared + len(part)] = part
         return whole
 
     @abstractmethod
@@ -197,7 +204,7 @@ class WeightLayout(ABC):
 
     @abstractmethod
     def zero_point(self, weight_format: WeightFormat, activations: Activations) -> int:
-        """Return the stored integer that stands for zero."""
+        """Return the stored integer that stands for zero, of a format without tables."""
 
     def correction(self, weight_format: WeightFormat, activations: Activations) -> int:
         """Return the zero point that ``zero_point_correction`` accounts for.
@@ -218,7 +225,7 @@ class RowsLayout(WeightLayout):
     name = "rows"
 
     def arrays(self, matrix: Matrix) -> Mapping[str, tuple[tuple[int, ...], str]]:
-        """``(N, elements)``, ``(N, groups)``, ``(N,)``."""
+        """``(N, elements)``, ``(N, groups)``, ``(N,)`` and ``(ceil(N / 16), 16)``."""
         features, weight_format = matrix.features, matrix.weight_format
         elements = weight_format.elements(matrix.stored_width)
         found: dict[str, tuple[tuple[int, ...], str]] = {
@@ -226,21 +233,22 @@ class RowsLayout(WeightLayout):
         }
         if weight_format.is_integer:
             found["scales"] = ((features, matrix.groups), weight_format.scale_dtype)
-        if weight_format.has_row_scales:
+        if weight_format.has_tables:
             found["row_scales"] = ((features,), "float32")
+            found["levels"] = table_array(features)
         return found
 
     def arrange(self, quantized: QuantizedMatrix, matrix: Matrix) -> tuple[Array, ...]:
         """Fill up the rows, and pack bits (see `models.bit_packing`)."""
         weight_format = matrix.weight_format
         zero = weight_format.zero_point
-        stored = quantized.integers if weight_format.levels else quantized.integers + zero
+        stored = quantized.integers if weight_format.has_tables else quantized.integers + zero
         missing = matrix.stored_width - matrix.width
         whole = np.pad(stored, ((0, 0), (0, missing)), constant_values=zero) if missing else stored
         words = pack_rows(whole, weight_format)
-        if quantized.row_scales is None:
+        if quantized.row_scales is None or quantized.levels is None:
             return words, quantized.scales
-        return words, quantized.scales, quantized.row_scales
+        return words, quantized.scales, quantized.row_scales, quantized.levels
 
     def arrange_floats(self, values: Array) -> Array:
         """As they are."""

@@ -18,21 +18,24 @@ Matrices are transposed here, ``(K, N)``, so that a column of W is contiguous.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.compile.calibration.coordinate_descent import RoundedColumns, descend
+from mvlm.compile.calibration.coordinate_descent import RoundedColumns, descend, inverse_steps
+from mvlm.compile.calibration.group_search import GroupMoments, group_moments
 from mvlm.compile.calibration.moments import damped
 from mvlm.models.quantization import (
     GROUP_SIZE,
+    TABLE_ROWS,
     QuantizedMatrix,
     WeightFormat,
-    nearest_values,
+    find_table_scales,
     quantize_with_scales,
     store_scales,
 )
-from mvlm.models.rounding import searched_scales
+from mvlm.models.rounding import Grid, searched_scales
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -61,19 +64,54 @@ def round_rows(
         inverted: The same.
         weight_format: One of integers.
     """
+    if weight_format.has_tables:
+        return _round_to_tables(matrix, inverted, weight_format)
     exact = _weighted_scales(matrix, np.diagonal(moments), weight_format)
-    scales, row_scales = store_scales(exact, weight_format)
+    scales = store_scales(exact, weight_format)
+    columns = _rounded_columns(matrix, scales, inverted, weight_format)
+    scales = np.ascontiguousarray(columns.scales.T)
+    return quantize_with_scales(columns.weights().T, scales, weight_format)
+
+
+def _round_to_tables(
+    matrix: Float32Array, inverted: InvertedMoments, weight_format: WeightFormat
+) -> QuantizedMatrix:
+    """Round rows to levels; arguments as above.
+
+    The rows of each table are rounded at once, in units of their scales.
+    """
+    # What an error costs that the group's other columns make up for as well as they can.
+    importance = np.concatenate([1 / np.diagonal(each.inverse) for each in inverted.groups])
+    found = find_table_scales(matrix, weight_format, "search", importance)
+    integers = np.empty(matrix.shape, np.uint8)
+    for table, grid in enumerate(weight_format.grids):
+        rows = np.flatnonzero(found.tables == table)
+        if not len(rows):
+            continue
+        units = matrix[rows] / found.row_scales[rows, None]
+        columns = _rounded_columns(units, found.stored[rows], inverted, weight_format, grid)
+        found.stored[rows] = columns.scales.T
+        offsets = np.repeat(columns.offsets(), GROUP_SIZE, axis=0)[: matrix.shape[1]]
+        integers[rows] = grid.indices(columns.values - offsets).T
+    levels = weight_format.stored_levels[found.tables[::TABLE_ROWS]]
+    return QuantizedMatrix(integers, found.stored, found.row_scales, levels)
+
+
+def _rounded_columns(
+    matrix: Float32Array,
+    scales: npt.NDArray[Any],
+    inverted: InvertedMoments,
+    weight_format: WeightFormat,
+    grid: Grid | None = None,
+) -> RoundedColumns:
+    """Round rows ``(N, K)`` by scales ``(N, groups)`` that are chosen, and change these then."""
     columns = RoundedColumns(
-        np.empty(matrix.T.shape, np.float32),
-        np.ascontiguousarray(scales.T),
-        row_scales,
-        weight_format,
+        np.empty(matrix.T.shape, np.float32), np.ascontiguousarray(scales.T), weight_format, grid
     )
     weights = np.ascontiguousarray(matrix.T)
     _round_columns(weights, columns, inverted)
-    descend(weights, columns, inverted.damped, SWEEPS)
-    scales = np.ascontiguousarray(columns.scales.T)
-    return quantize_with_scales(columns.weights().T, scales, row_scales, weight_format)
+    descend(weights, columns, inverted.damped, inverted.groups, SWEEPS)
+    return columns
 
 
 def _weighted_scales(
@@ -105,12 +143,12 @@ def _round_columns(
     """
     order, factor, steps = inverted.order, inverted.factor, columns.steps()
     width, groups = len(weights), order // GROUP_SIZE
-    left, inverse = weights[order], 1 / steps
+    left, inverse = weights[order], inverse_steps(steps)
     errors = np.empty((_BLOCK, weights.shape[1]), np.float32)
     for start in range(0, width, _BLOCK):
         end = min(start + _BLOCK, width)
         for k in range(start, end):
-            value = nearest_values(left[k] * inverse[groups[k]], columns.weight_format)
+            value = columns.nearest(left[k] * inverse[groups[k]], groups[k])
             columns.values[order[k]] = value
             error = left[k] - value * steps[groups[k]]
             np.divide(error, factor[k, k], out=errors[k - start])
@@ -127,11 +165,13 @@ class InvertedMoments:
         factor: In that order, the upper U ``(K, K)`` with ``U^T U`` the inverse of the damped
             moments.
         damped: The damped moments, in the matrix's order.
+        groups: The same within each group.
     """
 
     order: npt.NDArray[np.intp]
     factor: Float32Array
     damped: Float32Array
+    groups: tuple[GroupMoments, ...]
 
 
 def invert(moments: Float32Array) -> InvertedMoments | None:
@@ -152,7 +192,8 @@ def invert(moments: Float32Array) -> InvertedMoments | None:
             continue
         upper = np.ascontiguousarray(lower[::-1, ::-1])
         factor = _inverse_of_upper(upper).astype(np.float32)
-        return InvertedMoments(order, factor, exact.astype(np.float32))
+        groups = group_moments(exact)
+        return InvertedMoments(order, factor, exact.astype(np.float32), groups)
     return None
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mvlm.compile.calibration import group_search
 from mvlm.compile.calibration.matrix_rounding import ROWS
 from mvlm.compile.calibration.selection import is_calibrated
 from mvlm.compile.calibration_data.samples import CalibrationData
@@ -15,6 +16,7 @@ from mvlm.compile.memory import PROGRAM_BYTES
 from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.checkpoint.names import HEAD, TABLE
 from mvlm.models.config import MobileVLMConfig
+from mvlm.models.quantization import GROUP_SIZE
 from mvlm.runtime.threads import default_threads
 
 _FLOAT32 = 4
@@ -24,6 +26,8 @@ _FLOAT32 = 4
 # see, comes on top.
 _ROUNDING_COPIES = (2, 9, 3)
 _INVERSION_COPIES = (1, 0, 12)
+# What each thread takes to round a group of some rows again, in copies of all candidates.
+_CANDIDATE_COPIES = 4
 # Tensors that the model joins to one linear layer.
 _JOINED = re.compile(r"\b(?:[qkv]_proj|(?:gate|up)_proj)\b")
 _DECODER, _TOWER_LAYERS = "model.layers.", ".encoder.layers."
@@ -109,7 +113,9 @@ def _rounding_bytes(layers: Iterable[_Layer]) -> int:
         for each in layers
         for matrix_copies, row_copies, moment_copies in (_ROUNDING_COPIES, _INVERSION_COPIES)
     )
-    return (moments + rounding) * _FLOAT32
+    candidates = group_search.ROWS * group_search.CANDIDATES * GROUP_SIZE
+    searching = _CANDIDATE_COPIES * candidates * default_threads()
+    return (moments + rounding + searching) * _FLOAT32
 
 
 def _rows_bytes(config: MobileVLMConfig, data: CalibrationData) -> int:

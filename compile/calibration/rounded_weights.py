@@ -5,7 +5,8 @@ tensor              content
 ==================  =========================================================================
 ``X.integers``      ``(N, K)``: indices of levels, uint8, or integers (see `QuantizedMatrix`)
 ``X.scales``        ``(N, ceil(K / 32))``, of the format's dtype
-``X.row_scales``    ``(N,)`` float32, where the format has them
+``X.row_scales``    ``(N,)`` float32, where the format has tables of levels
+``X.levels``        ``(ceil(N / 16), 16)`` int8, where it has
 ==================  =========================================================================
 
 X is the linear layer's name in the model. A file's metadata hold a JSON object: the calibration's
@@ -21,16 +22,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mvlm.models.quantization import QuantizedMatrix
+from mvlm.models.quantization import (
+    GROUP_SIZE,
+    TABLE_LEVELS,
+    TABLE_ROWS,
+    WEIGHT_FORMATS,
+    QuantizedMatrix,
+    WeightFormat,
+)
 from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.errors import ArtifactError
 
 REPORT = "report.json"
 _METADATA = "calibration"
-_TENSORS = ("integers", "scales", "row_scales")
+_TENSORS = ("integers", "scales", "row_scales", "levels")
 # What a file that is damaged, or is not ours, may raise as it is read.
 _UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError)
 
@@ -98,15 +107,11 @@ class RoundedWeights:
                 if document["key"] != self.key:
                     return None
                 reports = tuple(LayerReport(**each) for each in document["reports"])
-                names = set(file.keys())
-
-                def tensor(name: str) -> Any:
-                    return file.get_tensor(name) if name in names else None
-
-                matrices = {
-                    each.layer: QuantizedMatrix(*(tensor(f"{each.layer}.{n}") for n in _TENSORS))
-                    for each in reports
-                }
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+            matrices = {each.layer: _take_matrix(tensors, each) for each in reports}
+            if tensors:
+                return None
         except _UNREADABLE:
             return None
         return RoundedPart(matrices, reports)
@@ -173,6 +178,63 @@ class RoundedMatrices:
                 raise _damaged(self._weights.folder)
             self._last = (part, found)
         return self._last[1].matrices[layer]
+
+
+def _take_matrix(tensors: dict[str, npt.NDArray[Any]], report: LayerReport) -> QuantizedMatrix:
+    """Take a layer's tensors out of a file's.
+
+    Raises:
+        KeyError: The format is none, or a tensor is absent.
+        ValueError: A tensor is not what the format stores.
+    """
+    weight_format = WEIGHT_FORMATS[report.weight_format]
+    names = _TENSORS if weight_format.has_tables else _TENSORS[:2]
+    matrix = QuantizedMatrix(*(tensors.pop(f"{report.layer}.{name}") for name in names))
+    found = [(each.dtype, each.shape) for each in _arrays(matrix)]
+    if found != _expected(matrix.integers.shape, weight_format):
+        raise ValueError(f"tensors of {report.layer} are not those of {weight_format.name}")
+    if not _is_in_range(matrix, weight_format):
+        raise ValueError(f"values of {report.layer} are not those of {weight_format.name}")
+    return matrix
+
+
+def _arrays(matrix: QuantizedMatrix) -> list[npt.NDArray[Any]]:
+    found = [getattr(matrix, name) for name in _TENSORS]
+    return [each for each in found if each is not None]
+
+
+def _expected(
+    shape: tuple[int, ...], weight_format: WeightFormat
+) -> list[tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Return the dtypes and shapes of a matrix's arrays by the shape ``(N, K)`` of the first.
+
+    Raises:
+        ValueError: It is not the shape of a matrix.
+    """
+    rows, width = shape
+    found: list[tuple[str, tuple[int, ...]]] = [
+        (weight_format.integer_dtype, (rows, width)),
+        (weight_format.scale_dtype, (rows, -(-width // GROUP_SIZE))),
+    ]
+    if weight_format.has_tables:
+        found += [("float32", (rows,)), ("int8", (-(-rows // TABLE_ROWS), TABLE_LEVELS))]
+    return [(np.dtype(dtype), each) for dtype, each in found]
+
+
+def _is_in_range(matrix: QuantizedMatrix, weight_format: WeightFormat) -> bool:
+    """Whether a matrix's values are ones that rounding can have made; all bytes are scales."""
+    if matrix.row_scales is None or matrix.levels is None:
+        lowest, highest = weight_format.lowest, weight_format.highest
+        is_integer = np.all((matrix.integers >= lowest) & (matrix.integers <= highest))
+        return bool(is_integer and np.all(np.isfinite(matrix.scales)))
+    tables = weight_format.stored_levels
+    is_table = (matrix.levels[:, None] == tables).all(axis=2).any(axis=1)
+    rows = matrix.row_scales
+    return bool(
+        np.all(matrix.integers < 1 << weight_format.bits)
+        and np.all(np.isfinite(rows) & (rows > 0))
+        and is_table.all()
+    )
 
 
 def _damaged(folder: Path) -> ArtifactError:

@@ -12,7 +12,13 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models.ops.signatures import ROWS, Parameter, Signature
-from mvlm.models.quantization import GROUP_SIZE, MAX_LEVEL
+from mvlm.models.quantization import (
+    GROUP_SIZE,
+    MAX_SCALE,
+    OFFSET_STEP,
+    SCALE_BITS,
+    TABLE_ROWS,
+)
 from mvlm.models.weight_layout import Matrix, Piece, WeightLayout
 
 # Relax's TOpPatternKind: an opaque function is never fused with its neighbours.
@@ -49,6 +55,8 @@ def quantized_value(
 ) -> tirx.Expr:
     """Return a weight without its scale: of a float format, the weight itself.
 
+    Of a format with tables it is the level, without the group's offset.
+
     Args:
         layout: Of the matrix.
         matrix: What it is.
@@ -64,35 +72,21 @@ def quantized_value(
     else:
         _, element = layout.arrays(matrix)["weight"]
         stored = sum(_bits(arrays["weight"][piece.index], piece, element) for piece in pieces)
-    if weight_format.levels:
-        return level(stored, weight_format.levels).astype(dtype)
+    if weight_format.has_tables:
+        return arrays["levels"][feature // TABLE_ROWS, stored.astype("int32")].astype(dtype)
     zero = layout.zero_point(weight_format, matrix.activations)
     quantized = stored.astype(dtype)
     return quantized - tirx.const(zero, dtype) if zero else quantized
 
 
-def level(index: tirx.Expr, levels: Sequence[int]) -> tirx.Expr:
-    """Return one of 8 or 16 levels as int32.
+def group_scale(stored: tirx.Expr) -> tirx.Expr:
+    """Return the scale that a group's byte holds, as float32 (see `group_scales`)."""
+    return (stored & tirx.const(MAX_SCALE, "int8")).astype("float32")
 
-    The levels are bytes of one constant or two, from which a shift takes one: a table in memory
-    would be a parameter of every operation.
 
-    Args:
-        index: Of the level.
-        levels: Within -MAX_LEVEL to MAX_LEVEL.
-    """
-    table, *more = (
-        tirx.const(
-            sum(each + MAX_LEVEL << 8 * at for at, each in enumerate(levels[first : first + 8])),
-            "int64",
-        )
-        for first in range(0, len(levels), 8)
-    )
-    at = index.astype("int64")
-    for upper in more:
-        table = tirx.Select(at < 8, table, upper)
-    shifted = table >> ((at & tirx.const(7, "int64")) * tirx.const(8, "int64"))
-    return (shifted & tirx.const(255, "int64")).astype("int32") - MAX_LEVEL
+def offset_steps(stored: tirx.Expr) -> tirx.Expr:
+    """Return the steps of the offset that a group's byte holds, as float32."""
+    return (stored >> tirx.const(SCALE_BITS, "int8")).astype("float32")
 
 
 def _bits(element: tirx.Expr, piece: Piece, dtype: str) -> tirx.Expr:
@@ -115,9 +109,12 @@ def stored_value(
     weight_format = matrix.weight_format
     if not weight_format.is_integer:
         return quantized
-    scale = arrays["scales"][layout.scale(matrix, feature, k // GROUP_SIZE)].astype("float32")
-    if weight_format.has_row_scales:
-        return quantized * (scale * arrays["row_scales"][layout.row_scale(matrix, feature)])
+    of_group = arrays["scales"][layout.scale(matrix, feature, k // GROUP_SIZE)]
+    if weight_format.has_tables:
+        row_scale = arrays["row_scales"][layout.row_scale(matrix, feature)]
+        offset = offset_steps(of_group) * OFFSET_STEP
+        return (quantized + offset) * (group_scale(of_group) * row_scale)
+    scale = of_group.astype("float32")
     return quantized * (scale if weight_format.unit == 1 else scale * weight_format.unit)
 
 

@@ -10,18 +10,20 @@ from tvm.relax.frontend import nn
 from mvlm.models.ops.definition import (
     call,
     define,
+    group_scale,
     known_rows,
+    offset_steps,
     placeholders,
     quantized_value,
     stored_value,
 )
 from mvlm.models.ops.rowwise import IDENTITY, Prologue, as_rows, quantize_rows, rowwise
 from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLinearSignature
-from mvlm.models.quantization import GROUP_SIZE, fit_groups_per_scale
+from mvlm.models.quantization import GROUP_SIZE, OFFSET_STEP, fit_groups_per_scale
 from mvlm.models.weight_layout import LinearFormat
 
 # The parameters that quantized activations come in, as `quantize_rows` returns them.
-_ACTIVATIONS = ("x", "x_scales", "zero_point_correction", "zero_point_halves")
+_ACTIVATIONS = ("x", "x_scales", "zero_point_correction", "zero_point_halves", "offset_sums")
 
 
 def linear(
@@ -130,7 +132,12 @@ def quantized_linear_definition(op: QuantizedLinearSignature) -> tirx.PrimFunc:
         at = g * GROUP_SIZE + k
         x_scale = x_scales[i, g // op.groups_per_scale] * op.weight_format.unit
         weight = quantized_value(layout, matrix, inputs, j, at)
-        scale = scales[layout.scale(matrix, j, g)].astype("float32")
+        scale = scales[layout.scale(matrix, j, g)]
+        if op.weight_format.has_tables:
+            weight = weight + offset_steps(scale) * OFFSET_STEP
+            scale = group_scale(scale)
+        else:
+            scale = scale.astype("float32")
         return te.sum(x[i, at].astype("float32") * x_scale * weight * scale, axis=[g, k])
 
     return _with_epilogue(op, inputs, product, ("row_scales", "bias", "residual"))

@@ -16,7 +16,14 @@ from tvm.relax.frontend import nn
 from mvlm.models.activations import QUICK_GELU_SLOPE
 from mvlm.models.ops.definition import call, define, known_rows, placeholders
 from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
-from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, QMAX, fit_groups_per_scale
+from mvlm.models.quantization import (
+    GROUP_SIZE,
+    MIN_ABSMAX,
+    OFFSET_STEP,
+    QMAX,
+    byte_zero_point,
+    fit_groups_per_scale,
+)
 
 
 @dataclass(frozen=True)
@@ -150,28 +157,33 @@ def _zero_point_correction(op: QuantizeRowsSignature, integers: te.Tensor) -> li
     """Return what accounts for the weights' zero point, by :class:`QuantizeRowsSignature`."""
     m, groups = integers.shape[0], op.groups
 
-    def product(i: tirx.Expr, k: tirx.Expr) -> tirx.Expr:
-        return integers[i, k].astype("int32") * tirx.const(-op.zero_point, "int32")
+    def product(i: tirx.Expr, k: tirx.Expr, zero_point: int) -> tirx.Expr:
+        return integers[i, k].astype("int32") * tirx.const(-zero_point, "int32")
 
     k = te.reduce_axis((0, GROUP_SIZE), name="k")
+    byte_zero = byte_zero_point(op.zero_point)
     correction = te.compute(
         (m, groups),
-        lambda i, g: te.sum(product(i, g * GROUP_SIZE + k), axis=k),
+        lambda i, g: te.sum(product(i, g * GROUP_SIZE + k, byte_zero), axis=k),
         name="zero_point_correction",
     )
-    if not op.has_halves:
+    if not op.has_levels:
         return [correction]
     four = te.reduce_axis((0, GROUP_SIZE // 4), name="four")
     two = te.reduce_axis((0, 2), name="two")
     sums = te.compute(
         (m, groups, 2),
         lambda i, g, half: te.sum(
-            product(i, g * GROUP_SIZE + four * 4 + half * 2 + two), axis=[four, two]
+            product(i, g * GROUP_SIZE + four * 4 + half * 2 + two, op.zero_point), axis=[four, two]
         ),
         name="half_sums",
     )
     halves = te.compute(sums.shape, lambda *at: sums[at].astype("int16"), name="zero_point_halves")
-    return [correction, halves]
+    factor = OFFSET_STEP / -byte_zero  # exact: a power of two and a few bits
+    offset_sums = te.compute(
+        (m, groups), lambda *at: correction[at].astype("float32") * factor, name="offset_sums"
+    )
+    return [correction, halves, offset_sums]
 
 
 def _identity(op: RowFunction, inputs: Mapping[str, te.Tensor], name: str) -> te.Tensor:

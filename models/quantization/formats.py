@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from mvlm.models.rounding import Grid
 
@@ -20,6 +21,10 @@ QMAX = {"int8": 127, "int16": 8191}
 MIN_ABSMAX = 1e-30
 # The largest magnitude of a level. Half of a group's products with activations fit into an int16.
 MAX_LEVEL = 16
+# What is added to signed bytes to make them unsigned, for CPUs that multiply such.
+BYTE_ZERO = 128
+# Rows of a matrix that have one table of levels, and its entries: a table of 8 is there twice.
+TABLE_ROWS, TABLE_LEVELS = 16, 16
 assert GROUP_SIZE // 2 * MAX_LEVEL * QMAX["int8"] <= np.iinfo(np.int16).max
 
 Activations = Literal["float32", "int8", "int16"]
@@ -36,10 +41,12 @@ class WeightFormat:
         zero_point: The stored integer that stands for zero.
         lowest: The least integer that a weight is rounded to; 0 for floats.
         highest: The greatest.
-        levels: What stored integers stand for, ascending: they are indices of these. Empty where
-            the stored integer is the zero point plus the one that it stands for.
+        tables: What stored integers may stand for: they are indices of the levels of one of these
+            tables, ascending, which is chosen for each 16 rows. Empty where the stored integer is
+            the zero point plus the one that it stands for.
         unit: What scales are multiples of: small where they would be too small for float16.
-        scale_dtype: Of a group's scale: float16, or int8 where each row has a scale of its own.
+        scale_dtype: Of a group's scale: float16; with tables int8, which is a multiple of a scale
+            of the row and an offset of the levels (see `group_scales`).
     """
 
     name: str
@@ -48,14 +55,14 @@ class WeightFormat:
     zero_point: int = 0
     lowest: int = 0
     highest: int = 0
-    levels: tuple[int, ...] = ()
+    tables: tuple[tuple[int, ...], ...] = ()
     unit: float = 1.0
     scale_dtype: str = "float16"
 
     @property
-    def has_row_scales(self) -> bool:
-        """Whether scales are multiples of one scale for each row."""
-        return self.scale_dtype == "int8"
+    def has_tables(self) -> bool:
+        """Whether integers are indices of levels, and scales multiples of one for each row."""
+        return bool(self.tables)
 
     @property
     def is_integer(self) -> bool:
@@ -64,13 +71,24 @@ class WeightFormat:
 
     @cached_property
     def grid(self) -> Grid:
-        """The integers that weights are rounded to, in units of their scales."""
-        return Grid(self.lowest, self.highest, self.levels)
+        """The integers that weights are rounded to, in units of their scales, without tables."""
+        return Grid(self.lowest, self.highest)
+
+    @cached_property
+    def grids(self) -> tuple[Grid, ...]:
+        """The levels of each table."""
+        return tuple(Grid(levels[0], levels[-1], levels) for levels in self.tables)
+
+    @cached_property
+    def stored_levels(self) -> npt.NDArray[np.int8]:
+        """The tables as they are stored, ``(tables, 16)``: one of 8 levels is there twice."""
+        levels = np.array(self.tables, np.int8)
+        return np.tile(levels, (1, TABLE_LEVELS // levels.shape[1]))
 
     @property
     def integer_dtype(self) -> str:
         """The dtype of `QuantizedMatrix.integers`."""
-        if self.levels:
+        if self.tables:
             return "uint8"
         return "int8" if self.bits <= 8 else "int16"
 
@@ -97,19 +115,27 @@ class WeightFormat:
         return -(-width * self.bits // whole_bits) * (whole_bits // element_bits)
 
 
-def _format_of_levels(name: str, bits: int, levels: tuple[int, ...]) -> WeightFormat:
-    """Return a format of uneven levels, whose scales are multiples of one for each row."""
-    assert len(levels) == 1 << bits and levels == tuple(sorted(set(levels)))
-    assert levels[0] >= -MAX_LEVEL and levels[-1] <= MAX_LEVEL
-    zero, ends = levels.index(0), (levels[0], levels[-1])
-    return WeightFormat(name, "uint32", bits, zero, *ends, levels, scale_dtype="int8")
+def _format_of_tables(name: str, bits: int, *tables: tuple[int, ...]) -> WeightFormat:
+    """Return a format of levels, whose scales are multiples of one for each row."""
+    for levels in tables:
+        assert len(levels) == 1 << bits and levels == tuple(sorted(set(levels)))
+        assert levels[0] >= -MAX_LEVEL and levels[-1] <= MAX_LEVEL
+    ends = (-MAX_LEVEL, MAX_LEVEL)
+    return WeightFormat(name, "uint32", bits, 0, *ends, tables, scale_dtype="int8")
 
 
 FLOAT32 = WeightFormat("float32", "float32", 32)
 FLOAT16 = WeightFormat("float16", "float16", 16)
 Q4MLC = WeightFormat("q4mlc", "uint32", 4, zero_point=7, lowest=-7, highest=7)
-Q4NL = _format_of_levels("q4nl", 4, (-16, -13, -10, -8, -6, -4, -2, -1, 0, 1, 3, 5, 7, 9, 12, 16))
-Q3NL = _format_of_levels("q3nl", 3, (-16, -10, -6, -2, 0, 3, 7, 12))
+Q4NL = _format_of_tables(
+    "q4nl",
+    4,
+    (-16, -13, -10, -8, -6, -4, -2, -1, 0, 1, 3, 5, 7, 9, 12, 16),
+    tuple(range(-15, 16, 2)),
+)
+Q3NL = _format_of_tables(
+    "q3nl", 3, (-16, -10, -5, -2, 1, 5, 10, 16), (-16, -11, -7, -2, 2, 7, 11, 16)
+)
 Q8 = WeightFormat("q8", "int8", 8, lowest=-QMAX["int8"], highest=QMAX["int8"])
 Q16 = WeightFormat(
     "q16", "int16", 16, lowest=-QMAX["int16"], highest=QMAX["int16"], unit=1 / (QMAX["int16"] + 1)
@@ -129,9 +155,15 @@ def format_named(name: str) -> WeightFormat:
     return WEIGHT_FORMATS[name]
 
 
-def has_halves(zero_point: int) -> bool:
-    """Whether the halves of a group's zero-point correction fit into 16 bits each.
+def is_of_levels(zero_point: int) -> bool:
+    """Whether a zero point is that of levels.
 
-    A half is the zero point times the sum of 16 activations.
+    The halves of a group's correction, each the zero point times the sum of 16 activations, fit
+    into 16 bits. Where products are added in 32 bits, levels have the zero point of all bytes.
     """
-    return 0 < zero_point <= MAX_LEVEL
+    return zero_point == MAX_LEVEL
+
+
+def byte_zero_point(zero_point: int) -> int:
+    """Return the zero point of whole corrections, where a layout's is that of levels or another."""
+    return BYTE_ZERO if is_of_levels(zero_point) else zero_point

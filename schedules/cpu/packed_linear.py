@@ -23,9 +23,9 @@ from mvlm.schedules.epilogue import Epilogue
 
 
 def packed_linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
-    """Build the kernel of ``linear`` over integer weights, without scales of whole rows."""
+    """Build the kernel of ``linear`` over integer weights that are no indices of levels."""
     stored = op.weight_format
-    if not stored.is_integer or stored.has_row_scales:
+    if not stored.is_integer or stored.has_tables:
         return None
     epilogue, loop = Epilogue(op, FEATURES), panel_loop(op)
     packing, unpack = stored.packing, _unpack(stored)

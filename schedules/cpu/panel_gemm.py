@@ -121,7 +121,7 @@ def panel_gemm(
         sums: tirx.Expr, buffers: tuple[tirx.Buffer, ...], place: tuple[Any, ...], stage: Any
     ) -> tirx.Expr:
         """Add a stage's products to a register: all steps of a group, or `k_unroll` of them."""
-        (x, weight, unpacked), (row, first, p, part, g) = buffers, place
+        (x, weight, tables, unpacked), (row, first, p, part, g) = buffers, place
         order = tuple(step for steps in product.step_sets for step in steps)
         if tile.k_unroll < product.group_steps:
             order = tuple(stage * tile.k_unroll + step for step in range(tile.k_unroll))
@@ -129,10 +129,35 @@ def panel_gemm(
         def quantized(step: Any) -> tirx.Expr:
             if tile.unpack_once:
                 return unpacked[p, g % block_groups, step, product.features_of(part)]
-            return product.weights(weight, first + p, g, part, step)
+            table = tables[p, T.ramp(0, 1, product.table_bytes)]
+            return product.weights(weight, table, first + p, g, part, step)
 
         return product.dot(sums, [(step, quantized(step)) for step in order], x, row, g)
 
+    def scaled(
+        total: tirx.Expr,
+        offset_sum: tirx.Expr | None,
+        buffers: tuple[tirx.Buffer, ...],
+        place: tuple[Any, ...],
+    ) -> tirx.Expr:
+        """Return a group's sums times its scales; its offsets' products are added if not unpacked.
+
+        Args:
+            total: The sums, float32.
+            offset_sum: Of the group's activations; None if there are no offsets.
+            buffers: The scales, and what they are unpacked to.
+            place: The tile's first panel, the panel, the register and the group.
+        """
+        (scales, unpacked_scales), (first, p, part, g) = buffers, place
+        if tile.unpack_once:
+            scale = unpacked_scales[p, g % block_groups, 0, T.ramp(part * lanes, 1, lanes)]
+            return total * scale
+        if offset_sum is not None:
+            steps = product.offset_steps(scales, first + p, g, part)
+            total = total + steps * T.broadcast(offset_sum, lanes)
+        return total * product.scale(scales, first + p, g, part)
+
+    adds_offsets = tile.unpack_once and product.is_packed and not product.folds_offsets
     panels = panel_count(op.features)
 
     @T.prim_func(private=True, s_tir=True)
@@ -141,9 +166,11 @@ def panel_gemm(
         x_scale_handle: T.handle,
         correction_handle: T.handle,
         halves_handle: T.handle,
+        offset_sum_handle: T.handle,
         weight_handle: T.handle,
         scale_handle: T.handle,
         row_scale_handle: T.handle,
+        level_handle: T.handle,
         bias_handle: T.handle,
         residual_handle: T.handle,
         y_handle: T.handle,
@@ -153,36 +180,69 @@ def panel_gemm(
         x_scales = T.match_buffer(x_scale_handle, (rows, op.activation_scales), "float32")
         zero_point_correction = T.match_buffer(correction_handle, (rows, op.groups), "int32")
         zero_point_halves = T.match_buffer(halves_handle, (rows, op.groups, 2), "int16")
+        offset_sums = T.match_buffer(offset_sum_handle, (rows, op.groups), "float32")
         weight = T.match_buffer(
             weight_handle, (panels, op.groups, steps, layout.step), layout.dtype
         )
         scales = T.match_buffer(scale_handle, (panels, op.groups, FEATURES), layout.scale_dtype)
         row_scales = T.match_buffer(row_scale_handle, (panels, FEATURES), "float32")
+        levels = T.match_buffer(level_handle, (panels, FEATURES), "int8")
         bias = T.match_buffer(bias_handle, (op.features,), "float32")
         residual = T.match_buffer(residual_handle, (rows, op.features), "float32")
         y = T.match_buffer(y_handle, (rows, op.features), "float32")
         for task in T.parallel(panels // (tile.panels * tile.tiles_per_task)):
             with T.sblock("task"):
                 unpacked = T.sblock_alloc_buffer(unpacked_shape, "uint8")
+                # Scales, and their products with the steps of offsets.
+                unpacked_scales = T.sblock_alloc_buffer(
+                    (*unpacked_shape[:2], 2, FEATURES), "float32"
+                )
+                tables = T.sblock_alloc_buffer(
+                    (tile.panels, product.table_bytes), "uint8", scope="local"
+                )
+
+                @T.inline
+                def load_tables(first):
+                    if product.is_packed:
+                        for p in T.unroll(tile.panels):
+                            tables[p, T.ramp(0, 1, product.table_bytes)] = product.table(
+                                levels, first + p, tile.unpack_once
+                            )
 
                 @T.inline
                 def unpack_steps(p, panel, kb, g, step):
                     for part in T.unroll(parts):
-                        unpacked[p, g, step, product.features_of(part)] = product.weights(
-                            weight, panel, kb * block_groups + g, part, step
+                        unpacked[p, g, step, product.features_of(part)] = product.unpacked(
+                            weight,
+                            scales,
+                            tables[p, T.ramp(0, 1, product.table_bytes)],
+                            (panel, kb * block_groups + g, part),
+                            step,
                         )
                     if step + 1 < product.group_steps:
                         unpack_steps(p, panel, kb, g, step + 1)
 
                 @T.inline
+                def unpack_scales(p, panel, kb, g):
+                    for part in T.unroll(parts):
+                        group = T.meta_var(kb * block_groups + g)
+                        scale = T.meta_var(product.unpacked_scale(scales, panel, group, part))
+                        unpacked_scales[p, g, 0, T.ramp(part * lanes, 1, lanes)] = scale
+                        if adds_offsets:
+                            steps = T.meta_var(product.offset_steps(scales, panel, group, part))
+                            unpacked_scales[p, g, 1, T.ramp(part * lanes, 1, lanes)] = scale * steps
+
+                @T.inline
                 def unpack_panel(p, panel, kb):
                     for g in T.serial(block_groups):
                         unpack_steps(p, panel, kb, g, 0)
+                        unpack_scales(p, panel, kb, g)
 
                 for kb, at in T.grid(k_blocks, tile.tiles_per_task):
                     first = T.meta_var((task * tile.tiles_per_task + at) * tile.panels)
+                    load_tables(first)
                     if tile.unpack_once:
-                        for p in T.serial(tile.panels):
+                        for p in T.unroll(tile.panels):
                             unpack_panel(p, first + p, kb)
                     for block in T.serial((rows + tile_m - 1) // tile_m):
                         with T.sblock("tile"):
@@ -220,7 +280,7 @@ def panel_gemm(
                                             ),
                                             lanes,
                                         ),
-                                        (x, weight, unpacked),
+                                        (x, weight, tables, unpacked),
                                         (row, first, p, part, g),
                                         0,
                                     )
@@ -231,16 +291,40 @@ def panel_gemm(
                                         row = T.meta_var(clipped(block * tile_m + r, rows))
                                         acc_i32[r, T.ramp(0, 1, lanes)] = dot(
                                             acc_i32[r, T.ramp(0, 1, lanes)],
-                                            (x, weight, unpacked),
+                                            (x, weight, tables, unpacked),
                                             (row, first, p, part, g),
                                             stage + 1,
                                         )
                                 for r in T.unroll(tile_m):
-                                    acc_block[register(r, p, part), T.ramp(0, 1, lanes)] += T.Cast(
-                                        f32, product.completed(acc_i32[r, T.ramp(0, 1, lanes)])
-                                    ) * T.Cast(
-                                        f32, scales[first + p, g, T.ramp(part * lanes, 1, lanes)]
+                                    row = T.meta_var(clipped(block * tile_m + r, rows))
+                                    total = T.meta_var(
+                                        T.Cast(
+                                            f32,
+                                            product.completed(acc_i32[r, T.ramp(0, 1, lanes)]),
+                                        )
                                     )
+                                    acc_block[register(r, p, part), T.ramp(0, 1, lanes)] += scaled(
+                                        total,
+                                        offset_sums[row, g] if product.is_packed else None,
+                                        (scales, unpacked_scales),
+                                        (first, p, part, g),
+                                    )
+
+                            @T.inline
+                            def add_offsets(s):
+                                """Add the products of offsets: apart, so that registers suffice."""
+                                for g in T.serial(op.groups_per_scale):
+                                    group = T.meta_var(s * op.groups_per_scale + g)
+                                    for t in T.unroll(registers[0]):
+                                        row = T.meta_var(clipped(block * tile_m + row_of(t), rows))
+                                        panel = T.meta_var(t // parts % tile.panels)
+                                        first_column = T.meta_var(t % parts * lanes)
+                                        acc_block[t, T.ramp(0, 1, lanes)] += unpacked_scales[
+                                            panel,
+                                            group % block_groups,
+                                            1,
+                                            T.ramp(first_column, 1, lanes),
+                                        ] * T.broadcast(offset_sums[row, group], lanes)
 
                             @T.inline
                             def scale_accumulate(s):
@@ -269,7 +353,7 @@ def panel_gemm(
                                             register(r, p, part), c
                                         ] * (
                                             row_scales[first + p, part * lanes + c]
-                                            if layout.has_row_scales
+                                            if layout.has_tables
                                             else T.float32(1)
                                         )
                                 if block * tile_m + r < rows:
@@ -295,6 +379,8 @@ def panel_gemm(
                                     for p in T.unroll(tile.panels):
                                         for part in T.unroll(parts):
                                             dot_group(p, part, scale * op.groups_per_scale + g)
+                                if adds_offsets:
+                                    add_offsets(scale)
                                 scale_accumulate(scale)
                             if k_blocks > 1 and kb < k_blocks - 1:
                                 store_partial()

@@ -74,15 +74,15 @@ def panel_gemv(
 
     def dot(
         sums: tirx.Expr,
-        x: tirx.Buffer,
-        weight: tirx.Buffer,
+        buffers: tuple[tirx.Buffer, ...],
         place: tuple[tirx.Expr, ...],
         at: int,
     ) -> tirx.Expr:
         """Add the products of a set of steps to a register."""
-        panel, group, part = place
+        (x, weight, tables), (p, panel, group, part) = buffers, place
+        table = tables[p, T.ramp(0, 1, product.table_bytes)]
         steps = [
-            (step, product.weights(weight, panel, group, part, step))
+            (step, product.weights(weight, table, panel, group, part, step))
             for step in product.step_sets[at]
         ]
         return product.dot(sums, steps, x, 0, group)
@@ -95,9 +95,11 @@ def panel_gemv(
         x_scale_handle: T.handle,
         correction_handle: T.handle,
         halves_handle: T.handle,
+        offset_sum_handle: T.handle,
         weight_handle: T.handle,
         scale_handle: T.handle,
         row_scale_handle: T.handle,
+        level_handle: T.handle,
         bias_handle: T.handle,
         residual_handle: T.handle,
         y_handle: T.handle,
@@ -106,11 +108,13 @@ def panel_gemv(
         x_scales = T.match_buffer(x_scale_handle, (1, op.activation_scales), "float32")
         zero_point_correction = T.match_buffer(correction_handle, (1, op.groups), "int32")
         zero_point_halves = T.match_buffer(halves_handle, (1, op.groups, 2), "int16")
+        offset_sums = T.match_buffer(offset_sum_handle, (1, op.groups), "float32")
         weight = T.match_buffer(
             weight_handle, (panels, op.groups, layout.steps, layout.step), layout.dtype
         )
         scales = T.match_buffer(scale_handle, (panels, op.groups, FEATURES), layout.scale_dtype)
         row_scales = T.match_buffer(row_scale_handle, (panels, FEATURES), "float32")
+        levels = T.match_buffer(level_handle, (panels, FEATURES), "int8")
         bias = T.match_buffer(bias_handle, (op.features,), "float32")
         residual = T.match_buffer(residual_handle, (1, op.features), "float32")
         y = T.match_buffer(y_handle, (1, op.features), "float32")
@@ -125,6 +129,17 @@ def panel_gemv(
                 )
                 acc_i32 = T.sblock_alloc_buffer((parts, lanes), "int32", scope="local")
                 sums = T.sblock_alloc_buffer((tile_panels, FEATURES), "float32", scope="local")
+                tables = T.sblock_alloc_buffer(
+                    (tile_panels, product.table_bytes), "uint8", scope="local"
+                )
+
+                @T.inline
+                def load_tables():
+                    if product.is_packed:
+                        for p in T.unroll(tile_panels):
+                            tables[p, T.ramp(0, 1, product.table_bytes)] = product.table(
+                                levels, task * tile_panels + p
+                            )
 
                 @T.inline
                 def zero(acc):
@@ -134,15 +149,19 @@ def panel_gemv(
                                 acc[p, part, c] = T.float32(0)
 
                 @T.inline
-                def dot_steps(panel, g, first_part, at):
+                def dot_steps(p, g, first_part, at):
                     """Multiply the sets of steps from the one at an index on."""
+                    panel = T.meta_var(task * tile_panels + p)
                     for t in T.unroll(parts_at_once):
                         part = T.meta_var(first_part + t)
                         acc_i32[part, T.ramp(0, 1, lanes)] = dot(
-                            acc_i32[part, T.ramp(0, 1, lanes)], x, weight, (panel, g, part), at
+                            acc_i32[part, T.ramp(0, 1, lanes)],
+                            (x, weight, tables),
+                            (p, panel, g, part),
+                            at,
                         )
                     if at + 1 < len(product.step_sets):
-                        dot_steps(panel, g, first_part, at + 1)
+                        dot_steps(p, g, first_part, at + 1)
 
                 @T.inline
                 def dot_group(p, g, first_part):
@@ -153,16 +172,21 @@ def panel_gemv(
                             product.initial_sums(zero_point_correction, zero_point_halves, 0, g),
                             lanes,
                         )
-                    dot_steps(panel, g, first_part, 0)
+                    dot_steps(p, g, first_part, 0)
                     for t in T.unroll(parts_at_once):
                         part = T.meta_var(first_part + t)
-                        scale = T.meta_var(
-                            T.Cast(f32, scales[panel, g, T.ramp(part * lanes, 1, lanes)])
-                        )
-                        acc_block[p, part, T.ramp(0, 1, lanes)] += (
+                        total = T.meta_var(
                             T.Cast(f32, product.completed(acc_i32[part, T.ramp(0, 1, lanes)]))
-                            * scale
                         )
+                        scale = T.meta_var(product.scale(scales, panel, g, part))
+                        if product.is_packed:
+                            steps = T.meta_var(product.offset_steps(scales, panel, g, part))
+                            offset_sum = T.meta_var(T.broadcast(offset_sums[0, g], lanes))
+                            acc_block[p, part, T.ramp(0, 1, lanes)] += (
+                                total + steps * offset_sum
+                            ) * scale
+                        else:
+                            acc_block[p, part, T.ramp(0, 1, lanes)] += total * scale
 
                 @T.inline
                 def scale_accumulate(s):
@@ -179,7 +203,7 @@ def panel_gemv(
                         for c in T.vectorized(lanes):
                             sums[p, part * lanes + c] = acc_f32[p, part, c] * (
                                 row_scales[panel, part * lanes + c]
-                                if layout.has_row_scales
+                                if layout.has_tables
                                 else T.float32(1)
                             )
                     for c in epilogue.columns(FEATURES):
@@ -187,6 +211,7 @@ def panel_gemv(
                         if epilogue.is_feature(j):
                             y[0, j] = epilogue.value(sums[p, c], bias, residual, 0, j)
 
+                load_tables()
                 zero(acc_f32)
                 for s in T.serial(op.activation_scales):
                     zero(acc_block)

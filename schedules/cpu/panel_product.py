@@ -17,10 +17,21 @@ from tvm.script import tirx as T
 
 from mvlm.models.bit_packing import SPARE_BIT
 from mvlm.models.ops.signatures import QuantizedLinearSignature
-from mvlm.models.quantization import GROUP_SIZE
+from mvlm.models.quantization import (
+    GROUP_SIZE,
+    MAX_SCALE,
+    OFFSET_STEP,
+    SCALE_BITS,
+    TABLE_LEVELS,
+    byte_zero_point,
+)
 from mvlm.schedules.cpu.instructions import InstructionSet
 from mvlm.schedules.cpu.instructions.instruction_set import StepWeights
+from mvlm.schedules.cpu.instructions.level_table import table_register
 from mvlm.schedules.cpu.panels import FEATURES, PanelLayout, panel_layout
+
+_STEP_BYTES = 4  # of a feature in a step of bytes
+_QUARTERS = 4  # in which levels with their offsets are integers
 
 
 @dataclass(frozen=True)
@@ -88,13 +99,83 @@ class PanelProduct:
         width = self.depth * self.lanes
         return T.ramp(part * width, 1, width)
 
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of a register that holds a panel's table."""
+        return _STEP_BYTES * self.lanes
+
+    @property
+    def folds_offsets(self) -> bool:
+        """Whether unpacked bytes hold levels with their offsets, in quarters.
+
+        A level with its offset is -19 to 18.25, so that four times that fits a byte. Sums in 16
+        bits have no room for it.
+        """
+        return self.is_packed and not self._adds_halves
+
+    @property
+    def unpacked_unit(self) -> float:
+        """What unpacked bytes are multiples of."""
+        return 1 / _QUARTERS if self.folds_offsets else 1.0
+
+    @property
+    def _table_zero(self) -> int:
+        """What is added to levels to make the bytes that are multiplied."""
+        if self.subtracts_zero_point:
+            return 0
+        return self.op.zero_point if self._adds_halves else byte_zero_point(self.op.zero_point)
+
+    def table(self, levels: tirx.Buffer, panel: Any, is_unpacked: bool = False) -> tirx.Expr:
+        """Return a register of a panel's levels, as `InstructionSet.lookup` takes it.
+
+        Args:
+            levels: The tables.
+            panel: The panel's index.
+            is_unpacked: Whether levels are in units of unpacked bytes.
+        """
+        read = levels[panel, T.ramp(0, 1, TABLE_LEVELS)]
+        if is_unpacked and self.folds_offsets:
+            read = read * T.broadcast(T.int8(_QUARTERS), TABLE_LEVELS)
+        return table_register(read, self.table_bytes, self._table_zero)
+
+    def unpacked(
+        self,
+        weight: tirx.Buffer,
+        scales: tirx.Buffer,
+        table: Any,
+        place: tuple[Any, ...],
+        step: Any,
+    ) -> tirx.Expr:
+        """Return the bytes that a step's weights are unpacked to, for the features of a register.
+
+        Args:
+            weight: The panels.
+            scales: Of their groups.
+            table: The panel's, for unpacked bytes.
+            place: The panel, the group and the register's index.
+            step: As :meth:`weights` takes it.
+        """
+        panel, group, part = place
+        found = self.weights(weight, table, panel, group, part, step)
+        if not self.folds_offsets:
+            return found
+        read = scales[panel, group, T.ramp(part * self.lanes, 1, self.lanes)]
+        steps = T.Cast(f"int32x{self.lanes}", read) >> T.broadcast(T.int32(SCALE_BITS), self.lanes)
+        # Every byte of a feature gets its offset.
+        quarters = steps * T.broadcast(T.int32(round(OFFSET_STEP * _QUARTERS)), self.lanes)
+        in_each = (quarters & T.broadcast(T.int32(0xFF), self.lanes)) * T.broadcast(
+            T.int32(0x01010101), self.lanes
+        )
+        return found + T.reinterpret(f"uint8x{self.table_bytes}", in_each)
+
     def weights(
-        self, weight: tirx.Buffer, panel: Any, group: Any, part: Any, step: Any
+        self, weight: tirx.Buffer, table: Any, panel: Any, group: Any, part: Any, step: Any
     ) -> tirx.Expr:
         """Read a step's weights from a panel, for the features of one register.
 
         Args:
             weight: The panels.
+            table: The panel's, where `is_packed`.
             panel: The panel's index.
             group: The group's.
             part: The register's, within the panel.
@@ -109,9 +190,29 @@ class PanelProduct:
         half = self.group_steps // 2
         nibble_set, is_high = step % half, step >= half
         if nibble_set < self.layout.steps:
-            return self.isa.lookup(self.layout.levels, stored(nibble_set), is_high)
+            return self.isa.lookup(table, self.layout.bits, stored(nibble_set), is_high)
         spare = self._spare_nibbles([stored(at) for at in range(self.layout.steps)])
-        return self.isa.lookup(self.layout.levels, spare, is_high)
+        return self.isa.lookup(table, self.layout.bits, spare, is_high)
+
+    def scale(self, scales: tirx.Buffer, panel: Any, group: Any, part: Any) -> tirx.Expr:
+        """Return a group's scales in float32, of the features of a register."""
+        read = scales[panel, group, T.ramp(part * self.lanes, 1, self.lanes)]
+        if not self.is_packed:
+            return T.Cast(f"float32x{self.lanes}", read)
+        stored = T.Cast(f"int32x{self.lanes}", read)
+        return T.Cast(f"float32x{self.lanes}", stored & T.broadcast(T.int32(MAX_SCALE), self.lanes))
+
+    def unpacked_scale(self, scales: tirx.Buffer, panel: Any, group: Any, part: Any) -> tirx.Expr:
+        """Return a group's scales of unpacked bytes in float32."""
+        scale = self.scale(scales, panel, group, part)
+        return scale * T.broadcast(T.float32(self.unpacked_unit), self.lanes)
+
+    def offset_steps(self, scales: tirx.Buffer, panel: Any, group: Any, part: Any) -> tirx.Expr:
+        """Return the steps of a group's offsets in float32, where `is_packed`."""
+        read = scales[panel, group, T.ramp(part * self.lanes, 1, self.lanes)]
+        stored = T.Cast(f"int32x{self.lanes}", read)
+        steps = stored >> T.broadcast(T.int32(SCALE_BITS), self.lanes)
+        return T.Cast(f"float32x{self.lanes}", steps)
 
     def _spare_nibbles(self, stored: Sequence[tirx.Expr]) -> tirx.Expr:
         """Return the nibbles whose bit b is the fourth one of the nibbles of step b."""

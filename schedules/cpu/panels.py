@@ -13,23 +13,24 @@ and two. For integer activations a panel is laid out for them:
 array           shape                                         dtype
 ==============  ============================================  =================
 ``weight``      (ceil(N/16), ceil(K/32), steps, 64 or 32)     uint8 or int16
-``scales``      (ceil(N/16), ceil(K/32), 16)                  float16 or int8
+``scales``      (ceil(N/16), ceil(K/32), 16)                  float16 or uint8
 ``row_scales``  (ceil(N/16), 16), with 4 and 3 bits           float32
+``levels``      (ceil(N/16), 16), with 4 and 3 bits           int8
 ==============  ============================================  =================
 
 A group of 32 along K takes 8 steps of 64 bytes with 8-bit weights: byte ``4c + j`` of step s is
 the integer of feature c at ``4s + j``, plus 128. 16-bit weights are signed and take 16 steps of 32:
 element ``2c + j`` of step s is the integer of feature c at ``2s + j``.
 
-Weights of 4 and 3 bits are indices of their format's levels. With 4 bits a group takes 4 steps: the
+Weights of 4 and 3 bits are indices of their panel's levels. With 4 bits a group takes 4 steps: the
 low nibble of byte ``4c + j`` of step s is the index at ``4s + j``, the high nibble that at
 ``16 + 4s + j``. With 3 bits it takes 3, whose nibbles hold the same indices in their lower three
 bits; bit b of those of step 3 is the fourth bit of the same nibbles of step b (see `bit_packing`).
 So the indices of one step need no work but a shift, and a byte shuffle that looks levels up ignores
 the fourth bit if its table is repeated.
 
-Kernels multiply unsigned bytes: the integers plus 128, or levels plus 16. Padding of N and K is
-zero (byte 128, or the index of level 0); padding of N has scale 0.
+Kernels multiply unsigned bytes: the integers or levels plus 128, with AVX2 levels plus 16. Padding
+of N and K is byte 128, or index 0, which activations of 0 or a scale of 0 make zero.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from mvlm.models.bit_packing import join_sets
 from mvlm.models.quantization import (
     GROUP_SIZE,
     MAX_LEVEL,
+    TABLE_ROWS,
     Activations,
     QuantizedMatrix,
     WeightFormat,
@@ -56,9 +58,11 @@ from mvlm.models.weight_layout import (
     WeightLayout,
     nibble_pieces,
     register_layout,
+    table_array,
 )
 
 FEATURES = 16
+assert FEATURES == TABLE_ROWS  # a panel has one table of levels
 _STEP_FEATURE_BYTES = 4  # of one feature in a step: as many activations fill an int32
 
 
@@ -81,20 +85,19 @@ class PanelLayout:
 
     Attributes:
         bits: Of a stored integer: 3, 4, 8 or 16.
-        levels: What stored integers are the indices of; empty where they are integers.
-        zero: The stored integer that stands for zero.
+        zero: The stored integer that stands for zero; 0 where they are indices of levels.
         correction: What is added to integers or levels to make the unsigned bytes that kernels
             multiply; 0 where those are signed.
-        unit: What scales are multiples of.
+        unit: What scales are multiples of, without row scales.
         depth: Adjacent weights of one feature.
         dtype: Of an element.
         activations: The dtype of the activations.
         scale_dtype: Of a group's scale.
-        has_row_scales: Whether each feature has a scale of which its groups' are multiples.
+        has_tables: Whether stored integers are indices of the panel's levels, and each feature has
+            a scale of which its groups' are multiples.
     """
 
     bits: int
-    levels: tuple[int, ...]
     zero: int
     correction: int
     unit: float
@@ -102,7 +105,7 @@ class PanelLayout:
     dtype: str
     activations: Activations
     scale_dtype: str
-    has_row_scales: bool
+    has_tables: bool
 
     @property
     def steps(self) -> int:
@@ -121,27 +124,27 @@ class PanelLayout:
             "weight": ((panels, groups, self.steps, self.step), self.dtype),
             "scales": ((panels, groups, FEATURES), self.scale_dtype),
         }
-        if self.has_row_scales:
+        if self.has_tables:
             found["row_scales"] = ((panels, FEATURES), "float32")
+            found["levels"] = table_array(features)
         return found
 
 
 def panel_layout(weight_format: WeightFormat) -> PanelLayout:
     """Return how integers of a weight format lie in panels."""
-    bits, levels = weight_format.bits, weight_format.levels
+    bits, has_tables = weight_format.bits, weight_format.has_tables
     is_byte = bits <= 8
     byte_zero = 1 << (bits - 1) if is_byte else 0
     return PanelLayout(
         bits=bits,
-        levels=levels,
-        zero=weight_format.zero_point if levels else byte_zero,
-        correction=MAX_LEVEL if levels else byte_zero,
+        zero=0 if has_tables else byte_zero,
+        correction=MAX_LEVEL if has_tables else byte_zero,
         unit=weight_format.unit,
         depth=4 if is_byte else 2,
         dtype="uint8" if is_byte else "int16",
         activations=weight_format.integer_activations,
         scale_dtype=weight_format.scale_dtype,
-        has_row_scales=weight_format.has_row_scales,
+        has_tables=has_tables,
     )
 
 
@@ -156,8 +159,7 @@ def to_panels(quantized: QuantizedMatrix, weight_format: WeightFormat) -> tuple[
     layout = panel_layout(weight_format)
     panels, groups = panel_count(features), -(-width // GROUP_SIZE)
     stored: Array = np.full((panels * FEATURES, groups * GROUP_SIZE), layout.zero, layout.dtype)
-    offset = 0 if layout.levels else layout.zero
-    stored[:features, :width] = np.add(quantized.integers, offset, dtype=np.int16)
+    stored[:features, :width] = np.add(quantized.integers, layout.zero, dtype=np.int16)
     stored = stored.reshape(panels, FEATURES, groups, -1, layout.depth).transpose(0, 2, 3, 1, 4)
     stored = stored.reshape(panels, groups, -1, layout.step)
     if layout.bits < 8:  # Nibbles: the second half of the steps is the high ones.
@@ -167,8 +169,8 @@ def to_panels(quantized: QuantizedMatrix, weight_format: WeightFormat) -> tuple[
             low, high = join_sets(low), join_sets(high)
         stored = low | high << 4
     arranged = [np.ascontiguousarray(stored), interleave_panels(quantized.scales)]
-    if quantized.row_scales is not None:
-        arranged.append(interleave_panels(quantized.row_scales[:, None])[:, 0])
+    if quantized.row_scales is not None and quantized.levels is not None:
+        arranged += [interleave_panels(quantized.row_scales[:, None])[:, 0], quantized.levels]
     return tuple(arranged)
 
 
@@ -176,7 +178,6 @@ class PanelsLayout(WeightLayout):
     """Panels of 16 features, arranged by the activations that they are multiplied with."""
 
     name = "panels16"
-    panel_features = FEATURES
 
     def arrays(self, matrix: Matrix) -> Mapping[str, tuple[tuple[int, ...], str]]:
         """Those of the module's table; the format's own, interleaved, for float32 activations."""
@@ -184,7 +185,7 @@ class PanelsLayout(WeightLayout):
             return panel_layout(matrix.weight_format).arrays(matrix.width, matrix.features)
         panels = panel_count(matrix.features)
         return {
-            name: ((panels, *shape[1:], FEATURES), dtype)
+            name: (shape if name == "levels" else (panels, *shape[1:], FEATURES), dtype)
             for name, (shape, dtype) in ROWS.arrays(matrix).items()
         }
 
@@ -193,9 +194,11 @@ class PanelsLayout(WeightLayout):
         if matrix.activations != "float32":
             return to_panels(quantized, matrix.weight_format)
         return tuple(
-            interleave_panels(array.reshape(matrix.features, -1)).reshape(shape)
-            for array, (shape, _) in zip(
-                ROWS.arrange(quantized, matrix), self.arrays(matrix).values(), strict=True
+            array
+            if name == "levels"
+            else interleave_panels(array.reshape(matrix.features, -1)).reshape(shape)
+            for array, (name, (shape, _)) in zip(
+                ROWS.arrange(quantized, matrix), self.arrays(matrix).items(), strict=True
             )
         )
 

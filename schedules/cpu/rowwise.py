@@ -16,7 +16,7 @@ from mvlm.models.activations import QUICK_GELU_SLOPE
 from mvlm.models.ops.definition import keep_parameters
 from mvlm.models.ops.rowwise import inverse_scale
 from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
-from mvlm.models.quantization import GROUP_SIZE, QMAX
+from mvlm.models.quantization import GROUP_SIZE, OFFSET_STEP, QMAX, byte_zero_point
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.exponential import erf, sigmoid
 from mvlm.schedules.cpu.vectors import lanes, tile_width
@@ -60,8 +60,8 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
         return None
     width, out_width, groups, dtype = op.width, op.values, op.groups, op.dtype
     activation_scales, groups_per_scale = op.activation_scales, op.groups_per_scale
-    has_zero_point, has_halves, zero_point = op.has_zero_point, op.has_halves, op.zero_point
-    loop, qmax = _loop(op), QMAX[dtype]
+    has_zero_point, has_levels, zero_point = op.has_zero_point, op.has_levels, op.zero_point
+    loop, qmax, byte_zero = _loop(op), QMAX[dtype], byte_zero_point(zero_point)
     statistics, value = _statistics(op, knob), _value(op)
 
     @T.prim_func(private=True, s_tir=True)
@@ -73,6 +73,7 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
         scale_handle: T.handle,
         correction_handle: T.handle,
         halves_handle: T.handle,
+        sums_handle: T.handle,
     ):
         rows = T.int64()
         x = T.match_buffer(x_handle, (rows, width), "float32")
@@ -82,6 +83,7 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
         scales = T.match_buffer(scale_handle, (rows, activation_scales), "float32")
         zero_point_correction = T.match_buffer(correction_handle, (rows, groups), "int32")
         zero_point_halves = T.match_buffer(halves_handle, (rows, groups, 2), "int16")
+        offset_sums = T.match_buffer(sums_handle, (rows, groups), "float32")
         for i in loop(rows):
             with T.sblock("row"):
                 stats = T.sblock_alloc_buffer((2,), "float32", scope="local")
@@ -123,12 +125,19 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
                     for c in T.vectorized(4):
                         quantized[c] = quantized[c] + quantized[4 + c]
                     # Four sums are left, each of every fourth integer.
-                    quantized[0] = T.int32(-zero_point) * (quantized[0] + quantized[1])
-                    quantized[1] = T.int32(-zero_point) * (quantized[2] + quantized[3])
-                    zero_point_correction[i, group] = quantized[0] + quantized[1]
-                    if has_halves:
-                        zero_point_halves[i, group, 0] = T.Cast("int16", quantized[0])
-                        zero_point_halves[i, group, 1] = T.Cast("int16", quantized[1])
+                    quantized[0] = quantized[0] + quantized[1]
+                    quantized[1] = quantized[2] + quantized[3]
+                    zero_point_correction[i, group] = T.int32(-byte_zero) * (
+                        quantized[0] + quantized[1]
+                    )
+                    if has_levels:
+                        for half in T.unroll(2):
+                            zero_point_halves[i, group, half] = T.Cast(
+                                "int16", T.int32(-zero_point) * quantized[half]
+                            )
+                        offset_sums[i, group] = T.float32(OFFSET_STEP) * T.Cast(
+                            "float32", quantized[0] + quantized[1]
+                        )
 
                 @T.inline
                 def store_group(s, g):

@@ -61,7 +61,7 @@ def integer_linear(x: Array, x_scales: Array, weight: Array, scales: Array) -> A
     groups_per_scale = len(scales) // x_scales.shape[1]
     for group in range(scales.shape[0]):
         part = slice(GROUP_SIZE * group, GROUP_SIZE * (group + 1))
-        products = x[:, part].astype(np.int64) @ weight[part].astype(np.int64)
+        products = x[:, part].astype(np.float64) @ weight[part].astype(np.float64)
         x_scale = x_scales[:, group // groups_per_scale, None].astype(np.float64)
         factors = x_scale * scales[group].astype(np.float64)
         total += products * factors

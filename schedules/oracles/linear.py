@@ -9,7 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLinearSignature
-from mvlm.models.quantization import GROUP_SIZE, QMAX
+from mvlm.models.quantization import (
+    GROUP_SIZE,
+    MAX_LEVEL,
+    QMAX,
+    TABLE_LEVELS,
+    TABLE_ROWS,
+    read_offsets,
+    read_scales,
+)
 from mvlm.models.weight_layout import Matrix, WeightLayout
 from mvlm.schedules.oracles.numbers import random_arguments
 from mvlm.schedules.oracles.rowwise import zero_point_arguments
@@ -26,10 +34,10 @@ def linear_case(
     """Make a test case of ``linear``: float32 activations, float or integer weights."""
     arguments = random_arguments(op, extents, random)
     if op.weight_format.is_integer:
-        _choose_scales(arguments, random)
+        _choose_scales(op, arguments, random)
 
     def expect() -> Any:
-        matrix = stored_weights(op.weight_layout, op.matrix, arguments["weight"])
+        matrix = stored_weights(op.weight_layout, op.matrix, arguments)
         if op.weight_format.is_integer:
             matrix *= np.repeat(_scales(op, arguments), GROUP_SIZE, axis=1)[:, : op.width]
         x = arguments["x"].astype(np.float64)
@@ -52,10 +60,10 @@ def quantized_linear_case(
     if arguments["weight"].dtype == np.int16:  # of 14 bits
         shape = arguments["weight"].shape
         arguments["weight"] = random.integers(-qmax, qmax, shape, np.int16, endpoint=True)
-    _choose_scales(arguments, random)
+    _choose_scales(op, arguments, random)
 
     def expect() -> Any:
-        quantized = stored_weights(op.weight_layout, op.matrix, arguments["weight"])
+        quantized = stored_weights(op.weight_layout, op.matrix, arguments)
         scales = _scales(op, arguments)
         total = np.zeros((len(x), op.features))
         size = np.zeros_like(total)
@@ -72,16 +80,17 @@ def quantized_linear_case(
     return arguments, expect
 
 
-def stored_weights(layout: WeightLayout, matrix: Matrix, weight: Array) -> Array:
-    """Return a matrix ``(features, width)`` in float64, without scales, from ``weight`` as stored.
+def stored_weights(layout: WeightLayout, matrix: Matrix, arrays: Mapping[str, Array]) -> Array:
+    """Return a matrix ``(features, width)`` in float64, without its scales, from its arrays.
 
     Args:
         layout: Of the matrix.
         matrix: What it is.
-        weight: The array of that name.
+        arrays: As the layout stores it.
     """
+    weight, weight_format = arrays["weight"], matrix.weight_format
     found = np.empty((matrix.features, matrix.width))
-    zero = layout.zero_point(matrix.weight_format, matrix.activations)
+    zero = layout.zero_point(weight_format, matrix.activations)
     step = max(1, _BLOCK_VALUES // matrix.width)
     for first in range(0, matrix.features, step):
         features = np.arange(first, min(first + step, matrix.features))[:, None]
@@ -94,15 +103,24 @@ def stored_weights(layout: WeightLayout, matrix: Matrix, weight: Array) -> Array
             else:
                 bits = elements.astype(np.int64) >> piece.shift & (1 << piece.bits) - 1
                 stored = stored | bits << piece.position
-        levels = matrix.weight_format.levels
-        found[first : first + step] = (
-            np.array(levels)[stored] if levels else stored.astype(np.float64) - zero
-        )
+        if weight_format.has_tables:
+            levels = arrays["levels"][features // TABLE_ROWS, stored]
+            groups = np.arange(matrix.width) // GROUP_SIZE
+            of_groups = arrays["scales"][layout.scale(matrix, features, groups)]
+            found[first : first + step] = levels + read_offsets(of_groups).astype(np.float64)
+        else:
+            found[first : first + step] = stored.astype(np.float64) - zero
     return found
 
 
-def _choose_scales(arguments: dict[str, Array], random: np.random.Generator) -> None:
-    """Make scales in float16 positive and of one order; int8 ones may be any integers."""
+def _choose_scales(
+    op: LinearLayer, arguments: dict[str, Array], random: np.random.Generator
+) -> None:
+    """Make scales in float16 positive and of one order, and levels such; bytes may be any."""
+    if "levels" in arguments:
+        shape, levels = arguments["levels"].shape, 1 << op.weight_format.bits
+        table = random.integers(-MAX_LEVEL, MAX_LEVEL, (shape[0], levels), np.int8, endpoint=True)
+        arguments["levels"] = np.tile(table, TABLE_LEVELS // levels)
     scales = arguments["scales"]
     if scales.dtype == np.float16:
         arguments["scales"] = random.uniform(0.01, 0.1, scales.shape).astype(np.float16)
@@ -113,11 +131,10 @@ def _scales(op: LinearLayer, arguments: Mapping[str, Array]) -> Array:
     layout, matrix = op.weight_layout, op.matrix
     features = np.arange(op.features)
     stored = arguments["scales"][layout.scale(matrix, features[:, None], np.arange(op.groups))]
-    scales = stored.astype(np.float64) * op.weight_format.unit
-    if op.weight_format.has_row_scales:
-        rows = arguments["row_scales"][layout.row_scale(matrix, features)]
-        scales *= rows.astype(np.float64)[:, None]
-    return scales
+    if not op.weight_format.has_tables:
+        return stored.astype(np.float64) * op.weight_format.unit
+    rows = arguments["row_scales"][layout.row_scale(matrix, features)]
+    return read_scales(stored) * rows.astype(np.float64)[:, None]
 
 
 def _with_addends(

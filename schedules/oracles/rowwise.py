@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from mvlm.models.activations import QUICK_GELU_SLOPE
 from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
-from mvlm.models.quantization import GROUP_SIZE, MIN_ABSMAX, QMAX, has_halves
+from mvlm.models.quantization import (
+    GROUP_SIZE,
+    MIN_ABSMAX,
+    OFFSET_STEP,
+    QMAX,
+    byte_zero_point,
+    is_of_levels,
+)
 from mvlm.schedules.oracles.numbers import random_arguments
 
 Array = npt.NDArray[Any]
@@ -66,7 +73,7 @@ def quantize_rows_case(
             "scales": (scales, error.max() + 1e-6 * scales),
         }
         if op.has_zero_point:
-            off = float(GROUP_SIZE * op.zero_point)
+            off = float(GROUP_SIZE * byte_zero_point(op.zero_point))
             for name, each in zero_point_arguments(integers, op.zero_point).items():
                 found[name] = (each, off)
         return found
@@ -84,10 +91,12 @@ def zero_point_arguments(integers: Array, zero_point: int) -> dict[str, Array]:
     if zero_point == 0:
         return {}
     pairs = integers.reshape(len(integers), -1, GROUP_SIZE // 4, 2, 2).astype(np.int32)
-    halves = -zero_point * pairs.sum((2, 4), dtype=np.int32)
-    total = {"zero_point_correction": halves.sum(-1, dtype=np.int32)}
-    if has_halves(zero_point):
-        total["zero_point_halves"] = halves.astype(np.int16)
+    sums = pairs.sum((2, 4), dtype=np.int32)
+    whole = -byte_zero_point(zero_point) * sums.sum(-1, dtype=np.int32)
+    total = {"zero_point_correction": whole}
+    if is_of_levels(zero_point):
+        total["zero_point_halves"] = (-zero_point * sums).astype(np.int16)
+        total["offset_sums"] = sums.sum(-1).astype(np.float32) * np.float32(OFFSET_STEP)
     return total
 
 

@@ -9,9 +9,15 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.models.ops.definition import keep_parameters, quantized_value, stored_value
+from mvlm.models.ops.definition import (
+    group_scale,
+    keep_parameters,
+    offset_steps,
+    quantized_value,
+    stored_value,
+)
 from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLinearSignature
-from mvlm.models.quantization import GROUP_SIZE
+from mvlm.models.quantization import GROUP_SIZE, OFFSET_STEP
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.epilogue import add_epilogue
 
@@ -26,10 +32,11 @@ def linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc:
         weight: tirx.Buffer,
         scales: tirx.Buffer,
         row_scales: tirx.Buffer,
+        levels: tirx.Buffer,
         j: tirx.Expr,
         k: tirx.Expr,
     ) -> tirx.Expr:
-        stored = {"weight": weight, "scales": scales, "row_scales": row_scales}
+        stored = {"weight": weight, "scales": scales, "row_scales": row_scales, "levels": levels}
         return stored_value(layout, matrix, stored, j, k)
 
     @T.prim_func(private=True, s_tir=True)
@@ -38,6 +45,7 @@ def linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc:
         weight_handle: T.handle,
         scale_handle: T.handle,
         row_scale_handle: T.handle,
+        level_handle: T.handle,
         bias_handle: T.handle,
         residual_handle: T.handle,
         y_handle: T.handle,
@@ -47,6 +55,7 @@ def linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc:
         weight = T.match_buffer(weight_handle, *arrays["weight"])
         scales = T.match_buffer(scale_handle, *arrays["scales"])
         row_scales = T.match_buffer(row_scale_handle, *arrays["row_scales"])
+        levels = T.match_buffer(level_handle, *arrays["levels"])
         bias = T.match_buffer(bias_handle, (features,), "float32")
         residual = T.match_buffer(residual_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
@@ -56,7 +65,7 @@ def linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc:
                     total = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     total[0] = T.float32(0)
                     for k in T.serial(width):
-                        total[0] += x[i, k] * value(weight, scales, row_scales, j, k)
+                        total[0] += x[i, k] * value(weight, scales, row_scales, levels, j, k)
                     y[i, j] = add_epilogue(op, total[0], bias, residual, i, j)
 
     return keep_parameters(kernel, op)
@@ -78,21 +87,29 @@ def quantized_linear(
         op.activation_scales,
         op.groups_per_scale,
     )
-    activations, unit, has_row_scales = (
+    activations, unit, has_tables = (
         op.activations,
         op.weight_format.unit,
-        op.weight_format.has_row_scales,
+        op.weight_format.has_tables,
     )
     arrays = _arrays(op)
 
-    def integer(weight: tirx.Buffer, j: tirx.Expr, k: tirx.Expr) -> tirx.Expr:
-        return quantized_value(layout, matrix, {"weight": weight}, j, k, "int32")
+    def integer(weight: tirx.Buffer, levels: tirx.Buffer, j: tirx.Expr, k: tirx.Expr) -> tirx.Expr:
+        stored = {"weight": weight, "levels": levels}
+        return quantized_value(layout, matrix, stored, j, k, "int32")
 
-    def scale(scales: tirx.Buffer, j: tirx.Expr, g: tirx.Expr) -> tirx.Expr:
-        return scales[layout.scale(matrix, j, g)].astype("float32")
+    def scaled(
+        total: tirx.Expr, x_sum: tirx.Expr, scales: tirx.Buffer, j: tirx.Expr, g: tirx.Expr
+    ) -> tirx.Expr:
+        """Return a group's sum of products, with its offset's and times its scale."""
+        stored = scales[layout.scale(matrix, j, g)]
+        if not has_tables:
+            return total * stored.astype("float32")
+        offset = offset_steps(stored) * T.float32(OFFSET_STEP)
+        return (total + offset * x_sum) * group_scale(stored)
 
     def row_scaled(total: tirx.Expr, row_scales: tirx.Buffer, j: tirx.Expr) -> tirx.Expr:
-        return total * row_scales[layout.row_scale(matrix, j)] if has_row_scales else total
+        return total * row_scales[layout.row_scale(matrix, j)] if has_tables else total
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -101,6 +118,7 @@ def quantized_linear(
         weight_handle: T.handle,
         scale_handle: T.handle,
         row_scale_handle: T.handle,
+        level_handle: T.handle,
         bias_handle: T.handle,
         residual_handle: T.handle,
         y_handle: T.handle,
@@ -111,6 +129,7 @@ def quantized_linear(
         weight = T.match_buffer(weight_handle, *arrays["weight"])
         scales = T.match_buffer(scale_handle, *arrays["scales"])
         row_scales = T.match_buffer(row_scale_handle, *arrays["row_scales"])
+        levels = T.match_buffer(level_handle, *arrays["levels"])
         bias = T.match_buffer(bias_handle, (features,), "float32")
         residual = T.match_buffer(residual_handle, (rows, features), "float32")
         y = T.match_buffer(y_handle, (rows, features), "float32")
@@ -119,18 +138,23 @@ def quantized_linear(
                 with T.sblock("dot"):
                     total = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     group_sum = T.sblock_alloc_buffer((1,), "int32", scope="local")
+                    x_sum = T.sblock_alloc_buffer((1,), "int32", scope="local")
                     total[0] = T.float32(0)
                     for g in T.serial(groups):
                         group_sum[0] = 0
+                        x_sum[0] = 0
                         for k in T.serial(GROUP_SIZE):
                             group_sum[0] += T.Cast("int32", x[i, g * GROUP_SIZE + k]) * integer(
-                                weight, j, g * GROUP_SIZE + k
+                                weight, levels, j, g * GROUP_SIZE + k
                             )
-                        total[0] += (
-                            T.Cast("float32", group_sum[0])
-                            * (x_scales[i, g // groups_per_scale] * T.float32(unit))
-                            * scale(scales, j, g)
-                        )
+                            x_sum[0] += T.Cast("int32", x[i, g * GROUP_SIZE + k])
+                        total[0] += scaled(
+                            T.Cast("float32", group_sum[0]),
+                            T.Cast("float32", x_sum[0]),
+                            scales,
+                            j,
+                            g,
+                        ) * (x_scales[i, g // groups_per_scale] * T.float32(unit))
                     y[i, j] = add_epilogue(
                         op, row_scaled(total[0], row_scales, j), bias, residual, i, j
                     )
@@ -141,4 +165,5 @@ def quantized_linear(
 def _arrays(op: LinearLayer) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return shape and dtype of each array; those that the matrix lacks are left out later."""
     absent = ((1,), "float32")
-    return {"scales": absent, "row_scales": absent, **op.weight_layout.arrays(op.matrix)}
+    arrays = op.weight_layout.arrays(op.matrix)
+    return {"scales": absent, "row_scales": absent, "levels": absent, **arrays}

@@ -114,7 +114,8 @@ def test_embedding_traffic_is_the_rows_looked_up() -> None:
 
 
 def test_traffic_of_a_tied_embedding_is_the_panels_looked_up() -> None:
-    panel = 16 * (WIDTH // 2 + WIDTH // 32 + 4)  # 4 bits each, groups' scales and a row's
+    # 4 bits each, groups' scales and a row's; a table of 16 levels.
+    panel = 16 * (WIDTH // 2 + WIDTH // 32 + 4) + 16
     assert small()["look_up_tied"]["embedding1"] == KernelTraffic(
         calls=1,
         weight_bytes_per_row=panel,

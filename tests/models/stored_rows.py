@@ -24,14 +24,23 @@ def stored_rows(
 
 
 def read_rows(
-    elements: Array,
-    scales: Array,
-    weight_format: WeightFormat,
-    width: int,
-    row_scales: Array | None = None,
+    elements: Array, scales: Array, weight_format: WeightFormat, width: int, *tables: Array
 ) -> npt.NDArray[np.float32]:
-    """Return the weights that arrays stand for."""
+    """Return the weights that arrays stand for; with tables the last two are scales and levels."""
     stored = unpack_rows(elements, weight_format, width)
-    zero = 0 if weight_format.levels else weight_format.zero_point
-    integers = stored.astype(np.int64) - zero
-    return dequantize(QuantizedMatrix(integers, scales, row_scales), weight_format)
+    integers = stored.astype(np.int64) - weight_format.zero_point
+    return dequantize(QuantizedMatrix(integers, scales, *tables), weight_format)
+
+
+def multiples(quantized: QuantizedMatrix) -> tuple[Array, Array]:
+    """What is stored, one weight at a time, as float64: ``(N, K)`` weights in units of their steps,
+    and the steps ``(N, groups)`` in units of the rows' scales.
+    """
+    integers, scales = quantized.integers, quantized.scales
+    if quantized.levels is None:
+        return integers.astype(np.float64), scales.astype(np.float64)
+    values = np.empty(integers.shape)
+    for n, k in np.ndindex(*integers.shape):
+        level = int(quantized.levels[n // 16, integers[n, k]])
+        values[n, k] = level + 0.75 * (int(scales[n, k // 32]) // 32)
+    return values, (scales % 32).astype(np.float64)

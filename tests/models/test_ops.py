@@ -95,8 +95,8 @@ def test_embedding_of_uneven_levels(weight_format: WeightFormat, width: int) -> 
     op = EmbeddingSignature(None, 9, width, weight_format.name)
     function = definition(lambda i, *t: ops.embedding(i, t, op), specs)
     found = run(function, [ids, *arrays], (4, width))
-    words, scales, row_scales = arrays
-    expected = read_rows(words, scales, weight_format, width, row_scales)
+    words, scales, *tables = arrays
+    expected = read_rows(words, scales, weight_format, width, *tables)
     np.testing.assert_array_equal(found, expected[ids])
     np.testing.assert_allclose(found, table[ids], atol=0.02)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,22 +10,31 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from mvlm.models import quantization, weight_layout
+from mvlm.models.bit_packing import pack_rows
 from mvlm.models.quantization import (
     DEFAULT_SCHEME,
     GROUP_SIZE,
     MAX_LEVEL,
+    MAX_SCALE,
     Q3NL,
     Q4MLC,
     Q4NL,
     SCHEMES,
+    TABLE_LEVELS,
+    QuantizedMatrix,
     WeightFormat,
     dequantize,
     find_scheme,
+    find_table_scales,
     fit_groups_per_scale,
+    pack_scales,
     plan_quantization,
     quantize,
+    read_offsets,
+    read_scales,
+    round_to_tables,
 )
-from mvlm.models.rounding import ROUNDINGS, Rounding
+from mvlm.models.rounding import Rounding
 from mvlm.runtime.errors import UsageError
 from mvlm.schedules.oracles.arithmetic import from_q4
 from tests.models.rounding import mlc_quantize
@@ -191,166 +198,241 @@ def test_schemes_by_name() -> None:
         find_scheme("q3")
 
 
-UNEVEN = pytest.mark.parametrize("weight_format", [Q4NL, Q3NL], ids=["q4nl", "q3nl"])
+TABLES = pytest.mark.parametrize("weight_format", [Q4NL, Q3NL], ids=["q4nl", "q3nl"])
+EITHER = st.sampled_from(["nearest", "search"])
 
 
-@UNEVEN
+def steps_of(found: QuantizedMatrix) -> npt.NDArray[np.float32]:
+    """The step of every weight, as `dequantize` multiplies."""
+    assert found.row_scales is not None
+    scales = (found.scales & MAX_SCALE).astype(np.float32) * found.row_scales[:, None]
+    return np.repeat(scales, GROUP_SIZE, axis=1)[:, : found.integers.shape[1]]
+
+
+def squared_error(
+    matrix: npt.NDArray[np.float32], weight_format: WeightFormat, rounding: Rounding = "search"
+) -> float:
+    found = dequantize(quantize(matrix, weight_format, rounding), weight_format)
+    return float(np.square(found - matrix, dtype=np.float64).sum())
+
+
+@TABLES
 @settings(deadline=None, derandomize=True)
-@given(matrix=matrices, rounding=st.sampled_from(["nearest", "search"]))
+@given(matrix=matrices, rounding=EITHER)
 def test_every_weight_goes_to_the_nearest_level(
     weight_format: WeightFormat, matrix: npt.NDArray[np.float32], rounding: Rounding
 ) -> None:
-    """By the stored scale; half-way between two, to the greater."""
+    """By the stored scale, offset and table; half-way between two, to the greater."""
     found = quantize(matrix, weight_format, rounding)
-    scales, rows = found.scales, found.row_scales
-    assert rows is not None
-    assert (found.integers.dtype, scales.dtype, rows.dtype) == (np.uint8, np.int8, np.float32)
+    rows, levels = found.row_scales, found.levels
+    assert rows is not None and levels is not None
+    dtypes = (found.integers.dtype, found.scales.dtype, rows.dtype, levels.dtype)
+    assert dtypes == (np.uint8, np.int8, np.float32, np.int8)
     assert (found.integers.shape, rows.shape) == (matrix.shape, (len(matrix),))
-    assert (scales != 0).all()
-    assert (np.abs(scales.astype(int)) <= 127).all()
-    step = np.repeat(scales.astype(np.float32) * rows[:, None], GROUP_SIZE, axis=1)
-    units = (matrix / step[:, : matrix.shape[1]]).astype(np.float64)
-    levels = np.array(weight_format.levels, np.float64)
-    distances = np.abs(units[..., None] - levels)
-    nearest = distances.min(-1)
-    # Of equal distances the last: the greater level.
-    expected = len(levels) - 1 - distances[..., ::-1].argmin(-1)
-    np.testing.assert_array_equal(found.integers, expected)
-    assert (np.abs(levels[found.integers] - units) == nearest).all()
+    assert levels.shape == (1, TABLE_LEVELS) and levels[0] in weight_format.stored_levels
+    table = levels[0, : 1 << weight_format.bits].astype(np.float32)
+    step = steps_of(found)
+    some = step > 0
+    assert (largest(matrix)[~some] == 0).all() and (largest(matrix)[some] > 0).all()
+    offsets = np.repeat(read_offsets(found.scales), GROUP_SIZE, axis=1)[:, : matrix.shape[1]]
+    units = matrix[some] / step[some] - offsets[some]
+    distances = np.abs(units[:, None] - table)
+    chosen = table[found.integers[some]]
+    nearest = distances.min(axis=1)
+    # A value beside the middle of two may be rounded to it as the offset is subtracted.
+    np.testing.assert_allclose(np.abs(chosen - units), nearest, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("weight_format", [Q4NL, Q3NL], ids=["q4nl", "q3nl"])
-def test_levels(weight_format: WeightFormat) -> None:
-    """What kernels rely on: bytes from 0 to 32, and sums of 16 products within 16 bits."""
-    levels = weight_format.levels
-    assert list(levels) == sorted(set(levels)) and len(levels) == 2**weight_format.bits
-    assert 0 in levels and weight_format.zero_point == levels.index(0)
-    assert (levels[0], levels[-1]) == (weight_format.lowest, weight_format.highest)
-    assert all(abs(level) <= MAX_LEVEL for level in levels)
+@TABLES
+def test_tables(weight_format: WeightFormat) -> None:
+    """What kernels rely on: bytes, and sums of 16 products within 16 bits."""
+    assert weight_format.zero_point == 0 and len(weight_format.tables) == 2
+    for levels in weight_format.tables:
+        assert list(levels) == sorted(set(levels)) and len(levels) == 2**weight_format.bits
+        assert all(abs(level) <= MAX_LEVEL for level in levels)
+    assert weight_format.stored_levels.shape == (2, TABLE_LEVELS)
     assert 16 * MAX_LEVEL * 127 <= 2**15 - 1
 
 
-def test_levels_half_way_and_beyond_the_ends() -> None:
-    grid = Q3NL.grid
-    values = np.array([-99, -16, -13, -13.01, -8, -1, -1.01, 1.5, 1.49, 9.5, 12, 99], np.float32)
-    expected = [-16, -16, -10, -16, -6, 0, -2, 3, 0, 12, 12, 12]
-    out = np.empty_like(values)
-    grid.round(values, out)
-    assert out.tolist() == expected
-    assert [Q3NL.levels[index] for index in grid.indices(values)] == expected
-    grid.round(values, values)
-    assert values.tolist() == expected
+@TABLES
+@pytest.mark.parametrize("count", [1, 7, 801, 802])
+def test_levels_half_way_and_beyond_the_ends(weight_format: WeightFormat, count: int) -> None:
+    values = np.linspace(-20, 20, 801, dtype=np.float32)
+    values = np.append(values, np.float32(99))[-count:]
+    for grid in weight_format.grids:
+        # Of equal distances the last: the greater level.
+        expected = [
+            max(grid.levels, key=lambda level, value=value: (-abs(level - value), level))
+            for value in values.tolist()
+        ]
+        out = np.empty_like(values)
+        grid.round(values, out)
+        assert out.tolist() == expected
+        assert [grid.levels[index] for index in grid.indices(values)] == expected
+        same = values.copy()
+        grid.round(same, same)
+        assert same.tolist() == expected
 
 
-@UNEVEN
+@TABLES
 @settings(deadline=None, derandomize=True)
-@given(matrix=matrices, rounding=st.sampled_from(["nearest", "search"]))
-def test_scales_in_multiples_of_their_rows(
+@given(matrix=matrices, rounding=EITHER)
+def test_what_stored_bytes_stand_for(
     weight_format: WeightFormat, matrix: npt.NDArray[np.float32], rounding: Rounding
 ) -> None:
-    """No weight is further off than half a gap of levels, or than what lies beyond the last."""
-    words, scales, rows = stored_rows(matrix, weight_format, rounding)
-    width = matrix.shape[1]
-    found = read_rows(words, scales, weight_format, width, rows)
-    np.testing.assert_array_equal(found, from_rows(words, scales, rows, width, weight_format))
-    step = steps(scales, width) * rows[:, None]
-    levels = weight_format.levels
-    ends = np.sort(np.stack([levels[0] * step, levels[-1] * step]), axis=0)
-    beyond = np.maximum(matrix - ends[1], ends[0] - matrix)
-    gap = max(np.diff(levels))
-    slack = 1e-6 * np.abs(matrix) + np.finfo(np.float32).tiny
-    error = np.abs(found - matrix.astype(np.float64))
-    assert (error <= np.maximum(np.abs(step) * gap / 2, beyond) + slack).all()
-
-
-def from_rows(
-    words: npt.NDArray[np.uint32],
-    scales: npt.NDArray[np.int8],
-    rows: npt.NDArray[np.float32],
-    width: int,
-    weight_format: WeightFormat,
-) -> npt.NDArray[np.float32]:
     """Weights, one by one, as docs/quantization.md says what they mean."""
-    out = np.empty((len(words), width), np.float32)
-    for n, k in np.ndindex(*out.shape):
-        group, within = divmod(k, 32)
-        if weight_format is Q4NL:
-            index = int(words[n, k // 8]) >> 4 * (k % 8) & 15
-        elif within < 24:
-            index = int(words[n, 3 * group + within // 8]) >> 4 * (within % 8) & 7
-        else:
-            fourth = [int(words[n, 3 * group + b]) >> 4 * (within - 24) + 3 & 1 for b in range(3)]
-            index = fourth[0] + 2 * fourth[1] + 4 * fourth[2]
-        level = np.float32(weight_format.levels[index])
-        out[n, k] = level * (np.float32(scales[n, k // 32]) * rows[n])
-    return out
+    found = quantize(matrix, weight_format, rounding)
+    weights = dequantize(found, weight_format)
+    assert found.row_scales is not None and found.levels is not None
+    for n, k in np.ndindex(*matrix.shape):
+        byte = int(found.scales[n, k // 32])
+        scale, offset = byte & 31, byte // 32 * 0.75  # the byte is signed
+        level = int(found.levels[n // 16, found.integers[n, k]])
+        expected = np.float32(level + offset) * (np.float32(scale) * found.row_scales[n])
+        assert weights[n, k] == expected
+
+
+def test_bytes_of_scales() -> None:
+    scales, offsets = np.meshgrid(np.arange(32), np.arange(8))
+    stored = pack_scales(scales, offsets)
+    assert stored.dtype == np.int8 and len(np.unique(stored)) == 256
+    assert pack_scales(np.array([5]), np.array([4])).tolist() == [5]  # offset 0
+    assert pack_scales(np.array([5]), np.array([3])).tolist() == [5 - 32]
+    np.testing.assert_array_equal(read_scales(stored), scales)
+    np.testing.assert_array_equal(read_offsets(stored), offsets * 0.75 - 3)
 
 
 def test_bits_of_three_words() -> None:
     """By hand: indices 0 to 7 three times, and the last eight weights the other way round."""
-    levels = np.array(Q3NL.levels)
-    weights = np.concatenate([levels, levels, levels, levels[::-1]]) * np.float32(127)
-    words, scales, _ = stored_rows(weights[None].astype(np.float32), Q3NL)
-    assert scales.tolist() == [[127]]
+    up = np.arange(8)
+    words = pack_rows(np.concatenate([up, up, up, up[::-1]])[None].astype(np.uint8), Q3NL)
     # The last eight are 7, 6, 5, 4, 3, 2, 1, 0: bit 0 of each is 1, 0, 1, 0, ..., bit 1 is
     # 1, 1, 0, 0, ..., bit 2 is 1, 1, 1, 1, 0, 0, 0, 0, the first in the lowest nibble.
     fourth = [0x08080808, 0x00880088, 0x00008888]
     assert words.tolist() == [[0x76543210 | bits for bits in fourth]]
 
 
-@UNEVEN
-def test_scales_of_their_rows_cost_next_to_nothing(weight_format: WeightFormat) -> None:
-    """Half of the scales' bits, and less than six parts in 1,000 more squared error."""
-    random = np.random.default_rng(4)
-    matrix = random.standard_normal((64, 2048), np.float32)
-    matrix *= np.exp(random.standard_normal((64, 64)) / 2).repeat(32, 1).astype(np.float32)
-    halves = replace(weight_format, scale_dtype="float16")
-
-    def error(stored: WeightFormat) -> float:
-        found = dequantize(quantize(matrix, stored, "search"), stored)
-        return float(np.square(found - matrix, dtype=np.float64).mean())
-
-    assert error(weight_format) <= 1.006 * error(halves)
+def least_error(group: npt.NDArray[np.float32], row_scale: float, levels: tuple[int, ...]) -> float:
+    """The least squared error of a group, by all scales and offsets that a byte holds."""
+    best = np.inf
+    for scale in range(1, 32):
+        for offset in range(-4, 4):
+            values = (np.array(levels) + offset * 0.75) * scale * row_scale
+            distances = np.abs(group.astype(np.float64)[:, None] - values).min(axis=1)
+            best = min(best, float(np.square(distances).sum()))
+    return best
 
 
-def test_uneven_levels_lose_less_than_even_ones() -> None:
-    """Of normally distributed weights; the even levels of earlier versions are -8 to 7."""
+@TABLES
+@pytest.mark.parametrize("width", [5, 32, 77])
+@pytest.mark.parametrize("shift", [0, 0.8])
+def test_search_comes_close_to_the_best_bytes(
+    weight_format: WeightFormat, width: int, shift: float
+) -> None:
+    """By the table and the rows' scales that it has chosen; few weights have many minima."""
+    random = np.random.default_rng(6)
+    matrix = (random.standard_normal((16, width)) + shift * random.standard_normal((16, 1))).astype(
+        np.float32
+    )
+    found = quantize(matrix, weight_format, "search")
+    assert found.row_scales is not None and found.levels is not None
+    levels = tuple(found.levels[0, : 1 << weight_format.bits].tolist())
+    least = sum(
+        least_error(matrix[n, start : start + GROUP_SIZE], float(found.row_scales[n]), levels)
+        for n in range(len(matrix))
+        for start in range(0, width, GROUP_SIZE)
+    )
+    error = squared_error(matrix, weight_format)
+    assert 0.999 * least <= error <= (1.3 if width < GROUP_SIZE else 1.1) * least
+    assert error < squared_error(matrix, weight_format, "nearest")
+
+
+def even_steps(random: np.random.Generator, rows: int, bits: int) -> npt.NDArray[np.float32]:
+    """Weights of which each group lies on even steps from a least one."""
+    indices = random.binomial((1 << bits) - 1, 0.5, (rows, 8, GROUP_SIZE))
+    indices[..., 0], indices[..., 1] = 0, (1 << bits) - 1
+    middle = random.uniform(-1, 1, (rows, 8, 1)) + ((1 << bits) - 1) / 2
+    return ((indices - middle) * random.uniform(0.5, 1, (rows, 8, 1))).astype(np.float32)
+
+
+def test_each_16_rows_have_the_table_that_fits() -> None:
+    random = np.random.default_rng(7)
+    smooth = random.standard_normal((20, 256), np.float32) ** 3
+    matrix = np.concatenate([even_steps(random, 16, 4).reshape(16, -1), smooth])
+    found = quantize(matrix, Q4NL, "search")
+    assert found.levels is not None
+    assert found.levels.tolist() == [list(Q4NL.tables[table]) for table in (1, 0, 0)]
+    # Rows depend on none but the others of their 16.
+    for start, stop in ((0, 16), (16, 36), (32, 36)):
+        for name in ("integers", "scales", "row_scales"):
+            part = getattr(quantize(matrix[start:stop], Q4NL, "search"), name)
+            np.testing.assert_array_equal(part, getattr(found, name)[start:stop])
+    assert found.rows(slice(16, 36)).levels.tolist() == found.levels[1:].tolist()
+
+
+@TABLES
+def test_search_loses_less_than_nearest(weight_format: WeightFormat) -> None:
     matrix = np.random.default_rng(5).standard_normal((64, 1024), np.float32)
-    even = replace(Q4NL, levels=tuple(range(-8, 8)), lowest=-8, highest=7, zero_point=8)
-
-    def error(stored: WeightFormat, rounding: Rounding) -> float:
-        found = dequantize(quantize(matrix, stored, rounding), stored)
-        return float(np.square(found - matrix, dtype=np.float64).mean())
-
-    assert error(Q4NL, "search") < 0.92 * error(even, "search")
-    for weight_format in (Q4NL, Q3NL):
-        assert error(weight_format, "search") < 0.92 * error(weight_format, "nearest")
+    error = squared_error(matrix, weight_format)
+    assert error < 0.85 * squared_error(matrix, weight_format, "nearest")
+    if weight_format is Q4NL:
+        assert error < 0.8 * squared_error(matrix, Q4MLC)
 
 
-def test_the_sign_of_a_scale_gives_the_extreme_to_the_end_that_fits() -> None:
-    """Levels reach further down than up: -16 and 12."""
-    group = np.zeros((2, 32), np.float32)
-    group[0, :3], group[1, :3] = (16, -12, 3), (-16, 12, -3)
-    for rounding in ROUNDINGS:
-        found = quantize(group, Q3NL, rounding)
-        np.testing.assert_allclose(
-            dequantize(found, Q3NL), [[16, -12, 2, *[0] * 29], [-16, 12, -2, *[0] * 29]], rtol=0.1
-        )
-        assert found.scales[0, 0] < 0 < found.scales[1, 0]
+def test_offsets_follow_groups_that_are_not_about_zero() -> None:
+    """By up to three of 15 steps their error is hardly larger."""
+    group = np.random.default_rng(8).uniform(-15, 15, (16, 64)).astype(np.float32)
+    about_zero = squared_error(group, Q4NL)
+    for shift in (-3, -1.5, 2.25):
+        assert squared_error(group + np.float32(shift), Q4NL) < 1.3 * about_zero
 
 
-@UNEVEN
-def test_a_row_of_zeros_and_a_faint_group(weight_format: WeightFormat) -> None:
-    matrix = np.zeros((2, 64), np.float32)
+@TABLES
+def test_importance_lowers_the_error_of_a_column(weight_format: WeightFormat) -> None:
+    matrix = np.random.default_rng(9).standard_normal((32, 45)).astype(np.float32)
+    importance = np.ones(45, np.float32)
+    importance[[3, 40]] = 1000
+    importance[10] = 0
+    plain = dequantize(quantize(matrix, weight_format, "search"), weight_format)
+    scales = find_table_scales(matrix, weight_format, "search", importance)
+    weighted = dequantize(round_to_tables(matrix, scales, weight_format), weight_format)
+    errors = [np.square(each - matrix).sum(axis=0)[[3, 40]] for each in (plain, weighted)]
+    assert (errors[1] < 0.1 * errors[0]).all()
+    # A factor of all columns changes nothing.
+    for factor in (2.0**-80, 2.0**80):
+        again = find_table_scales(matrix, weight_format, "search", importance * np.float32(factor))
+        np.testing.assert_array_equal(again.stored, scales.stored)
+    nothing = find_table_scales(matrix, weight_format, "search", np.zeros(45, np.float32))
+    assert (read_scales(nothing.stored) > 0).all()
+
+
+@TABLES
+@pytest.mark.parametrize("rounding", ["nearest", "search"])
+def test_groups_of_zeros_and_a_faint_group(weight_format: WeightFormat, rounding: Rounding) -> None:
+    matrix = np.zeros((3, 96), np.float32)
     matrix[1, :32] = np.linspace(-1e4, 1e4, 32)
-    matrix[1, 32:] = np.linspace(-30, 30, 32)  # below one part in 254 of the first group
-    found = quantize(matrix, weight_format, "nearest")
+    matrix[1, 32:64] = np.linspace(-30, 30, 32)  # far below the 31st part of the first group
+    matrix[2, 70] = -1
+    found = quantize(matrix, weight_format, rounding)
     weights = dequantize(found, weight_format)
-    assert not weights[0].any()
-    assert abs(int(found.scales[1, 1])) == 1
+    assert not weights[0].any() and not weights[1, 64:].any() and not weights[2, :64].any()
+    scales = read_scales(found.scales)
+    assert scales[1, 1] == 1 and scales[1, 2] == 0 and scales[2, 2] == 31
     assert found.row_scales is not None
-    gap = max(np.diff(weight_format.levels))
-    assert np.abs(weights[1, 32:] - matrix[1, 32:]).max() <= gap * found.row_scales[1] / 2 * 1.001
+    np.testing.assert_allclose(weights[2, 70], -1, rtol=0.01 if rounding == "search" else 0.1)
+    change = np.abs(weights[1, 32:64] - matrix[1, 32:64]).max()
+    assert change <= 2 * found.row_scales[1]
+
+
+@TABLES
+@pytest.mark.parametrize("rounding", ["nearest", "search"])
+@pytest.mark.parametrize("rows", [1, 16, 17])
+def test_single_columns(weight_format: WeightFormat, rounding: Rounding, rows: int) -> None:
+    """A group of one weight has it nearly as it is."""
+    matrix = np.random.default_rng(rows).standard_normal((rows, 33)).astype(np.float32)
+    weights = dequantize(quantize(matrix[:, :1], weight_format, rounding), weight_format)
+    np.testing.assert_allclose(weights, matrix[:, :1], rtol=1e-6 if rounding == "search" else 0.1)
+    assert quantize(matrix, weight_format, rounding).scales.shape == (rows, 2)
 
 
 def test_embedding_and_head_of_three_bits_have_four() -> None:
@@ -392,8 +474,11 @@ def test_no_finite_weight_makes_numpy_warn(
     matrix[1, 0] = size
     matrix[2] = -size
     found = quantize(matrix, weight_format, rounding)
-    rows = [] if found.row_scales is None else [found.row_scales]
-    assert all(np.isfinite(each).all() and each.all() for each in (found.scales, *rows))
+    if found.row_scales is None:
+        assert np.isfinite(found.scales).all() and found.scales.all()
+    else:
+        assert np.isfinite(found.row_scales).all() and found.row_scales.all()
+        assert (read_scales(found.scales) > 0)[largest(matrix)[:, ::GROUP_SIZE] > 0].all()
 
 
 @pytest.mark.parametrize("exponent", [-100, -60, 60, 100])

@@ -164,9 +164,11 @@ def test_parameters_have_names_shapes_and_dtypes() -> None:
         "x_scales": ((3, 8), "float32"),
         "zero_point_correction": ((3, 64), "int32"),
         "zero_point_halves": ((3, 64, 2), "int16"),
+        "offset_sums": ((3, 64), "float32"),
         "weight": ((352, 64, 4, 64), "uint8"),
         "scales": ((352, 64, 16), "int8"),
         "row_scales": ((352, 16), "float32"),
+        "levels": ((352, 16), "int8"),
         "residual": ((3, 5632), "float32"),
         "y": ((3, 5632), "float32"),
     }

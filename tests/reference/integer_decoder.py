@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mvlm.models.quantization import GROUP_SIZE, Q4NL, plan_quantization, quantize
 from mvlm.schedules.oracles import arithmetic as oracles
+from tests.models.stored_rows import multiples
 from tests.reference.model import load_tensors
 
 Array = npt.NDArray[Any]
@@ -77,13 +78,12 @@ class IntegerDecoder:
         return oracles.integer_linear(integers, x_scales, levels.T, scales.T)
 
     def _matrix(self, name: str) -> tuple[Array, Array]:
-        """Return levels ``(N, K)`` and the scales of their groups."""
+        """Return levels with offsets ``(N, K)``, and the scales of their groups."""
         if name not in self._matrices:
             matrix = self._tensors[name]
             assert matrix.shape[1] % GROUP_SIZE == 0
             quantized = quantize(matrix, Q4NL, self._scheme.rounding)
             assert quantized.row_scales is not None
-            steps = quantized.scales.astype(np.float64) * quantized.row_scales[:, None]
-            levels = np.array(Q4NL.levels, np.int64)[quantized.integers]
-            self._matrices[name] = levels, steps
+            levels, steps = multiples(quantized)
+            self._matrices[name] = levels, steps * quantized.row_scales[:, None]
         return self._matrices[name]

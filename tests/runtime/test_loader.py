@@ -50,9 +50,10 @@ def run_fresh(code: str, **environment: str) -> object:
         [sys.executable, "-c", FRESH + code],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         env=os.environ | environment,
     )
+    assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
 

@@ -133,13 +133,14 @@ def test_oracle_detects_a_wrong_kernel() -> None:
 
 
 def test_the_oracle_agrees_with_plain_arithmetic() -> None:
-    """Scales and row scales are applied where the step-by-step oracle applies them."""
+    """Scales, offsets and row scales are applied where the step-by-step oracle applies them."""
     op = of_linear("q4a8", None)
     assert isinstance(op, QuantizedLinearSignature)
     kernel_case = make_kernel_case(op, EXTENTS)
     given = kernel_case.arguments
-    weight = stored_weights(op.weight_layout, op.matrix, given["weight"])
-    scales = np.moveaxis(given["scales"], 2, 1).reshape(-1, 16)[:64].astype(np.float64)
+    weight = stored_weights(op.weight_layout, op.matrix, given)
+    stored = np.moveaxis(given["scales"], 2, 1).reshape(-1, 16)[:64]
+    scales = (stored % 32).astype(np.float64)
     x_scales = given["x_scales"] * panel_layout(SCHEMES["q4a8"].weights).unit
     row_scales = given["row_scales"].reshape(-1)
     expected = integer_linear(given["x"], x_scales, weight.T, scales.T) * row_scales

@@ -28,6 +28,7 @@ from mvlm.schedules.oracles.arithmetic import integer_linear, quantize_rows
 from mvlm.schedules.oracles.rowwise import zero_point_arguments
 from tests.device import cached
 from tests.kernels import Array, compiled
+from tests.models.stored_rows import multiples
 from tests.panels import FORMATS
 
 EPS = float(np.finfo(np.float32).eps)
@@ -39,52 +40,53 @@ by_each = pytest.mark.parametrize("instructions", INSTRUCTION_SETS, ids=lambda k
 
 @dataclass(frozen=True)
 class Case:
-    """A multiplication: integers of both sides, and their scales.
-
-    Weights ``(K, N)`` have scales ``(groups, N)`` and, with 4 and 3 bits, ``(N,)``. Those of levels
-    are the levels.
-    """
+    """A multiplication: integers of both sides, and their scales."""
 
     scheme: str
     x: Array
     x_scales: Array
-    weight: Array
-    scales: Array
-    row_scales: tuple[Array, ...]
+    quantized: QuantizedMatrix
 
     @property
     def inputs(self) -> list[Array]:
         """What a kernel takes."""
         weight_format, layout = SCHEMES[self.scheme].weights, layout_of(self.scheme)
-        width, groups = self.x.shape[1], len(self.scales)
+        width, groups = self.x.shape[1], self.quantized.scales.shape[1]
         x = np.zeros((len(self.x), 32 * groups), layout.activations)
         x[:, :width] = self.x
-        integers = self.weight.T
-        if layout.levels:
-            integers = np.searchsorted(layout.levels, integers)
-            np.testing.assert_array_equal(np.array(layout.levels)[integers], self.weight.T)
-        integers = integers.astype(weight_format.integer_dtype)
-        quantized = QuantizedMatrix(integers, self.scales.T, *self.row_scales)
         corrections = zero_point_arguments(x, layout.correction).values()
-        return [x, self.x_scales, *corrections, *to_panels(quantized, weight_format)]
+        return [x, self.x_scales, *corrections, *to_panels(self.quantized, weight_format)]
 
     def run(self, instructions: InstructionSet | None) -> Array:
         """By a set's kernel, or by the definition with None."""
-        features = self.weight.shape[1]
+        features = len(self.quantized.integers)
         rows = 1 if len(self.x) == 1 else None
         op = linear_signature(FORMATS[self.scheme], rows, self.x.shape[1], features)
         assert isinstance(op, QuantizedLinearSignature)
         return _kernel(op, instructions)(self.inputs, (len(self.x), features))
 
+    @property
+    def exact(self) -> Array:
+        """The products of the weights' multiples alone, without any scale."""
+        values, _ = multiples(self.quantized)
+        return np.asarray(self.x.astype(np.float64) @ values.T)
+
     def check(self, found: Array) -> None:
-        """Within a group sums are exact; what is left is the rounding of adding the groups."""
+        """Within a group sums are exact; what is left is the rounding of adding the groups.
+
+        Of levels the products and those of their offset are added in float32 as well.
+        """
         x_scales = self.x_scales * np.float32(layout_of(self.scheme).unit)
-        expected = integer_linear(self.x, x_scales, self.weight, self.scales)
-        sizes = [np.abs(self.x.astype(np.int32)), np.abs(self.weight), np.abs(self.scales)]
-        largest = integer_linear(sizes[0], x_scales, sizes[1], sizes[2])
-        for rows in self.row_scales:
-            expected, largest = expected * rows, largest * np.abs(rows)
-        assert (np.abs(found - expected) <= (len(self.scales) + 5) * EPS * largest).all()
+        values, steps = multiples(self.quantized)
+        if self.quantized.row_scales is not None:
+            steps = steps * self.quantized.row_scales.astype(np.float64)[:, None]
+        expected = integer_linear(self.x, x_scales, values.T, steps.T)
+        sizes = (
+            np.abs(self.x.astype(np.int32)),
+            np.abs(values) + 3 * layout_of(self.scheme).has_tables,
+        )
+        largest = integer_linear(sizes[0], x_scales, sizes[1].T, np.abs(steps).T)
+        assert (np.abs(found - expected) <= (steps.shape[1] + 6) * EPS * largest).all()
 
 
 @cached
@@ -107,25 +109,27 @@ def random_case(scheme: str, rows: int, width: int, features: int, seed: int = 0
     values = random.standard_normal((rows, width), np.float32) * 5
     activations, groups_per_scale = layout_of(scheme).activations, SCHEMES[scheme].groups_per_scale
     x, x_scales = quantize_rows(values, activations, groups_per_scale)
-    levels, weight = weight_format.levels, rounded.integers
-    if levels:
-        weight = np.array(levels)[weight]
-    row_scales = () if rounded.row_scales is None else (rounded.row_scales,)
-    return Case(scheme, x, x_scales, weight.T, rounded.scales.T, row_scales)
+    return Case(scheme, x, x_scales, rounded)
 
 
 def unscaled(scheme: str, x: Array, weight: Array) -> Case:
-    """Integers whose scales are all one."""
+    """Integers ``(K, N)`` whose scales are all one, or levels, of which a panel has 8 at most."""
     layout, groups, features = layout_of(scheme), len(weight) // 32, weight.shape[1]
     activation_scales = groups // fit_groups_per_scale(groups, SCHEMES[scheme].groups_per_scale)
-    return Case(
-        scheme,
-        x,
-        np.full((len(x), activation_scales), 1 / layout.unit, np.float32),
-        weight,
-        np.ones((groups, features), layout.scale_dtype),
-        (np.ones(features, np.float32),) if layout.has_row_scales else (),
-    )
+    x_scales = np.full((len(x), activation_scales), 1 / layout.unit, np.float32)
+    scales, integers = np.ones((features, groups), layout.scale_dtype), weight.T
+    if not layout.has_tables:
+        integers = integers.astype(SCHEMES[scheme].weights.integer_dtype)
+        return Case(scheme, x, x_scales, QuantizedMatrix(integers, scales))
+    tables = np.zeros((-(-features // 16), 16), np.int8)
+    indices = np.empty(integers.shape, np.uint8)
+    for table, first in zip(tables, range(0, features, 16), strict=True):
+        levels, found = np.unique(integers[first : first + 16], return_inverse=True)
+        count = 1 << layout.bits
+        table[:] = np.tile(np.resize(levels, count), 16 // count)
+        indices[first : first + 16] = found.reshape(-1, integers.shape[1])
+    rows = np.ones(features, np.float32)
+    return Case(scheme, x, x_scales, QuantizedMatrix(indices, scales, rows, tables))
 
 
 # The tests of values below share the kernels of one shape, of three groups and of three panels, the
@@ -200,10 +204,24 @@ def test_integers_are_exact(instructions: InstructionSet, scheme: str, rows: int
     )
     lowest, highest = max(weight_format.lowest, -127), min(weight_format.highest, 127)
     x = random.integers(-127, 128, (rows, 96)).astype(layout.activations)
-    values = weight_format.levels or range(lowest, highest + 1)
+    values = weight_format.tables[0] if weight_format.has_tables else range(lowest, highest + 1)
     weight = random.choice(values, (96, 40))
     case = unscaled(scheme, x, weight)
     np.testing.assert_array_equal(case.run(instructions), x.astype(np.int64) @ weight)
+
+
+@by_each
+@pytest.mark.parametrize("scheme", PACKED)
+@pytest.mark.parametrize("rows", [1, 6])
+def test_offsets_are_exact(instructions: InstructionSet, scheme: str, rows: int) -> None:
+    """Multiples of a quarter below 2^22 are not rounded either: levels with each of the offsets."""
+    random, (levels, *_) = np.random.default_rng(8), SCHEMES[scheme].weights.tables
+    x = random.integers(-127, 128, (rows, 96)).astype(np.int8)
+    case = unscaled(scheme, x, random.choice(levels, (96, 40)))
+    offsets = np.resize(np.arange(-4, 4, dtype=np.int8), case.quantized.scales.shape)
+    case.quantized.scales[:] = 1 | offsets << 5
+    assert len(np.unique(multiples(case.quantized)[0] % 1)) > 1
+    np.testing.assert_array_equal(case.run(instructions), case.exact)
 
 
 @by_each
@@ -233,8 +251,7 @@ def test_the_bound_of_16_bits(
     x[:, {"all": k < 0, "first": k % 4 > 1, "second": k % 4 < 2}[part]] = -127
     for level in (SCHEMES[scheme].weights.lowest, SCHEMES[scheme].weights.highest):
         case = unscaled(scheme, sign * x, np.full((96, 40), level))
-        exact = (sign * x).astype(np.int64) @ case.weight
-        np.testing.assert_array_equal(case.run(instructions), exact)
+        np.testing.assert_array_equal(case.run(instructions), case.exact)
 
 
 @by_each
@@ -256,11 +273,11 @@ def test_signs_of_the_largest_products_at_random(instructions: InstructionSet, s
 def test_extreme_scales(instructions: InstructionSet, scheme: str, rows: int, size: float) -> None:
     """Tiny and huge weights, and activations whose product with them is of ordinary size."""
     case = random_case(scheme, rows, 96, 40)
-    (row_scales,) = case.row_scales
+    assert case.quantized.row_scales is not None
     scaled = replace(
         case,
         x_scales=case.x_scales / np.float32(size),
-        row_scales=(row_scales * np.float32(size),),
+        quantized=replace(case.quantized, row_scales=case.quantized.row_scales * np.float32(size)),
     )
     scaled.check(scaled.run(instructions))
 
@@ -270,7 +287,8 @@ def test_extreme_scales(instructions: InstructionSet, scheme: str, rows: int, si
 def test_groups_of_zeros(instructions: InstructionSet, scheme: str) -> None:
     case = random_case(scheme, 3, 96, 40)
     case.x[:, 32:64] = 0
-    case.weight[64:] = 0
+    case.quantized.integers[:, 64:] = 0
+    case.quantized.scales[20:, 1] = 0
     case.check(case.run(instructions))
 
 

@@ -100,13 +100,14 @@ def test_saturated_values(scheme: str, sign: int, end: str) -> None:
     integer = getattr(weight_format, end)
     case = make_kernel_case(op, {ROWS_EXTENT: 3})
     given_ = dict(case.arguments)
-    stored = weight_format.levels.index(integer) if weight_format.levels else integer
+    stored = 3 if weight_format.has_tables else integer
     given_["x"] = np.full_like(given_["x"], x)
     given_["x_scales"] = np.full_like(given_["x_scales"], 1 / weight_format.unit)
     given_["weight"] = pack_rows(np.full((5, 64), stored), weight_format)
     given_["scales"] = np.ones_like(given_["scales"])
     if "row_scales" in given_:
         given_["row_scales"] = np.ones_like(given_["row_scales"])
+        given_["levels"] = np.full_like(given_["levels"], integer)
     expected = np.full((3, 5), 2 * np.float32(32 * x * integer))
     np.testing.assert_array_equal(called(kernel(op), given_)["y"], expected)
 

@@ -218,7 +218,8 @@ def check_quantized(
     reference = followed(name, arrays, dtype, zero, groups_per_scale)
     outs = [np.full((rows, 32 * groups), 99, dtype), np.full_like(expected_scales, 9)]
     outs += [np.full((rows, groups), 99, np.int32)] if zero else []
-    outs += [np.full((rows, groups, 2), 99, np.int16)] if zero == 16 else []
+    if zero == 16:  # that of levels
+        outs += [np.full((rows, groups, 2), 99, np.int16), np.full((rows, groups), 9, np.float32)]
     tensors = [tvm.runtime.tensor(out) for out in outs]
     function = kernel(reference) if width % 32 == 0 else reference
     build(function)(*(tvm.runtime.tensor(array) for array in arrays), *tensors)
@@ -232,9 +233,10 @@ def check_quantized(
     np.testing.assert_allclose(scales, expected_scales, rtol=2e-6, atol=1e-6 / QMAX[dtype])
     if zero:
         sums = integers.reshape(rows, -1, 32).astype(np.int64).sum(-1)
-        np.testing.assert_array_equal(offsets[0], -zero * sums)
-    assert len(offsets) == {0: 0, 16: 2, 128: 1}[zero]
+        np.testing.assert_array_equal(offsets[0], -128 * sums)
+    assert len(offsets) == {0: 0, 16: 3, 128: 1}[zero]
     if zero == 16:
         halves = integers.reshape(rows, groups, 8, 4).astype(np.int32)
         np.testing.assert_array_equal(offsets[1][..., 0], -16 * halves[..., :2].sum((2, 3)))
         np.testing.assert_array_equal(offsets[1][..., 1], -16 * halves[..., 2:].sum((2, 3)))
+        np.testing.assert_array_equal(offsets[2], 0.75 * sums)

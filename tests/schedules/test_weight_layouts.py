@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvlm.models.quantization import SCHEMES, WEIGHT_FORMATS, quantize
+from mvlm.models.quantization import SCHEMES, WEIGHT_FORMATS, quantize, read_offsets
 from mvlm.models.weight_layout import LinearFormat, Matrix, WeightLayout
 from mvlm.schedules.oracles.linear import stored_weights
 from mvlm.schedules.registry import find_layout, kernel_set_names
+from tests.models.stored_rows import multiples
 
 LAYOUTS = {layout.name: layout for layout in map(find_layout, kernel_set_names())}
 MATRICES = [
@@ -28,14 +29,12 @@ def check_round_trip(layout: WeightLayout, matrix: Matrix, values: np.ndarray[An
     packed = dict(zip(layout.arrays(matrix), layout.pack(values, matrix, "nearest"), strict=True))
     expected = {name: (each.shape, str(each.dtype)) for name, each in packed.items()}
     assert expected == dict(layout.arrays(matrix))
-    found = stored_weights(layout, matrix, packed["weight"])
+    found = stored_weights(layout, matrix, packed)
     if not matrix.weight_format.is_integer:
         np.testing.assert_array_equal(found, values.astype(np.float64))
         return
     rounded = quantize(values, matrix.weight_format)
-    levels = matrix.weight_format.levels
-    integers = np.array(levels)[rounded.integers] if levels else rounded.integers
-    np.testing.assert_array_equal(found, integers)
+    np.testing.assert_array_equal(found, multiples(rounded)[0])
     features = np.arange(matrix.features)
     groups = np.arange(matrix.groups)
     at = layout.scale(matrix, features[:, None], groups)
@@ -44,6 +43,7 @@ def check_round_trip(layout: WeightLayout, matrix: Matrix, values: np.ndarray[An
     if rounded.row_scales is not None:
         at = layout.row_scale(matrix, features)
         np.testing.assert_array_equal(packed["row_scales"][at], rounded.row_scales)
+        np.testing.assert_array_equal(packed["levels"], rounded.levels)
     # A matrix that was rounded elsewhere is arranged alike.
     for array, name in zip(layout.pack_quantized(rounded, matrix), packed, strict=True):
         np.testing.assert_array_equal(array, packed[name])
@@ -113,11 +113,21 @@ def test_places_are_plain_arithmetic(
 @by_layout
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_fills_a_matrix_up_is_zero(layout: WeightLayout, scheme: str) -> None:
-    """Weights of integer activations are filled up to whole groups along K, as those are."""
+    """Weights of integer activations are filled up to whole groups along K, as those are.
+
+    Activations are zero there. Without tables the weights are as well; with tables they are the
+    least level.
+    """
     made = LinearFormat(SCHEMES[scheme], layout).matrix(5, 33)
     whole = Matrix(5, made.stored_width, made.weight_format, made.activations)
     assert whole.width == (33 if made.activations == "float32" else 64)
-    packed = layout.pack(random_values(made, 2), made, "nearest")
-    found = stored_weights(layout, whole, packed[0])
-    assert not found[:, 33:].any()
+    arrays = layout.pack(random_values(made, 2), made, "nearest")
+    packed = dict(zip(layout.arrays(made), arrays, strict=True))
+    found = stored_weights(layout, whole, packed)
     assert found[:, :33].any()
+    if made.weight_format.has_tables:
+        at = layout.scale(made, np.arange(5), 1)
+        found = found - read_offsets(packed["scales"][at])[:, None]
+        assert (found[:, 33:] == packed["levels"][0, 0]).all()
+    else:
+        assert not found[:, 33:].any()

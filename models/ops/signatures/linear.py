@@ -65,7 +65,7 @@ class LinearLayer(Signature):
 
     @property
     def weight_parameters(self) -> tuple[Parameter, ...]:
-        """The parameters that the matrix is stored in: ``weight``, ``scales``, ``row_scales``."""
+        """The parameters that the matrix is stored in: its layout's arrays."""
         return stored_parameters(self.weight_layout, self.matrix)
 
     @property
@@ -105,9 +105,9 @@ class QuantizedLinearSignature(LinearLayer):
     """``y = x W``: integer activations and integer weights.
 
     Parameters: ``x (M, K)``, ``x_scales (M, activation_scales)``, where the layout has a correction
-    ``zero_point_correction (M, groups)`` and ``zero_point_halves (M, groups, 2)`` (see
-    `QuantizeRowsSignature`), the weights, ``bias (N,)``, ``residual (M, N)``, ``y (M, N)``. K is
-    whole groups.
+    ``zero_point_correction (M, groups)``, ``zero_point_halves (M, groups, 2)`` and ``offset_sums
+    (M, groups)`` (see `QuantizeRowsSignature`), the weights, ``bias (N,)``, ``residual (M, N)``,
+    ``y (M, N)``. K is whole groups.
 
     Attributes:
         activation_scales: Scales of a row.

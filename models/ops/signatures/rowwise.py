@@ -11,7 +11,7 @@ from mvlm.models.ops.signatures.signature import (
     rows_extent,
     zero_point_parameters,
 )
-from mvlm.models.quantization import GROUP_SIZE, has_halves
+from mvlm.models.quantization import GROUP_SIZE, is_of_levels
 
 # The float32 parameters ``(K,)`` of a function; all others have none.
 _WEIGHTS = {"rms_norm": ("weight",), "layer_norm": ("weight", "bias")}
@@ -72,10 +72,12 @@ class QuantizeRowsSignature(RowFunction):
 
     Parameters: ``x (M, width)``, ``weight`` and ``bias`` of a normalization, ``integers (M, groups
     * 32)``, ``scales (M, activation_scales)`` and, with a zero point, ``zero_point_correction
-    (M, groups)``: the sums of the groups' integers times minus the zero point. Where that is small
-    (`has_halves`), ``zero_point_halves (M, groups, 2)`` has the two parts of each sum: of the
-    integers at ``k % 4 < 2``, and of the others. CPUs that add products of neighbouring bytes in 16
-    bits add them in these halves.
+    (M, groups)``: the sums of the groups' integers times minus the zero point. Where that is one of
+    levels (`is_of_levels`), it is that of bytes there (`byte_zero_point`), and ``zero_point_halves
+    (M, groups, 2)`` has the two parts of each sum times minus that of levels: of the integers at
+    ``k % 4 < 2``, and of the others. CPUs that add products of neighbouring bytes in 16 bits add
+    them in these halves. ``offset_sums (M, groups)`` has the sums of the groups'
+    integers in float32, times a step of levels' offsets (`OFFSET_STEP`).
 
     Attributes:
         dtype: Of the integers.
@@ -105,9 +107,9 @@ class QuantizeRowsSignature(RowFunction):
         return self.zero_point != 0
 
     @property
-    def has_halves(self) -> bool:
-        """Whether it computes the correction's halves."""
-        return has_halves(self.zero_point)
+    def has_levels(self) -> bool:
+        """Whether it computes what levels need: the correction's halves, and offsets' sums."""
+        return is_of_levels(self.zero_point)
 
     def declare(self) -> tuple[Parameter, ...]:
         """Make the parameters."""

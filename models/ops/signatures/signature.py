@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
-from mvlm.models.quantization import has_halves
+from mvlm.models.quantization import is_of_levels
 from mvlm.models.weight_layout import Matrix, WeightLayout
 
 # The prefix of the attributes that hold a signature's fields, and the one that names the operation.
@@ -139,7 +139,7 @@ def rows_extent(rows: int | None) -> Extent:
 
 
 def stored_parameters(layout: WeightLayout, matrix: Matrix) -> tuple[Parameter, ...]:
-    """Return the parameters of a stored matrix: ``weight``, ``scales`` and ``row_scales``."""
+    """Return the parameters that a matrix is stored in: its layout's arrays."""
     return tuple(Parameter(name, *array) for name, array in layout.arrays(matrix).items())
 
 
@@ -157,8 +157,10 @@ def zero_point_parameters(
     if zero_point == 0:
         return ()
     total = Parameter("zero_point_correction", (rows, groups), "int32", is_written)
+    if not is_of_levels(zero_point):
+        return (total,)
     halves = Parameter("zero_point_halves", (rows, groups, 2), "int16", is_written)
-    return (total, halves) if has_halves(zero_point) else (total,)
+    return (total, halves, Parameter("offset_sums", (rows, groups), "float32", is_written))
 
 
 def _field_types(signature: type[Signature]) -> dict[str, Any]:

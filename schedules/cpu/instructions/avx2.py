@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.models.quantization import MAX_LEVEL
 from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, StepWeights
-from mvlm.schedules.cpu.instructions.level_table import level_table, shuffle_indices
+from mvlm.schedules.cpu.instructions.level_table import shuffle_indices
 
 _LANES = 8
 
@@ -58,12 +57,12 @@ def _widened(sums: tirx.Expr) -> tirx.Expr:
     return T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", sums, ones)
 
 
-def _lookup(levels: Sequence[int], stored: tirx.Expr, is_high: bool) -> tirx.Expr:
+def _lookup(table: tirx.Expr, bits: int, stored: tirx.Expr, is_high: bool) -> tirx.Expr:
     return T.call_llvm_pure_intrin(
         "uint8x32",
         "llvm.x86.avx2.pshuf.b",
-        level_table(levels, 32, MAX_LEVEL),
-        shuffle_indices(levels, stored, 32, is_high),
+        table,
+        shuffle_indices(bits, stored, 32, is_high),
     )
 
 

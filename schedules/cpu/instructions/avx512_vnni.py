@@ -13,10 +13,8 @@ from dataclasses import replace
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mvlm.models.quantization import MAX_LEVEL
 from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, StepWeights
 from mvlm.schedules.cpu.instructions.level_table import (
-    level_table,
     shifted_words,
     shuffle_indices,
 )
@@ -43,20 +41,20 @@ def _dot(
     return sums
 
 
-def _shuffle_lookup(levels: Sequence[int], stored: tirx.Expr, is_high: bool) -> tirx.Expr:
+def _shuffle_lookup(table: tirx.Expr, bits: int, stored: tirx.Expr, is_high: bool) -> tirx.Expr:
     return T.call_llvm_pure_intrin(
         "uint8x64",
         "llvm.x86.avx512.pshuf.b.512",
-        level_table(levels, 64, MAX_LEVEL),
-        shuffle_indices(levels, stored, 64, is_high),
+        table,
+        shuffle_indices(bits, stored, 64, is_high),
     )
 
 
-def _permute_lookup(levels: Sequence[int], stored: tirx.Expr, is_high: bool) -> tirx.Expr:
+def _permute_lookup(table: tirx.Expr, bits: int, stored: tirx.Expr, is_high: bool) -> tirx.Expr:
     return T.call_llvm_pure_intrin(
         "uint8x64",
         "llvm.x86.avx512.permvar.qi.512",
-        level_table(levels, 64, MAX_LEVEL),
+        table,
         shifted_words(stored, 64) if is_high else stored,
     )
 

@@ -30,9 +30,9 @@ class InstructionSet:
             of a stored weight: 3, 4, 8 or 16. It returns the accumulators. Each lane adds its four
             or two weights of a step times the step's activations.
         lookup: Returns the bytes that `dot` multiplies of levels, in a register of ``4 * lanes``
-            uint8. It takes the 8 or 16 levels, a register of bytes, and whether their high nibbles
-            or their low ones are the indices. Of the indices of 8 levels the fourth bit of the
-            nibble is arbitrary.
+            uint8. It takes such a register of the table (`table_register`), the bits of an index, a
+            register of bytes, and whether their high nibbles or their low ones are the indices. Of
+            the indices of 3 bits the fourth bit of the nibble is arbitrary.
         signed_bits: Bits of the weights that `dot` multiplies without their zero point: it
             subtracts that of 8-bit ones itself, and `lookup` returns signed levels of 4 and 3 bits.
         widen: Where it is given, `dot` adds products of levels in two int16 halves of each
@@ -48,7 +48,7 @@ class InstructionSet:
     lanes: int
     tile_m: int
     dot: Callable[[tirx.Expr, Sequence[StepWeights], Activations, int], tirx.Expr]
-    lookup: Callable[[Sequence[int], tirx.Expr, bool], tirx.Expr]
+    lookup: Callable[[tirx.Expr, int, tirx.Expr, bool], tirx.Expr]
     signed_bits: tuple[int, ...] = ()
     widen: Callable[[tirx.Expr], tirx.Expr] | None = None
     k_unroll: int = 16

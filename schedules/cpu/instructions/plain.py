@@ -17,7 +17,6 @@ from tvm.script import tirx as T
 
 from mvlm.schedules.cpu.instructions.instruction_set import Activations, InstructionSet, StepWeights
 from mvlm.schedules.cpu.instructions.level_table import (
-    level_table,
     nibbles,
     selected,
     shuffle_indices,
@@ -74,27 +73,27 @@ def _folded(pairs: tirx.Expr, bits: int) -> tirx.Expr:
     return (pairs << shift >> shift) + (pairs >> shift)
 
 
-def neon_lookup(levels: Sequence[int], stored: tirx.Expr, is_high: bool) -> tirx.Expr:
+def neon_lookup(table: tirx.Expr, bits: int, stored: tirx.Expr, is_high: bool) -> tirx.Expr:
     """Look signed levels up: a byte shift leaves a nibble, and tables of 8 levels are repeated."""
     return T.call_llvm_pure_intrin(
         "uint8x16",
         "llvm.aarch64.neon.tbl1",
-        level_table(levels, 16, zero_point=0),
+        table,
         nibbles(stored, 16, is_high),
     )
 
 
-def _ssse3_lookup(levels: Sequence[int], stored: tirx.Expr, is_high: bool) -> tirx.Expr:
+def _ssse3_lookup(table: tirx.Expr, bits: int, stored: tirx.Expr, is_high: bool) -> tirx.Expr:
     return T.call_llvm_pure_intrin(
         "uint8x16",
         "llvm.x86.ssse3.pshuf.b.128",
-        level_table(levels, 16, zero_point=0),
-        shuffle_indices(levels, stored, 16, is_high),
+        table,
+        shuffle_indices(bits, stored, 16, is_high),
     )
 
 
-def _selecting_lookup(levels: Sequence[int], stored: tirx.Expr, is_high: bool) -> tirx.Expr:
-    return selected(levels, stored, 16, is_high)
+def _selecting_lookup(table: tirx.Expr, bits: int, stored: tirx.Expr, is_high: bool) -> tirx.Expr:
+    return selected(table, bits, stored, 16, is_high)
 
 
 INSTRUCTIONS = InstructionSet(

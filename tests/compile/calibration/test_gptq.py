@@ -11,10 +11,15 @@ from mvlm.compile.calibration.matrix_rounding import round_matrix
 from mvlm.compile.calibration.moments import SecondMoments
 from mvlm.models.quantization import (
     GROUP_SIZE,
+    TABLE_ROWS,
     WEIGHT_FORMATS,
+    QuantizedMatrix,
     WeightFormat,
     dequantize,
     nearest_values,
+    quantize,
+    read_offsets,
+    read_scales,
 )
 from mvlm.runtime.errors import CheckpointError
 
@@ -38,10 +43,13 @@ def _moments(width: int, count: int, seed: int = 0) -> npt.NDArray[np.float32]:
 def _defined(
     matrix: npt.NDArray[np.float32],
     moments: npt.NDArray[np.float32],
-    steps: npt.NDArray[np.float32],
+    found: QuantizedMatrix,
     weight_format: WeightFormat,
 ) -> Array:
-    """GPTQ as its paper's section 3 defines it: each step inverts the moments that are left."""
+    """GPTQ as its paper's section 3 defines it: each step inverts the moments that are left.
+
+    By the scales, offsets and tables that were found.
+    """
     exact = moments.astype(np.float64)
     exact += np.eye(len(exact)) * gptq.DAMPING * np.diagonal(exact).mean()
     order = np.argsort(-np.diagonal(moments), kind="stable")
@@ -49,12 +57,26 @@ def _defined(
     for place, k in enumerate(order):
         left = order[place:]
         inverse = np.linalg.inv(exact[np.ix_(left, left)])
-        step = steps[:, k // GROUP_SIZE]
-        value = nearest_values((weights[:, k] / step).astype(np.float32), weight_format)
-        rounded[:, k] = value * step
+        rounded[:, k] = _nearest(weights[:, k], found, k // GROUP_SIZE, weight_format)
         error = (weights[:, k] - rounded[:, k]) / inverse[0, 0]
         weights[:, left] -= error[:, None] * inverse[0]
     return rounded
+
+
+def _nearest(
+    weights: Array, found: QuantizedMatrix, group: int, weight_format: WeightFormat
+) -> Array:
+    """Round a column to the nearest of what its group's integers may stand for."""
+    scales = found.scales[:, group]
+    if found.row_scales is None or found.levels is None:
+        steps = scales.astype(np.float64) * weight_format.unit
+        return nearest_values((weights / steps).astype(np.float32), weight_format) * steps
+    steps = (read_scales(scales) * found.row_scales).astype(np.float64)
+    levels = np.repeat(found.levels, TABLE_ROWS, axis=0)[: len(weights)]
+    values = (levels + read_offsets(scales)[:, None]) * steps[:, None]
+    best = np.abs(weights[:, None] - values).argmin(axis=1)
+    chosen: Array = values[np.arange(len(weights)), best]
+    return chosen
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -63,16 +85,13 @@ def test_columns_are_rounded_as_the_paper_defines_it(
 ) -> None:
     """In blocks of columns and of rows of which the last is not whole."""
     monkeypatch.setattr(gptq, "_BLOCK", 28)
-    monkeypatch.setattr(matrix_rounding, "ROWS", 4)
+    monkeypatch.setattr(matrix_rounding, "ROWS", 16)
     monkeypatch.setattr(gptq, "SWEEPS", 0)
     weight_format = WEIGHT_FORMATS[name]
-    matrix = np.random.default_rng(1).standard_normal((7, 80)).astype(np.float32)
+    matrix = np.random.default_rng(1).standard_normal((39, 80)).astype(np.float32)
     moments = _moments(80, 350)
     found = round_matrix(matrix, moments, weight_format).matrix
-    units = np.full(7, weight_format.unit, np.float32)
-    rows = units if found.row_scales is None else found.row_scales
-    steps = found.scales.astype(np.float32) * rows[:, None]
-    defined = _defined(matrix, moments, steps, weight_format)
+    defined = _defined(matrix, moments, found, weight_format)
     # Where a weight lies half-way between two values, float32 may round it to the other one, and
     # all later ones are then corrected otherwise: equally well.
     equal = np.isclose(dequantize(found, weight_format), defined, rtol=1e-5).mean()
@@ -106,6 +125,40 @@ def test_inputs_of_any_size_give_the_same(scale: float) -> None:
         for by in (1, scale)
     )
     assert other == pytest.approx(usual, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["q4nl", "q3nl"])
+def test_groups_of_zeros_and_rows_of_any_size(name: str) -> None:
+    matrix = np.random.default_rng(3).standard_normal((20, 96)).astype(np.float32)
+    matrix[0, 32:64] = 0
+    matrix[1] *= 1e-20
+    matrix[2] *= 1e15
+    matrix[3] = 0
+    weight_format, moments = WEIGHT_FORMATS[name], _moments(96, 400)
+    inverted = gptq.invert(moments)
+    assert inverted is not None
+    rounded = dequantize(gptq.round_rows(matrix, moments, inverted, weight_format), weight_format)
+    plain = dequantize(quantize(matrix, weight_format, "search"), weight_format)
+    assert not rounded[0, 32:64].any() and not rounded[3].any()
+    changes = [(matrix - each).astype(np.float64) for each in (plain, rounded)]
+    errors = [np.einsum("nk,nk->n", change @ moments, change) for change in changes]
+    assert (errors[1][:3] < errors[0][:3]).all()
+    # Rows of one table depend on none but the others of their 16.
+    part = gptq.round_rows(matrix[16:], moments, inverted, weight_format)
+    np.testing.assert_array_equal(dequantize(part, weight_format), rounded[16:])
+
+
+def test_tables_fit_weights_that_lie_on_even_steps_and_others() -> None:
+    random = np.random.default_rng(7)
+    indices = random.binomial(15, 0.5, (16, 4, 32))
+    indices[..., 0], indices[..., 1] = 0, 15
+    even = (indices - random.uniform(6.5, 8.5, (16, 4, 1))) * random.uniform(0.5, 1, (16, 4, 1))
+    smooth = random.standard_normal((16, 128)) ** 3
+    matrix = np.concatenate([even.reshape(16, -1), smooth, even.reshape(16, -1)])
+    rounded = round_matrix(matrix.astype(np.float32), _moments(128, 500), WEIGHT_FORMATS["q4nl"])
+    assert not rounded.fell_back and rounded.matrix.levels is not None
+    tables = WEIGHT_FORMATS["q4nl"].tables
+    assert rounded.matrix.levels.tolist() == [list(tables[table]) for table in (1, 0, 1)]
 
 
 def test_singular_moments_are_damped() -> None:
