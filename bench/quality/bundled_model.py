@@ -8,6 +8,7 @@ next-token distributions lie from the unquantized ones. It is prepared for nothi
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -176,7 +177,13 @@ class BundledStudy:
         return _logits(Model(self._compile(candidate, self._synthetic)))
 
     def _compile(self, candidate: Candidate, checkpoint: Path) -> Path:
-        place = self._folder / "artifact"  # replaced by the next
+        """Return an artifact, which is kept until the next.
+
+        Each has a path of its own: of one path the loader gives the library that it has open.
+        """
+        for earlier in self._folder.glob("compiled-*"):
+            shutil.rmtree(earlier)
+        place = Path(tempfile.mkdtemp(prefix="compiled-", dir=self._folder)) / "artifact"
         compile_job(candidate.plan(checkpoint), place)
         return place
 
