@@ -84,9 +84,9 @@ def group_scale(stored: tirx.Expr) -> tirx.Expr:
     return (stored & tirx.const(MAX_SCALE, "int8")).astype("float32")
 
 
-def offset_steps(stored: tirx.Expr) -> tirx.Expr:
-    """Return the steps of the offset that a group's byte holds, as float32."""
-    return (stored >> tirx.const(SCALE_BITS, "int8")).astype("float32")
+def group_offset(stored: tirx.Expr) -> tirx.Expr:
+    """Return the offset that a group's byte holds, as float32, in units of levels."""
+    return (stored >> tirx.const(SCALE_BITS, "int8")).astype("float32") * OFFSET_STEP
 
 
 def _bits(element: tirx.Expr, piece: Piece, dtype: str) -> tirx.Expr:
@@ -112,8 +112,7 @@ def stored_value(
     of_group = arrays["scales"][layout.scale(matrix, feature, k // GROUP_SIZE)]
     if weight_format.has_tables:
         row_scale = arrays["row_scales"][layout.row_scale(matrix, feature)]
-        offset = offset_steps(of_group) * OFFSET_STEP
-        return (quantized + offset) * (group_scale(of_group) * row_scale)
+        return (quantized + group_offset(of_group)) * (group_scale(of_group) * row_scale)
     scale = of_group.astype("float32")
     return quantized * (scale if weight_format.unit == 1 else scale * weight_format.unit)
 

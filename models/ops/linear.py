@@ -10,16 +10,16 @@ from tvm.relax.frontend import nn
 from mvlm.models.ops.definition import (
     call,
     define,
+    group_offset,
     group_scale,
     known_rows,
-    offset_steps,
     placeholders,
     quantized_value,
     stored_value,
 )
 from mvlm.models.ops.rowwise import IDENTITY, Prologue, as_rows, quantize_rows, rowwise
 from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLinearSignature
-from mvlm.models.quantization import GROUP_SIZE, OFFSET_STEP, fit_groups_per_scale
+from mvlm.models.quantization import GROUP_SIZE, fit_groups_per_scale
 from mvlm.models.weight_layout import LinearFormat
 
 # The parameters that quantized activations come in, as `quantize_rows` returns them.
@@ -134,8 +134,7 @@ def quantized_linear_definition(op: QuantizedLinearSignature) -> tirx.PrimFunc:
         weight = quantized_value(layout, matrix, inputs, j, at)
         scale = scales[layout.scale(matrix, j, g)]
         if op.weight_format.has_tables:
-            weight = weight + offset_steps(scale) * OFFSET_STEP
-            scale = group_scale(scale)
+            weight, scale = weight + group_offset(scale), group_scale(scale)
         else:
             scale = scale.astype("float32")
         return te.sum(x[i, at].astype("float32") * x_scale * weight * scale, axis=[g, k])

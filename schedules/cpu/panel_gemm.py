@@ -129,7 +129,7 @@ def panel_gemm(
         def quantized(step: Any) -> tirx.Expr:
             if tile.unpack_once:
                 return unpacked[p, g % block_groups, step, product.features_of(part)]
-            table = tables[p, T.ramp(0, 1, product.table_bytes)]
+            table = tables[p, T.ramp(0, 1, product.register_weights)]
             return product.weights(weight, table, first + p, g, part, step)
 
         return product.dot(sums, [(step, quantized(step)) for step in order], x, row, g)
@@ -198,14 +198,14 @@ def panel_gemm(
                     (*unpacked_shape[:2], 2, FEATURES), "float32"
                 )
                 tables = T.sblock_alloc_buffer(
-                    (tile.panels, product.table_bytes), "uint8", scope="local"
+                    (tile.panels, product.register_weights), "uint8", scope="local"
                 )
 
                 @T.inline
                 def load_tables(first):
                     if product.is_packed:
                         for p in T.unroll(tile.panels):
-                            tables[p, T.ramp(0, 1, product.table_bytes)] = product.table(
+                            tables[p, T.ramp(0, 1, product.register_weights)] = product.table(
                                 levels, first + p, tile.unpack_once
                             )
 
@@ -215,7 +215,7 @@ def panel_gemm(
                         unpacked[p, g, step, product.features_of(part)] = product.unpacked(
                             weight,
                             scales,
-                            tables[p, T.ramp(0, 1, product.table_bytes)],
+                            tables[p, T.ramp(0, 1, product.register_weights)],
                             (panel, kb * block_groups + g, part),
                             step,
                         )

@@ -80,7 +80,7 @@ def panel_gemv(
     ) -> tirx.Expr:
         """Add the products of a set of steps to a register."""
         (x, weight, tables), (p, panel, group, part) = buffers, place
-        table = tables[p, T.ramp(0, 1, product.table_bytes)]
+        table = tables[p, T.ramp(0, 1, product.register_weights)]
         steps = [
             (step, product.weights(weight, table, panel, group, part, step))
             for step in product.step_sets[at]
@@ -130,14 +130,14 @@ def panel_gemv(
                 acc_i32 = T.sblock_alloc_buffer((parts, lanes), "int32", scope="local")
                 sums = T.sblock_alloc_buffer((tile_panels, FEATURES), "float32", scope="local")
                 tables = T.sblock_alloc_buffer(
-                    (tile_panels, product.table_bytes), "uint8", scope="local"
+                    (tile_panels, product.register_weights), "uint8", scope="local"
                 )
 
                 @T.inline
                 def load_tables():
                     if product.is_packed:
                         for p in T.unroll(tile_panels):
-                            tables[p, T.ramp(0, 1, product.table_bytes)] = product.table(
+                            tables[p, T.ramp(0, 1, product.register_weights)] = product.table(
                                 levels, task * tile_panels + p
                             )
 

@@ -30,7 +30,6 @@ from mvlm.schedules.cpu.instructions.instruction_set import StepWeights
 from mvlm.schedules.cpu.instructions.level_table import table_register
 from mvlm.schedules.cpu.panels import FEATURES, PanelLayout, panel_layout
 
-_STEP_BYTES = 4  # of a feature in a step of bytes
 _QUARTERS = 4  # in which levels with their offsets are integers
 
 
@@ -94,15 +93,14 @@ class PanelProduct:
         """Whether a stored byte holds the nibbles of two steps."""
         return self.layout.bits < 8
 
+    @property
+    def register_weights(self) -> int:
+        """Weights of a step that a register holds: its bytes, where `is_packed`."""
+        return self.depth * self.lanes
+
     def features_of(self, part: Any) -> tirx.Expr:
         """Return the elements of a step that belong to a register's features."""
-        width = self.depth * self.lanes
-        return T.ramp(part * width, 1, width)
-
-    @property
-    def table_bytes(self) -> int:
-        """Bytes of a register that holds a panel's table."""
-        return _STEP_BYTES * self.lanes
+        return T.ramp(part * self.register_weights, 1, self.register_weights)
 
     @property
     def folds_offsets(self) -> bool:
@@ -136,7 +134,7 @@ class PanelProduct:
         read = levels[panel, T.ramp(0, 1, TABLE_LEVELS)]
         if is_unpacked and self.folds_offsets:
             read = read * T.broadcast(T.int8(_QUARTERS), TABLE_LEVELS)
-        return table_register(read, self.table_bytes, self._table_zero)
+        return table_register(read, self.register_weights, self._table_zero)
 
     def unpacked(
         self,
@@ -159,14 +157,14 @@ class PanelProduct:
         found = self.weights(weight, table, panel, group, part, step)
         if not self.folds_offsets:
             return found
-        read = scales[panel, group, T.ramp(part * self.lanes, 1, self.lanes)]
-        steps = T.Cast(f"int32x{self.lanes}", read) >> T.broadcast(T.int32(SCALE_BITS), self.lanes)
         # Every byte of a feature gets its offset.
-        quarters = steps * T.broadcast(T.int32(round(OFFSET_STEP * _QUARTERS)), self.lanes)
+        quarters = self._integer_steps(scales, panel, group, part) * T.broadcast(
+            T.int32(round(OFFSET_STEP * _QUARTERS)), self.lanes
+        )
         in_each = (quarters & T.broadcast(T.int32(0xFF), self.lanes)) * T.broadcast(
             T.int32(0x01010101), self.lanes
         )
-        return found + T.reinterpret(f"uint8x{self.table_bytes}", in_each)
+        return found + T.reinterpret(f"uint8x{self.register_weights}", in_each)
 
     def weights(
         self, weight: tirx.Buffer, table: Any, panel: Any, group: Any, part: Any, step: Any
@@ -196,11 +194,11 @@ class PanelProduct:
 
     def scale(self, scales: tirx.Buffer, panel: Any, group: Any, part: Any) -> tirx.Expr:
         """Return a group's scales in float32, of the features of a register."""
-        read = scales[panel, group, T.ramp(part * self.lanes, 1, self.lanes)]
-        if not self.is_packed:
-            return T.Cast(f"float32x{self.lanes}", read)
-        stored = T.Cast(f"int32x{self.lanes}", read)
-        return T.Cast(f"float32x{self.lanes}", stored & T.broadcast(T.int32(MAX_SCALE), self.lanes))
+        stored = self._stored_scales(scales, panel, group, part)
+        if self.is_packed:
+            stored = T.Cast(f"int32x{self.lanes}", stored)
+            stored = stored & T.broadcast(T.int32(MAX_SCALE), self.lanes)
+        return T.Cast(f"float32x{self.lanes}", stored)
 
     def unpacked_scale(self, scales: tirx.Buffer, panel: Any, group: Any, part: Any) -> tirx.Expr:
         """Return a group's scales of unpacked bytes in float32."""
@@ -209,14 +207,18 @@ class PanelProduct:
 
     def offset_steps(self, scales: tirx.Buffer, panel: Any, group: Any, part: Any) -> tirx.Expr:
         """Return the steps of a group's offsets in float32, where `is_packed`."""
-        read = scales[panel, group, T.ramp(part * self.lanes, 1, self.lanes)]
-        stored = T.Cast(f"int32x{self.lanes}", read)
-        steps = stored >> T.broadcast(T.int32(SCALE_BITS), self.lanes)
-        return T.Cast(f"float32x{self.lanes}", steps)
+        return T.Cast(f"float32x{self.lanes}", self._integer_steps(scales, panel, group, part))
+
+    def _integer_steps(self, scales: tirx.Buffer, panel: Any, group: Any, part: Any) -> tirx.Expr:
+        stored = T.Cast(f"int32x{self.lanes}", self._stored_scales(scales, panel, group, part))
+        return stored >> T.broadcast(T.int32(SCALE_BITS), self.lanes)
+
+    def _stored_scales(self, scales: tirx.Buffer, panel: Any, group: Any, part: Any) -> tirx.Expr:
+        return scales[panel, group, T.ramp(part * self.lanes, 1, self.lanes)]
 
     def _spare_nibbles(self, stored: Sequence[tirx.Expr]) -> tirx.Expr:
         """Return the nibbles whose bit b is the fourth one of the nibbles of step b."""
-        width = self.depth * self.lanes
+        width = self.register_weights
 
         def bits(at: int) -> tirx.Expr:
             words = T.reinterpret(f"uint16x{width // 2}", stored[at])

@@ -10,14 +10,14 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mvlm.models.ops.definition import (
+    group_offset,
     group_scale,
     keep_parameters,
-    offset_steps,
     quantized_value,
     stored_value,
 )
 from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLinearSignature
-from mvlm.models.quantization import GROUP_SIZE, OFFSET_STEP
+from mvlm.models.quantization import GROUP_SIZE
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.epilogue import add_epilogue
 
@@ -105,8 +105,7 @@ def quantized_linear(
         stored = scales[layout.scale(matrix, j, g)]
         if not has_tables:
             return total * stored.astype("float32")
-        offset = offset_steps(stored) * T.float32(OFFSET_STEP)
-        return (total + offset * x_sum) * group_scale(stored)
+        return (total + group_offset(stored) * x_sum) * group_scale(stored)
 
     def row_scaled(total: tirx.Expr, row_scales: tirx.Buffer, j: tirx.Expr) -> tirx.Expr:
         return total * row_scales[layout.row_scale(matrix, j)] if has_tables else total
