@@ -27,7 +27,7 @@ EmbeddingQuantization = Annotated[
     typer.Option(
         "--embedding-quant",
         metavar="QUANT",
-        help="The same for the embedding table; default: q4a8 with q3a8, else as --quant.",
+        help="The same for the embedding table; default: q8a8 with q3a8 and q4a8, else as --quant.",
     ),
 ]
 HeadQuantization = Annotated[
@@ -35,7 +35,7 @@ HeadQuantization = Annotated[
     typer.Option(
         "--head-quant",
         metavar="QUANT",
-        help="The same for the output head; default: q4a8 with q3a8, else as --quant.",
+        help="The same for the output head; default: q8a8 with q3a8 and q4a8, else as --quant.",
     ),
 ]
 FfnQuantization = Annotated[

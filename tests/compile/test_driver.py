@@ -289,7 +289,7 @@ def test_a_tied_head_does_not_count_past_the_end(tmp_path: Path, output: Path) -
         (None, None, {"lm_head.q_weight": "uint8"}),
         ("q8a8", "q8a8", {"lm_head.q_weight": "uint8"}),
         ("q0f16", "q0f16", {"lm_head.weight": "float16"}),
-        (None, "q8a8", {"embed_tokens.q_weight": "uint32", "lm_head.q_weight": "uint8"}),
+        ("q4a8", None, {"embed_tokens.q_weight": "uint32", "lm_head.q_weight": "uint8"}),
         ("q0f16", None, {"embed_tokens.weight": "float16", "lm_head.q_weight": "uint8"}),
     ],
 )
@@ -308,7 +308,7 @@ def test_a_tied_table_is_stored_once_if_table_and_head_have_one_scheme(
     pack_job(plan_job(folder, target=target, quantization=quantization), output)
     index = read_weights_index(output)
     if target == "portable":  # which stores the head's words and bytes as it stores a table's
-        words = {"q4a8": "uint32", "q8a8": "int8", "q0f16": "float16"}[head or "q4a8"]
+        words = {"q8a8": "int8", "q0f16": "float16"}[head or "q8a8"]
         dtypes = {name: words if "lm_head" in name else of for name, of in dtypes.items()}
     assert dtypes == {
         entry.name.removeprefix("decoder."): entry.dtype

@@ -42,8 +42,13 @@ def edit(path: Path, **changes: Any) -> None:
 
 def test_job_defaults(checkpoint: Path) -> None:
     job = plan_job(checkpoint)
-    everywhere = dict.fromkeys(("language", "embedding", "head"), "q4a8")
-    assert job.quantization.names() == everywhere | {"vision": "q16a16", "cache": "int8"}
+    assert job.quantization.names() == {
+        "language": "q4a8",
+        "embedding": "q8a8",
+        "head": "q8a8",
+        "vision": "q16a16",
+        "cache": "int8",
+    }
     assert (job.target.name, job.platform) == ("host", read_machine().platform)
     assert (job.context, job.prefill_chunk) == (2048, 512)
     assert job.name == "model"
@@ -156,8 +161,8 @@ def test_job_key_changes_with(checkpoint: Path, change: str) -> None:
     [
         {"quantization": "q0f16"},
         {"quantization": plan_quantization(vision="q4f16_1")},
-        {"quantization": plan_quantization(embedding="q8a8")},
-        {"quantization": plan_quantization(head="q8a8")},
+        {"quantization": plan_quantization(embedding="q4a8")},
+        {"quantization": plan_quantization(head="q4a8")},
         {"quantization": plan_quantization(cache="float16")},
         {"quantization": plan_quantization(rounding="nearest")},
         {"allow_nonfinite": True},

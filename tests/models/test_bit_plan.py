@@ -37,15 +37,15 @@ def _schemes(checkpoint: Path, quantization: Quantization) -> list[str]:
 
 def test_each_unit_has_the_scheme_of_the_plan(artifact_cache: ArtifactCache) -> None:
     checkpoint = artifact_cache.checkpoint("text")
-    planned = plan_quantization(head="q8a8", plan=PLAN)
+    planned = plan_quantization(head="q4a8", plan=PLAN)
     assert _schemes(checkpoint, planned) == [
         *("q3a8", "q3a8", "q4a8", "q8a8"),
         *("q4a8", "q4a8", "q3a8", "q3a8"),
-        "q8a8",
+        "q4a8",
     ]
     mlps = plan_quantization("q4a8", ffn="q3a8")
-    assert _schemes(checkpoint, mlps) == [*("q4a8", "q4a8", "q3a8", "q3a8") * 2, "q4a8"]
-    assert _schemes(checkpoint, plan_quantization("q3a8")) == [*["q3a8"] * 8, "q4a8"]
+    assert _schemes(checkpoint, mlps) == [*("q4a8", "q4a8", "q3a8", "q3a8") * 2, "q8a8"]
+    assert _schemes(checkpoint, plan_quantization("q3a8")) == [*["q3a8"] * 8, "q8a8"]
 
 
 def test_names_and_schemes() -> None:

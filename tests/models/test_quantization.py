@@ -435,12 +435,12 @@ def test_single_columns(weight_format: WeightFormat, rounding: Rounding, rows: i
     assert quantize(matrix, weight_format, rounding).scales.shape == (rows, 2)
 
 
-def test_embedding_and_head_of_three_bits_have_four() -> None:
-    plan = plan_quantization("q3a8")
-    assert plan.names() == {
-        "language": "q3a8",
-        "embedding": "q4a8",
-        "head": "q4a8",
+@pytest.mark.parametrize("language", ["q3a8", "q4a8"])
+def test_embedding_and_head_of_few_bits_have_eight(language: str) -> None:
+    assert plan_quantization(language).names() == {
+        "language": language,
+        "embedding": "q8a8",
+        "head": "q8a8",
         "vision": "q16a16",
         "cache": "int8",
     }

@@ -17,20 +17,21 @@ from mvlm.models.quantization import DEFAULT_SCHEME, SCHEMES
 from mvlm.runtime.artifact.weights import TensorEntry
 
 
-def test_every_scheme_is_a_row_and_integers_are_calibrated_too() -> None:
+def test_every_scheme_is_a_row_and_few_bits_are_calibrated_too() -> None:
     rows = our_rows()
     names = [row_name(row) for row in rows]
     assert len(set(names)) == len(names)
     assert {row.language for row in rows} == set(SCHEMES)
-    calibrated = {(row.language, row.ends) for row in rows if row.calibrated and row.ffn is None}
+    calibrated = {(row.language, row.ends, row.ffn) for row in rows if row.calibrated}
     assert calibrated == {
-        ("q8a8", None),
-        ("q4f16_1", None),
-        ("q4a8", None),
-        ("q4a8", "q8a8"),
-        ("q3a8", None),
-        ("q3a8", "q8a8"),
+        ("q4f16_1", None, None),
+        ("q4a8", None, None),
+        ("q4a8", "q4a8", None),
+        ("q4a8", None, "q3a8"),
+        ("q3a8", None, None),
     }
+    # The text that layers are measured with is the calibration's.
+    assert all(row.calibrated for row in rows if row.bits is not None)
     assert OurRow(DEFAULT_SCHEME) in rows
 
 

@@ -124,7 +124,7 @@ def test_tuning_has_tasks_of_all_formats(artifact_cache: ArtifactCache) -> None:
         for task in tasks
         if isinstance(task.signature, QuantizedLinearSignature)
     }
-    assert formats == {"q3nl", "q4nl"}
+    assert formats == {"q3nl", "q4nl", "q8"}
 
 
 def test_packed_weights_carry_the_plan(

@@ -212,7 +212,8 @@ def test_a_tied_table_has_the_calibrated_values_of_its_head(
     checkpoint = write_random_checkpoint(
         tmp_path / "tied", "text", seed=0, num_hidden_layers=1, tie_word_embeddings=True
     )
-    job = plan_job(checkpoint, calibration=SMALL)
+    ends = plan_quantization("q4a8", embedding="q4a8", head="q4a8")
+    job = plan_job(checkpoint, quantization=ends, calibration=SMALL)
     table = job.open_checkpoint().read("model.embed_tokens.weight").astype(np.float32)
     head = quantize(table, Q4NL, "nearest")  # plain packing searches for scales
     report = LayerReport("decoder.lm_head", "q4nl", 0.0, 0.0, False)
