@@ -28,10 +28,10 @@ from mvlm.compile.calibration.group_search import GroupMoments, group_moments
 from mvlm.compile.calibration.moments import damped
 from mvlm.models.quantization import (
     GROUP_SIZE,
-    TABLE_ROWS,
     QuantizedMatrix,
     WeightFormat,
     find_table_scales,
+    join_indices,
     quantize_with_scales,
     store_scales,
 )
@@ -93,8 +93,7 @@ def _round_to_tables(
         found.stored[rows] = columns.scales.T
         offsets = np.repeat(columns.offsets(), GROUP_SIZE, axis=0)[: matrix.shape[1]]
         integers[rows] = grid.indices(columns.values - offsets).T
-    levels = weight_format.stored_levels[found.tables[::TABLE_ROWS]]
-    return QuantizedMatrix(integers, found.stored, found.row_scales, levels)
+    return join_indices(integers, found, weight_format)
 
 
 def _rounded_columns(

@@ -137,8 +137,15 @@ def round_to_tables(
     for table, grid in enumerate(weight_format.grids):
         some = scales.tables == table
         integers[some] = grid.indices(values[some])
+    return join_indices(integers, scales, weight_format)
+
+
+def join_indices(
+    indices: npt.NDArray[np.uint8], scales: TableScales, weight_format: WeightFormat
+) -> QuantizedMatrix:
+    """Return the matrix of indices of levels ``(rows, K)`` with what they were rounded by."""
     levels = weight_format.stored_levels[scales.tables[::TABLE_ROWS]]
-    return QuantizedMatrix(integers, scales.stored, scales.row_scales, levels)
+    return QuantizedMatrix(indices, scales.stored, scales.row_scales, levels)
 
 
 def _grouped(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -58,7 +58,7 @@ class GemvTile:
         """
         tiles = divisors(panel_count(op.features), (1, 2, 4))
         # Four streams, each read ahead of, hide more of the memory's latency than the hardware
-        # prefetcher does for one. With fewer lanes their sums do not fit into the registers.
+        # prefetcher does for one. Fewer lanes take more registers for the sums: not measured.
         has_streams = lanes >= _STREAMING_LANES
         return cls(
             panels=knob("tile_panels", tiles[-1] if has_streams else 1, tiles),
