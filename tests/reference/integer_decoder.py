@@ -1,5 +1,7 @@
 """The decoder in NumPy as `q4a8` means it: uneven 4-bit levels, 8-bit activations and cache.
 
+Embedding and head have 8-bit weights.
+
 Products of integers are exact; everything between is float64. It is written from the definition of
 the scheme and the LLaMA paper, not from the kernels, and is an oracle for what they compute in the
 same integers.
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvlm.models.quantization import GROUP_SIZE, Q4NL, plan_quantization, quantize
+from mvlm.models.quantization import GROUP_SIZE, Scheme, plan_quantization, quantize
 from mvlm.schedules.oracles import arithmetic as oracles
 from tests.models.stored_rows import multiples
 from tests.reference.model import load_tensors
@@ -33,14 +35,14 @@ class IntegerDecoder:
     def __init__(self, folder: Path) -> None:
         self.config = json.loads((folder / "config.json").read_text())
         self._tensors = {name: each.numpy() for name, each in load_tensors(folder).items()}
-        self._scheme = plan_quantization("q4a8").language
+        self._plan = plan_quantization("q4a8")
         self._matrices: dict[str, tuple[Array, Array]] = {}
         layers = self.config["num_hidden_layers"]
         self._cache: list[tuple[list[Array], list[Array]]] = [([], []) for _ in range(layers)]
 
     def embed(self, ids: Sequence[int]) -> Array:
         """Look up embeddings ``(ids, hidden)``."""
-        levels, scales = self._matrix("model.embed_tokens.weight")
+        levels, scales = self._matrix("model.embed_tokens.weight", self._plan.embedding)
         return levels[list(ids)] * np.repeat(scales[list(ids)], GROUP_SIZE, 1)
 
     def read(self, x: Array) -> Array:
@@ -52,7 +54,7 @@ class IntegerDecoder:
             y = self._norm(x, f"{name}.post_attention_layernorm", eps)
             gate, up = (self._linear(y, f"{name}.mlp.{part}_proj") for part in ("gate", "up"))
             x = x + self._linear(gate / (1 + np.exp(-gate)) * up, f"{name}.mlp.down_proj")
-        return self._linear(self._norm(x, "model.norm", eps), "lm_head")
+        return self._product(self._norm(x, "model.norm", eps), "lm_head", self._plan.head)
 
     def _attention(self, index: int, x: Array) -> Array:
         heads, kv_heads = (self.config[f"num_{kind}_heads"] for kind in ("attention", "key_value"))
@@ -73,17 +75,20 @@ class IntegerDecoder:
         return x / spread * self._tensors[f"{name}.weight"]
 
     def _linear(self, x: Array, name: str) -> Array:
-        levels, scales = self._matrix(f"{name}.weight")
-        integers, x_scales = oracles.quantize_rows(x, "int8", self._scheme.groups_per_scale)
+        return self._product(x, name, self._plan.language)
+
+    def _product(self, x: Array, name: str, scheme: Scheme) -> Array:
+        levels, scales = self._matrix(f"{name}.weight", scheme)
+        integers, x_scales = oracles.quantize_rows(x, "int8", scheme.groups_per_scale)
         return oracles.integer_linear(integers, x_scales, levels.T, scales.T)
 
-    def _matrix(self, name: str) -> tuple[Array, Array]:
-        """Return levels with offsets ``(N, K)``, and the scales of their groups."""
+    def _matrix(self, name: str, scheme: Scheme) -> tuple[Array, Array]:
+        """Return integers, or levels with offsets, ``(N, K)``, and the scales of their groups."""
         if name not in self._matrices:
             matrix = self._tensors[name]
             assert matrix.shape[1] % GROUP_SIZE == 0
-            quantized = quantize(matrix, Q4NL, self._scheme.rounding)
-            assert quantized.row_scales is not None
+            quantized = quantize(matrix, scheme.weights, scheme.rounding)
             levels, steps = multiples(quantized)
-            self._matrices[name] = levels, steps * quantized.row_scales[:, None]
+            rows = quantized.row_scales
+            self._matrices[name] = levels, steps if rows is None else steps * rows[:, None]
         return self._matrices[name]
