@@ -55,16 +55,29 @@ def read_plan(path: Path) -> BitPlan:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{path} is not valid JSON", found=str(error)[:120]) from None
-    _check_keys(document, ("layers",), str(path))
+    return parse_plan(document, str(path))
+
+
+def parse_plan(document: Any, where: str) -> BitPlan:
+    """Return the plan that a file's JSON value stands for.
+
+    Args:
+        document: The value.
+        where: Its source, for messages.
+
+    Raises:
+        PlanError: It is none.
+    """
+    _check_keys(document, ("layers",), where)
     layers = document["layers"]
     if not isinstance(layers, list) or not layers:
         raise PlanError(
-            f"{path}: `layers` is wrong",
+            f"{where}: `layers` is wrong",
             expected="a list with an object for each layer",
             found=_shown(layers),
             fix=_FIX,
         )
-    return BitPlan(tuple(_layer(each, f"{path}: layers[{i}]") for i, each in enumerate(layers)))
+    return BitPlan(tuple(_layer(each, f"{where}: layers[{i}]") for i, each in enumerate(layers)))
 
 
 def _layer(values: Any, where: str) -> LayerPlan:

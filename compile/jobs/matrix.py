@@ -66,6 +66,7 @@ class QuantizationEntry:
         rounding: How scales are chosen.
         ffn: Of the MLPs of the decoder's layers.
         bits: Of a weight of the decoder's layers, on average; see ``mvlm compile --bits``.
+        plan: The file of a plan of bits; see ``mvlm compile --plan``.
         calibrate: Files of data to calibrate with, or ``default`` alone; no calibration if None.
         calibration_images: The folder of the images that the data name; each file's own if empty.
         calibration_tokens: Positions to calibrate with; the default number if None.
@@ -81,6 +82,7 @@ class QuantizationEntry:
     rounding: str = ""
     ffn: str = ""
     bits: float | None = None
+    plan: str = ""
     calibrate: tuple[str, ...] | None = None
     calibration_images: str = ""
     calibration_tokens: int | None = None
@@ -100,6 +102,8 @@ class QuantizationEntry:
         options = {key: value for key, value in self.schemes().items() if key != "scheme"}
         if self.bits is not None:
             options["bits"] = f"{self.bits:g}"
+        if self.plan:
+            options["plan"] = self.plan
         if self.calibrate is not None:
             options |= {"calibrate": "+".join(self.calibrate), **self._settings()}
         made_of = (f"{key}={value}" for key, value in options.items())

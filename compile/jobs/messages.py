@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mvlm.compile.bits.plan_file import parse_plan
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.jobs.calibration import CalibrationSpec, read_calibration
 from mvlm.compile.jobs.log_snapshot import snapshot_folders
-from mvlm.models.quantization import plan_quantization
+from mvlm.models.quantization import BitPlan, plan_quantization
 from mvlm.runtime.artifact.json_object import JsonObject, build, parse_json_object
 from mvlm.runtime.artifact.manifest import FileEntry, parse_entries
 from mvlm.runtime.errors import TargetError
@@ -37,6 +38,7 @@ class JobSpec:
         logs: The tuning logs that it is compiled with; see :func:`~.log_snapshot.snapshot_logs`.
         calibration: What it is calibrated with, or None.
         bits: Of a weight of the decoder's layers, on average, if its layers are planned by that.
+        bit_plan: The schemes of the decoder's layers, if they are given.
     """
 
     checkpoint: str
@@ -50,6 +52,7 @@ class JobSpec:
     logs: tuple[FileEntry, ...] = ()
     calibration: CalibrationSpec | None = None
     bits: float | None = None
+    bit_plan: BitPlan | None = None
 
     @property
     def data_digest(self) -> str | None:
@@ -71,7 +74,9 @@ class JobSpec:
             Path(self.checkpoint),
             target=self.target,
             platform=self.platform,
-            quantization=plan_quantization(schemes.pop("scheme"), bits=self.bits, **schemes),
+            quantization=plan_quantization(
+                schemes.pop("scheme"), bits=self.bits, plan=self.bit_plan, **schemes
+            ),
             vision_tower=_path(self.vision_tower),
             adapter=_path(self.adapter),
             context=self.context,
@@ -174,6 +179,7 @@ def parse_step_outcome(text: str) -> StepOutcome:
 def _read_job(document: JsonObject) -> JobSpec:
     schemes = document.child("quantization")
     described = _without_none(document.child("target").values)
+    plan = document.optional("bit_plan", dict)
     # A description is read from a request as strictly as from a file.
     source = TomlFile(Path("the request"), "the target", TargetError, "")
     return JobSpec(
@@ -188,6 +194,7 @@ def _read_job(document: JsonObject) -> JobSpec:
         logs=build("the request", lambda: parse_entries(document.children("logs"))),
         calibration=read_calibration(document),
         bits=document.optional("bits", float),
+        bit_plan=None if plan is None else parse_plan(plan, "the request: bit_plan"),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mvlm.compile.bits.plan_file import read_plan
 from mvlm.compile.compile_target import require_kernels
 from mvlm.compile.distinct_names import distinct_names
 from mvlm.compile.job import CompileJob, plan_job
@@ -222,6 +223,7 @@ def _spec(
         logs=logs,
         calibration=calibration,
         bits=cell.quantization.bits,
+        bit_plan=job.quantization.plan,
     )
 
 
@@ -232,8 +234,12 @@ def _find_target(cell: Cell) -> TargetDescription:
 
 
 def _arguments(cell: Cell) -> dict[str, Any]:
-    schemes = cell.quantization.schemes()
-    return {"language": schemes.pop("scheme"), "bits": cell.quantization.bits} | schemes
+    schemes, named = cell.quantization.schemes(), cell.quantization.plan
+    return {
+        "language": schemes.pop("scheme"),
+        "bits": cell.quantization.bits,
+        "plan": read_plan(cell.file.parent / named) if named else None,
+    } | schemes
 
 
 def _checkpoint(cell: Cell) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def test_calibrated_quantizations_are_entries_of_their_own(tmp_path: Path) -> No
             { scheme = "q8a8", calibrate = "default", name = "best" },
             { scheme = "q4a8", bits = 4, calibrate = "default" },
             { scheme = "q4a8", ffn = "q3a8" },
+            { scheme = "q4a8", plan = "plans/small.json" },
         ]
         exclude = [{ quantization = "q4a8,calibrate=default" }]
         """.replace("\n              ", " "),
@@ -89,6 +90,7 @@ def test_calibrated_quantizations_are_entries_of_their_own(tmp_path: Path) -> No
         "a/none/best/host",
         "a/none/q4a8,bits=4,calibrate=default/host",
         "a/none/q4a8,ffn=q3a8/host",
+        "a/none/q4a8,plan=plans/small.json/host",
     ]
     assert read_matrix(path).cells[2].quantization.schemes() == {"scheme": "q3a8", "head": "q8a8"}
 

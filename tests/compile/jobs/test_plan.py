@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,33 @@ def test_step_request_round_trip(folder: Path) -> None:
         job = again.job.plan(folder / "logs")
         key = job.key() if step.kind == ARTIFACT else job.weights_key()
         assert key == step.key
+
+
+def test_plans_of_bits_are_read_from_files_beside_the_matrix(folder: Path) -> None:
+    layer = {"attention": "q4a8", "gate_up": "q3a8", "down": "q8a8"}
+    (folder / "bits.json").write_text(json.dumps({"layers": [layer]}))
+    made = plan(
+        folder,
+        """
+        models = ["text"]
+        quantizations = ["q4a8", { scheme = "q4a8", plan = "bits.json" }]
+        """,
+    )
+    assert len({step.key for step in made.steps}) == 4
+    planned = made.artifacts[1]
+    assert planned.name == "text/q4a8,plan=bits.json/host"
+    (folder / "bits.json").unlink()  # workers need not see the file
+    asked = StepRequest(ARTIFACT, planned.key, "", planned.weights, planned.job, "store", "run")
+    again = parse_step_request(asked.to_json())
+    assert again == asked
+    found = again.job.plan(folder / "logs").quantization.plan
+    assert found is not None and found.to_json() == {"layers": [layer]}
+    (folder / "bits.json").write_text(json.dumps({"layers": [layer, layer]}))
+    with pytest.raises(MatrixError, match=r"quantizations\[0\].*schemes for its 1 layers, found 2"):
+        plan(folder, 'models = ["text"]\nquantizations = [{ scheme = "q4a8", plan = "bits.json" }]')
+    (folder / "bits.json").write_text("[]")
+    with pytest.raises(MatrixError, match=r"quantizations\[0\].*bits\.json is wrong"):
+        plan(folder, 'models = ["text"]\nquantizations = [{ scheme = "q4a8", plan = "bits.json" }]')
 
 
 CALIBRATED = """
