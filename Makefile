@@ -184,21 +184,24 @@ build/arm.stamp: $(VENV)/test.stamp tests/arm/sysroot.py pyproject.toml constrai
 	@$(BIN)/python -m tests.arm.sysroot --or-say-why
 	@test -e build/arm.reason || touch $@
 
-# Built from source, which takes a C++ compiler and many minutes.
-$(VENV)/llama-cpp.stamp: $(VENV)/test.stamp
+# Built from source for this CPU, which takes a C++ compiler and many minutes: nothing that another
+# CPU built is taken from pip's cache.
+FRESH := --no-cache-dir --force-reinstall --no-deps --no-binary
+
+$(VENV)/llama-cpp.stamp: $(VENV)/test.stamp bench/peers/amx.py bench/peers/amx.c
+	flags=$$($(BIN)/python -m mvlm.bench.peers.amx); CFLAGS="$$flags" CXXFLAGS="$$flags" \
+		$(PIP) install $(FRESH) llama-cpp-python llama-cpp-python
 	$(PIP) install --editable ".[llama-cpp]"
 	touch $@
 
-# Built from source for this CPU: the wheel on PyPI ends at AVX2. GGML_NATIVE is `-march=native`, for
-# which nothing that another CPU built is taken from pip's cache; attention over caches of less than
-# 8 bits, which we do not run, takes long to compile. Headers and libraries that llama-cpp-python
+# The wheel on PyPI ends at AVX2; GGML_NATIVE is `-march=native`. Attention over caches of less than 8
+# bits, which we do not run, takes long to compile. Headers and libraries that llama-cpp-python
 # installs in the same places, too, stay out; each package loads its own folder's.
 $(VENV)/ik-llama-cpp.stamp: $(VENV)/test.stamp bench/peers/ik_llamacpp.cmake
 	CMAKE_ARGS="-DGGML_NATIVE=ON -DGGML_IQK_FA_ALL_QUANTS=OFF \
 		-DCMAKE_PROJECT_INCLUDE='$(CURDIR)/bench/peers/ik_llamacpp.cmake'" \
 	SKBUILD_WHEEL_EXCLUDE="bin/**;include/**;lib/**;lib64/**" \
-		$(PIP) install --no-cache-dir --force-reinstall --no-deps \
-		--no-binary ik-llama-cpp-python ik-llama-cpp-python
+		$(PIP) install $(FRESH) ik-llama-cpp-python ik-llama-cpp-python
 	$(PIP) install --editable ".[ik-llama-cpp]"
 	touch $@
 

@@ -152,7 +152,8 @@ def _speeds(options: argparse.Namespace, folder: Path, rows: Sequence[Row]) -> d
     """Return the speeds that were asked for, or else those that were measured last."""
     kept = folder / _SPEEDS
     if options.speed is not None:
-        reports = measure_speeds(options.speed, rows, folder, _ROUNDS, _tell)
+        asked = [row for row in rows if is_asked(row_name(row), options.rows)]
+        reports = measure_speeds(options.speed, asked, folder, _ROUNDS, _tell)
         with atomic_write(kept) as file:
             file.write(json.dumps(reports, indent=1).encode())
     if options.speed_report is not None:
@@ -210,7 +211,7 @@ def main() -> None:
         "--speed",
         type=Path,
         metavar="CHECKPOINT",
-        help="measure the speeds of all types on this model, on a quiet machine",
+        help="measure the speeds of the rows' types on this model, on a quiet machine",
     )
     parser.add_argument(
         "--speed-report",
