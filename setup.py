@@ -30,7 +30,6 @@ setup(
     package_dir={f"mvlm.{folder}": folder for folder in FOLDERS},
     package_data={
         **{name: ["py.typed"] for name in packages},
-        "mvlm.bench.peers": ["py.typed", "*.c", "*.cmake"],
         "mvlm.compile.calibration_data": ["py.typed", "default/*.*", "default/images/*.png"],
         "mvlm.models": ["py.typed", "bundled/*", "bundled/*/*"],
         "mvlm.runtime": ["py.typed", "native/*.c"],
