@@ -145,15 +145,15 @@ def weight_counts(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
 def _size(artifact: Path, job: CompileJob) -> StoredSize:
     layers, weights = weight_counts(expected_tensors(job.config))
     stored = layer_entries(read_weights_index(artifact).tensors)
-    files = read_manifest(artifact).files
-    nbytes = sum(entry.size for entry in files if entry.path.endswith(".bin"))
+    manifest = read_manifest(artifact)
+    nbytes = sum(entry.size for entry in manifest.files if entry.path.endswith(".bin"))
     plan = job.quantization
     ends = (plan.embedding.name, plan.head.name)
     return StoredSize(
         layer_bits=8 * sum(entry.nbytes for entry in stored) / layers,
         all_bits=8 * nbytes / weights,
         nbytes=nbytes,
-        layers=", ".join(dict.fromkeys((plan.language.name, plan.ffn.name))),
+        layers=manifest.quantization["language"].replace("+", ", "),
         ends=" / ".join(dict.fromkeys(ends)),
     )
 
