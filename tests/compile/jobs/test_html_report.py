@@ -13,6 +13,8 @@ from mvlm.compile.jobs.states import STATES
 from tests.compile.jobs.fakes import key_of
 
 _VOID = {"meta", "link", "img", "br"}
+# What would have a page load something from elsewhere.
+FOREIGN = ("http", "url(", "@import")
 
 
 class Elements(HTMLParser):
@@ -48,7 +50,7 @@ def read(page: str) -> Elements:
         *("table", "tr", "th", "td", "small", "a", "pre"),
     }
     assert elements.attributes <= {"lang", "charset", "name", "content", "class", "id", "href"}
-    assert "http" not in page and "url(" not in page and "@import" not in page
+    assert not [part for part in FOREIGN if part in page]
     return elements
 
 
@@ -123,6 +125,6 @@ def test_html_report_escapes_untrusted_text() -> None:
     read(page)
 
 
-@given(st.text(max_size=60))
+@given(st.text(max_size=60).filter(lambda text: not any(part in text for part in FOREIGN)))
 def test_html_report_escapes_any_log(text: str) -> None:
     read(render_html(report([job("a", "failed", note=text)]), {key_of("a"): text}))
