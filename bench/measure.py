@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mvlm.bench.random_tokens import random_tokens
-from mvlm.runtime.decode_loop import DecodeLoop
+from mvlm.runtime.engine import Engine, EngineSettings, Request
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.generation import Stats
 from mvlm.runtime.machine import peak_rss_bytes
 from mvlm.runtime.model import FloatArray, Model
 from mvlm.runtime.profiler import KernelTime
 from mvlm.runtime.sampling import SamplingParams
-from mvlm.runtime.session import Session
 from mvlm.runtime.settings import ChatSettings
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 
@@ -116,16 +115,20 @@ def _prompt(settings: ChatSettings, plan: MeasurementPlan, has_image: bool) -> l
 
 
 def _run(model: Model, ids: list[int], pixels: FloatArray | None, tokens: int) -> Stats:
-    session, begin = Session(model), time.perf_counter()
+    # Without drafts, which would make random answers of some models faster than others.
+    engine, begin = Engine(model, EngineSettings(speculate="off")), time.perf_counter()
     images = [] if pixels is None else [pixels]
     # Without an end of sequence: all runs decode as many tokens.
-    loop = DecodeLoop(session, ids, images, SamplingParams(max_tokens=1 + tokens))
-    times = [time.perf_counter() for _ in loop]
-    assert loop.prefill is not None
+    (answer,) = engine.submit(Request(ids, images, SamplingParams(max_tokens=1 + tokens)))
+    times = [time.perf_counter() for _ in engine.tokens(answer)]
+    stats = answer.stats
     return Stats(
-        vision_ms=1e3 * session.vision_seconds,
-        prefill_tok_s=loop.prefill.computed / loop.prefill.seconds,
+        vision_ms=1e3 * stats.image_seconds,
+        prefill_tok_s=stats.computed / stats.prefill_seconds,
         decode_tok_s=tokens / (times[-1] - times[0]),
         first_token_ms=1e3 * (times[0] - begin),
+        drafted=stats.drafted,
+        accepted=stats.accepted,
+        tokens_per_step=len(times) / stats.steps,
         peak_rss_bytes=peak_rss_bytes(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mvlm.runtime.generation import Stats
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.machine.state import load_average
 
+_SPREADS = ("vision_ms", "prefill_tok_s", "decode_tok_s", "first_token_ms", "peak_rss_bytes")
 _PACKAGES = ("mvlm", "apache-tvm-ffi", "numpy")
 _DECODER, _EMBEDDING = "decoder.", "decoder.embed_tokens."
 
@@ -99,9 +100,7 @@ def make_report(
     Raises:
         ArtifactError: The weights' index is damaged.
     """
-    spreads = {
-        field.name: Spread.of([getattr(run, field.name) for run in runs]) for field in fields(Stats)
-    }
+    spreads = {name: Spread.of([getattr(run, name) for run in runs]) for name in _SPREADS}
     weight_bytes = weight_bytes_per_token(read_weights_index(folder))
     bandwidth = statistics.median(bandwidths)
     return Report(

@@ -28,6 +28,7 @@ from mvlm.cli.shared.terminal import readable_bytes, show, show_json, show_table
 from mvlm.runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from mvlm.bench.batch import BatchSpeed
     from mvlm.bench.report import Report, Spread
     from mvlm.runtime.model import FloatArray, Model
     from mvlm.runtime.profiler import KernelTime
@@ -36,6 +37,7 @@ EXAMPLES = (
     "mvlm bench mobilevlm-host",
     "mvlm bench mobilevlm-host --threads 1 --runs 10 --json",
     "mvlm bench mobilevlm-host --profile",
+    "mvlm bench mobilevlm-host --batch 1,4,8,16",
     "mvlm bench MobileVLM-V2-1.7B --peer llama.cpp --peer torch --write docs",
     "mvlm bench MobileVLM-V2-1.7B --peer llama.cpp --scenario decode --runs 3",
     "mvlm bench --from-report report.json",
@@ -50,6 +52,7 @@ _ALONE = {
     "image": "--image",
     "quantization": "--quant",
     "profile": "--profile",
+    "batch": "--batch",
 }
 _COMPARED = {"scenario": "--scenario", "write": "--write"}
 
@@ -70,6 +73,13 @@ def command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also time each kernel, in a separate run.")
     ] = False,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Also decode so many sequences at once, each of --tokens after --prompt-tokens.",
+        ),
+    ] = None,
     peer: Annotated[
         list[str] | None,
         typer.Option(
@@ -131,30 +141,40 @@ def command(
         return
     _refuse(context, _COMPARED, "is for a comparison with --peer")
     from mvlm.bench.bandwidth import measure_in_child
+    from mvlm.bench.batch import check_batch, measure_batch
     from mvlm.bench.measure import MeasurementPlan, measure_speeds, profile_kernels
     from mvlm.bench.report import machine_facts, make_report
     from mvlm.runtime.model import Model
 
-    plan = MeasurementPlan(runs, prompt_tokens, tokens)
+    plan, sizes = MeasurementPlan(runs, prompt_tokens, tokens), _batch_sizes(batch)
     artifact = find_artifact(path, quantization=quantization, vision_tower=vision_tower)
     machine, cores = machine_facts(), os.sched_getaffinity(0)
     with waiting("verifying and loading the artifact"):
         model = Model(artifact, threads)
         pixels = _pixels(model, image)
+    check_batch(sizes, plan, model.settings.context)
     with progress_bars() as progress:
         progress("bandwidth", 0, 2)
         bandwidths = measure_in_child(model.threads, cores)
         progress("bandwidth", 1, 2)
         speeds = measure_speeds(model, plan, pixels, lambda done: progress("runs", done, plan.runs))
+        batches = (
+            measure_batch(model, sizes, plan, lambda done: progress("batch", done, plan.runs))
+            if sizes
+            else []
+        )
         bandwidths += measure_in_child(model.threads, cores)
         progress("bandwidth", 2, 2)
         times = profile_kernels(model, plan, pixels) if profile else {}
     report = make_report(artifact, model.manifest, plan, model.threads, speeds, bandwidths, machine)
     if json:
         kernels = {name: [asdict(time) for time in times[name]] for name in times}
-        show_json(report.to_json() | ({"profile": kernels} if profile else {}))
+        extras = {"batch": [asdict(each) for each in batches]} if batches else {}
+        show_json(report.to_json() | extras | ({"profile": kernels} if profile else {}))
         return
     _show(report)
+    if batches:
+        _show_batches(batches)
     for function, kernels_of in times.items():
         _show_profile(function, kernels_of)
 
@@ -212,6 +232,24 @@ def _show(report: Report) -> None:
             ("bandwidth", bandwidth),
             ("share", f"{report.bandwidth_share:.1%} of it by decode, at {share}"),
             ("machine", f"{machine['cpu']}, {machine['cores']} cores, load {loads}"),
+        ]
+    )
+
+
+def _batch_sizes(text: str | None) -> list[int]:
+    """Read the sizes of ``--batch``."""
+    words = text.split(",") if text is not None else []
+    if not all(word.strip().isdecimal() for word in words):
+        raise UsageError("--batch", expected="numbers such as 1,4,8", found=repr(text))
+    return sorted({int(word) for word in words})
+
+
+def _show_batches(batches: Sequence[BatchSpeed]) -> None:
+    show("")
+    show_table(
+        [
+            (f"{each.rows} at once", f"{each.step_ms:,.2f} ms a step  {each.tok_s:8,.1f} tok/s")
+            for each in batches
         ]
     )
 

@@ -24,8 +24,9 @@ from mvlm.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from mvlm.runtime.chat import Chat
+    from mvlm.runtime.engine import EngineSettings, Trace
+    from mvlm.runtime.engine.speculation import Speculation
     from mvlm.runtime.sampling import SamplingParams
-    from mvlm.runtime.session import Trace
 
 EXAMPLES = (
     "mvlm chat mobilevlm-host --image photo.jpg",
@@ -83,6 +84,14 @@ def command(
             "--context", metavar="N", help="Positions of the context; default: the model's."
         ),
     ] = None,
+    speculate: Annotated[
+        str,
+        typer.Option(
+            metavar="MODE",
+            help="Draft tokens from what was said before, and verify several at once: off, ngram, "
+            "or auto where it is faster. The answer is the same.",
+        ),
+    ] = "auto",
     quantization: Quantization = None,
     vision_tower: VisionTower = None,
     dump: Annotated[
@@ -99,6 +108,7 @@ def command(
     Without --prompt, it starts a conversation: type /help for its commands. Ctrl-C ends an answer,
     Ctrl-D the conversation.
     """
+    from mvlm.runtime.engine import EngineSettings
     from mvlm.runtime.sampling import SamplingParams
 
     if prompt is None and (json or dump):
@@ -116,7 +126,8 @@ def command(
     )
     artifact = find_artifact(path, quantization=quantization, vision_tower=vision_tower)
     with waiting("verifying and loading the artifact"):
-        chat = _open_chat(artifact, threads, template, context_length)
+        settings = EngineSettings(context=context_length, speculate=_speculation(speculate))
+        chat = _open_chat(artifact, threads, template, settings)
     if prompt is None:
         from mvlm.cli.shared.repl import Repl
 
@@ -127,7 +138,7 @@ def command(
 
 
 def _open_chat(
-    artifact: Path, threads: int | None, template: str | None, context: int | None
+    artifact: Path, threads: int | None, template: str | None, settings: EngineSettings
 ) -> Chat:
     from mvlm.runtime.chat import Chat
     from mvlm.runtime.model import Model
@@ -135,7 +146,16 @@ def _open_chat(
 
     if template is not None and template not in TEMPLATES:
         raise UsageError("--template", expected=" or ".join(TEMPLATES), found=repr(template))
-    return Chat(Model(artifact, threads), template, context)
+    return Chat(Model(artifact, threads), template, settings=settings)
+
+
+def _speculation(mode: str) -> Speculation:
+    from mvlm.runtime.engine.speculation import SPECULATIONS
+
+    for known in SPECULATIONS:
+        if mode == known:
+            return known
+    raise UsageError("--speculate", expected=" or ".join(SPECULATIONS), found=repr(mode))
 
 
 def _read_question() -> str:
@@ -154,7 +174,7 @@ def _answer_once(
     json: bool,
 ) -> None:
     from mvlm.cli.shared.images import load_pixels
-    from mvlm.runtime.session import Trace
+    from mvlm.runtime.engine import Trace
 
     pixels = [load_pixels(path, chat.model) for path in images]
     trace = Trace() if dump else None

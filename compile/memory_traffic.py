@@ -17,7 +17,7 @@ from tvm import relax, tirx
 from tvm.sym.pattern import detect_linear_equation
 
 from mvlm.models.cache_layout import PAGE_SIZE
-from mvlm.models.kv_cache import NUM_BLOCKS, PAGES
+from mvlm.models.kv_cache import NUM_BLOCKS, PAGES, RUN_EDGES
 from mvlm.models.ops.signatures import EmbeddingSignature, read_signature
 from mvlm.runtime.artifact.kernels import KernelTraffic, total_traffic
 
@@ -163,10 +163,12 @@ def _size(array: Any) -> _Size:
         return _Size()
     # One coefficient for each variable, and the constant.
     *slopes, fixed = terms
-    of = dict.fromkeys((PAGES, NUM_BLOCKS), 0)
+    of = dict.fromkeys((PAGES, NUM_BLOCKS, RUN_EDGES), 0)
     for variable, slope in zip(variables, slopes, strict=True):
         of[variable.name] = slope
-    per_page, _ = of.pop(PAGES), of.pop(NUM_BLOCKS)
+    per_page = of.pop(PAGES)
+    for place in (NUM_BLOCKS, RUN_EDGES):
+        of.pop(place)
     return _Size(fixed, sum(of.values()), per_page // PAGE_SIZE)
 
 

@@ -15,6 +15,7 @@ from tvm.relax.frontend import nn
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.pipeline import TuningLookup, dump_into, lower
 from mvlm.models.mobilevlm import MobileVLM
+from mvlm.models.ops.signatures import FEW, MOST_FEW_ROWS
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.artifact.kernels import KernelTraffic
 from mvlm.runtime.input_file import utf8_folder
@@ -71,7 +72,7 @@ def write_library(
         progress(f"compile: {step}", steps.index(step), len(steps))
 
     module, parameters = model.export(target.tvm)
-    bounds = {"n": prefill_chunk}
+    bounds = {"n": prefill_chunk, FEW: MOST_FEW_ROWS}
     lowered = lower(module, target.tvm, target.kernels, bounds, entered, dump_into(dump), tuned)
     entered("code")
     with tvm.transform.PassContext(opt_level=3):

@@ -130,6 +130,7 @@ def phases(
                 transform.LowerRuntimeBuiltin(),
                 transform.ComputePrimValue(),
                 transform.VMShapeLower(),
+                _order_shape_functions,
                 transform.AttachGlobalSymbol(),
             ),
         ),
@@ -223,6 +224,21 @@ def _bound_extents(upper_bounds: dict[str, int]) -> Pass:
         return module
 
     return bound
+
+
+@tvm.transform.module_pass(opt_level=0, name="OrderShapeFunctions")
+def _order_shape_functions(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    """Sort the extents that a function of TVM computes: their order depends on addresses.
+
+    Each is computed from extents of arguments alone.
+    """
+    for variable, function in list(tensor_functions(module)):
+        if function.attrs.get("tirx.is_host_func", False) and isinstance(
+            function.body, tvm.tirx.SeqStmt
+        ):
+            stores = sorted(function.body.seq, key=lambda store: int(store.indices[0]))
+            module[variable] = function.with_body(tvm.tirx.SeqStmt(stores))
+    return module
 
 
 def _planned_bytes(function: relax.Function) -> int:

@@ -5,12 +5,11 @@ RMSNorm, rotary positions that rotate halves, SwiGLU, no biases.
 
 from __future__ import annotations
 
-from tvm import te, tirx
 from tvm.relax.frontend import nn
 
 from mvlm.models import ops
 from mvlm.models.config import LlamaConfig
-from mvlm.models.kv_cache import Cache
+from mvlm.models.kv_cache import Cache, take_rows
 from mvlm.models.layers import Embedding, Linear, RMSNorm, TiedEmbedding
 from mvlm.models.quantization import LayerSchemes, Quantization, Scheme
 from mvlm.models.rotary import RotaryTable, inverse_frequencies, rotary_table
@@ -48,19 +47,19 @@ class Llama(nn.Module):
         """Map ids ``(1, n)`` int32 to embeddings ``(1, n, hidden)``."""
         return self.embed_tokens(ids)
 
-    def forward(self, x: nn.Tensor, cache: Cache, *, last_only: bool = False) -> nn.Tensor:
+    def forward(self, x: nn.Tensor, cache: Cache, wanted: nn.Tensor | None = None) -> nn.Tensor:
         """Map embeddings ``(1, n, hidden)`` to hidden states, appending to the cache.
 
         Args:
             x: The embeddings.
-            cache: What came before.
-            last_only: Whether only the last position's are wanted, ``(1, 1, hidden)``. The last
-                layer then attends, and goes on, from that one alone.
+            cache: What came before, and where the rows lie in it.
+            wanted: ``(k,)`` int32: the rows whose hidden states are returned, ``(1, k, hidden)``;
+                all if None. The last layer attends, and goes on, from these alone.
         """
-        table = rotary_table(cache.start, x.shape[1], self.frequencies)
+        table = rotary_table(cache.positions, self.frequencies)
         for index, layer in enumerate(self.layers):
             is_last = index + 1 == len(self.layers)
-            x = layer(x, table, cache, last_only=last_only and is_last)
+            x = layer(x, table, cache, wanted if is_last else None)
         return x
 
     def logits(self, hidden: nn.Tensor) -> nn.Tensor:
@@ -99,27 +98,19 @@ class DecoderLayer(nn.Module):
         )
 
     def forward(
-        self, x: nn.Tensor, table: RotaryTable, cache: Cache, *, last_only: bool
+        self, x: nn.Tensor, table: RotaryTable, cache: Cache, wanted: nn.Tensor | None
     ) -> nn.Tensor:
-        """Map ``(1, n, hidden)`` to the same shape; `table` as :func:`rotary_table` makes it."""
-        x = self.attention(x, self.input_norm.prologue, table, cache, last_only=last_only)
+        """Map ``(1, n, hidden)`` to the same shape, or to that of the wanted rows.
+
+        Args:
+            x: The layer's input.
+            table: As :func:`rotary_table` makes it.
+            cache: What came before.
+            wanted: As :meth:`Llama.forward` takes it.
+        """
+        x = self.attention(x, self.input_norm.prologue, table, cache, wanted)
         gates = self.gate_up(x, prologue=self.post_norm.prologue)
         return self.down(gates, prologue=ops.SILU_PRODUCT, residual=x)
-
-
-def last(x: nn.Tensor, axis: int = 0) -> nn.Tensor:
-    """Return the last position alone, along an axis that stays, of extent 1."""
-
-    def take(source: te.Tensor) -> te.Tensor:
-        before, extent, behind = source.shape[:axis], source.shape[axis], source.shape[axis + 1 :]
-
-        def element(*at: tirx.Expr) -> tirx.Expr:
-            place = (*at[:axis], extent - 1, *at[axis + 1 :])
-            return source[place]
-
-        return te.compute((*before, 1, *behind), element, name="last")
-
-    return nn.op.tensor_expr_op(take, "last_position", [x])
 
 
 class Attention(nn.Module):
@@ -152,21 +143,21 @@ class Attention(nn.Module):
         norm: ops.Prologue,
         table: RotaryTable,
         cache: Cache,
-        *,
-        last_only: bool,
+        wanted: nn.Tensor | None,
     ) -> nn.Tensor:
         """Map ``(1, n, hidden)`` to the same shape, appending K and V to the cache.
 
-        The normalization before it and the residual around it are part of it.
+        The normalization before it and the residual around it are part of it. Of all rows keys and
+        values are appended; only the wanted ones go on.
         """
         batch, length, _ = x.shape
         heads = self.heads + 2 * self.kv_heads
         qkv = nn.op.reshape(self.qkv(x, prologue=norm), (length, heads, self.head_dim))
         pages = ops.append_to_cache(qkv, table, cache, self.index)
-        if last_only:
-            cache = cache.at_last(qkv)
-            x, qkv, length = last(x, axis=1), last(qkv), 1
-            table = (last(table[0]), last(table[1]))
+        if wanted is not None:
+            cache, length = cache.of_rows(wanted), wanted.shape[0]
+            x, qkv = take_rows(x, wanted, axis=1), take_rows(qkv, wanted)
+            table = (take_rows(table[0], wanted), take_rows(table[1], wanted))
         mixed = ops.cached_attention(qkv, table, cache, pages)
         flat = nn.op.reshape(mixed, (batch, length, self.heads * self.head_dim))
         return self.out(flat, residual=x)

@@ -9,15 +9,19 @@ function                  arguments                                      result
 ``vision_tower``          pixels ``(1, 3, S, S)`` float32                ``(1, patches, C)``
 ``projector``             features ``(1, patches, C)`` float32           ``(1, image_tokens, H)``
 ``embed``                 ids ``(1, n)`` int32                           ``(1, n, H)``
-``prefill``               embeddings ``(1, n, H)`` float32, cache        logits ``(1, 1, V)``
+``prefill``               embeddings ``(1, n, H)`` float32, wanted       logits ``(1, k, V)``
+                          ``(k,)`` int32, cache
 ``prefill_all``           embeddings ``(1, n, H)`` float32, cache        logits ``(1, n, V)``
+``decode_few``            ids ``(1, k)`` int32, cache                    logits ``(1, k, V)``
 ``decode``                ids ``(1, 1)`` int32, cache                    logits ``(1, 1, V)``
 ========================  =============================================  =========================
 
-The cache is a tuple, whose pages are written in place: how many positions are there already, the
-page table, and each layer's pages (see `models.cache_layout`).
-``prefill`` computes the logits of the last position alone; ``prefill_all`` those of every one, for
-comparing them with another implementation. A text-only model lacks the first two.
+The rows of a call belong to any number of sequences: chunks of prompts, tokens, drafted tokens. The
+first and the third function of the KV cache compute the logits of up to 16 rows, k: ``prefill`` of
+those among its rows that are wanted. ``decode`` is the same for one row. A row's logits have the
+same bits in all of them. The cache is a tuple, whose pages are written in place: where the rows
+lie, and each layer's pages (see `models.kv_cache` and `models.cache_layout`). A text-only model
+lacks the first two.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from mvlm.models.config import MobileVLMConfig
 from mvlm.models.kv_cache import cache_spec, read_cache
 from mvlm.models.llama import Llama
 from mvlm.models.onnx_vision import OnnxVision
+from mvlm.models.ops.signatures import FEW
 from mvlm.models.projectors import build_projector
 from mvlm.models.quantization import Quantization
 from mvlm.models.weight_layout import LinearFormat, WeightLayout
@@ -84,22 +89,28 @@ class MobileVLM(nn.Module):
         """Look up token embeddings."""
         return self.decoder.embed(ids)
 
-    def prefill(self, embeddings: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
-        """Read a prompt's chunk; logits of its last position."""
-        return self.decoder.logits(self._hidden(embeddings, cache, last_only=True))
+    def prefill(
+        self, embeddings: nn.Tensor, wanted: nn.Tensor, cache: list[nn.Tensor]
+    ) -> nn.Tensor:
+        """Read rows of some sequences; logits of the wanted ones."""
+        return self.decoder.logits(self._hidden(embeddings, cache, wanted))
 
     def prefill_all(self, embeddings: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
-        """Read a prompt's chunk; logits of every position."""
+        """Read rows of some sequences; logits of all."""
         return self.decoder.logits(self._hidden(embeddings, cache))
+
+    def decode_few(self, ids: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
+        """Read some tokens, of one sequence or of several; the logits behind each."""
+        return self.decode(ids, cache)
 
     def decode(self, ids: nn.Tensor, cache: list[nn.Tensor]) -> nn.Tensor:
         """Read one token; the logits of the next."""
         return self.decoder.logits(self._hidden(self.decoder.embed(ids), cache))
 
     def _hidden(
-        self, embeddings: nn.Tensor, cache: list[nn.Tensor], *, last_only: bool = False
+        self, embeddings: nn.Tensor, cache: list[nn.Tensor], wanted: nn.Tensor | None = None
     ) -> nn.Tensor:
-        return self.decoder(embeddings, read_cache(self.cache_layout, cache), last_only=last_only)
+        return self.decoder(embeddings, read_cache(self.cache_layout, cache), wanted)
 
     def export(self, target: Target) -> tuple[tvm.IRModule, list[tuple[str, nn.Parameter]]]:
         """Trace the functions into a Relax module for `target`.
@@ -114,13 +125,18 @@ class MobileVLM(nn.Module):
     def _spec(self) -> dict[str, Any]:
         hidden = self.config.language.hidden_size
         modes = {"param_mode": "packed", "effect_mode": "none"}
-        cache = cache_spec(self.cache_layout)
+        cache, few, one = (cache_spec(self.cache_layout, rows) for rows in ("n", FEW, 1))
         chunk = nn.spec.Tensor((1, "n", hidden), "float32")
         functions: dict[str, dict[str, Any]] = {
             "embed": {"ids": nn.spec.Tensor((1, "n"), "int32")},
-            "prefill": {"embeddings": chunk, "cache": cache},
+            "prefill": {
+                "embeddings": chunk,
+                "wanted": nn.spec.Tensor((FEW,), "int32"),
+                "cache": cache,
+            },
             "prefill_all": {"embeddings": chunk, "cache": cache},
-            "decode": {"ids": nn.spec.Tensor((1, 1), "int32"), "cache": cache},
+            "decode_few": {"ids": nn.spec.Tensor((1, FEW), "int32"), "cache": few},
+            "decode": {"ids": nn.spec.Tensor((1, 1), "int32"), "cache": one},
         }
         if self.config.vision is not None:
             vision, size = self.config.vision, self.config.vision.image_size

@@ -59,9 +59,9 @@ class ObservedMobileVLM(MobileVLM):
     def decoder_layer(self, x: nn.Tensor, cache: list[nn.Tensor]) -> Outputs:
         """Run a decoder layer, appending to the cache."""
         pages = read_cache(self.cache_layout, cache)
-        table = rotary_table(pages.start, x.shape[1], self.decoder.frequencies)
+        table = rotary_table(pages.positions, self.decoder.frequencies)
         with observing() as inputs:
-            y = self.decoder.layers[0](x, table, pages, last_only=False)
+            y = self.decoder.layers[0](x, table, pages, None)
         return self._outputs("decoder_layer", y, inputs)
 
     def head(self, x: nn.Tensor) -> nn.Tensor:
@@ -97,7 +97,7 @@ class ObservedMobileVLM(MobileVLM):
         x = nn.spec.Tensor((1, "n", hidden), "float32")
         functions: dict[str, dict[str, Any]] = {
             "embed": {"ids": nn.spec.Tensor((1, "n"), "int32")},
-            "decoder_layer": {"x": x, "cache": cache_spec(self.cache_layout)},
+            "decoder_layer": {"x": x, "cache": cache_spec(self.cache_layout, "n")},
             "head": {"x": x},
         }
         if self.config.vision is not None:

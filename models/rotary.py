@@ -24,21 +24,18 @@ def inverse_frequencies(head_dim: int, theta: float) -> npt.NDArray[np.float32]:
     return np.float32(1) / powers
 
 
-def rotary_table(
-    start: nn.Tensor, count: int | tirx.Expr, frequencies: npt.NDArray[np.float32]
-) -> RotaryTable:
-    """Return cosines and sines of `count` positions, both ``(count, head_dim/2)`` float32.
+def rotary_table(positions: nn.Tensor, frequencies: npt.NDArray[np.float32]) -> RotaryTable:
+    """Return the cosines and sines of positions, both ``(n, head_dim/2)`` float32.
 
     Args:
-        start: ``(1,)`` int32: the first position.
-        count: How many.
+        positions: ``(n,)`` int32.
         frequencies: As :func:`inverse_frequencies` returns them.
     """
 
-    def angles(first: te.Tensor, frequency: te.Tensor) -> te.Tensor:
+    def angles(of: te.Tensor, frequency: te.Tensor) -> te.Tensor:
         return te.compute(
-            (count, frequency.shape[0]),
-            lambda i, k: (first[0] + i.astype("int32")).astype("float32") * frequency[k],
+            (of.shape[0], frequency.shape[0]),
+            lambda i, k: of[i].astype("float32") * frequency[k],
             name="angles",
         )
 
@@ -48,7 +45,7 @@ def rotary_table(
         )
 
     turns = nn.op.tensor_expr_op(
-        angles, "rotary_angles", [start, nn.Tensor.from_const(frequencies)]
+        angles, "rotary_angles", [positions, nn.Tensor.from_const(frequencies)]
     )
     return each(tirx.cos, "cosines"), each(tirx.sin, "sines")
 

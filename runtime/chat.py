@@ -10,17 +10,25 @@ not fit is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from mvlm.runtime.artifact.layout import TOKENIZER
-from mvlm.runtime.errors import ArtifactError, ContextError, UsageError
+from mvlm.runtime.engine import Answer, Engine, EngineSettings, Request, Trace
+from mvlm.runtime.engine.image_encoder import image_digest
+from mvlm.runtime.engine.positions import position_keys
+from mvlm.runtime.engine.sequence import PositionKey, common_prefix
+from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
 from mvlm.runtime.generation import Generation, TextStream
 from mvlm.runtime.model import FloatArray, Model
 from mvlm.runtime.sampling import SamplingParams
-from mvlm.runtime.session import Session, Trace
+from mvlm.runtime.saved_chat import SavedTurn, load_conversation, save_conversation
 from mvlm.runtime.template import TEMPLATES, ChatTemplate, Turn
-from mvlm.runtime.tokenizer import Tokenizer
+from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
+# Two questions that have nothing in common: prompts with them begin as every other one does.
+_ANY_QUESTIONS = ("a", "Z")
 # Positions that a prompt must leave for its answer; older turns are dropped to free them.
 _MIN_ANSWER_TOKENS = 64
 
@@ -43,24 +51,29 @@ class Chat:
     Args:
         model: The loaded artifact.
         template: Name of the chat template; the artifact's own if None.
-        capacity: Positions of the KV cache; the model's context if None.
+        engine: Computes the answers; conversations may share it. One of its own if None.
+        settings: Of its own engine.
 
     Raises:
-        UsageError: There is no such template.
+        UsageError: There is no such template, or a setting is out of its range.
         ArtifactError: The artifact names a template that does not exist.
         TokenizerError: The artifact's tokenizer is damaged.
     """
 
     def __init__(
-        self, model: Model, template: str | None = None, capacity: int | None = None
+        self,
+        model: Model,
+        template: str | None = None,
+        engine: Engine | None = None,
+        settings: EngineSettings | None = None,
     ) -> None:
-        settings = model.settings
         self.model = model
-        self.session = Session(model, capacity)
-        self.template = _find_template(template, settings.template)
-        self.tokenizer = Tokenizer(model.folder / TOKENIZER, legacy=settings.legacy_tokenizer)
+        self.engine = engine or Engine(model, settings)
+        self.template = _find_template(template, model.settings.template)
+        self.tokenizer = Tokenizer(model.folder / TOKENIZER, legacy=model.settings.legacy_tokenizer)
         self._history: list[_Exchange] = []
         self._active: Generation | None = None
+        self._ahead: Answer | None = None
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -91,7 +104,7 @@ class Chat:
         params = params or SamplingParams()
         if not self.template.has_turns:
             self._history.clear()
-        exchanges = [*self._history, _Exchange(Turn(question, len(pixels)), tuple(pixels))]
+        exchanges = self._exchanges(question, pixels)
         kept, ids = self._fit(exchanges, params.max_tokens)
         self._cancel()
 
@@ -101,24 +114,81 @@ class Chat:
                 self._history = [*kept[:-1], kept[-1].answered(text)]
 
         stops = (*self.template.stop, *params.stop)
-        generation = Generation(
-            self.session,
+        request = Request(
             ids,
             [shown for exchange in kept for shown in exchange.pixels],
             self._within_context(params, ids),
+            frozenset(self.model.settings.eos),
+            trace=trace,
+        )
+        generation = Generation(
+            self.engine,
+            request,
             TextStream(self.tokenizer, stops),
             finished,
             dropped_turns=len(exchanges) - len(kept),
-            trace=trace,
         )
         self._active = generation
         return generation
+
+    def read_ahead(self, pixels: Sequence[FloatArray] = ()) -> None:
+        """Ask the engine to compute what is known of the next prompt, before there is a question.
+
+        That is the conversation so far, and the images. It costs nothing that the question would
+        not: :meth:`generate` takes over what is computed by then.
+
+        Args:
+            pixels: Preprocessed images ``(1, 3, S, S)`` that are to be shown with the question.
+        """
+        if self._ahead is not None:
+            self._ahead.cancel()
+            self._ahead = None
+        with suppress(PromptError):  # it is the question's matter to say what is wrong
+            prompts = [self._fit(self._exchanges(text, pixels), 1) for text in _ANY_QUESTIONS]
+            (_, ids), (_, other) = prompts
+            ids = ids[: common_prefix(ids, other)]
+            shown = [each for exchange in prompts[0][0] for each in exchange.pixels]
+            places = ids.count(IMAGE_TOKEN_ID)
+            if len(ids) > 1:
+                self._ahead = self.engine.read_ahead(Request(ids, shown[:places]))
+
+    def _exchanges(self, question: str, pixels: Sequence[FloatArray]) -> list[_Exchange]:
+        """Return the conversation with one more question."""
+        history = self._history if self.template.has_turns else []
+        return [*history, _Exchange(Turn(question, len(pixels)), tuple(pixels))]
+
+    def save(self, path: Path) -> None:
+        """Write the conversation to a file, with what the KV cache holds of it.
+
+        Raises:
+            UsageError: The file cannot be written.
+        """
+        turns = [SavedTurn(exchange.turn, exchange.pixels) for exchange in self._history]
+        keys: Sequence[PositionKey] = ()
+        if turns:
+            ids = self.tokenizer.encode_prompt(self.template.render(self.turns))
+            keys = position_keys(
+                ids,
+                [image_digest(pixels) for turn in turns for pixels in turn.pixels],
+                self.model.settings.image_tokens,
+            )
+        save_conversation(path, self.engine, turns, keys)
+
+    def load(self, path: Path) -> None:
+        """Go on with a conversation from a file, in the place of this one.
+
+        Raises:
+            UsageError: The file cannot be read, is no conversation, is damaged, or belongs to
+                another artifact; the conversation is as it was then.
+        """
+        saved = load_conversation(path, self.engine)
+        self._cancel()
+        self._history = [_Exchange(each.turn, each.pixels) for each in saved]
 
     def reset(self) -> None:
         """Begin a new conversation; an unfinished generation is cancelled."""
         self._cancel()
         self._history.clear()
-        self.session.clear()
 
     def _cancel(self) -> None:
         """Cancel an unfinished generation: it would go on in a session that is another one's."""
@@ -127,20 +197,20 @@ class Chat:
             self._active = None
 
     def _within_context(self, params: SamplingParams, ids: Sequence[int]) -> SamplingParams:
-        free = self.session.cache.capacity - self.session.length(ids)
+        free = self.engine.context - self.engine.length(ids)
         return replace(params, max_tokens=min(params.max_tokens, free))
 
     def _fit(
         self, exchanges: Sequence[_Exchange], max_tokens: int
     ) -> tuple[list[_Exchange], list[int]]:
         """Drop the oldest turns until the rest leaves room for an answer."""
-        capacity = self.session.cache.capacity
+        capacity = self.engine.context
         room = min(max_tokens, _MIN_ANSWER_TOKENS, capacity // 4)
         kept = list(exchanges)
         while True:
             turns = [exchange.turn for exchange in kept]
             ids = self.tokenizer.encode_prompt(self.template.render(turns))
-            length = self.session.length(ids)
+            length = self.engine.length(ids)
             if length + room <= capacity or (len(kept) == 1 and length < capacity):
                 return kept, ids
             if len(kept) > 1:

@@ -11,17 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from mvlm.runtime.decode_loop import DecodeLoop
+from mvlm.runtime.engine import Answer, AnswerStats, Engine, FinishReason, Request
 from mvlm.runtime.errors import PromptError, UsageError
 from mvlm.runtime.machine import peak_rss_bytes
-from mvlm.runtime.model import FloatArray
-from mvlm.runtime.sampling import SamplingParams
-from mvlm.runtime.session import PrefillResult, Session, Trace
 from mvlm.runtime.tokenizer import Detokenizer, Tokenizer
-
-FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +38,9 @@ class Stats:
         decode_tok_s: Answer tokens in a second, from the second on; the consumer's time between two
             parts is not counted.
         first_token_ms: From the question to the first token.
+        drafted: Tokens that were drafted and verified.
+        accepted: Those of them that the model chose, too.
+        tokens_per_step: Tokens of the answer for each step of the model; 1 without drafts.
         peak_rss_bytes: The largest resident memory of the process so far.
     """
 
@@ -50,6 +48,9 @@ class Stats:
     prefill_tok_s: float
     decode_tok_s: float
     first_token_ms: float
+    drafted: int
+    accepted: int
+    tokens_per_step: float
     peak_rss_bytes: int
 
 
@@ -79,32 +80,26 @@ class Generation:
     """An answer in progress: iterate over its text, then take :attr:`completion`.
 
     Args:
-        session: The sequence to generate in.
-        ids: The prompt, with -200 in the place of each image.
-        pixels: The images ``(1, 3, S, S)``, in their places' order.
-        params: How to sample, and how many tokens at most.
+        engine: Computes the answer.
+        request: The prompt, and how to answer it.
         stream: Turns the tokens into text.
         finished: Called with the whole text once it is complete.
         dropped_turns: Turns of the conversation that the prompt has no room for.
-        trace: Records every stage.
     """
 
     def __init__(
         self,
-        session: Session,
-        ids: Sequence[int],
-        pixels: Sequence[FloatArray],
-        params: SamplingParams,
+        engine: Engine,
+        request: Request,
         stream: TextStream,
         finished: Callable[[str], None],
         *,
         dropped_turns: int = 0,
-        trace: Trace | None = None,
     ) -> None:
         self.dropped_turns = dropped_turns
-        self._session, self._ids, self._pixels = session, ids, pixels
-        self._params, self._stream, self._finished = params, stream, finished
-        self._trace = trace
+        self._engine, self._request = engine, request
+        self._stream, self._finished = stream, finished
+        self._answer: Answer | None = None
         self._cancelled = False
         self._completion: Completion | None = None
         self._parts = self._generate()
@@ -116,6 +111,8 @@ class Generation:
     def cancel(self) -> None:
         """Stop after the current token."""
         self._cancelled = True
+        if self._answer is not None:
+            self._answer.cancel()
 
     @property
     def completion(self) -> Completion:
@@ -131,39 +128,43 @@ class Generation:
         return self._completion
 
     def _generate(self) -> Iterator[str]:
-        session, stream = self._session, self._stream
-        clock, settings = _Clock(session), session.model.settings
-        loop = DecodeLoop(session, self._ids, self._pixels, self._params, settings.eos, self._trace)
-        tokens, steps = list[int](), iter(loop)
+        request, stream, clock = self._request, self._stream, _Clock()
+        (answer,) = self._engine.submit(request)
+        self._answer, tokens = answer, list[int]()
         reason: FinishReason = "length"
-        while not self._cancelled and (token := next(steps, None)) is not None:
-            clock.token()
-            tokens.append(token)
-            if token in settings.eos:
-                reason = "stop"
-            elif text := stream.push(token):
-                with clock.paused():
-                    yield text
-            if stream.stopped_by is not None:
-                reason = "stop"
-                break
+        try:
+            for token in () if self._cancelled else self._engine.tokens(answer):
+                clock.token()
+                tokens.append(token)
+                if token in request.eos:
+                    reason = "stop"
+                    break
+                if text := stream.push(token):
+                    with clock.paused():
+                        yield text
+                if stream.stopped_by is not None:
+                    reason = "stop"
+                    break
+                if self._cancelled:
+                    break
+        finally:
+            answer.cancel()
         if self._cancelled:
             reason = "cancelled"
         if text := stream.finish():
             yield text
         self._finished(stream.text)
-        image_tokens = len(self._pixels) * settings.image_tokens
-        usage = Usage(session.length(self._ids), image_tokens, len(tokens))
-        stats = clock.stats(loop.prefill)
-        self._completion = Completion(stream.text, tuple(tokens), reason, usage, stats)
+        image_tokens = len(request.images) * self._engine.model.settings.image_tokens
+        usage = Usage(answer.stats.prompt, image_tokens, len(tokens))
+        self._completion = Completion(
+            stream.text, tuple(tokens), reason, usage, clock.stats(answer.stats)
+        )
 
 
 class _Clock:
     """Times one answer, without the time that its consumer takes between two parts of it."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._vision_before = session.vision_seconds
+    def __init__(self) -> None:
         self._begin = time.perf_counter()
         self._paused = 0.0
         self._tokens: list[float] = []
@@ -177,14 +178,17 @@ class _Clock:
         yield
         self._paused += time.perf_counter() - began
 
-    def stats(self, prefill: PrefillResult | None) -> Stats:
+    def stats(self, answer: AnswerStats) -> Stats:
         first = self._tokens[0] if self._tokens else self._begin
         decoding = self._tokens[-1] - first if self._tokens else 0.0
         return Stats(
-            vision_ms=1e3 * (self._session.vision_seconds - self._vision_before),
-            prefill_tok_s=prefill.computed / prefill.seconds if prefill else 0.0,
+            vision_ms=1e3 * answer.image_seconds,
+            prefill_tok_s=answer.computed / answer.prefill_seconds if self._tokens else 0.0,
             decode_tok_s=(len(self._tokens) - 1) / decoding if decoding else 0.0,
             first_token_ms=1e3 * (first - self._begin),
+            drafted=answer.drafted,
+            accepted=answer.accepted,
+            tokens_per_step=len(self._tokens) / answer.steps if answer.steps else 0.0,
             peak_rss_bytes=peak_rss_bytes(),
         )
 

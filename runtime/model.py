@@ -18,9 +18,9 @@ from mvlm.runtime.artifact import Manifest, map_weights, verify_artifact
 from mvlm.runtime.artifact.verify import check_memory
 from mvlm.runtime.device.device import Device, DeviceArray
 from mvlm.runtime.device.find import find_device
-from mvlm.runtime.errors import PromptError, UsageError
+from mvlm.runtime.errors import PromptError
 from mvlm.runtime.ffi import tvm_ffi
-from mvlm.runtime.kv_cache import KVCache
+from mvlm.runtime.kv_cache import KVCache, Run
 from mvlm.runtime.loader import Functions, load_functions
 from mvlm.runtime.profiler import Profiler
 from mvlm.runtime.settings import ChatSettings, read_settings
@@ -59,20 +59,16 @@ class Model:
         self._token = self.device.staging((1, 1), "int32")
 
     def new_cache(self, capacity: int | None = None) -> KVCache:
-        """Create an empty KV cache.
+        """Create a KV cache.
 
         Args:
-            capacity: Positions that fit; the model's context if None.
+            capacity: Positions that fit, of all sequences; the model's context if None.
 
         Raises:
-            UsageError: The model was not trained for so many positions.
             ContextError: There is too little memory for them.
         """
-        settings = self.settings
-        wanted = settings.context if capacity is None else capacity
-        if not 1 <= wanted <= settings.context:
-            raise UsageError("context", expected=f"1 to {settings.context}", found=wanted)
-        return KVCache(settings.cache, wanted, self.device)
+        wanted = self.settings.context if capacity is None else capacity
+        return KVCache(self.settings.cache, wanted, self.device)
 
     def profiler(self) -> Profiler:
         """Time every kernel from now on; each call then takes some microseconds more."""
@@ -110,45 +106,57 @@ class Model:
         return self.device.concatenate([self._call("embed", each) for each in uploaded])
 
     def prefill(
-        self, embeddings: DeviceArray, cache: KVCache, *, all_logits: bool = False
+        self,
+        embeddings: DeviceArray,
+        cache: KVCache,
+        runs: Sequence[Run],
+        wanted: Sequence[int] | None = None,
     ) -> FloatArray:
-        """Append embeddings ``(1, n, hidden)``, in chunks, to the sequence in the cache.
+        """Compute rows of some sequences, whose keys and values go into the cache.
+
+        Args:
+            embeddings: ``(1, n, hidden)``, at most `prefill_chunk` rows.
+            cache: The KV cache.
+            runs: Where the rows lie in it.
+            wanted: The indices of the rows whose logits are returned, at most 16; all if None.
 
         Returns:
-            Logits ``(1, vocabulary)`` of the last position, or of all ``(n, vocabulary)``, float32.
+            Logits ``(k, vocabulary)`` float32 of the wanted rows.
+        """
+        argument = cache.argument(runs)
+        if wanted is None:
+            logits = self._call("prefill_all", embeddings, argument)
+        else:
+            indices = self.device.upload(np.asarray(wanted, np.int32))
+            logits = self._call("prefill", embeddings, indices, argument)
+        downloaded: FloatArray = self.device.download(logits)[0]
+        return downloaded
+
+    def decode(self, ids: Sequence[int], cache: KVCache, runs: Sequence[Run]) -> FloatArray:
+        """Compute up to 16 tokens of some sequences; the same as their rows of :meth:`prefill`.
+
+        Args:
+            ids: The tokens.
+            cache: The KV cache.
+            runs: Where they lie in it.
+
+        Returns:
+            Logits ``(k, vocabulary)`` float32 of the tokens behind each.
 
         Raises:
-            ContextError: The cache is too small; nothing has been appended then.
+            PromptError: An id is outside the vocabulary.
         """
-        count, chunk = embeddings.shape[1], self.settings.prefill_chunk
-        name = "prefill_all" if all_logits else "prefill"
-        cache.reserve(count)
-        rows: list[FloatArray] = []
-        for start in range(0, count, chunk):
-            end = min(start + chunk, count)
-            part = self.device.rows(embeddings, start, end)
-            with cache.appending(end - start) as pages:
-                logits = self._call(name, part, pages)
-                if all_logits or end == count:
-                    rows.append(self.device.download(logits)[0])
-        return np.concatenate(rows) if all_logits else rows[-1]
-
-    def decode(self, token: int, cache: KVCache) -> FloatArray:
-        """Append one token and return the next one's logits ``(1, vocabulary)`` float32.
-
-        Raises:
-            PromptError: The id is outside the vocabulary.
-            ContextError: The cache is full.
-        """
-        if not 0 <= token < self.settings.vocabulary:
+        if not all(0 <= token < self.settings.vocabulary for token in ids):
             raise self._no_tokens()
-        self._token.host[0, 0] = token
-        self._token.commit()
-        with cache.appending(1) as pages:
-            logits: FloatArray = self.device.download(
-                self._call("decode", self._token.array, pages)
-            )[0]
-        return logits
+        if len(ids) == 1:
+            self._token.host[0, 0] = ids[0]
+            self._token.commit()
+            name, tokens = "decode", self._token.array
+        else:
+            name, tokens = "decode_few", self.device.upload(np.asarray([ids], np.int32))
+        logits = self._call(name, tokens, cache.argument(runs))
+        downloaded: FloatArray = self.device.download(logits)[0]
+        return downloaded
 
     def _no_tokens(self) -> PromptError:
         return PromptError(

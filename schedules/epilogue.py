@@ -16,22 +16,29 @@ def add_epilogue(
     total: tirx.Expr,
     bias: tirx.Buffer,
     residual: tirx.Buffer,
-    row: Any,
-    j: Any,
+    place: tuple[Any, Any],
+    factor: tirx.Expr | None = None,
 ) -> tirx.Expr:
     """Add bias and residual, where the layer has them, to the sum of a row and a feature.
+
+    A factor and the first addition are one operation, rounded once: whether LLVM joins them by
+    itself depends on what is around them, and a row's outputs shall not.
 
     Args:
         op: The linear layer.
         total: The sum.
         bias: ``(N,)`` float32.
         residual: ``(M, N)`` float32.
-        row: The row.
-        j: The feature.
+        place: The row and the feature.
+        factor: What the sum is multiplied by; 1 if None.
     """
-    if op.bias:
-        total = total + bias[j]
-    return total + residual[row, j] if op.residual else total
+    row, j = place
+    added = [bias[j]] * op.bias + [residual[row, j]] * op.residual
+    if factor is not None:
+        total = T.fma(total, factor, added.pop(0)) if added else total * factor
+    for each in added:
+        total = total + each
+    return total
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,15 @@ class Epilogue:
         return True if self._is_whole else j < self.op.features
 
     def value(
-        self, total: tirx.Expr, bias: tirx.Buffer, residual: tirx.Buffer, row: Any, j: Any
+        self,
+        total: tirx.Expr,
+        bias: tirx.Buffer,
+        residual: tirx.Buffer,
+        place: tuple[Any, Any],
+        factor: tirx.Expr | None = None,
     ) -> tirx.Expr:
-        """Add bias and residual, where the layer has them, to the sum of a row and a feature."""
-        return add_epilogue(self.op, total, bias, residual, row, j)
+        """Add bias and residual to the sum of a row and a feature; see :func:`add_epilogue`."""
+        return add_epilogue(self.op, total, bias, residual, place, factor)
 
     @property
     def _is_whole(self) -> bool:

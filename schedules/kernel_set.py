@@ -24,7 +24,7 @@ speed_up_parsing()
 KernelBuilder = Callable[[Any, Config], tirx.PrimFunc | None]
 # The scheduled function; None if the rule does not apply.
 ScheduleRule = Callable[[tirx.PrimFunc], tirx.PrimFunc | None]
-# Rewrites a scheduled function; also gets whether it has a single row, and the configuration.
+# Rewrites a scheduled function; also gets whether it has one row or few, and the configuration.
 Postproc = Callable[[tirx.PrimFunc, bool, Config], tirx.PrimFunc]
 
 
@@ -73,7 +73,8 @@ class KernelSet:
             kernel = builder(signature, knob)
             if kernel is not None:
                 marks = {"tirx.is_scheduled": True, "tirx.noalias": True}
-                processed = self.postproc(kernel, signature.is_single_row, knob)
+                is_streaming = signature.is_single_row or signature.has_few_rows
+                processed = self.postproc(kernel, is_streaming, knob)
                 attributes = operation_attributes(signature) | marks
                 return processed.with_attrs(attributes).without_attr("global_symbol")
         return None

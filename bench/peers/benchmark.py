@@ -214,6 +214,7 @@ class _ScenarioTools:
             threads=self._result.threads,
             context=-(-positions // _CONTEXT_STEP) * _CONTEXT_STEP,
             has_vision=workload.has_vision,
+            sequences=self._scenario.sequences,
         )
         child = benchmark.start(tool.name)
         tool_result = self._result.tool_results[tool.name]

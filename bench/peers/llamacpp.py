@@ -9,7 +9,7 @@ MobileVLM's (docs/interchange.md), but they are as much work.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,16 @@ class LlamaCpp:
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = setup.context
         parameters.n_threads = parameters.n_threads_batch = setup.threads
+        if setup.sequences > 1:
+            # One cache for all, of which each sequence takes what it needs.
+            parameters.n_seq_max, parameters.kv_unified = setup.sequences, True
         self._parameters = parameters
         self._context = llama_cpp.llama_init_from_model(self._model, parameters)
         self._log.require(self._context, "makes a context")
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._token = 0
+        # Of each sequence: its next position and the token chosen for it.
+        self._next: list[tuple[int, int]] = []
         self._vision_tower = (
             _VisionTower(self._model, setup, self._log) if setup.has_vision else None
         )
@@ -127,6 +132,41 @@ class LlamaCpp:
     def decode(self) -> None:
         """Decode one token."""
         self._decode([self._token])
+
+    def begin_batch(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Read prompts into the emptied cache, and choose the next token of each."""
+        self._api.llama_memory_clear(self._memory, False)
+        self._next = []
+        for sequence, ids in enumerate(prompts):
+            entries = [(sequence, position, token) for position, token in enumerate(ids)]
+            (token,) = self._decode_entries(entries, [len(ids) - 1])
+            self._next.append((len(ids), token))
+
+    def decode_batch(self) -> None:
+        """Decode a token of every sequence by one call."""
+        entries = [(sequence, *at) for sequence, at in enumerate(self._next)]
+        tokens = self._decode_entries(entries, range(len(entries)))
+        self._next = [
+            (position + 1, token) for (position, _), token in zip(self._next, tokens, strict=True)
+        ]
+
+    def _decode_entries(
+        self, entries: Sequence[tuple[int, int, int]], wanted: Collection[int]
+    ) -> list[int]:
+        """Read tokens, each of a sequence and a position; choose those behind some of them."""
+        api = self._api
+        batch = api.llama_batch_init(len(entries), 0, 1)
+        batch.n_tokens = len(entries)
+        for row, (sequence, position, token) in enumerate(entries):
+            batch.token[row], batch.pos[row] = token, position
+            batch.n_seq_id[row], batch.seq_id[row][0] = 1, sequence
+            batch.logits[row] = row in wanted
+        status = api.llama_decode(self._context, batch)
+        api.llama_batch_free(batch)
+        self._log.require(status == 0, f"decodes: status {status}")
+        found = [api.llama_get_logits_ith(self._context, row) for row in wanted]
+        vocabulary = (self._setup.vocabulary,)
+        return [int(np.argmax(np.ctypeslib.as_array(each, vocabulary))) for each in found]
 
     def all_logits(self, ids: Sequence[int]) -> FloatArray:
         """Read a prompt into the emptied cache; return the logits ``(n, V)`` of all positions."""

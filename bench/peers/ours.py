@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from mvlm.bench.peers.runner import FloatArray, RgbImage, Setup
 from mvlm.bench.report import versions, weight_bytes_per_token
 from mvlm.runtime.artifact.weights import read_weights_index
+from mvlm.runtime.engine import Answer, Engine, EngineSettings, Request
 from mvlm.runtime.image import preprocess
 from mvlm.runtime.model import Model
-from mvlm.runtime.session import Session
+from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 
 
@@ -24,15 +24,20 @@ def open_runner(setup: Setup) -> Ours:
 
 
 class Ours:
-    """A compiled model and one session of it."""
+    """A compiled model, and an engine that answers one prompt at a time, without drafts."""
 
     def __init__(self, setup: Setup) -> None:
         self._bos = setup.bos
         self._folder = Path(setup.files["artifact"])
         self._model = Model(self._folder, setup.threads)
-        self._context = min(setup.context, self._model.settings.context)
-        self._session = Session(self._model, self._context)
-        self._token = 0
+        context = min(setup.context, self._model.settings.context)
+        # Sequences take whole pages.
+        spare = (setup.sequences - 1) * self._model.settings.cache.page_size
+        capacity = max(setup.context, context) + spare
+        self._settings = EngineSettings(context, capacity, speculate="off")
+        self._engine = Engine(self._model, self._settings)
+        self._tokens: Iterator[int] = iter(())
+        self._answers: list[Answer] = []
         self._pixels: FloatArray | None = None
 
     def facts(self) -> dict[str, Any]:
@@ -46,13 +51,25 @@ class Ours:
         }
 
     def prefill(self, ids: Sequence[int]) -> None:
-        """Read a prompt into the emptied session."""
-        self._session.clear()
-        self._token = int(np.argmax(self._session.prefill(ids).logits))
+        """Read a prompt into the emptied KV cache, and choose the first token."""
+        self._engine.clear()
+        self._begin(Request(ids, params=self._greedily(len(ids))))
 
     def decode(self) -> None:
         """Decode one token."""
-        self._token = int(np.argmax(self._session.decode(self._token)))
+        next(self._tokens)
+
+    def begin_batch(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Read prompts into the emptied KV cache, and choose the first token of each."""
+        self._engine.clear()
+        requests = [Request(ids, params=self._greedily(len(ids))) for ids in prompts]
+        self._answers = [self._engine.submit(request)[0] for request in requests]
+        while not all(answer.tokens for answer in self._answers):
+            self._engine.step()
+
+    def decode_batch(self) -> None:
+        """Decode a token of every sequence."""
+        self._engine.step()
 
     def set_image(self, image: RgbImage) -> None:
         """Preprocess an image."""
@@ -61,7 +78,7 @@ class Ours:
         self._pixels = preprocess(Image.fromarray(image), spec)
 
     def encode_image(self) -> None:
-        """Run tower and projector; a session would remember the image."""
+        """Run tower and projector; the engine would remember the image."""
         self._model.project(self._model.vision_features(self._shown()))
         self._model.device.synchronize()
 
@@ -73,12 +90,24 @@ class Ours:
         return features
 
     def first_token(self, image: RgbImage, ids: Sequence[int]) -> None:
-        """Read an image and a question in a new session, which knows no image."""
-        self._session = Session(self._model, self._context)
+        """Read an image and a question with a new engine, which knows no image."""
+        self._engine = Engine(self._model, self._settings)
         self.set_image(image)
-        seen = self._session.encode_image(self._shown())
-        prefill = self._session.prefill([self._bos, IMAGE_TOKEN_ID, *ids], [seen])
-        self._token = int(np.argmax(prefill.logits))
+        prompt = [self._bos, IMAGE_TOKEN_ID, *ids]
+        params = self._greedily(self._engine.length(prompt))
+        self._begin(Request(prompt, [self._shown()], params))
+
+    def _begin(self, request: Request) -> None:
+        (answer,) = self._engine.submit(request)
+        self._tokens = self._engine.tokens(answer)
+        next(self._tokens)
+
+    def _greedily(self, positions: int) -> SamplingParams:
+        """Return how to decode, up to the context's end, behind so many positions.
+
+        The last token takes none.
+        """
+        return SamplingParams(max_tokens=max(1, self._engine.context - positions + 1))
 
     def _shown(self) -> FloatArray:
         assert self._pixels is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ class Setup:
         bos: The id that starts every prompt.
         image: The tower's input; None for a model of text only.
         has_vision: Whether images will be encoded; if not, a tool need not load its tower.
+        sequences: How many sequences share the KV cache.
     """
 
     files: dict[str, str]
@@ -40,6 +41,7 @@ class Setup:
     bos: int
     image: ImageSpec | None
     has_vision: bool
+    sequences: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the setup as plain JSON values."""
@@ -77,6 +79,17 @@ class Runner(Protocol):
 
     def first_token(self, image: RgbImage, ids: Sequence[int]) -> None:
         """Forget everything, read an image and then ids, and choose the next token."""
+
+
+@runtime_checkable
+class BatchRunner(Protocol):
+    """A model opened in a tool that decodes several sequences at once."""
+
+    def begin_batch(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Forget everything, read the prompts, and choose the next token of each."""
+
+    def decode_batch(self) -> None:
+        """Read the chosen token of every sequence in one step, and choose the next ones."""
 
 
 class TextOnlyRunner:

@@ -13,6 +13,7 @@ from mvlm.bench.peers.catalogue import OURS
 from mvlm.bench.peers.workloads import (
     ContinuedDecode,
     Decode,
+    DecodeBatch,
     DecodeUnderLoad,
     Encode,
     FirstToken,
@@ -58,6 +59,11 @@ class Scenario:
     features: bool = False
 
     @property
+    def sequences(self) -> int:
+        """How many sequences share the KV cache."""
+        return self.workload.sequences if isinstance(self.workload, DecodeBatch) else 1
+
+    @property
     def more_is_better(self) -> bool:
         """Whether a larger value is a better one."""
         return self.unit == "tok/s"
@@ -83,6 +89,9 @@ SCENARIOS = {
             "decode under load: one busy process",
             DecodeUnderLoad(100, 16),
         ),
+        Scenario("decode-4-sequences", "decode, 4 sequences at once", DecodeBatch(200, 32, 4)),
+        Scenario("decode-8-sequences", "decode, 8 sequences at once", DecodeBatch(200, 32, 8)),
+        Scenario("decode-16-sequences", "decode, 16 sequences at once", DecodeBatch(200, 32, 16)),
         Scenario("prefill-64", "prefill, 64 tokens", Prefill(64)),
         Scenario("prefill-256", "prefill, 256 tokens", Prefill(256)),
         Scenario("prefill-256-1-thread", "prefill, 256 tokens, 1 thread", Prefill(256), threads=1),
@@ -143,6 +152,7 @@ class Goal:
 GOALS = (
     Goal("decode", "faster", 1.5, against="llama.cpp"),
     Goal("decode", "bandwidth", 0.80),
+    Goal("decode-8-sequences", "faster", 2.5, against="llama.cpp"),
     Goal("decode-at-1900", "kept", 0.80, against="decode-at-100"),
     Goal("decode-under-load", "under_load", 0.45),
     Goal("prefill-256", "faster", 2.5, against="llama.cpp"),
@@ -188,6 +198,6 @@ def _unsupported_reason(scenario: Scenario, has_vision: bool, context: int) -> s
     if scenario.workload.has_vision and not has_vision:
         return "a model of text only"
     # A scenario with an image has few other positions.
-    if scenario.workload.positions(0) >= context:
+    if scenario.workload.positions(0) // scenario.sequences >= context:
         return f"a model of {context} positions"
     return None

@@ -10,6 +10,8 @@ Requests and replies are JSON, one a line, on standard input and output:
 `open`         `module` `setup`               what the tool says of itself
 `prefill`      `positions`                    `seconds`
 `decode`       `tokens` `max_seconds`         `seconds`, `tokens`, which may be fewer
+`decode_batch` `positions` `sequences`        `seconds` of decoding, without the prompts
+               `tokens`
 `encode_image`                                `seconds`
 `features`                                    `shape`, `base64` of float32; or `shape` null
 `first_token`  `words`                        `seconds`
@@ -38,7 +40,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from mvlm.bench.peers.inputs import bundled_image, prompt, words
-from mvlm.bench.peers.runner import Runner, Setup
+from mvlm.bench.peers.runner import BatchRunner, Runner, Setup
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.machine import peak_rss_bytes
 
@@ -86,6 +88,8 @@ class Worker:
                 return {"seconds": self._prefill(request["positions"])}
             case "decode":
                 return self._decode(request["tokens"], request["max_seconds"])
+            case "decode_batch":
+                return self._decode_batch(request)
             case "encode_image":
                 return {"seconds": _timed(self._tool.encode_image)}
             case "features":
@@ -124,6 +128,18 @@ class Worker:
             done += 1
         self._used += done
         return {"seconds": time.perf_counter() - begin, "tokens": done}
+
+    def _decode_batch(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        batch = self._tool
+        if not isinstance(batch, BatchRunner):
+            raise MvlmError("the tool's runner decodes one sequence at a time")
+        ids = prompt(self._opened, request["positions"])
+        # Prompts that part early: a tool may share what they have in common.
+        count = request["sequences"]
+        batch.begin_batch([[ids[0], *ids[1 + at :], *ids[1 : 1 + at]] for at in range(count)])
+        self._prompt = self._used = 0
+        seconds = sum(_timed(batch.decode_batch) for _ in range(request["tokens"]))
+        return {"seconds": seconds}
 
     def _first_token(self, count: int) -> dict[str, Any]:
         shown, ids = bundled_image(self._opened), words(self._opened, count)

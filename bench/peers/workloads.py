@@ -122,6 +122,35 @@ class DecodeUnderLoad(ContinuedDecode):
 
 
 @dataclass(frozen=True)
+class DecodeBatch:
+    """Read the prompts of some sequences, then decode all at once: tokens of all a second."""
+
+    prompt: int
+    tokens: int
+    sequences: int
+    has_vision = False
+
+    def positions(self, image_tokens: int) -> int:
+        """Of all prompts and answers."""
+        return self.sequences * (self.prompt + self.tokens)
+
+    def prepare(self, child: ToolProcess) -> None:
+        """Do it once."""
+        self.measure(child)
+
+    def measure(self, child: ToolProcess) -> Measurement:
+        """Begin anew each time."""
+        done = child.ask(
+            "decode_batch",
+            TIMEOUT_SECONDS,
+            positions=self.prompt,
+            sequences=self.sequences,
+            tokens=self.tokens,
+        )
+        return Measurement(self.sequences * self.tokens / float(done["seconds"]))
+
+
+@dataclass(frozen=True)
 class Prefill:
     """Read a prompt from an empty cache: tokens a second."""
 

@@ -28,10 +28,10 @@ from mvlm.models.rounding import Rounding
 from mvlm.models.synthetic import write_synthetic
 from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.chat import Chat
+from mvlm.runtime.engine import Engine
 from mvlm.runtime.image import preprocess
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
-from mvlm.runtime.session import Session, Trace
 from mvlm.runtime.template import Turn
 from mvlm.training.evaluate import Example, held_out_scenes, is_right
 
@@ -229,7 +229,7 @@ def _accuracy(model: Model, examples: Sequence[Example]) -> float:
 
 
 def _perplexity(model: Model, examples: Sequence[Example]) -> float:
-    chat, session, spec = Chat(model), Session(model), model.settings.image
+    chat, spec = Chat(model), model.settings.image
     assert spec is not None
     total, count = 0.0, 0
     for example in examples:
@@ -237,13 +237,11 @@ def _perplexity(model: Model, examples: Sequence[Example]) -> float:
             chat.tokenizer.encode_prompt(chat.template.render([Turn(example.question, 1, answer)]))
             for answer in (None, example.answer)
         )
-        trace = Trace()
-        image = session.encode_image(preprocess(example.image, spec))
-        session.prefill(whole, [image], trace)
-        assert trace.prefill_logits is not None
+        logits = chat.engine.logits(whole, [preprocess(example.image, spec)])
         answer = whole[len(prompt) :]
-        begin = session.length(prompt) - 1  # the position whose logits choose the first token
-        chances = log_softmax(trace.prefill_logits[begin : begin + len(answer)])
+        # The first position's logits are those that the answer's first token is chosen from.
+        begin = chat.engine.length(prompt) - 1
+        chances = log_softmax(logits[begin : begin + len(answer)])
         total -= float(chances[np.arange(len(answer)), answer].sum())
         count += len(answer)
     return float(np.exp(total / count))
@@ -251,5 +249,4 @@ def _perplexity(model: Model, examples: Sequence[Example]) -> float:
 
 def _logits(model: Model) -> FloatArray:
     ids = np.random.default_rng(0).integers(3, model.settings.vocabulary, SYNTHETIC_TOKENS)
-    cache = model.new_cache(SYNTHETIC_TOKENS)
-    return model.prefill(model.embed(ids.tolist()), cache, all_logits=True)
+    return Engine(model).logits(ids.tolist())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvlm.bench.peers.catalogue import OURS
-from mvlm.bench.quality.judgement import FloatArray, LogitsOf, judge, read_logits
+from mvlm.bench.quality.judgement import LogitsOf, judge, read_logits
 from mvlm.bench.quality.reference_model import TOKENIZER
 from mvlm.bench.quality.results import StoredSize, result_key
 from mvlm.bench.quality.row import Bench, RowFigures
@@ -22,6 +22,7 @@ from mvlm.models.checkpoint import expected_tensors
 from mvlm.models.quantization import SCHEMES, find_scheme, plan_quantization
 from mvlm.runtime.artifact import read_manifest
 from mvlm.runtime.artifact.weights import TensorEntry, read_weights_index
+from mvlm.runtime.engine import Engine
 from mvlm.runtime.model import Model
 
 FLOAT32 = "q0f32"
@@ -119,13 +120,7 @@ def _has_few_bits(scheme: str) -> bool:
 
 def model_logits(artifact: Path, threads: int) -> LogitsOf:
     """Return what gives an artifact's logits."""
-    model = Model(artifact, threads)
-
-    def logits(ids: list[int]) -> FloatArray:
-        cache = model.new_cache(len(ids))
-        return model.prefill(model.embed(ids), cache, all_logits=True)
-
-    return logits
+    return Engine(Model(artifact, threads)).logits
 
 
 def layer_entries(tensors: Sequence[TensorEntry]) -> list[TensorEntry]:

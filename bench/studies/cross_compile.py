@@ -25,6 +25,7 @@ from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.pipeline import lower
 from mvlm.models.mobilevlm import MobileVLM
+from mvlm.models.ops.signatures import FEW, MOST_FEW_ROWS
 from mvlm.runtime.artifact.kernels import KernelTraffic
 
 DOCUMENT = Path("docs/arm.md")
@@ -81,7 +82,9 @@ def measure_mixes(job: CompileJob) -> list[InstructionMix]:
     """Count the instructions of every kernel that a job's functions call, the largest first."""
     target = prepare_target(job.target, job.platform).tvm
     module, _ = MobileVLM(job.config, job.quantization, job.layout).export(target)
-    lowered = lower(module, target, job.target.kernels, {"n": job.prefill_chunk})
+    lowered = lower(
+        module, target, job.target.kernels, {"n": job.prefill_chunk, FEW: MOST_FEW_ROWS}
+    )
     with tvm.transform.PassContext(opt_level=3):
         executable = relax.build(lowered.module, target, relax_pipeline=None)
     code = computations(_assembly(executable))

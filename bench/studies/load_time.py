@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mvlm.bench.random_tokens import random_tokens
+from mvlm.runtime.engine import Engine
 from mvlm.runtime.model import Model
 
 _TIMES = 3
@@ -30,13 +31,13 @@ def main() -> None:
         begin = time.perf_counter()
         model = Model(folder)
         times.append(time.perf_counter() - begin)
-    cache, settings = model.new_cache(), model.settings
+    engine, settings = Engine(model), model.settings
     positions = min(_LONGEST_PROMPT, settings.context)
     ids = random_tokens(settings.vocabulary, positions)
     if settings.image is not None:
         size = settings.image.size
         model.project(model.vision_features(np.zeros((1, 3, size, size), np.float32)))
-    model.prefill(model.embed(ids), cache)
+    engine.logits(ids)
     print(
         json.dumps(
             {

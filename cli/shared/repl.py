@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from mvlm.cli.shared.interrupts import first_interrupt, termination_signal
 from mvlm.cli.shared.streams import reading_input
 from mvlm.cli.shared.terminal import is_terminal, show, show_dim, warn
 from mvlm.cli.shared.user_path import user_path
+from mvlm.runtime.engine.background import BackgroundSteps
 from mvlm.runtime.errors import MvlmError, PromptError
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ _PROMPT = "> "
 _HELP = """\
 /image PATH   show an image with the next question
 /reset        begin a new conversation
+/save FILE    write the conversation to a file
+/load FILE    go on with a conversation from a file
 /help         this
 /quit         leave, as does Ctrl-D
 A question that begins with / takes a space before it.
@@ -59,6 +63,8 @@ class Repl:
         self._commands: dict[str, Callable[[str], bool]] = {
             "/image": self._image,
             "/reset": self._reset,
+            "/save": self._save,
+            "/load": self._load_conversation,
             "/help": self._help,
             "/quit": lambda _: False,
         }
@@ -90,7 +96,7 @@ class Repl:
         interrupted = False
         while True:
             try:
-                with reading_input():
+                with reading_input(), self._reading_ahead():
                     line = input(_PROMPT) if self._person else sys.stdin.readline()
             except EOFError:
                 show("")
@@ -106,6 +112,13 @@ class Repl:
                 return
             if line.strip():
                 yield line.rstrip()
+
+    def _reading_ahead(self) -> AbstractContextManager[object]:
+        """Compute what the next prompt begins with while a person types it."""
+        if not self._person:
+            return contextlib.nullcontext()
+        self._chat.read_ahead(self._pixels)
+        return BackgroundSteps(self._chat.engine)
 
     def _take(self, line: str) -> bool:
         """Do what a line says; False to leave. Only one whose first character is / is a command."""
@@ -148,6 +161,17 @@ class Repl:
             show_dim("a new conversation")
         return True
 
+    def _save(self, path: str) -> bool:
+        self._chat.save(_named_file(path, "/save"))
+        return True
+
+    def _load_conversation(self, path: str) -> bool:
+        self._chat.load(_named_file(path, "/load"))
+        self._pixels = []
+        if self._person:
+            show_dim(f"a conversation of {len(self._chat.turns)} turns")
+        return True
+
     def _help(self, _: str) -> bool:
         show(_HELP)
         return True
@@ -162,6 +186,12 @@ def _remark(completion: Completion) -> str | None:
     return {"length": "the answer reached its limit", "cancelled": "cancelled"}[
         completion.finish_reason
     ]
+
+
+def _named_file(path: str, command: str) -> Path:
+    if not path:
+        raise PromptError(command, expected="the path of a file", found="nothing")
+    return user_path(_unquoted(path), command)
 
 
 def _unquoted(path: str) -> str:

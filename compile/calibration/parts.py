@@ -16,7 +16,7 @@ from mvlm.models.observed import ObservedMobileVLM
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.device.cpu import CpuDevice, aligned
 from mvlm.runtime.ffi import tvm_ffi
-from mvlm.runtime.kv_cache import KVCache
+from mvlm.runtime.kv_cache import KVCache, Run
 from mvlm.runtime.loader import Functions, load_functions
 from mvlm.runtime.targets import find_description
 from mvlm.runtime.threads import default_threads
@@ -61,9 +61,8 @@ class Parts:
         arguments = [self._device.upload(aligned(value))]
         if part != "decoder_layer":
             return self._call(part, arguments)
-        self._cache.clear()
-        with self._cache.appending(value.shape[1]) as pages:
-            return self._call(part, [*arguments, pages])
+        run = Run(0, value.shape[1], range(self._cache.pages))
+        return self._call(part, [*arguments, self._cache.argument([run])])
 
     def _call(self, part: str, arguments: list[Any]) -> list[Float32Array]:
         weights = tvm_ffi.convert([self._weight(name) for name in self._names])

@@ -36,14 +36,15 @@ from mvlm.models.ops.signatures import (
 
 # All knobs of all kernels, and all operations with knobs; a test compares them with the kernels.
 KNOB_NAMES = (
-    "accumulators",
     "k_block",
     "k_unroll",
+    "last_tile_m",
     "num_chunks",
     "prefetch",
     "prefetch_distance",
     "tile_m",
     "tile_n",
+    "tile_n_of_one",
     "tile_panels",
     "tiles_per_task",
     "unpack_once",

@@ -132,7 +132,8 @@ def _task(name: str, function: tirx.PrimFunc, weight: int, kernels: KernelSet) -
 
 def kernel_task(name: str, signature: Signature, weight: int, knobs: tuple[Knob, ...]) -> Task:
     """Return the task of a kernel; see :class:`Task`."""
-    workload, flush_cache = kernel_workload(signature), signature.is_single_row
+    workload = kernel_workload(signature)
+    flush_cache = signature.is_single_row or signature.has_few_rows
     return Task(name, signature, workload, workload_key(workload), weight, knobs, flush_cache)
 
 

@@ -15,11 +15,18 @@ import hashlib
 import tvm
 from tvm import s_tir, tirx
 
-from mvlm.models.kv_cache import NUM_BLOCKS, PAGES
-from mvlm.models.ops.signatures import ATTRIBUTE_PREFIX, ROWS, Signature, parse_signature
+from mvlm.models.kv_cache import NUM_BLOCKS, PAGES, RUN_EDGES
+from mvlm.models.ops.signatures import (
+    ATTRIBUTE_PREFIX,
+    FEW_ROWS,
+    ROWS,
+    Signature,
+    parse_signature,
+)
 
-# What a kernel is measured with: rows of a prompt's chunk, and pages of a cache of 256 positions.
-EXTENTS = {ROWS: 256, NUM_BLOCKS: 4, PAGES: 4}
+# What a kernel is measured with: a prompt's chunk, or a part of one, in one run, and pages of 256
+# positions.
+EXTENTS = {ROWS: 256, FEW_ROWS: 8, RUN_EDGES: 2, NUM_BLOCKS: 4, PAGES: 4}
 # The block that carries a candidate's knobs as annotations.
 ROOT_BLOCK = "root"
 _SIGNATURE = "mvlm.signature"

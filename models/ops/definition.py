@@ -11,7 +11,7 @@ from typing import Any
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 
-from mvlm.models.ops.signatures import ROWS, Parameter, Signature
+from mvlm.models.ops.signatures import FEW, FEW_ROWS, ROWS, Parameter, RowCount, Signature
 from mvlm.models.quantization import (
     GROUP_SIZE,
     MAX_SCALE,
@@ -25,9 +25,14 @@ from mvlm.models.weight_layout import Matrix, Piece, WeightLayout
 _OPAQUE = 8
 
 
-def known_rows(rows: object) -> int | None:
-    """Return the number of a graph's rows if it is known, None if it is symbolic."""
-    return rows if isinstance(rows, int) else None
+def known_rows(rows: object) -> RowCount:
+    """Return the number of a graph's rows if it is known, "few" of its few rows, None of others.
+
+    A graph has few rows where their number is the variable of that name.
+    """
+    if isinstance(rows, int):
+        return rows
+    return FEW if isinstance(rows, tirx.Var) and rows.name == FEW else None
 
 
 def placeholders(signature: Signature) -> dict[str, te.Tensor]:
@@ -225,11 +230,14 @@ def _outs(
     signature: Signature, written: Sequence[Parameter], given: Mapping[str, nn.Tensor]
 ) -> list[nn.Tensor]:
     """Return placeholders of what an operation writes."""
-    symbolic = (each for each in signature.inputs if ROWS in each.shape)
-    rows = next((given[each.name].shape[each.shape.index(ROWS)] for each in symbolic), None)
+    known: dict[int | str, Any] = {}
+    for each in signature.inputs:
+        for extent, found in zip(each.shape, given[each.name].shape, strict=True):
+            if extent in (ROWS, FEW_ROWS):
+                known.setdefault(extent, found)
     return [
         nn.Tensor.placeholder(given[each.name].shape, each.dtype)
         if each.name in given
-        else nn.Tensor.placeholder([rows if at == ROWS else at for at in each.shape], each.dtype)
+        else nn.Tensor.placeholder([known.get(at, at) for at in each.shape], each.dtype)
         for each in written
     ]

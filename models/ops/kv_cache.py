@@ -11,12 +11,7 @@ from tvm.script import tirx as T
 from mvlm.models.kv_cache import Cache
 from mvlm.models.ops.definition import call, keep_parameters, known_rows, mark
 from mvlm.models.ops.rowwise import inverse_scale
-from mvlm.models.ops.signatures import (
-    ROWS,
-    AppendSignature,
-    CachedAttentionSignature,
-    CacheOperation,
-)
+from mvlm.models.ops.signatures import AppendSignature, CachedAttentionSignature, CacheOperation
 from mvlm.models.ops.signatures.attention import SomeCacheOperation
 from mvlm.models.quantization import QMAX
 from mvlm.models.rotary import RotaryTable, rotated
@@ -30,7 +25,7 @@ def append_to_cache(
     Args:
         qkv: ``(n, heads + 2 * kv_heads, head_dim)`` float32: queries, keys and values.
         rotary: The new positions' cosines and sines.
-        cache: The cache; its page table reaches as far as the new positions.
+        cache: The cache; the sequences' pages reach as far as the new positions.
         layer: Whose pages.
 
     Returns:
@@ -44,7 +39,7 @@ def append_to_cache(
 def cached_attention(
     qkv: nn.Tensor, rotary: RotaryTable, cache: Cache, layer: tuple[nn.Tensor, ...]
 ) -> nn.Tensor:
-    """Let every new position attend to all positions up to itself.
+    """Let every new position attend to all positions of its sequence up to itself.
 
     ``softmax(q k^T / sqrt(head_dim)) v`` for each head, query heads sharing KV heads in turn
     (Vaswani et al. 2017, section 3.2; Ainslie et al. 2023).
@@ -60,7 +55,7 @@ def cached_attention(
     """
     op = _signature(CachedAttentionSignature, qkv, cache)
     arguments = _arguments(qkv, rotary, cache, layer)
-    (out,) = call(attention_definition(op), op, op.OP, arguments)
+    (out,) = call(attention_definition(op), op, op.OP, arguments | {"runs": cache.runs})
     return out
 
 
@@ -74,7 +69,11 @@ def _arguments(
     qkv: nn.Tensor, rotary: RotaryTable, cache: Cache, pages: tuple[nn.Tensor, ...]
 ) -> dict[str, nn.Tensor]:
     cos, sin = rotary
-    place = {"start": cache.start, "table": cache.page_table}
+    place = {
+        "positions": cache.positions,
+        "page_starts": cache.page_starts,
+        "page_indices": cache.page_indices,
+    }
     layer = dict(zip(cache.layout.named_tensors, pages, strict=True))
     return {"qkv": qkv, "cos": cos, "sin": sin, **place, **layer}
 
@@ -84,7 +83,7 @@ def append_definition(op: AppendSignature) -> tirx.PrimFunc:
     """Return the definition."""
     kv_heads, head_dim, storage = op.kv_heads, op.head_dim, op.storage
     heads, width, half = op.heads, op.width, head_dim // 2
-    m, has_scales, page_size = _rows(op), op.has_scales, op.page_size
+    (m,), has_scales, page_size = _extents(op, "positions"), op.has_scales, op.page_size
     qmax = QMAX["int8"]  # integers have scales, floats have none
 
     def quantized(value: tirx.Expr, absmax: tirx.Expr) -> tirx.Expr:
@@ -97,8 +96,9 @@ def append_definition(op: AppendSignature) -> tirx.PrimFunc:
         qkv_handle: T.handle,
         cos_handle: T.handle,
         sin_handle: T.handle,
-        start_handle: T.handle,
-        table_handle: T.handle,
+        positions_handle: T.handle,
+        page_starts_handle: T.handle,
+        page_indices_handle: T.handle,
         keys_handle: T.handle,
         values_handle: T.handle,
         scales_handle: T.handle,
@@ -107,8 +107,9 @@ def append_definition(op: AppendSignature) -> tirx.PrimFunc:
         qkv = T.match_buffer(qkv_handle, (m, width, head_dim), "float32")
         cos = T.match_buffer(cos_handle, (m, half), "float32")
         sin = T.match_buffer(sin_handle, (m, half), "float32")
-        start = T.match_buffer(start_handle, (1,), "int32")
-        table = T.match_buffer(table_handle, (num_blocks,), "int32")
+        positions = T.match_buffer(positions_handle, (m,), "int32")
+        page_starts = T.match_buffer(page_starts_handle, (m,), "int32")
+        page_indices = T.match_buffer(page_indices_handle, (num_blocks,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
         scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, page_size), "float32")
@@ -116,8 +117,10 @@ def append_definition(op: AppendSignature) -> tirx.PrimFunc:
             with T.sblock("append"):
                 vector = T.sblock_alloc_buffer((2, head_dim), "float32")
                 absmax = T.sblock_alloc_buffer((2,), "float32")
-                position: T.let = T.Cast("int64", start[0]) + i
-                page: T.let = T.Cast("int64", table[position // page_size])
+                position: T.let = T.Cast("int64", positions[i])
+                page: T.let = T.Cast(
+                    "int64", page_indices[page_starts[i] + positions[i] // page_size]
+                )
                 slot: T.let = position % page_size
                 for d in range(head_dim):
                     vector[0, d] = rotated(qkv, (i, heads + g), d, cos, sin)
@@ -141,15 +144,18 @@ def attention_definition(op: CachedAttentionSignature) -> tirx.PrimFunc:
     kv_heads, head_dim, storage = op.kv_heads, op.head_dim, op.storage
     heads, width, half = op.heads, op.width, head_dim // 2
     group, page_size = heads // kv_heads, op.page_size
-    m, has_scales = _rows(op), op.has_scales
+    (m,), has_scales = _extents(op, "positions"), op.has_scales
+    (edges,) = _extents(op, "runs")
 
     @T.prim_func(private=True, s_tir=True)
     def reference(
         qkv_handle: T.handle,
         cos_handle: T.handle,
         sin_handle: T.handle,
-        start_handle: T.handle,
-        table_handle: T.handle,
+        positions_handle: T.handle,
+        page_starts_handle: T.handle,
+        runs_handle: T.handle,
+        page_indices_handle: T.handle,
         keys_handle: T.handle,
         values_handle: T.handle,
         scales_handle: T.handle,
@@ -159,8 +165,11 @@ def attention_definition(op: CachedAttentionSignature) -> tirx.PrimFunc:
         qkv = T.match_buffer(qkv_handle, (m, width, head_dim), "float32")
         cos = T.match_buffer(cos_handle, (m, half), "float32")
         sin = T.match_buffer(sin_handle, (m, half), "float32")
-        start = T.match_buffer(start_handle, (1,), "int32")
-        table = T.match_buffer(table_handle, (num_blocks,), "int32")
+        positions = T.match_buffer(positions_handle, (m,), "int32")
+        page_starts = T.match_buffer(page_starts_handle, (m,), "int32")
+        # Kernels read it; a row's own position says all that the definition needs.
+        runs = T.match_buffer(runs_handle, (edges,), "int32")  # noqa: F841
+        page_indices = T.match_buffer(page_indices_handle, (num_blocks,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
         scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, page_size), "float32")
@@ -170,10 +179,10 @@ def attention_definition(op: CachedAttentionSignature) -> tirx.PrimFunc:
                 scores = T.sblock_alloc_buffer((num_blocks * page_size,), "float32")
                 row_max = T.sblock_alloc_buffer((1,), "float32")
                 row_sum = T.sblock_alloc_buffer((1,), "float32")
-                kv_len = T.meta_var(T.Cast("int64", start[0]) + i + 1)
+                kv_len = T.meta_var(T.Cast("int64", positions[i]) + 1)
                 row_max[0] = T.min_value("float32")
                 for j in range(kv_len):
-                    page: T.let = T.Cast("int64", table[j // page_size])
+                    page: T.let = _page_of(page_starts, page_indices, i, j // page_size)
                     scores[j] = T.float32(0)
                     for d in range(head_dim):
                         scores[j] += rotated(qkv, (i, h), d, cos, sin) * T.Cast(
@@ -187,13 +196,14 @@ def attention_definition(op: CachedAttentionSignature) -> tirx.PrimFunc:
                 for d in range(head_dim):
                     out[i, h, d] = T.float32(0)
                 for j in range(kv_len):
+                    value_page: T.let = _page_of(page_starts, page_indices, i, j // page_size)
                     scores[j] = T.exp(scores[j] - row_max[0])
                     row_sum[0] += scores[j]
                     if has_scales:
-                        scores[j] *= scales[table[j // page_size], h // group, 1, j % page_size]
+                        scores[j] *= scales[value_page, h // group, 1, j % page_size]
                     for d in range(head_dim):
                         out[i, h, d] += scores[j] * T.Cast(
-                            "float32", values[table[j // page_size], h // group, j % page_size, d]
+                            "float32", values[value_page, h // group, j % page_size, d]
                         )
                 for d in range(head_dim):
                     out[i, h, d] = out[i, h, d] / row_sum[0]
@@ -201,6 +211,14 @@ def attention_definition(op: CachedAttentionSignature) -> tirx.PrimFunc:
     return mark(keep_parameters(reference, op), op)
 
 
-def _rows(op: CacheOperation) -> int | tirx.Var:
-    """Return the extent of the rows: a number, or a variable of the definition's own."""
-    return tirx.Var(ROWS, "int64") if op.rows is None else op.rows
+def _page_of(
+    page_starts: tirx.Buffer, page_indices: tirx.Buffer, row: tirx.Expr, block: tirx.Expr
+) -> tirx.Expr:
+    """Return the page of a block of a row's sequence."""
+    return T.Cast("int64", page_indices[T.Cast("int64", page_starts[row]) + block])
+
+
+def _extents(op: CacheOperation, name: str) -> tuple[int | tirx.Var, ...]:
+    """Return a parameter's extents: numbers, or variables of the definition's own."""
+    shape = next(each.shape for each in op.parameters if each.name == name)
+    return tuple(tirx.Var(at, "int64") if isinstance(at, str) else at for at in shape)

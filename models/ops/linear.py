@@ -18,7 +18,12 @@ from mvlm.models.ops.definition import (
     stored_value,
 )
 from mvlm.models.ops.rowwise import IDENTITY, Prologue, as_rows, quantize_rows, rowwise
-from mvlm.models.ops.signatures import LinearLayer, LinearSignature, QuantizedLinearSignature
+from mvlm.models.ops.signatures import (
+    LinearLayer,
+    LinearSignature,
+    QuantizedLinearSignature,
+    RowCount,
+)
 from mvlm.models.quantization import GROUP_SIZE, fit_groups_per_scale
 from mvlm.models.weight_layout import LinearFormat
 
@@ -81,7 +86,7 @@ def linear(
 
 def linear_signature(
     linear_format: LinearFormat,
-    rows: int | None,
+    rows: RowCount,
     width: int,
     features: int,
     *,

@@ -30,7 +30,7 @@ from mvlm.runtime.artifact.layout import (
 from mvlm.runtime.artifact.target_entry import TargetEntry, parse_target
 from mvlm.runtime.errors import ArtifactError
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 _PARTS = ("language", "embedding", "head", "vision", "cache")
 _OPTIONAL_PARTS = ("bits",)
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -62,6 +62,20 @@ class CpuDevice(Device):
         np.concatenate(arrays, axis=1, out=joined)
         return tvm_ffi.from_dlpack(joined)
 
+    def copy_row(self, array: DeviceArray, source: int, target: int) -> None:
+        """Copy the item through NumPy's view of the array."""
+        view = np.from_dlpack(array)
+        view[target] = view[source]
+
+    def read_row(self, array: DeviceArray, index: int) -> HostArray:
+        """Copy the item from NumPy's view of the array."""
+        copy: HostArray = np.from_dlpack(array)[index].copy()
+        return copy
+
+    def write_row(self, array: DeviceArray, index: int, values: HostArray) -> None:
+        """Write the item through NumPy's view of the array."""
+        np.from_dlpack(array)[index] = values
+
     def synchronize(self) -> None:
         """Do nothing: calls return when their work is done."""
 
@@ -79,8 +93,12 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
 
 
 def aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the array, or a copy of it that is contiguous and aligned."""
-    if array.ctypes.data % _ALIGNMENT == 0 and array.flags.c_contiguous:
+    """Return the array, or a copy of it that is contiguous, aligned, and not read-only.
+
+    DLPack has no word for arrays that are read-only.
+    """
+    flags = array.flags
+    if array.ctypes.data % _ALIGNMENT == 0 and flags.c_contiguous and flags.writeable:
         return array
     return aligned_copy(array)
 

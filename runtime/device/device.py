@@ -76,6 +76,18 @@ class Device(ABC):
         """Join the rows of arrays ``(1, n, width)``; a single array is returned as it is."""
 
     @abstractmethod
+    def copy_row(self, array: DeviceArray, source: int, target: int) -> None:
+        """Copy one item of an array's first axis to another."""
+
+    @abstractmethod
+    def read_row(self, array: DeviceArray, index: int) -> HostArray:
+        """Return a copy of one item of an array's first axis in the host's memory."""
+
+    @abstractmethod
+    def write_row(self, array: DeviceArray, index: int, values: HostArray) -> None:
+        """Set one item of an array's first axis."""
+
+    @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work is done; to be called before a clock is read."""
 

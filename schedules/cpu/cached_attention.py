@@ -5,8 +5,11 @@ running maximum `row_max`, by which the accumulated values are rescaled when it 
 sum of the values, vectorized over channels (the online softmax of FlashAttention, arXiv 2205.14135,
 section 3.1). A block reads each page once, and no buffer grows with the context.
 
-One token has a block of one query, with larger tiles of positions and channels instead.
-Threads share the heads.
+One token has a block of one query, with larger tiles of positions and channels instead. Either way
+a query's scores and sums are added in the same order.
+
+The rows of a call form runs: consecutive positions of one sequence. Threads share the heads of all
+runs.
 """
 
 from __future__ import annotations
@@ -61,17 +64,21 @@ class AttentionTile:
     prefetches: bool
 
     @classmethod
-    def choose(cls, op: CachedAttentionSignature, knob: Config) -> AttentionTile:
-        """Read the knobs."""
-        if op.is_single_row:
-            rows, tile_n = 1, knob("tile_n", _TILE_N_OF_ONE_ROW, (16, 32, 64, 80, 128))
-            prefetches = bool(knob("prefetch", 1, (0, 1)))
-        else:
-            default = default_tile_m(Target.current(allow_none=False))
-            rows = knob("tile_m", default, QUERY_TILE_M_VALUES)
-            tile_n, prefetches = knob("tile_n", _TILE_N, (16, 32)), False
-        widths = tile_width(op.page_size, tile_n), tile_width(op.head_dim, tile_n)
-        return cls(rows, *widths, prefetches)
+    def of_one(cls, op: CachedAttentionSignature, knob: Config) -> AttentionTile:
+        """Read the knobs of one query."""
+        name = "tile_n" if op.is_single_row else "tile_n_of_one"
+        most = knob(name, _TILE_N_OF_ONE_ROW, (16, 32, 64, 80, 128))
+        prefetches = bool(knob("prefetch", 1, (0, 1)))
+        widths = tile_width(op.page_size, most), tile_width(op.head_dim, most)
+        return cls(1, *widths, prefetches)
+
+    @classmethod
+    def of_many(cls, op: CachedAttentionSignature, knob: Config) -> AttentionTile:
+        """Read the knobs of a block of queries."""
+        default = default_tile_m(Target.current(allow_none=False))
+        rows = knob("tile_m", default, QUERY_TILE_M_VALUES)
+        most = knob("tile_n", _TILE_N, (16, 32))
+        return cls(rows, tile_width(op.page_size, most), tile_width(op.head_dim, most), False)
 
 
 def cached_attention(
@@ -82,76 +89,98 @@ def cached_attention(
         return None
     heads, kv_heads, head_dim, page_size = op.heads, op.kv_heads, op.head_dim, op.page_size
     group_size, storage = heads // kv_heads, op.storage
-    tile = AttentionTile.choose(op, knob)
-    tile_m, key_tile, channel_tile = tile.rows, tile.positions, tile.channels
+    single = AttentionTile.of_one(op, knob)
+    block = single if op.is_single_row else AttentionTile.of_many(op, knob)
     key_lanes, channel_lanes = lanes(page_size), lanes(head_dim)
-    score_parts, value_parts = key_tile // key_lanes, channel_tile // channel_lanes
-    loop = T.serial if op.is_single_row and heads * head_dim < _SERIAL_CHANNELS else T.parallel
+    loop = T.serial if _is_short(op) else T.parallel
     rotate = rotate_into(head_dim, scale=head_dim**-0.5 * LOG2_E)  # weights are powers of two
-    prefetch_values, prefetch_keys = (
-        prefetch_block(page_size * head_dim, inner, steps, storage, tile.prefetches)
-        for inner, steps in (
-            (head_dim, page_size // key_tile * (head_dim // channel_lanes)),
-            (page_size, head_dim // channel_tile * (page_size // key_lanes)),
-        )
-    )
 
-    def key_part(at: Any, part: Any) -> tirx.Expr:
+    def run_edges(symbol: tirx.Var) -> int | tirx.Var:
+        """Return how many edges the runs have: one row is one run."""
+        return op.rows + 1 if isinstance(op.rows, int) else symbol
+
+    def key_part(tile: AttentionTile, at: Any, part: Any) -> tirx.Expr:
         """Return the positions of a register, within the tile `at` of a page."""
-        return T.ramp(at * key_tile + part * key_lanes, 1, key_lanes)
+        return T.ramp(at * tile.positions + part * key_lanes, 1, key_lanes)
 
-    def channel_part(at: Any, part: Any) -> tirx.Expr:
+    def channel_part(tile: AttentionTile, at: Any, part: Any) -> tirx.Expr:
         """Return the channels of a register, within the tile `at` of a head."""
-        return T.ramp(at * channel_tile + part * channel_lanes, 1, channel_lanes)
+        return T.ramp(at * tile.channels + part * channel_lanes, 1, channel_lanes)
+
+    def prefetch_of(tile: AttentionTile) -> tuple[Any, Any]:
+        """Return what prefetches the values of a page, and the keys of the next."""
+        of_values, of_keys = (
+            (head_dim, page_size // tile.positions * (head_dim // channel_lanes)),
+            (page_size, head_dim // tile.channels * (page_size // key_lanes)),
+        )
+        elements = page_size * head_dim
+        return (
+            prefetch_block(elements, *of_values, storage, tile.prefetches),
+            prefetch_block(elements, *of_keys, storage, tile.prefetches),
+        )
+
+    prefetchers = {tile: prefetch_of(tile) for tile in (single, block)}
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
         qkv_handle: T.handle,
         cos_handle: T.handle,
         sin_handle: T.handle,
-        start_handle: T.handle,
-        table_handle: T.handle,
+        positions_handle: T.handle,
+        page_starts_handle: T.handle,
+        runs_handle: T.handle,
+        page_indices_handle: T.handle,
         keys_handle: T.handle,
         values_handle: T.handle,
         scales_handle: T.handle,
         out_handle: T.handle,
     ):
-        rows, num_blocks, pages = T.int64(), T.int64(), T.int64()
+        rows, edges, num_blocks, pages = T.int64(), T.int64(), T.int64(), T.int64()
         qkv = T.match_buffer(qkv_handle, (rows, op.width, head_dim), "float32")
         cos = T.match_buffer(cos_handle, (rows, head_dim // 2), "float32")
         sin = T.match_buffer(sin_handle, (rows, head_dim // 2), "float32")
-        start = T.match_buffer(start_handle, (1,), "int32")
-        table = T.match_buffer(table_handle, (num_blocks,), "int32")
+        positions = T.match_buffer(positions_handle, (rows,), "int32")
+        page_starts = T.match_buffer(page_starts_handle, (rows,), "int32")
+        runs = T.match_buffer(runs_handle, (run_edges(edges),), "int32")
+        page_indices = T.match_buffer(page_indices_handle, (num_blocks,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
         scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, page_size), "float32")
         out = T.match_buffer(out_handle, (rows, heads, head_dim), "float32")
-        for h in loop(heads):
-            for block in T.serial((rows + tile_m - 1) // tile_m):
+        for task in loop(heads * (run_edges(edges) - 1)):
+            h = T.meta_var(task % heads)
+            kv_head = T.meta_var(h // group_size)
+            first = T.meta_var(T.Cast("int64", runs[task // heads]))
+            count = T.meta_var(T.Cast("int64", runs[task // heads + 1]) - first)
+            start = T.meta_var(T.Cast("int64", positions[first]))
+            page_start = T.meta_var(T.Cast("int64", page_starts[first]))
+
+            @T.inline
+            def attend(tile, at_row):
+                """Attend from the rows of a tile, from a row of the run on."""
                 with T.sblock("block"):
-                    query = T.sblock_alloc_buffer((tile_m, head_dim), "float32")
-                    scores = T.sblock_alloc_buffer((tile_m, page_size), "float32")
-                    o_acc = T.sblock_alloc_buffer((tile_m, head_dim), "float32")
+                    score_parts = T.meta_var(tile.positions // key_lanes)
+                    value_parts = T.meta_var(tile.channels // channel_lanes)
+                    query = T.sblock_alloc_buffer((tile.rows, head_dim), "float32")
+                    scores = T.sblock_alloc_buffer((tile.rows, page_size), "float32")
+                    o_acc = T.sblock_alloc_buffer((tile.rows, head_dim), "float32")
                     # Read and written by whole registers only: LLVM would keep them in memory.
                     score_acc = T.sblock_alloc_buffer(
-                        (tile_m, score_parts, key_lanes), "float32", scope="local"
+                        (tile.rows, score_parts, key_lanes), "float32", scope="local"
                     )
                     value_acc = T.sblock_alloc_buffer(
-                        (tile_m, value_parts, channel_lanes), "float32", scope="local"
+                        (tile.rows, value_parts, channel_lanes), "float32", scope="local"
                     )
                     lane = T.sblock_alloc_buffer((key_lanes,), "float32", scope="local")
-                    row_max = T.sblock_alloc_buffer((tile_m,), "float32")
-                    row_sum = T.sblock_alloc_buffer((tile_m,), "float32")
+                    row_max = T.sblock_alloc_buffer((tile.rows,), "float32")
+                    row_sum = T.sblock_alloc_buffer((tile.rows,), "float32")
                     online = T.sblock_alloc_buffer((2,), "float32", scope="local")
-                    kv_head = T.meta_var(h // group_size)
-                    # Positions up to the block's last row, clipped to the sequence's end.
-                    kv_len = T.meta_var(
-                        T.Cast("int64", start[0]) + T.min((block + 1) * tile_m, rows)
-                    )
+                    # Positions up to the tile's last row, clipped to the run's end.
+                    kv_len = T.meta_var(start + T.min(at_row + tile.rows, count))
 
                     @T.inline
                     def load_query(r):
-                        i: T.let = T.min(block * tile_m + r, rows - 1)
+                        i: T.let = first + T.min(at_row + r, count - 1)
                         rotate(query, r, qkv, cos, sin, i, h)
                         row_max[r] = T.min_value("float32")
                         row_sum[r] = T.float32(0)
@@ -160,39 +189,38 @@ def cached_attention(
 
                     @T.inline
                     def score_keys(page, at):
-                        for r in T.unroll(tile_m):
+                        for r in T.unroll(tile.rows):
                             for part in T.unroll(score_parts):
                                 score_acc[r, part, T.ramp(0, 1, key_lanes)] = T.broadcast(
                                     T.float32(0), key_lanes
                                 )
                         for outer in T.serial(head_dim // channel_lanes):
                             step = T.meta_var(at * (head_dim // channel_lanes) + outer)
-                            prefetch_values(values, page, kv_head, step)
+                            prefetchers[tile][0](values, page, kv_head, step)
                             for inner in T.serial(channel_lanes):
                                 d = T.meta_var(outer * channel_lanes + inner)
                                 for part in T.unroll(score_parts):
-                                    for r in T.unroll(tile_m):
-                                        score_acc[r, part, T.ramp(0, 1, key_lanes)] += T.broadcast(
-                                            query[r, d], key_lanes
-                                        ) * T.Cast(
-                                            f"float32x{key_lanes}",
-                                            keys[page, kv_head, d, key_part(at, part)],
+                                    for r in T.unroll(tile.rows):
+                                        score_acc[r, part, T.ramp(0, 1, key_lanes)] = T.fma(
+                                            T.broadcast(query[r, d], key_lanes),
+                                            T.Cast(
+                                                f"float32x{key_lanes}",
+                                                keys[page, kv_head, d, key_part(tile, at, part)],
+                                            ),
+                                            score_acc[r, part, T.ramp(0, 1, key_lanes)],
                                         )
-                        for r in T.unroll(tile_m):
+                        for r in T.unroll(tile.rows):
                             for part in T.unroll(score_parts):
-                                scores[r, key_part(at, part)] = score_acc[
+                                scores[r, key_part(tile, at, part)] = score_acc[
                                     r, part, T.ramp(0, 1, key_lanes)
                                 ]
 
                     @T.inline
                     def mask_scores(r, p, page):
                         """Scale and mask a row's scores, and find the new maximum."""
-                        # The row's last position, counted from the page's first.
+                        # The row's position, counted from the page's first.
                         last: T.let = T.Cast(
-                            "int32",
-                            T.Cast("int64", start[0])
-                            + T.min(block * tile_m + r, rows - 1)
-                            - p * page_size,
+                            "int32", start + T.min(at_row + r, count - 1) - p * page_size
                         )
                         for c in T.vectorized(key_lanes):
                             lane[c] = row_max[r]
@@ -237,53 +265,76 @@ def cached_attention(
                         # The next head's first page comes after the last one.
                         is_last = T.meta_var((p + 1) * page_size >= kv_len)
                         next_page: T.let = T.Cast(
-                            "int64", table[T.Select(is_last, T.int64(0), p + 1)]
+                            "int64",
+                            page_indices[page_start + T.Select(is_last, T.int64(0), p + 1)],
                         )
                         next_head: T.let = (
                             T.Select(is_last, T.min(h + 1, heads - 1), h) // group_size
                         )
-                        count = T.meta_var(T.min(page_size, kv_len - p * page_size))
-                        for r in T.unroll(tile_m):
+                        held = T.meta_var(T.min(page_size, kv_len - p * page_size))
+                        for r in T.unroll(tile.rows):
                             for part in T.unroll(value_parts):
                                 value_acc[r, part, T.ramp(0, 1, channel_lanes)] = o_acc[
-                                    r, channel_part(at, part)
+                                    r, channel_part(tile, at, part)
                                 ]
-                        for outer in T.serial((count + key_lanes - 1) // key_lanes):
+                        for outer in T.serial((held + key_lanes - 1) // key_lanes):
                             step = T.meta_var(at * (page_size // key_lanes) + outer)
-                            prefetch_keys(keys, next_page, next_head, step)
-                            for inner in T.serial(T.min(key_lanes, count - outer * key_lanes)):
+                            prefetchers[tile][1](keys, next_page, next_head, step)
+                            for inner in T.serial(T.min(key_lanes, held - outer * key_lanes)):
                                 j = T.meta_var(outer * key_lanes + inner)
                                 for part in T.unroll(value_parts):
-                                    for r in T.unroll(tile_m):
-                                        value_acc[r, part, T.ramp(0, 1, channel_lanes)] += (
-                                            T.broadcast(scores[r, j], channel_lanes)
-                                            * T.Cast(
+                                    for r in T.unroll(tile.rows):
+                                        value_acc[r, part, T.ramp(0, 1, channel_lanes)] = T.fma(
+                                            T.broadcast(scores[r, j], channel_lanes),
+                                            T.Cast(
                                                 f"float32x{channel_lanes}",
-                                                values[page, kv_head, j, channel_part(at, part)],
-                                            )
+                                                values[
+                                                    page,
+                                                    kv_head,
+                                                    j,
+                                                    channel_part(tile, at, part),
+                                                ],
+                                            ),
+                                            value_acc[r, part, T.ramp(0, 1, channel_lanes)],
                                         )
-                        for r in T.unroll(tile_m):
+                        for r in T.unroll(tile.rows):
                             for part in T.unroll(value_parts):
-                                o_acc[r, channel_part(at, part)] = value_acc[
+                                o_acc[r, channel_part(tile, at, part)] = value_acc[
                                     r, part, T.ramp(0, 1, channel_lanes)
                                 ]
 
-                    for r in T.serial(tile_m):
+                    for r in T.serial(tile.rows):
                         load_query(r)
                     for p in T.serial((kv_len + page_size - 1) // page_size):
-                        page: T.let = T.Cast("int64", table[p])
-                        for at in T.serial(page_size // key_tile):
+                        page: T.let = T.Cast("int64", page_indices[page_start + p])
+                        for at in T.serial(page_size // tile.positions):
                             score_keys(page, at)
-                        for r in T.serial(tile_m):
+                        for r in T.serial(tile.rows):
                             online_softmax(r, p, page)
-                        for at in T.serial(head_dim // channel_tile):
+                        for at in T.serial(head_dim // tile.channels):
                             accumulate_values(p, page, at)
-                    for r in T.serial(tile_m):
-                        if block * tile_m + r < rows:
+                    for r in T.serial(tile.rows):
+                        if at_row + r < count:
                             for d in T.serial(head_dim):
-                                out[block * tile_m + r, h, d] = o_acc[r, d] / row_sum[r]
+                                out[first + at_row + r, h, d] = o_acc[r, d] / row_sum[r]
+
+            if op.is_single_row:
+                attend(single, T.int64(0))
+            else:
+                for number in T.serial((count + block.rows - 1) // block.rows):
+                    # One token of a sequence, or a chunk's last row.
+                    if count - number * block.rows == 1:
+                        attend(single, number * block.rows)
+                    else:
+                        attend(block, number * block.rows)
 
     return keep_parameters(kernel, op)
+
+
+def _is_short(op: CachedAttentionSignature) -> bool:
+    """Return whether attention ends before another thread has woken up."""
+    most = _SERIAL_CHANNELS if op.is_single_row else _SERIAL_CHANNELS // 4 * op.has_few_rows
+    return op.heads * op.head_dim < most
 
 
 def prefetch_block(elements: int, inner: int, steps: int, dtype: str, is_enabled: bool) -> Any:

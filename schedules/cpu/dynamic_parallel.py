@@ -23,15 +23,16 @@ from mvlm.models.ops.signatures import LinearSignature, QuantizedLinearSignature
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.vectors import cpu_features
 
-# Chunks of a loop. A single row is bound by memory, which the CPU prefetches only within a chunk:
-# from 32 chunks on it becomes slower.
-_NUM_CHUNKS, _NUM_CHUNKS_OF_ONE_ROW = 128, 16
+# Chunks of a loop. One row, or few, are bound by memory, which the CPU prefetches only within a
+# chunk: from 32 chunks on they become slower.
+_NUM_CHUNKS, _NUM_CHUNKS_OF_FEW_ROWS = 128, 16
 _NUM_CHUNKS_VALUES = (1, 4, 8, 16, 32, 64, 128, 256)
 # One chunk is a serial loop: it starts at once, whereas other threads would have to be woken up.
 _SERIAL = 1
 # Iterations of the parallel loop that TVM schedules statically: at least one for each thread.
 _TASKS = 64
-# Bytes of weights that one thread reads in the microseconds that waking another one takes.
+# Bytes of weights that one thread multiplies with one row in the microseconds that waking another
+# one takes; of few rows, which take up to four times as long, it is a quarter.
 _SERIAL_BYTES = 1 << 18
 _NEXT_CHUNK = "mvlm_next_chunk"
 # A variable of 64 bytes' alignment has LLVM align the stack of the function that it is inlined
@@ -43,13 +44,14 @@ _ALIGN_STACK = """%aligned = alloca i8, align 64
 
 
 def panel_loop(op: LinearSignature | QuantizedLinearSignature) -> Any:
-    """Return the kind of loop over panels: parallel, but serial for one row of a small matrix.
+    """Return the kind of loop over panels: parallel, but serial for few rows of a small matrix.
 
     That one is finished before another thread has begun.
     """
     matrix = op.weight_parameters[0]
     nbytes = prod(matrix.known_shape({})) * np.dtype(matrix.dtype).itemsize
-    return T.serial if op.is_single_row and nbytes < _SERIAL_BYTES else T.parallel
+    most = _SERIAL_BYTES if op.is_single_row else _SERIAL_BYTES // 4 * op.has_few_rows
+    return T.serial if nbytes < most else T.parallel
 
 
 def next_chunk_in_llvm() -> str:
@@ -68,13 +70,13 @@ define i32 @{_NEXT_CHUNK}(ptr %counter) alwaysinline {{
 
 
 def schedule_dynamically(
-    function: tirx.PrimFunc, is_single_row: bool, knob: Config = default_config
+    function: tirx.PrimFunc, has_few_rows: bool, knob: Config = default_config
 ) -> tirx.PrimFunc:
     """Schedule all of a function's parallel loops dynamically.
 
     Args:
         function: A scheduled function.
-        is_single_row: Whether the function has only one row.
+        has_few_rows: Whether the function has one row, or few.
         knob: The configuration; the knob is the number of chunks of a loop.
     """
     root = function.body
@@ -84,7 +86,7 @@ def schedule_dynamically(
     if not loops:
         return function
     counters: list[tirx.Buffer] = []
-    default = _NUM_CHUNKS_OF_ONE_ROW if is_single_row else _NUM_CHUNKS
+    default = _NUM_CHUNKS_OF_FEW_ROWS if has_few_rows else _NUM_CHUNKS
     # A loop of unknown extent has a chunk for each iteration, or is serial.
     is_known = any(isinstance(loop.extent, tirx.IntImm) for loop in loops)
     num_chunks = knob("num_chunks", default, _NUM_CHUNKS_VALUES if is_known else (_SERIAL, default))

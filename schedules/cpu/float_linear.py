@@ -4,7 +4,9 @@ A register tile of some rows and one panel is accumulated while the panel is rea
 beginning to end: each step loads the weights of 16 features, converts them, and multiplies them
 with one input of each row. A row block that is not full computes its last row again instead of
 branching in the inner loop, and does not store it. A single row would be bound by the latency of
-its dependent additions: it has several accumulators, each of every n-th element along K.
+its dependent additions: it reads several panels side by side. Either way an output is the sum of
+its products in their order along K, so that a row's outputs do not depend on how many rows there
+are.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from tvm.target import Target
 
 from mvlm.models.ops.definition import keep_parameters
 from mvlm.models.ops.signatures import LinearSignature
-from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.config_space import Config, default_config, divisors
 from mvlm.schedules.cpu.dynamic_parallel import panel_loop
 from mvlm.schedules.cpu.panels import FEATURES, panel_count
 from mvlm.schedules.cpu.vectors import TILE_M_VALUES, default_tile_m
 from mvlm.schedules.epilogue import Epilogue
 
-# Accumulators of a single row.
-_ACCUMULATORS = 8
+# Panels whose sums a single row accumulates at once.
+_TILE_PANELS = 4
 
 
 def float_gemv(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
@@ -30,10 +32,9 @@ def float_gemv(op: LinearSignature, knob: Config = default_config) -> tirx.PrimF
     if op.weight_format.is_integer or not op.is_single_row:
         return None
     epilogue, loop, dtype = Epilogue(op, FEATURES), panel_loop(op), op.weight_format.dtype
-    values = [each for each in (1, 2, 4, 8, 16) if op.width % each == 0]
-    default = max(each for each in values if each <= _ACCUMULATORS)
-    accumulators = knob("accumulators", default, values)
     panels = panel_count(op.features)
+    tiles = divisors(panels, (1, 2, 4, 8))
+    tile_panels = knob("tile_panels", max(each for each in tiles if each <= _TILE_PANELS), tiles)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -48,25 +49,24 @@ def float_gemv(op: LinearSignature, knob: Config = default_config) -> tirx.PrimF
         bias = T.match_buffer(bias_handle, (op.features,), "float32")
         residual = T.match_buffer(residual_handle, (1, op.features), "float32")
         y = T.match_buffer(y_handle, (1, op.features), "float32")
-        for panel in loop(panels):
+        for task in loop(panels // tile_panels):
             with T.sblock("tile"):
-                acc = T.sblock_alloc_buffer((accumulators, FEATURES), "float32", scope="local")
-                for s in T.unroll(accumulators):
+                acc = T.sblock_alloc_buffer((tile_panels, FEATURES), "float32", scope="local")
+                for p in T.unroll(tile_panels):
                     for c in T.vectorized(FEATURES):
-                        acc[s, c] = T.float32(0)
-                for step in T.serial(op.width // accumulators):
-                    for s in T.unroll(accumulators):
+                        acc[p, c] = T.float32(0)
+                for k in T.serial(op.width):
+                    for p in T.unroll(tile_panels):
+                        panel = T.meta_var(task * tile_panels + p)
                         for c in T.vectorized(FEATURES):
-                            acc[s, c] += x[0, step * accumulators + s] * T.Cast(
-                                "float32", weight[panel, step * accumulators + s, c]
+                            acc[p, c] = T.fma(
+                                x[0, k], T.Cast("float32", weight[panel, k, c]), acc[p, c]
                             )
-                for s in T.unroll(accumulators - 1):
-                    for c in T.vectorized(FEATURES):
-                        acc[0, c] += acc[s + 1, c]
-                for c in epilogue.columns(FEATURES):
-                    j = T.meta_var(panel * FEATURES + c)
-                    if epilogue.is_feature(j):
-                        y[0, j] = epilogue.value(acc[0, c], bias, residual, 0, j)
+                for p in T.unroll(tile_panels):
+                    for c in epilogue.columns(FEATURES):
+                        j = T.meta_var((task * tile_panels + p) * FEATURES + c)
+                        if epilogue.is_feature(j):
+                            y[0, j] = epilogue.value(acc[p, c], bias, residual, (0, j))
 
     return keep_parameters(kernel, op)
 
@@ -104,13 +104,15 @@ def float_gemm(op: LinearSignature, knob: Config = default_config) -> tirx.PrimF
                         for r in T.unroll(tile_m):
                             row = T.meta_var(T.min(block * tile_m + r, rows - 1))
                             for c in T.vectorized(FEATURES):
-                                acc[r, c] += x[row, k] * T.Cast("float32", weight[panel, k, c])
+                                acc[r, c] = T.fma(
+                                    x[row, k], T.Cast("float32", weight[panel, k, c]), acc[r, c]
+                                )
                     for r in T.unroll(tile_m):
                         row = T.meta_var(block * tile_m + r)
                         if row < rows:
                             for c in epilogue.columns(FEATURES):
                                 j = T.meta_var(panel * FEATURES + c)
                                 if epilogue.is_feature(j):
-                                    y[row, j] = epilogue.value(acc[r, c], bias, residual, row, j)
+                                    y[row, j] = epilogue.value(acc[r, c], bias, residual, (row, j))
 
     return keep_parameters(kernel, op)

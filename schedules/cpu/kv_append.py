@@ -17,6 +17,9 @@ from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import lanes
 
+# Of a few rows, so few channels are stored before another thread has woken up.
+_SERIAL_CHANNELS = 512
+
 
 def append_to_cache(op: AppendSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
     """Build the kernel of ``append_to_cache``. It has no knobs."""
@@ -26,7 +29,8 @@ def append_to_cache(op: AppendSignature, knob: Config = default_config) -> tirx.
     kv_heads, head_dim, page_size = op.kv_heads, op.head_dim, op.page_size
     heads, half, storage = op.heads, op.head_dim // 2, op.storage
     has_scales, vector, rotate = op.has_scales, lanes(head_dim), rotate_into(head_dim)
-    loop, qmax = T.serial if op.is_single_row else T.parallel, QMAX["int8"]
+    is_short = op.is_single_row or (op.has_few_rows and kv_heads * head_dim < _SERIAL_CHANNELS)
+    loop, qmax = T.serial if is_short else T.parallel, QMAX["int8"]
 
     def quantized(value: tirx.Expr, inverse: tirx.Expr) -> tirx.Expr:
         return T.Cast(storage, T.nearbyint(value * inverse) if has_scales else value)
@@ -36,8 +40,9 @@ def append_to_cache(op: AppendSignature, knob: Config = default_config) -> tirx.
         qkv_handle: T.handle,
         cos_handle: T.handle,
         sin_handle: T.handle,
-        start_handle: T.handle,
-        table_handle: T.handle,
+        positions_handle: T.handle,
+        page_starts_handle: T.handle,
+        page_indices_handle: T.handle,
         keys_handle: T.handle,
         values_handle: T.handle,
         scales_handle: T.handle,
@@ -46,8 +51,9 @@ def append_to_cache(op: AppendSignature, knob: Config = default_config) -> tirx.
         qkv = T.match_buffer(qkv_handle, (rows, heads + 2 * kv_heads, head_dim), "float32")
         cos = T.match_buffer(cos_handle, (rows, half), "float32")
         sin = T.match_buffer(sin_handle, (rows, half), "float32")
-        start = T.match_buffer(start_handle, (1,), "int32")
-        table = T.match_buffer(table_handle, (num_blocks,), "int32")
+        positions = T.match_buffer(positions_handle, (rows,), "int32")
+        page_starts = T.match_buffer(page_starts_handle, (rows,), "int32")
+        page_indices = T.match_buffer(page_indices_handle, (num_blocks,), "int32")
         keys = T.match_buffer(keys_handle, (pages, kv_heads, head_dim, page_size), storage)
         values = T.match_buffer(values_handle, (pages, kv_heads, page_size, head_dim), storage)
         scales = T.match_buffer(scales_handle, (pages, kv_heads, 2, page_size), "float32")
@@ -57,8 +63,10 @@ def append_to_cache(op: AppendSignature, knob: Config = default_config) -> tirx.
                     pair = T.sblock_alloc_buffer((2, head_dim), "float32")
                     lane_absmax = T.sblock_alloc_buffer((2, vector), "float32", scope="local")
                     absmax = T.sblock_alloc_buffer((2,), "float32", scope="local")
-                    position: T.let = T.Cast("int64", start[0]) + i
-                    page: T.let = T.Cast("int64", table[position // page_size])
+                    position: T.let = T.Cast("int64", positions[i])
+                    page: T.let = T.Cast(
+                        "int64", page_indices[page_starts[i] + positions[i] // page_size]
+                    )
                     slot: T.let = position % page_size
 
                     @T.inline

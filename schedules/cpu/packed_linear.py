@@ -66,7 +66,9 @@ def packed_linear(op: LinearSignature, knob: Config = default_config) -> tirx.Pr
                         for r in T.unroll(tile_m):
                             row = T.meta_var(T.min(block * tile_m + r, rows - 1))
                             for c in T.vectorized(FEATURES):
-                                acc[r, c] += x[row, element * packing + part] * values[c]
+                                acc[r, c] = T.fma(
+                                    x[row, element * packing + part], values[c], acc[r, c]
+                                )
 
                     for r in T.unroll(tile_m):
                         for c in T.vectorized(FEATURES):
@@ -82,7 +84,7 @@ def packed_linear(op: LinearSignature, knob: Config = default_config) -> tirx.Pr
                             for c in epilogue.columns(FEATURES):
                                 j = T.meta_var(panel * FEATURES + c)
                                 if epilogue.is_feature(j):
-                                    y[row, j] = epilogue.value(acc[r, c], bias, residual, row, j)
+                                    y[row, j] = epilogue.value(acc[r, c], bias, residual, (row, j))
 
     return keep_parameters(kernel, op)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
@@ -26,10 +27,21 @@ from tvm.target import Target
 from mvlm.models.ops.definition import keep_parameters
 from mvlm.models.ops.signatures import QuantizedLinearSignature
 from mvlm.schedules.config_space import Config, default_config, divisors
+from mvlm.schedules.cpu.dynamic_parallel import panel_loop
 from mvlm.schedules.cpu.instructions import InstructionSet, find_instructions
+from mvlm.schedules.cpu.panel_gemv import (
+    PREFETCH_VALUES,
+    STREAMING_LANES,
+    prefetch_ahead,
+)
 from mvlm.schedules.cpu.panel_product import PanelProduct
 from mvlm.schedules.cpu.panels import FEATURES, panel_count, panel_layout
 from mvlm.schedules.epilogue import Epilogue
+
+# Registers of so many lanes come in thirty-two.
+_WIDE_LANES = 16
+# Measured: few rows read fewer panels side by side than one row, each farther ahead.
+_PREFETCH_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,9 @@ class GemmTile:
         unpack_once: Whether levels are looked up once for all rows, not in every tile.
         tiles_per_task: Tiles of `panels` panels that a task computes in sequence.
         k_block: Size of a block along K, in activation scales.
+        prefetch_distance: Of weights, in bytes; 0 disables prefetching.
+        last_rows: Rows of another tile, of all the task's panels at once, for the last rows if they
+            are no more than that; 0 without one.
     """
 
     rows: int
@@ -51,6 +66,37 @@ class GemmTile:
     unpack_once: bool
     tiles_per_task: int
     k_block: int
+    prefetch_distance: int = 0
+    last_rows: int = 0
+
+    @property
+    def task_panels(self) -> int:
+        """Panels of a task."""
+        return self.panels * self.tiles_per_task
+
+    @classmethod
+    def of_few_rows(cls, product: PanelProduct, knob: Config) -> GemmTile:
+        """Read the knobs of a linear layer of few rows: its weights are read once, as by one row.
+
+        They are looked up in registers, for all rows of a tile, and prefetched.
+        """
+        op, has_streams = product.op, product.lanes >= STREAMING_LANES
+        at_once = divisors(panel_count(op.features), (1, 2, 4))
+        # Two tiles, where there are registers for one of twice the rows: up to four rows leave time
+        # to wait for memory, and read two panels side by side.
+        is_wide = product.lanes >= _WIDE_LANES
+        return cls(
+            rows=knob("tile_m", 8 if is_wide else 4, (4, 6, 8) if is_wide else (2, 3, 4, 6)),
+            panels=1,
+            k_unroll=product.group_steps,
+            unpack_once=False,
+            tiles_per_task=knob("tile_panels", at_once[:2][-1] if has_streams else 1, at_once),
+            k_block=op.activation_scales,
+            prefetch_distance=knob(
+                "prefetch_distance", _PREFETCH_BYTES if has_streams else 0, PREFETCH_VALUES
+            ),
+            last_rows=knob("last_tile_m", 4 if is_wide else 2, (0, 2, 4) if is_wide else (0, 1, 2)),
+        )
 
     @classmethod
     def choose(cls, product: PanelProduct, knob: Config) -> GemmTile:
@@ -80,6 +126,44 @@ class GemmTile:
         )
 
 
+@dataclass(frozen=True)
+class RegisterTile:
+    """Registers of sums: rows by panels by the parts of a panel's features.
+
+    Attributes:
+        rows: How many rows.
+        panels: How many panels.
+        parts: Registers that a panel's features take.
+        lanes: Features of a register.
+    """
+
+    rows: int
+    panels: int
+    parts: int
+    lanes: int
+
+    @property
+    def count(self) -> int:
+        """How many registers."""
+        return self.rows * self.panels * self.parts
+
+    def index(self, r: Any, p: Any, part: Any) -> Any:
+        """Return the register of a row, a panel and a part of its features."""
+        return (r * self.panels + p) * self.parts + part
+
+    def row_of(self, t: Any) -> Any:
+        """Return a register's row."""
+        return t // (self.panels * self.parts)
+
+    def panel_of(self, t: Any) -> Any:
+        """Return a register's panel."""
+        return t // self.parts % self.panels
+
+    def column_of(self, t: Any) -> Any:
+        """Return the first of a register's columns, counted from the tile's first."""
+        return t % (self.panels * self.parts) * self.lanes
+
+
 def panel_gemm(
     op: QuantizedLinearSignature,
     knob: Config = default_config,
@@ -89,8 +173,13 @@ def panel_gemm(
     isa = instructions or find_instructions(Target.current(allow_none=False))
     product, layout = PanelProduct(op, isa), panel_layout(op.weight_format)
     epilogue = Epilogue(op, FEATURES)
-    tile = GemmTile.choose(product, knob)
-    lanes, parts, steps, tile_m = product.lanes, product.parts, layout.steps, tile.rows
+    choose = GemmTile.of_few_rows if op.has_few_rows else GemmTile.choose
+    tile = choose(product, knob)
+    group_bytes = layout.steps * layout.step * np.dtype(layout.dtype).itemsize
+    prefetch = prefetch_ahead(tile.prefetch_distance, group_bytes)
+    lanes, parts, steps = product.lanes, product.parts, layout.steps
+    blocks = RegisterTile(tile.rows, tile.panels, parts, lanes)
+    last_rows = RegisterTile(tile.last_rows, tile.task_panels, parts, lanes)
     k_blocks, block_groups = (
         op.activation_scales // tile.k_block,
         tile.k_block * op.groups_per_scale,
@@ -101,21 +190,22 @@ def panel_gemm(
         product.group_steps,
         layout.step,
     )
-    registers, f32 = (tile_m * tile.panels * parts, lanes), f"float32x{lanes}"
-
-    def register(r: Any, p: Any, part: Any) -> Any:
-        """Return the register of a row, a panel and a part of its features."""
-        return (r * tile.panels + p) * parts + part
-
-    def row_of(t: Any) -> Any:
-        return t // (tile.panels * parts)
-
-    def column_of(t: Any) -> Any:
-        """Return the first of a register's columns, counted from the tile's first."""
-        return t % (tile.panels * parts) * lanes
+    f32 = f"float32x{lanes}"
 
     def clipped(row: Any, rows: Any) -> tirx.Expr:
         return T.min(row, rows - 1)
+
+    def full_blocks(rows: Any) -> Any:
+        """Return the number of blocks of `tile.rows`."""
+        if not tile.last_rows:
+            return (rows + tile.rows - 1) // tile.rows
+        rest = rows % tile.rows
+        return rows // tile.rows + T.Cast("int64", rest > tile.last_rows)
+
+    def has_last_rows(rows: Any) -> Any:
+        """Return whether there are rows for the last rows' tile."""
+        rest = rows % tile.rows
+        return T.And(rest > 0, rest <= tile.last_rows)
 
     def dot(
         sums: tirx.Expr, buffers: tuple[tirx.Buffer, ...], place: tuple[Any, ...], stage: Any
@@ -134,31 +224,41 @@ def panel_gemm(
 
         return product.dot(sums, [(step, quantized(step)) for step in order], x, row, g)
 
-    def scaled(
+    def add_scaled(
+        acc: tirx.Expr,
         total: tirx.Expr,
-        offset_sum: tirx.Expr | None,
+        offset_sum: tirx.Expr,
         buffers: tuple[tirx.Buffer, ...],
         place: tuple[Any, ...],
     ) -> tirx.Expr:
-        """Return a group's sums times its scales; its offsets' products are added if not unpacked.
+        """Add a group's sums times its scales to a register.
 
         Args:
-            total: The sums, float32.
-            offset_sum: Of the group's activations; None if there are no offsets.
+            acc: The register.
+            total: The sums, float32. Those of unpacked bytes have the offsets' products within.
+            offset_sum: Of the group's activations.
             buffers: The scales, and what they are unpacked to.
             place: The tile's first panel, the panel, the register and the group.
         """
         (scales, unpacked_scales), (first, p, part, g) = buffers, place
         if tile.unpack_once:
             scale = unpacked_scales[p, g % block_groups, 0, T.ramp(part * lanes, 1, lanes)]
-            return total * scale
-        if offset_sum is not None:
+            return T.fma(total, scale, acc)
+        if product.folds_offsets:
             steps = product.offset_steps(scales, first + p, g, part)
             total = total + steps * T.broadcast(offset_sum, lanes)
-        return total * product.scale(scales, first + p, g, part)
+        return T.fma(total, product.scale(scales, first + p, g, part), acc)
 
-    adds_offsets = tile.unpack_once and product.is_packed and not product.folds_offsets
-    panels = panel_count(op.features)
+    def offset_factor(buffers: tuple[tirx.Buffer, ...], place: tuple[Any, ...]) -> tirx.Expr:
+        """Return the steps of a group's offsets times its scales, of the features of a register."""
+        (scales, unpacked_scales), (first, p, part, g) = buffers, place
+        if tile.unpack_once:
+            return unpacked_scales[p, g % block_groups, 1, T.ramp(part * lanes, 1, lanes)]
+        panel = first + p
+        return product.offset_steps(scales, panel, g, part) * product.scale(scales, panel, g, part)
+
+    adds_offsets = product.adds_offsets
+    panels, loop = panel_count(op.features), panel_loop(op)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -190,24 +290,23 @@ def panel_gemm(
         bias = T.match_buffer(bias_handle, (op.features,), "float32")
         residual = T.match_buffer(residual_handle, (rows, op.features), "float32")
         y = T.match_buffer(y_handle, (rows, op.features), "float32")
-        for task in T.parallel(panels // (tile.panels * tile.tiles_per_task)):
+        for task in loop(panels // tile.task_panels):
             with T.sblock("task"):
                 unpacked = T.sblock_alloc_buffer(unpacked_shape, "uint8")
                 # Scales, and their products with the steps of offsets.
                 unpacked_scales = T.sblock_alloc_buffer(
                     (*unpacked_shape[:2], 2, FEATURES), "float32"
                 )
-                tables = T.sblock_alloc_buffer(
+                unpacked_tables = T.sblock_alloc_buffer(
                     (tile.panels, product.register_weights), "uint8", scope="local"
                 )
 
                 @T.inline
-                def load_tables(first):
-                    if product.is_packed:
-                        for p in T.unroll(tile.panels):
-                            tables[p, T.ramp(0, 1, product.register_weights)] = product.table(
-                                levels, first + p, tile.unpack_once
-                            )
+                def load_tables(tables, count, first):
+                    for p in T.unroll(count):
+                        tables[p, T.ramp(0, 1, product.register_weights)] = product.table(
+                            levels, first + p, tile.unpack_once
+                        )
 
                 @T.inline
                 def unpack_steps(p, panel, kb, g, step):
@@ -215,7 +314,7 @@ def panel_gemm(
                         unpacked[p, g, step, product.features_of(part)] = product.unpacked(
                             weight,
                             scales,
-                            tables[p, T.ramp(0, 1, product.register_weights)],
+                            unpacked_tables[p, T.ramp(0, 1, product.register_weights)],
                             (panel, kb * block_groups + g, part),
                             step,
                         )
@@ -238,155 +337,187 @@ def panel_gemm(
                         unpack_steps(p, panel, kb, g, 0)
                         unpack_scales(p, panel, kb, g)
 
-                for kb, at in T.grid(k_blocks, tile.tiles_per_task):
-                    first = T.meta_var((task * tile.tiles_per_task + at) * tile.panels)
-                    load_tables(first)
-                    if tile.unpack_once:
-                        for p in T.unroll(tile.panels):
-                            unpack_panel(p, first + p, kb)
-                    for block in T.serial((rows + tile_m - 1) // tile_m):
-                        with T.sblock("tile"):
-                            # Read and written by whole registers only: LLVM would keep them in
-                            # memory.
-                            acc_f32 = T.sblock_alloc_buffer(registers, "float32", scope="local")
-                            acc_block = T.sblock_alloc_buffer(registers, "float32", scope="local")
-                            acc_i32 = T.sblock_alloc_buffer((tile_m, lanes), "int32", scope="local")
-                            sums = T.sblock_alloc_buffer(
-                                (tile_m * tile.panels, FEATURES), "float32", scope="local"
-                            )
+                @T.inline
+                def multiply(registers, first_row, first, kb):
+                    """Multiply the rows of a tile, from a row on, with panels from one on."""
+                    with T.sblock("tile"):
+                        # Read and written by whole registers only: LLVM would keep them in
+                        # memory.
+                        acc_f32 = T.sblock_alloc_buffer(
+                            (registers.count, lanes), "float32", scope="local"
+                        )
+                        acc_block = T.sblock_alloc_buffer(
+                            (registers.count, lanes), "float32", scope="local"
+                        )
+                        acc_i32 = T.sblock_alloc_buffer(
+                            (registers.rows, lanes), "int32", scope="local"
+                        )
+                        sums = T.sblock_alloc_buffer(
+                            (registers.rows * registers.panels, FEATURES), "float32", scope="local"
+                        )
+                        tables = T.sblock_alloc_buffer(
+                            (registers.panels, product.register_weights), "uint8", scope="local"
+                        )
 
-                            @T.inline
-                            def init_acc():
-                                for t in T.unroll(registers[0]):
-                                    for c in T.vectorized(lanes):
-                                        acc_f32[t, c] = T.float32(0)
-                                if k_blocks > 1:  # noqa: SIM102  # known while the kernel is built
-                                    if kb > 0:
-                                        for t in T.unroll(registers[0]):
-                                            for c in T.vectorized(lanes):
-                                                acc_f32[t, c] = y[
-                                                    clipped(block * tile_m + row_of(t), rows),
-                                                    first * FEATURES + column_of(t) + c,
-                                                ]
+                        @T.inline
+                        def init_acc():
+                            for t in T.unroll(registers.count):
+                                for c in T.vectorized(lanes):
+                                    acc_f32[t, c] = T.float32(0)
+                            if k_blocks > 1:  # noqa: SIM102  # known while the kernel is built
+                                if kb > 0:
+                                    for t in T.unroll(registers.count):
+                                        for c in T.vectorized(lanes):
+                                            acc_f32[t, c] = y[
+                                                clipped(first_row + registers.row_of(t), rows),
+                                                first * FEATURES + registers.column_of(t) + c,
+                                            ]
 
-                            @T.inline
-                            def dot_group(p, part, g):
-                                for r in T.unroll(tile_m):
-                                    row = T.meta_var(clipped(block * tile_m + r, rows))
-                                    acc_i32[r, T.ramp(0, 1, lanes)] = dot(
-                                        T.broadcast(
-                                            product.initial_sums(
-                                                zero_point_correction, zero_point_halves, row, g
-                                            ),
-                                            lanes,
+                        @T.inline
+                        def dot_group(p, part, g):
+                            for r in T.unroll(registers.rows):
+                                row = T.meta_var(clipped(first_row + r, rows))
+                                acc_i32[r, T.ramp(0, 1, lanes)] = dot(
+                                    T.broadcast(
+                                        product.initial_sums(
+                                            zero_point_correction, zero_point_halves, row, g
                                         ),
+                                        lanes,
+                                    ),
+                                    (x, weight, tables, unpacked),
+                                    (row, first, p, part, g),
+                                    0,
+                                )
+                            # Rows alternate after some steps, which hides the latency of a
+                            # row's dependent additions.
+                            for stage in T.unroll(product.group_steps // tile.k_unroll - 1):
+                                for r in T.unroll(registers.rows):
+                                    row = T.meta_var(clipped(first_row + r, rows))
+                                    acc_i32[r, T.ramp(0, 1, lanes)] = dot(
+                                        acc_i32[r, T.ramp(0, 1, lanes)],
                                         (x, weight, tables, unpacked),
                                         (row, first, p, part, g),
-                                        0,
+                                        stage + 1,
                                     )
-                                # Rows alternate after some steps, which hides the latency of a
-                                # row's dependent additions.
-                                for stage in T.unroll(product.group_steps // tile.k_unroll - 1):
-                                    for r in T.unroll(tile_m):
-                                        row = T.meta_var(clipped(block * tile_m + r, rows))
-                                        acc_i32[r, T.ramp(0, 1, lanes)] = dot(
-                                            acc_i32[r, T.ramp(0, 1, lanes)],
-                                            (x, weight, tables, unpacked),
-                                            (row, first, p, part, g),
-                                            stage + 1,
-                                        )
-                                for r in T.unroll(tile_m):
-                                    row = T.meta_var(clipped(block * tile_m + r, rows))
-                                    total = T.meta_var(
-                                        T.Cast(
-                                            f32,
-                                            product.completed(acc_i32[r, T.ramp(0, 1, lanes)]),
+                            for r in T.unroll(registers.rows):
+                                row = T.meta_var(clipped(first_row + r, rows))
+                                total = T.meta_var(
+                                    T.Cast(
+                                        f32,
+                                        product.completed(acc_i32[r, T.ramp(0, 1, lanes)]),
+                                    )
+                                )
+                                t = T.meta_var(registers.index(r, p, part))
+                                acc_block[t, T.ramp(0, 1, lanes)] = add_scaled(
+                                    acc_block[t, T.ramp(0, 1, lanes)],
+                                    total,
+                                    offset_sums[row, g] if product.is_packed else None,
+                                    (scales, unpacked_scales),
+                                    (first, p, part, g),
+                                )
+
+                        @T.inline
+                        def add_offsets(s):
+                            """Add the products of offsets: apart, so that registers suffice."""
+                            for g in T.serial(op.groups_per_scale):
+                                group = T.meta_var(s * op.groups_per_scale + g)
+                                for t in T.unroll(registers.count):
+                                    row = T.meta_var(clipped(first_row + registers.row_of(t), rows))
+                                    factor = T.meta_var(
+                                        offset_factor(
+                                            (scales, unpacked_scales),
+                                            (first, registers.panel_of(t), t % parts, group),
                                         )
                                     )
-                                    acc_block[register(r, p, part), T.ramp(0, 1, lanes)] += scaled(
-                                        total,
-                                        offset_sums[row, g] if product.is_packed else None,
-                                        (scales, unpacked_scales),
-                                        (first, p, part, g),
+                                    acc_block[t, T.ramp(0, 1, lanes)] = T.fma(
+                                        factor,
+                                        T.broadcast(offset_sums[row, group], lanes),
+                                        acc_block[t, T.ramp(0, 1, lanes)],
                                     )
 
-                            @T.inline
-                            def add_offsets(s):
-                                """Add the products of offsets: apart, so that registers suffice."""
-                                for g in T.serial(op.groups_per_scale):
-                                    group = T.meta_var(s * op.groups_per_scale + g)
-                                    for t in T.unroll(registers[0]):
-                                        row = T.meta_var(clipped(block * tile_m + row_of(t), rows))
-                                        panel = T.meta_var(t // parts % tile.panels)
-                                        first_column = T.meta_var(t % parts * lanes)
-                                        acc_block[t, T.ramp(0, 1, lanes)] += unpacked_scales[
-                                            panel,
-                                            group % block_groups,
-                                            1,
-                                            T.ramp(first_column, 1, lanes),
-                                        ] * T.broadcast(offset_sums[row, group], lanes)
+                        @T.inline
+                        def scale_accumulate(s):
+                            for t in T.unroll(registers.count):
+                                row = T.meta_var(clipped(first_row + registers.row_of(t), rows))
+                                for c in T.vectorized(lanes):
+                                    acc_f32[t, c] = T.fma(
+                                        acc_block[t, c],
+                                        x_scales[row, s] * T.float32(layout.unit),
+                                        acc_f32[t, c],
+                                    )
 
-                            @T.inline
-                            def scale_accumulate(s):
-                                for t in T.unroll(registers[0]):
-                                    row = T.meta_var(clipped(block * tile_m + row_of(t), rows))
+                        @T.inline
+                        def store_partial():
+                            for t in T.unroll(registers.count):
+                                if first_row + registers.row_of(t) < rows:
                                     for c in T.vectorized(lanes):
-                                        acc_f32[t, c] += acc_block[t, c] * (
-                                            x_scales[row, s] * T.float32(layout.unit)
+                                        y[
+                                            first_row + registers.row_of(t),
+                                            first * FEATURES + registers.column_of(t) + c,
+                                        ] = acc_f32[t, c]
+
+                        @T.inline
+                        def store(r, p):
+                            for part in T.unroll(parts):
+                                for c in T.vectorized(lanes):
+                                    sums[r * registers.panels + p, part * lanes + c] = acc_f32[
+                                        registers.index(r, p, part), c
+                                    ]
+                            row = T.meta_var(first_row + r)
+                            if row < rows:
+                                for c in epilogue.columns(FEATURES):
+                                    j = T.meta_var((first + p) * FEATURES + c)
+                                    factor = T.meta_var(
+                                        row_scales[first + p, c] if layout.has_tables else None
+                                    )
+                                    if epilogue.is_feature(j):
+                                        y[row, j] = epilogue.value(
+                                            sums[r * registers.panels + p, c],
+                                            bias,
+                                            residual,
+                                            (row, j),
+                                            factor,
                                         )
 
-                            @T.inline
-                            def store_partial():
-                                for t in T.unroll(registers[0]):
-                                    if block * tile_m + row_of(t) < rows:
-                                        for c in T.vectorized(lanes):
-                                            y[
-                                                block * tile_m + row_of(t),
-                                                first * FEATURES + column_of(t) + c,
-                                            ] = acc_f32[t, c]
+                        if product.is_packed and not tile.unpack_once:
+                            load_tables(tables, registers.panels, first)
+                        init_acc()
+                        for s in T.serial(tile.k_block):
+                            for t in T.unroll(registers.count):
+                                for c in T.vectorized(lanes):
+                                    acc_block[t, c] = T.float32(0)
+                            scale = T.meta_var(kb * tile.k_block + s)
+                            for g in T.serial(op.groups_per_scale):
+                                group = T.meta_var(scale * op.groups_per_scale + g)
+                                for p in T.unroll(registers.panels):
+                                    prefetch(weight, first + p, group)
+                                    for part in T.unroll(parts):
+                                        dot_group(p, part, group)
+                            if adds_offsets:
+                                add_offsets(scale)
+                            scale_accumulate(scale)
+                        if k_blocks > 1 and kb < k_blocks - 1:
+                            store_partial()
+                        else:
+                            for r in T.unroll(registers.rows):
+                                for p in T.unroll(registers.panels):
+                                    store(r, p)
 
-                            @T.inline
-                            def store(r, p):
-                                for part in T.unroll(parts):
-                                    for c in T.vectorized(lanes):
-                                        sums[r * tile.panels + p, part * lanes + c] = acc_f32[
-                                            register(r, p, part), c
-                                        ] * (
-                                            row_scales[first + p, part * lanes + c]
-                                            if layout.has_tables
-                                            else T.float32(1)
-                                        )
-                                if block * tile_m + r < rows:
-                                    for c in epilogue.columns(FEATURES):
-                                        if epilogue.is_feature((first + p) * FEATURES + c):
-                                            y[block * tile_m + r, (first + p) * FEATURES + c] = (
-                                                epilogue.value(
-                                                    sums[r * tile.panels + p, c],
-                                                    bias,
-                                                    residual,
-                                                    block * tile_m + r,
-                                                    (first + p) * FEATURES + c,
-                                                )
-                                            )
-
-                            init_acc()
-                            for s in T.serial(tile.k_block):
-                                for t in T.unroll(registers[0]):
-                                    for c in T.vectorized(lanes):
-                                        acc_block[t, c] = T.float32(0)
-                                scale = T.meta_var(kb * tile.k_block + s)
-                                for g in T.serial(op.groups_per_scale):
-                                    for p in T.unroll(tile.panels):
-                                        for part in T.unroll(parts):
-                                            dot_group(p, part, scale * op.groups_per_scale + g)
-                                if adds_offsets:
-                                    add_offsets(scale)
-                                scale_accumulate(scale)
-                            if k_blocks > 1 and kb < k_blocks - 1:
-                                store_partial()
-                            else:
-                                for r in T.unroll(tile_m):
-                                    for p in T.unroll(tile.panels):
-                                        store(r, p)
+                for kb, at in T.grid(k_blocks, tile.tiles_per_task):
+                    first = T.meta_var(task * tile.task_panels + at * tile.panels)
+                    if tile.unpack_once:
+                        load_tables(unpacked_tables, tile.panels, first)
+                        for p in T.unroll(tile.panels):
+                            unpack_panel(p, first + p, kb)
+                    for block in T.serial(full_blocks(rows)):
+                        multiply(blocks, block * tile.rows, first, kb)
+                if tile.last_rows > 0:  # noqa: SIM102  # known while the kernel is built
+                    if has_last_rows(rows):
+                        multiply(
+                            last_rows,
+                            rows // tile.rows * tile.rows,
+                            task * tile.task_panels,
+                            T.int64(0),
+                        )
 
     return keep_parameters(kernel, op)

@@ -3,7 +3,8 @@
 It is bound by memory: each panel is read once from beginning to end, a group of 32 along K at a
 time, and its levels are looked up in registers. A group's int32 sums are multiplied with its weight
 scale and accumulated in float32; after all groups that share an activation scale, that sum is
-multiplied with it. Scales of whole rows of weights are applied in the epilogue.
+multiplied with it. Scales of whole rows of weights are applied in the epilogue. These are the
+operations of `panel_gemm`, in the same order.
 
 Threads share the panels, so that each reads a contiguous piece of memory.
 """
@@ -32,7 +33,8 @@ from mvlm.schedules.epilogue import Epilogue
 # next, from the first-level cache: with the indices of four, LLVM runs out of Armv8's registers.
 _PACKED_PARTS = 2
 # By default tiles have several panels, and are prefetched, where registers have as many lanes.
-_STREAMING_LANES, _PREFETCH_BYTES = 8, 512
+STREAMING_LANES, PREFETCH_BYTES = 8, 512
+PREFETCH_VALUES = (0, 512, 1024, 2048, 4096)
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,13 @@ class GemvTile:
         tiles = divisors(panel_count(op.features), (1, 2, 4))
         # Four streams, each read ahead of, hide more of the memory's latency than the hardware
         # prefetcher does for one. Fewer lanes take more registers for the sums: not measured.
-        has_streams = lanes >= _STREAMING_LANES
+        has_streams = lanes >= STREAMING_LANES
         return cls(
             panels=knob("tile_panels", tiles[-1] if has_streams else 1, tiles),
             prefetch_distance=knob(
                 "prefetch_distance",
-                _PREFETCH_BYTES if has_streams else 0,
-                (0, 512, 1024, 2048, 4096),
+                PREFETCH_BYTES if has_streams else 0,
+                PREFETCH_VALUES,
             ),
         )
 
@@ -165,6 +167,15 @@ def panel_gemv(
                                 acc[p, part, c] = T.float32(0)
 
                 @T.inline
+                def add_scaled(value, p, g, part):
+                    """Add a value times a group's scale to the sum of the block."""
+                    panel = T.meta_var(task * tile_panels + p)
+                    scale = T.meta_var(product.scale(scales, panel, g, part))
+                    acc_block[p, part, T.ramp(0, 1, lanes)] = T.fma(
+                        value, scale, acc_block[p, part, T.ramp(0, 1, lanes)]
+                    )
+
+                @T.inline
                 def dot_steps(p, g, first_part, at):
                     """Multiply the sets of steps from the one at an index on."""
                     panel = T.meta_var(task * tile_panels + p)
@@ -194,15 +205,24 @@ def panel_gemv(
                         total = T.meta_var(
                             T.Cast(f32, product.completed(acc_i32[part, T.ramp(0, 1, lanes)]))
                         )
-                        scale = T.meta_var(product.scale(scales, panel, g, part))
-                        if product.is_packed:
+                        if product.folds_offsets:
                             steps = T.meta_var(product.offset_steps(scales, panel, g, part))
                             offset_sum = T.meta_var(T.broadcast(offset_sums[0, g], lanes))
-                            acc_block[p, part, T.ramp(0, 1, lanes)] += (
-                                total + steps * offset_sum
-                            ) * scale
+                            add_scaled(total + steps * offset_sum, p, g, part)
                         else:
-                            acc_block[p, part, T.ramp(0, 1, lanes)] += total * scale
+                            add_scaled(total, p, g, part)
+
+                @T.inline
+                def add_offsets(s):
+                    """Add the products of offsets after all others, as `panel_gemm` does."""
+                    for g in T.serial(op.groups_per_scale):
+                        group = T.meta_var(s * op.groups_per_scale + g)
+                        for p in T.unroll(tile_panels):
+                            for part in T.unroll(parts):
+                                panel = T.meta_var(task * tile_panels + p)
+                                steps = T.meta_var(product.offset_steps(scales, panel, group, part))
+                                offset_sum = T.meta_var(T.broadcast(offset_sums[0, group], lanes))
+                                add_scaled(steps * offset_sum, p, group, part)
 
                 @T.inline
                 def scale_accumulate(s):
@@ -210,22 +230,21 @@ def panel_gemv(
                     for p in T.unroll(tile_panels):
                         for part in T.unroll(parts):
                             for c in T.vectorized(lanes):
-                                acc_f32[p, part, c] += acc_block[p, part, c] * x_scale
+                                acc_f32[p, part, c] = T.fma(
+                                    acc_block[p, part, c], x_scale, acc_f32[p, part, c]
+                                )
 
                 @T.inline
                 def store(p):
                     panel = T.meta_var(task * tile_panels + p)
                     for part in T.unroll(parts):
                         for c in T.vectorized(lanes):
-                            sums[p, part * lanes + c] = acc_f32[p, part, c] * (
-                                row_scales[panel, part * lanes + c]
-                                if layout.has_tables
-                                else T.float32(1)
-                            )
+                            sums[p, part * lanes + c] = acc_f32[p, part, c]
                     for c in epilogue.columns(FEATURES):
                         j = T.meta_var(panel * FEATURES + c)
+                        factor = T.meta_var(row_scales[panel, c] if layout.has_tables else None)
                         if epilogue.is_feature(j):
-                            y[0, j] = epilogue.value(sums[p, c], bias, residual, 0, j)
+                            y[0, j] = epilogue.value(sums[p, c], bias, residual, (0, j), factor)
 
                 load_tables()
                 zero(acc_f32)
@@ -238,6 +257,8 @@ def panel_gemv(
                                 if half == 0:
                                     prefetch(weight, task * tile_panels + p, group)
                                 dot_group(p, group, half * parts_at_once)
+                    if product.adds_offsets:
+                        add_offsets(s)
                     scale_accumulate(s)
                 for p in T.unroll(tile_panels):
                     store(p)

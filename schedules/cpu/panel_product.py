@@ -112,6 +112,11 @@ class PanelProduct:
         return self.is_packed and not self._adds_halves
 
     @property
+    def adds_offsets(self) -> bool:
+        """Whether the products of offsets are added apart, after those of a scale's groups."""
+        return self.is_packed and self._adds_halves
+
+    @property
     def unpacked_unit(self) -> float:
         """What unpacked bytes are multiples of."""
         return 1 / _QUARTERS if self.folds_offsets else 1.0

@@ -21,16 +21,20 @@ from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.exponential import erf, sigmoid
 from mvlm.schedules.cpu.vectors import lanes, tile_width
 
-# Accumulators of a normalization's sums.
+# Accumulators of a normalization's sums: no knob, since the order of additions depends on it, which
+# is to be the same for one row and for many.
 _ACCUMULATORS = 64
+# Of a few rows, which are then short.
+_SERIAL_WIDTH = 1024
 _NORMALIZATIONS = ("rms_norm", "layer_norm")
 
 
 def rowwise(op: RowwiseSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
-    """Build the kernel of ``rowwise``."""
+    """Build the kernel of ``rowwise``. It has no knobs."""
+    del knob
     width, out_width = op.width, op.values
     vector, loop = lanes(out_width), _loop(op)
-    statistics, value = _statistics(op, knob), _value(op)
+    statistics, value = _statistics(op), _value(op)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -55,14 +59,15 @@ def rowwise(op: RowwiseSignature, knob: Config = default_config) -> tirx.PrimFun
 
 
 def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> tirx.PrimFunc | None:
-    """Build the kernel of ``quantize_rows``, for whole groups of 32."""
+    """Build the kernel of ``quantize_rows``, for whole groups of 32. It has no knobs."""
+    del knob
     if op.values % GROUP_SIZE:  # the definition pads the last group with zeros
         return None
     width, out_width, groups, dtype = op.width, op.values, op.groups, op.dtype
     activation_scales, groups_per_scale = op.activation_scales, op.groups_per_scale
     has_zero_point, has_levels, zero_point = op.has_zero_point, op.has_levels, op.zero_point
     loop, qmax, byte_zero = _loop(op), QMAX[dtype], byte_zero_point(zero_point)
-    statistics, value = _statistics(op, knob), _value(op)
+    statistics, value = _statistics(op), _value(op)
 
     @T.prim_func(private=True, s_tir=True)
     def kernel(
@@ -163,20 +168,19 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
 
 
 def _loop(op: RowFunction) -> Any:
-    """One row is finished before another thread would have woken up."""
-    return T.serial if op.is_single_row else T.parallel
+    """One row, or a few short ones, are finished before another thread would have woken up."""
+    is_short = op.is_single_row or (op.has_few_rows and op.width <= _SERIAL_WIDTH)
+    return T.serial if is_short else T.parallel
 
 
-def _statistics(op: RowFunction, knob: Config) -> Any:
+def _statistics(op: RowFunction) -> Any:
     """Return an inline function that computes a row's mean and inverse deviation, if needed.
 
     It takes the buffer of the two results, the input and the row.
     """
     width, eps = op.width, op.eps
     is_needed, has_mean = op.prologue in _NORMALIZATIONS, op.prologue == "layer_norm"
-    accumulators = tile_width(
-        width, knob("accumulators", _ACCUMULATORS, (16, 32, 64, 128)) if is_needed else 1
-    )
+    accumulators = tile_width(width, _ACCUMULATORS)
 
     @T.inline
     def compute(stats: tirx.Buffer, x: tirx.Buffer, i: tirx.Expr) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mvlm.models.kv_cache import RUN_EDGES
 from mvlm.models.ops.signatures import (
     AppendSignature,
     AttentionSignature,
@@ -38,13 +39,15 @@ def attention_case(
 def cached_attention_case(
     op: CachedAttentionSignature, extents: Mapping[str, int], random: np.random.Generator
 ) -> tuple[dict[str, Array], Callable[[], Any]]:
-    """Make a test case of ``cached_attention``: the last positions of a full cache."""
+    """Make a test case of ``cached_attention``: the last positions of full sequences."""
     cache = _Cache.random(op, extents, random)
 
     def expect() -> Any:
         queries = arithmetic.rotate(cache.arguments["qkv"][:, : op.heads], cache.positions)
-        keys, values = cache.stored()
-        return {"out": (arithmetic.causal_attention(queries, keys, values), _TOLERANCE)}
+        parts = [
+            arithmetic.causal_attention(queries[run.rows], *cache.stored(run)) for run in cache.runs
+        ]
+        return {"out": (np.concatenate(parts), _TOLERANCE)}
 
     return cache.arguments, expect
 
@@ -60,7 +63,8 @@ def append_case(
 
     def expect() -> Any:
         pools = {each.name: cache.arguments[each.name].copy() for each in op.pages}
-        pages = cache.arguments["table"][cache.positions // op.page_size]
+        blocks = cache.arguments["page_starts"] + cache.positions // op.page_size
+        pages = cache.arguments["page_indices"][blocks]
         slots = cache.positions % op.page_size
         qkv, first = cache.arguments["qkv"], op.heads + op.kv_heads
         keys = arithmetic.rotate(qkv[:, op.heads : first], cache.positions)
@@ -82,38 +86,60 @@ def append_case(
 
 
 @dataclass(frozen=True)
+class _Run:
+    """The rows of one sequence, and the blocks of its pages in the list of all."""
+
+    rows: slice
+    blocks: slice
+
+
+@dataclass(frozen=True)
 class _Cache:
-    """A cache, and new positions at its end: what both operations take."""
+    """A cache of some sequences, and new positions at the ends: what both operations take."""
 
     arguments: dict[str, Array]
     positions: Array
+    runs: tuple[_Run, ...]
 
     @classmethod
     def random(
         cls, op: CacheOperation, extents: Mapping[str, int], random: np.random.Generator
     ) -> _Cache:
         arguments, half = random_arguments(op, extents, random), op.head_dim // 2
-        rows, num_blocks = len(arguments["qkv"]), len(arguments["table"])
+        rows, num_blocks = len(arguments["qkv"]), len(arguments["page_indices"])
         for each in op.pages:  # which appending changes in place: they are filled already
             shape = each.known_shape(extents)
             arguments[each.name] = random_array(shape, each.dtype, random)
         if op.has_scales:
             scales = random.uniform(0.005, 0.01, arguments["scales"].shape)
             arguments["scales"] = scales.astype(np.float32)
-        positions = num_blocks * op.page_size - rows + np.arange(rows)
+        count = 1 if isinstance(op.rows, int) else extents[RUN_EDGES] - 1
+        edges, ends = (np.linspace(0, all_, count + 1).astype(int) for all_ in (rows, num_blocks))
+        runs = tuple(
+            _Run(slice(*edges[at : at + 2]), slice(*ends[at : at + 2])) for at in range(count)
+        )
+        positions, page_starts = np.empty(rows, np.int64), np.empty(rows, np.int32)
+        for run in runs:
+            page_starts[run.rows] = run.blocks.start
+            length = (run.blocks.stop - run.blocks.start) * op.page_size
+            positions[run.rows] = length - np.arange(run.rows.stop - run.rows.start, 0, -1)
         angles = positions[:, None] * 10000.0 ** (-np.arange(half) / half)
-        table = random.permutation(len(arguments["keys"]))[:num_blocks]
         arguments |= {
             "cos": np.cos(angles).astype(np.float32),
             "sin": np.sin(angles).astype(np.float32),
-            "start": positions[:1].astype(np.int32),
-            "table": table.astype(np.int32),
+            "positions": positions.astype(np.int32),
+            "page_starts": page_starts,
+            "page_indices": random.permutation(len(arguments["keys"]))[:num_blocks].astype(
+                np.int32
+            ),
         }
-        return cls(arguments, positions)
+        if "runs" in arguments:
+            arguments["runs"] = edges.astype(np.int32)
+        return cls(arguments, positions, runs)
 
-    def stored(self) -> tuple[Array, Array]:
-        """Return keys and values of all positions, ``(n, kv_heads, head_dim)``."""
-        table = self.arguments["table"]
+    def stored(self, run: _Run) -> tuple[Array, Array]:
+        """Return keys and values of all positions of a sequence, ``(n, kv_heads, head_dim)``."""
+        table = self.arguments["page_indices"][run.blocks]
         keys = np.moveaxis(self.arguments["keys"][table].astype(np.float64), 3, 1)
         values = np.moveaxis(self.arguments["values"][table].astype(np.float64), 2, 1)
         if "scales" in self.arguments:

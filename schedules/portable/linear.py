@@ -65,8 +65,10 @@ def linear(op: LinearSignature, knob: Config = default_config) -> tirx.PrimFunc:
                     total = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     total[0] = T.float32(0)
                     for k in T.serial(width):
-                        total[0] += x[i, k] * value(weight, scales, row_scales, levels, j, k)
-                    y[i, j] = add_epilogue(op, total[0], bias, residual, i, j)
+                        total[0] = T.fma(
+                            x[i, k], value(weight, scales, row_scales, levels, j, k), total[0]
+                        )
+                    y[i, j] = add_epilogue(op, total[0], bias, residual, (i, j))
 
     return keep_parameters(kernel, op)
 
@@ -107,9 +109,6 @@ def quantized_linear(
             return total * stored.astype("float32")
         return (total + group_offset(stored) * x_sum) * group_scale(stored)
 
-    def row_scaled(total: tirx.Expr, row_scales: tirx.Buffer, j: tirx.Expr) -> tirx.Expr:
-        return total * row_scales[layout.row_scale(matrix, j)] if has_tables else total
-
     @T.prim_func(private=True, s_tir=True)
     def kernel(
         x_handle: T.handle,
@@ -147,16 +146,21 @@ def quantized_linear(
                                 weight, levels, j, g * GROUP_SIZE + k
                             )
                             x_sum[0] += T.Cast("int32", x[i, g * GROUP_SIZE + k])
-                        total[0] += scaled(
-                            T.Cast("float32", group_sum[0]),
-                            T.Cast("float32", x_sum[0]),
-                            scales,
-                            j,
-                            g,
-                        ) * (x_scales[i, g // groups_per_scale] * T.float32(unit))
-                    y[i, j] = add_epilogue(
-                        op, row_scaled(total[0], row_scales, j), bias, residual, i, j
+                        product = T.meta_var(
+                            scaled(
+                                T.Cast("float32", group_sum[0]),
+                                T.Cast("float32", x_sum[0]),
+                                scales,
+                                j,
+                                g,
+                            )
+                        )
+                        x_scale = T.meta_var(x_scales[i, g // groups_per_scale] * T.float32(unit))
+                        total[0] = T.fma(product, x_scale, total[0])
+                    factor = T.meta_var(
+                        row_scales[layout.row_scale(matrix, j)] if has_tables else None
                     )
+                    y[i, j] = add_epilogue(op, total[0], bias, residual, (i, j), factor)
 
     return keep_parameters(kernel, op)
 

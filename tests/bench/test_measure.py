@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from mvlm.bench.measure import MeasurementPlan, measure_speeds
+from mvlm.runtime.engine import Answer, Engine
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.model import Model
-from mvlm.runtime.session import Session
 from tests.artifacts import ArtifactCache
 
 
@@ -14,30 +16,35 @@ def test_measure_runs_the_plan(
     artifact_cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Model(artifact_cache.artifact("ldpnet"), threads=1)
-    prefills, steps, done = [], [], []
-    plain_prefill, plain_decode = Session.prefill, Session.decode
+    answers, steps, done = list[Answer](), list[str](), list[int]()
+    submit, call = Engine.submit, model._call
 
-    def counted_prefill(self, *arguments):  # type: ignore[no-untyped-def]
-        prefills.append(plain_prefill(self, *arguments))
-        return prefills[-1]
+    def counted_submit(self: Engine, *arguments: Any) -> list[Answer]:
+        found = submit(self, *arguments)
+        answers.extend(found)
+        return found
 
-    def counted_decode(self, token):  # type: ignore[no-untyped-def]
-        steps.append(token)
-        return plain_decode(self, token)
+    def counted_call(name: str, *arguments: Any) -> Any:
+        steps.append(name)
+        return call(name, *arguments)
 
-    monkeypatch.setattr(Session, "prefill", counted_prefill)
-    monkeypatch.setattr(Session, "decode", counted_decode)
+    monkeypatch.setattr(Engine, "submit", counted_submit)
+    monkeypatch.setattr(model, "_call", counted_call)
     pixels = np.zeros((1, 3, 56, 56), np.float32)
     runs = measure_speeds(
         model, MeasurementPlan(runs=3, prompt_tokens=17, tokens=5), pixels, done.append
     )
     assert len(runs) == 3 and done == [0, 1, 2, 3]
     # One run more than is counted; all positions are computed each time, the image's too.
-    assert [(each.positions, each.computed) for each in prefills] == [(17, 17)] * 4
-    assert len(steps) == 4 * 5
+    assert [(each.stats.prompt, each.stats.computed) for each in answers] == [(17, 17)] * 4
+    assert [(len(each.tokens), each.stats.steps) for each in answers] == [(1 + 5, 1 + 5)] * 4
+    assert steps.count("decode") == 4 * 5
+    assert [steps.count(name) for name in ("prefill", "vision_tower", "projector")] == [4] * 3
     for run in runs:
         assert 0 < run.vision_ms < run.first_token_ms
         assert run.prefill_tok_s > 0 and run.decode_tok_s > 0 and run.peak_rss_bytes > 1e6
+        # Drafts would make random answers of some models faster than others.
+        assert (run.drafted, run.accepted, run.tokens_per_step) == (0, 0, 1)
 
 
 def test_measure_counts_image_positions_in_the_prompt(artifact_cache: ArtifactCache) -> None:

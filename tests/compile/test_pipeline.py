@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 
 from mvlm.compile import pipeline
 from mvlm.compile.pipeline import dump_into, lower, phases, tensor_functions
 from mvlm.models.config.read import read_config
 from mvlm.models.mobilevlm import MobileVLM
+from mvlm.models.ops.signatures import FEW, MOST_FEW_ROWS
 from mvlm.models.quantization import plan_quantization
 from mvlm.schedules.cpu.panels import PANELS
 from mvlm.schedules.registry import find_kernels
@@ -53,7 +54,10 @@ def test_dumps_are_python(dumped: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_functions_keep_their_names(dumped: Path, name: str) -> None:
-    for function in ("embed", "prefill", "prefill_all", "decode", "vision_tower", "projector"):
+    for function in (
+        *("vision_tower", "projector", "embed"),
+        *("prefill", "prefill_all", "decode_few", "decode"),
+    ):
         assert f"def {function}(" in after(dumped, name)
 
 
@@ -97,6 +101,23 @@ def test_pipeline_schedules_all_functions_and_dumps_nothing_unasked(
         if not function.attrs.get("tirx.is_scheduled", False)
     }
     assert {name for name in plain if not name.startswith(foreign)} == set()
+
+
+def test_extents_are_computed_in_one_order(artifact_cache: ArtifactCache) -> None:
+    """TVM's order depends on addresses, and so would the code."""
+    config, target = read_config(artifact_cache.checkpoint("text")), described("host")
+    orders = []
+    for _ in range(6):
+        module, _ = MobileVLM(config, plan_quantization("q0f16"), PANELS).export(target)
+        lowered = lower(module, target, "cpu", {"n": 512, FEW: MOST_FEW_ROWS}).module
+        orders += [
+            [int(store.indices[0]) for store in function.body.seq]
+            for _, function in tensor_functions(lowered)
+            if function.attrs.get("tirx.is_host_func", False)
+            and isinstance(function.body, tirx.SeqStmt)
+        ]
+    assert len(orders) >= 6
+    assert all(order == sorted(order) for order in orders)
 
 
 @pytest.mark.parametrize("operation", ["linear", "attention", "cached_attention"])

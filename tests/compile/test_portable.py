@@ -17,6 +17,7 @@ from mvlm.runtime.artifact.manifest import read_manifest
 from mvlm.runtime.artifact.weights import read_weights_index
 from mvlm.runtime.chat import Chat
 from mvlm.runtime.image import load_image, preprocess
+from mvlm.runtime.kv_cache import Run
 from mvlm.runtime.model import Model
 from tests.once import make_once
 
@@ -51,11 +52,19 @@ def image_embeddings(model: Model) -> Array:
 
 
 def logits_of(model: Model, image: Array) -> Array:
-    """Logits of a prompt behind an image, and of two tokens behind it."""
+    """Logits of an image's end, of a prompt behind it, and of tokens behind that."""
     cache = model.new_cache()
-    model.prefill(model.device.upload(image), cache)
-    text = model.prefill(model.embed(list(range(3, 43))), cache, all_logits=True)
-    return np.concatenate([text, *(model.decode(token, cache) for token in (5, 60))])
+    pages, length = range(cache.pages), image.shape[1]
+
+    def next_run(count: int) -> list[Run]:
+        nonlocal length
+        length += count
+        return [Run(length - count, count, pages)]
+
+    end = model.prefill(model.device.upload(image), cache, [Run(0, length, pages)], [length - 1])
+    text = model.prefill(model.embed(list(range(3, 43))), cache, next_run(40))
+    tokens = [model.decode(ids, cache, next_run(len(ids))) for ids in ([5], [60], [7, 8, 9])]
+    return np.concatenate([end, text, *tokens])
 
 
 def answer(model: Model) -> str:

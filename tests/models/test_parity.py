@@ -21,10 +21,12 @@ import pytest
 
 from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
+from mvlm.runtime.engine import Engine, Request, Trace
 from mvlm.runtime.model import Model
-from mvlm.runtime.session import PrefillResult, Session, Trace
+from mvlm.runtime.sampling import SamplingParams
 from tests.artifacts import ArtifactCache
 from tests.by_default import families
+from tests.forward import Forward
 from tests.models.rounding import Rounding, to_float16, to_q4, write_rounded
 from tests.reference import (
     FAMILIES,
@@ -57,17 +59,20 @@ class Pair:
     ids: list[int]
     pixels: Floats | None
 
-    def run(self) -> tuple[Session, PrefillResult, Trace]:
-        """Prefill the prompt, recording every stage."""
-        session, trace = Session(self.model), Trace()
-        pixels = [] if self.pixels is None else np.split(self.pixels, len(self.pixels))
-        images = [session.encode_image(image, trace) for image in pixels]
-        return session, session.prefill(self.ids, images, trace), trace
+    @property
+    def images(self) -> list[Floats]:
+        """The prompt's images, each by itself."""
+        return [] if self.pixels is None else np.split(self.pixels, len(self.pixels))
+
+    def run(self, tokens: int = 1) -> tuple[list[int], dict[str, npt.NDArray[np.generic]]]:
+        """Answer the prompt greedily, recording every stage; the tokens, and the stages."""
+        engine, trace, params = Engine(self.model), Trace(), SamplingParams(max_tokens=tokens)
+        (answer,) = engine.submit(Request(self.ids, self.images, params, trace=trace))
+        return list(engine.tokens(answer)), trace.arrays()
 
     def check_stages(self) -> None:
         """Compare features, projected embeddings and the logits of every position."""
-        _, prefill, trace = self.run()
-        found = trace.arrays()
+        _, found = self.run()
         if self.pixels is not None:
             np.testing.assert_array_equal(found["pixel_values"], self.pixels)
             features = self.reference.vision_features(self.pixels)
@@ -80,17 +85,18 @@ class Pair:
         assert found["prefill_logits"].shape == logits.shape
         assert largest_difference(found["prefill_logits"], logits) <= LOGIT_TOLERANCE
         np.testing.assert_array_equal(found["prompt_ids"], self.ids)
-        np.testing.assert_array_equal(prefill.logits, found["prefill_logits"][-1])
+        np.testing.assert_array_equal(found["step_logits"], found["prefill_logits"][-1:])
 
     def check_greedy(self) -> None:
-        """Compare the tokens of greedy decoding."""
+        """Compare the tokens of greedy decoding, by one token at a time and by drafted ones."""
         tokens, lead = self.reference.greedy_with_margin(self.ids, self.pixels, GREEDY_TOKENS)
         assert lead > SMALLEST_LEAD, "take another prompt: this one has a tie"
-        session, prefill, _ = self.run()
-        found = [int(prefill.logits.argmax())]
+        forward = Forward(self.model)
+        found = [int(forward.prefill(self.ids, pixels=self.images)[-1].argmax())]
         while len(found) < GREEDY_TOKENS:
-            found.append(int(session.decode(found[-1]).argmax()))
+            found.append(int(forward.decode(found[-1]).argmax()))
         assert found == tokens
+        assert self.run(GREEDY_TOKENS)[0] == tokens
 
 
 def largest_difference(left: npt.NDArray[np.generic], right: Floats) -> float:
@@ -174,11 +180,8 @@ def test_positions_far_into_the_context(artifact_cache: ArtifactCache) -> None:
         Reference(artifact_cache.checkpoint("text")),
     )
     ids = [1, *np.random.default_rng(5).integers(3, 384, 1199).tolist()]
-    trace = Trace()
-    Session(model).prefill(ids, (), trace)
-    assert trace.prefill_logits is not None
-    expected = reference.prefill_logits(ids)
-    np.testing.assert_allclose(trace.prefill_logits, expected, rtol=0, atol=LOGIT_TOLERANCE)
+    found = Engine(model).logits(ids)
+    np.testing.assert_allclose(found, reference.prefill_logits(ids), rtol=0, atol=LOGIT_TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -234,14 +237,14 @@ def test_sixteen_bit_integers_are_as_close_as_float16(
         artifact = artifact_cache.artifact(family, scheme, scheme, cache="float32")
         pair = make_pair(artifact, artifact_cache.checkpoint(family))
         assert pair.pixels is not None
-        _, prefill, trace = pair.run()
+        _, stages = pair.run()
         projected = pair.reference.projector_output(pair.pixels)
         logits = pair.reference.prefill_logits(pair.ids, pair.pixels)[-1]
         errors[scheme] = [
             float(np.square(found - expected).mean())
             for found, expected in (
-                (trace.arrays()["projector_output"], projected),
-                (prefill.logits, logits),
+                (stages["projector_output"], projected),
+                (stages["step_logits"][0], logits),
             )
         ]
     for half, integers in zip(errors["q0f16"], errors["q16a16"], strict=True):
@@ -264,9 +267,9 @@ def test_rounded_keys_and_values(
     pair = make_pair(
         artifact_cache.artifact(family, cache=cache), artifact_cache.checkpoint(family)
     )
-    _, prefill, _ = pair.run()
+    _, stages = pair.run()
     logits = pair.reference.prefill_logits(pair.ids, pair.pixels)[-1]
-    assert least < largest_difference(prefill.logits, logits) < most
+    assert least < largest_difference(stages["step_logits"][0], logits) < most
 
 
 @pytest.mark.extended
@@ -276,9 +279,9 @@ def test_rounded_weights_differ_from_exact_ones(artifact_cache: ArtifactCache) -
     for rounded, least in ((HALF, 1e-4), (ALL_FOUR_BITS, 1e-2)):
         schemes = (rounded.quantization, rounded.vision_quantization)
         model = Model(artifact_cache.artifact("ldpnet", *schemes, cache="float32"))
-        _, prefill, _ = Pair(model, exact.reference, exact.ids, exact.pixels).run()
+        _, stages = Pair(model, exact.reference, exact.ids, exact.pixels).run()
         logits = exact.reference.prefill_logits(exact.ids, exact.pixels)
-        assert largest_difference(prefill.logits, logits[-1]) > least
+        assert largest_difference(stages["step_logits"][0], logits[-1]) > least
 
 
 @pytest.mark.parametrize("family", [SHARDED, pytest.param("ldpnet_odd", marks=pytest.mark.slow)])
@@ -321,6 +324,6 @@ def test_the_rotary_base_as_transformers_5_writes_it(tmp_path: Path) -> None:
         tmp_path / "default", "text", seed=8, num_hidden_layers=1, rope_theta=10_000.0
     )
     pair = make_pair(tmp_path / "artifact", default)
-    _, prefill, _ = pair.run()
+    _, stages = pair.run()
     logits = pair.reference.prefill_logits(pair.ids, pair.pixels)[-1]
-    assert largest_difference(prefill.logits, logits) > 1e-2
+    assert largest_difference(stages["step_logits"][0], logits) > 1e-2

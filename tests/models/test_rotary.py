@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -20,20 +22,25 @@ def test_frequencies_are_those_of_torch(head_dim: int, theta: float) -> None:
     np.testing.assert_array_max_ulp(inverse_frequencies(head_dim, theta), expected, maxulp=1)
 
 
-@pytest.mark.parametrize("start", [0, 1, 2000])
-@pytest.mark.parametrize("count", [1, 40])
+# Single positions, consecutive ones, and those of several sequences.
+POSITIONS = [
+    *(range(start, start + count) for start in (0, 1, 2000) for count in (1, 40)),
+    (7, 8, 9, 0, 2000, 1, 7),
+]
+
+
+@pytest.mark.parametrize("positions", POSITIONS, ids=str)
 @pytest.mark.parametrize("head_dim", [8, 80])
-def test_table(start: int, count: int, head_dim: int) -> None:
+def test_table(positions: Sequence[int], head_dim: int) -> None:
     frequencies = inverse_frequencies(head_dim, 10000.0)
 
-    def tables(first: nn.Tensor, rows: nn.Tensor) -> nn.Tensor:
-        return nn.op.concat(list(rotary_table(first, rows.shape[0], frequencies)), dim=1)
+    def tables(rows: nn.Tensor) -> nn.Tensor:
+        return nn.op.concat(list(rotary_table(rows, frequencies)), dim=1)
 
-    specs: list[Spec] = [((1,), "int32"), (("n",), "int32")]
-    first, rows = np.array([start], np.int32), np.zeros(count, np.int32)
-    found = run_graph(tables, specs, first, rows)
+    specs: list[Spec] = [(("n",), "int32")]
+    found = run_graph(tables, specs, np.array(positions, np.int32))
     # The angle itself is rounded to float32, as it is in the official computation.
-    positions = np.arange(start, start + count, dtype=np.float32)
-    angles = (positions[:, None] * frequencies).astype(np.float64)
+    rows = np.array(positions, np.float32)
+    angles = (rows[:, None] * frequencies).astype(np.float64)
     expected = np.concatenate([np.cos(angles), np.sin(angles)], 1)
     np.testing.assert_allclose(found, expected, atol=2e-7)

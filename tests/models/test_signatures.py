@@ -28,6 +28,7 @@ from mvlm.models.ops.kv_cache import append_definition, attention_definition
 from mvlm.models.ops.linear import linear_definition, linear_signature, quantized_linear_definition
 from mvlm.models.ops.rowwise import PROLOGUES, quantize_rows_definition, rowwise_definition
 from mvlm.models.ops.signatures import (
+    FEW,
     SIGNATURES,
     AppendSignature,
     AttentionSignature,
@@ -62,7 +63,7 @@ DEFINE: dict[type[Signature], Callable[[Any], tirx.PrimFunc]] = {
     QuantizeRowsSignature: quantize_rows_definition,
     RowwiseSignature: rowwise_definition,
 }
-ROWS = (None, 1, 5)
+ROWS = (None, FEW, 1, 5)
 ROUNDED = (("int8", 16), ("int8", 128), ("int16", 0))
 LAYOUTS = [CacheLayout(1, 2, 16, storage) for storage in CACHE_STORAGES]
 OPERATIONS: list[Signature] = [
@@ -133,6 +134,9 @@ def test_texts_stay_as_they_are() -> None:
     assert CachedAttentionSignature.for_cache(LAYOUTS[-1], 1, 4).text == (
         "cached_attention v1 rows=1 heads=4 kv_heads=2 head_dim=16 page_size=64 storage=int8"
     )
+    assert RowwiseSignature(FEW, 64, "gelu", 0.0).text == (
+        "rowwise v1 rows=few width=64 prologue=gelu eps=0.0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,6 +148,7 @@ def test_texts_stay_as_they_are() -> None:
         "rowwise v1 rows=1 width=64 prologue=rms_norm",
         "rowwise v1 width=64 rows=1 prologue=rms_norm eps=1e-05",
         "rowwise v1 rows=1 width=wide prologue=rms_norm eps=1e-05",
+        "rowwise v1 rows=several width=64 prologue=rms_norm eps=1e-05",
         "rowwise v1 rows=1 width=64 prologue=rms_norm eps=1e-05 residual=1",
         # A format and a layout of no version, and the format that earlier ones had.
         "embedding v1 count=1 vocabulary=9 width=40 weights=q5",
@@ -190,9 +195,11 @@ def test_optional_parameters_are_there_only_where_given() -> None:
         assert ("scales" in written) == (layout.storage == "int8")
 
 
-def test_a_single_row() -> None:
+def test_a_single_row_and_few() -> None:
     for op in OPERATIONS:
-        assert op.is_single_row == (getattr(op, "rows", getattr(op, "count", 0)) == 1)
+        rows = getattr(op, "rows", getattr(op, "count", 0))
+        assert op.is_single_row == (rows == 1)
+        assert op.has_few_rows == (rows == FEW)
 
 
 def test_a_definition_with_other_parameters_is_refused() -> None:
@@ -276,7 +283,7 @@ def test_a_kernel_has_its_signature(operation: str) -> None:
 
 @pytest.mark.parametrize("operation", [each.OP for each in KERNELS.builders])
 def test_every_kernel_has_an_oracle(operation: str) -> None:
-    extents = {"rows": 3, "num_blocks": 2, "pages": 3}
+    extents = {"rows": 3, "run_edges": 2, "num_blocks": 2, "pages": 3}
     op = next(each for each in OPERATIONS if operation == each.OP)
     case = make_kernel_case(op, extents)
     assert list(case.arguments) == [each.name for each in op.parameters]

@@ -16,6 +16,7 @@ import pytest
 
 from mvlm.models.model_zoo import CLIP_NAME, PUBLISHED_MODELS
 from mvlm.runtime.model import Model
+from tests.forward import logits_of
 from tests.reference import FEATURE_TOLERANCE, LOGIT_TOLERANCE, Reference
 
 pytestmark = pytest.mark.real
@@ -71,8 +72,7 @@ def test_parity_of_the_decoder(folder: Path, name: str) -> None:
     mvlm("synth", name, "-o", checkpoint, "--layers", "2", "--seed", "1")
     mvlm("compile", checkpoint, "-o", artifact, "--quant", "q0f32")
     ids = np.random.default_rng(0).integers(3, 32_000, 77).tolist()
-    model = Model(artifact)
-    logits = model.prefill(model.embed(ids), model.new_cache(128), all_logits=True)
+    logits = logits_of(Model(artifact), ids, capacity=128)
     expected = Reference(checkpoint).prefill_logits(ids)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=LOGIT_TOLERANCE)
 

@@ -8,6 +8,7 @@ alone, and counts as running until the device is waited for.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,25 +47,21 @@ class SeparateDevice(Device):
 
     def upload(self, array: HostArray) -> DeviceArray:
         uploaded = self.empty(array.shape, array.dtype)
-        self._write(uploaded, array)
+        self.write(uploaded, array)
         self.copies["upload"] += 1
         return uploaded
 
     def download(self, array: DeviceArray) -> HostArray:
         self.require(array)
-        self.synchronize()
-        host: HostArray = np.empty(array.shape, str(array.dtype))
-        read = tvm_ffi.get_global_func("runtime.TVMTensorCopyToBytes")
-        read(array, ctypes.c_void_p(host.ctypes.data), host.nbytes)
         self.copies["download"] += 1
-        return host
+        return self._read(array)
 
     def staging(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> StagingBuffer:
         host: HostArray = np.zeros(shape, dtype)
         array = self.empty(shape, dtype)
 
         def commit() -> None:
-            self._write(array, host)
+            self.write(array, host)
             self.copies["commit"] += 1
 
         return StagingBuffer(host, array, commit)
@@ -81,6 +78,16 @@ class SeparateDevice(Device):
             self._copy(part, self._view(joined, begin, begin + count))
             begin += count
         return joined
+
+    def copy_row(self, array: DeviceArray, source: int, target: int) -> None:
+        self._copy(self._row(array, source), self._row(array, target))
+
+    def read_row(self, array: DeviceArray, index: int) -> HostArray:
+        row: HostArray = self._read(self._row(array, index))[0]
+        return row
+
+    def write_row(self, array: DeviceArray, index: int, values: HostArray) -> None:
+        self.write(self._row(array, index), values)
 
     def synchronize(self) -> None:
         self.is_busy = False
@@ -104,16 +111,31 @@ class SeparateDevice(Device):
 
     def _view(self, array: DeviceArray, begin: int, end: int) -> DeviceArray:
         """Return rows at an offset, which copies take and compiled functions do not."""
-        self.require(array)
         _, _, width = array.shape
-        offset = begin * width * np.dtype(str(array.dtype)).itemsize
+        return self._part(array, (1, end - begin, width), begin * width)
+
+    def _row(self, array: DeviceArray, index: int) -> DeviceArray:
+        """Return one item of the first axis, as :meth:`_view` does."""
+        return self._part(array, (1, *array.shape[1:]), index * math.prod(array.shape[1:]))
+
+    def _part(self, array: DeviceArray, shape: tuple[int, ...], first: int) -> DeviceArray:
+        self.require(array)
+        offset = first * np.dtype(str(array.dtype)).itemsize
         view = tvm_ffi.get_global_func("runtime.TVMTensorCreateView")
-        return view(array, tvm_ffi.Shape((1, end - begin, width)), array.dtype, offset)
+        return view(array, tvm_ffi.Shape(shape), array.dtype, offset)
 
     def _copy(self, source: DeviceArray, destination: DeviceArray) -> None:
         tvm_ffi.get_global_func("runtime.TVMTensorCopyFromTo")(source, destination)
 
-    def _write(self, array: DeviceArray, host: HostArray) -> None:
+    def _read(self, array: DeviceArray) -> HostArray:
+        self.synchronize()
+        host: HostArray = np.empty(array.shape, str(array.dtype))
+        read = tvm_ffi.get_global_func("runtime.TVMTensorCopyToBytes")
+        read(array, ctypes.c_void_p(host.ctypes.data), host.nbytes)
+        return host
+
+    def write(self, array: DeviceArray, host: HostArray) -> None:
+        """Copy an array of the host's into the device's memory."""
         source = np.ascontiguousarray(host)
         write = tvm_ffi.get_global_func("runtime.TVMTensorCopyFromBytes")
         write(array, ctypes.c_void_p(source.ctypes.data), source.nbytes)

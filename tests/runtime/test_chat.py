@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from transformers import LlamaTokenizer
 
 from mvlm.runtime.artifact.layout import CHAT, TOKENIZER
 from mvlm.runtime.chat import Chat
+from mvlm.runtime.engine import Engine, EngineSettings, Trace
+from mvlm.runtime.engine import engine as engine_module
+from mvlm.runtime.engine.batch import Rows
 from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
 from mvlm.runtime.generation import Completion
-from mvlm.runtime.kv_cache import KVCache
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
-from mvlm.runtime.session import Session, Trace
 from mvlm.runtime.template import Marker
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 from tests.artifacts import ArtifactCache
@@ -45,6 +47,24 @@ def model(artifact_cache: ArtifactCache) -> Model:
 @pytest.fixture
 def chat(model: Model) -> Chat:
     return Chat(model)
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[Rows]:
+    """What engines compute from now on, step by step."""
+    found, compute = list[Rows](), engine_module.compute
+
+    def noted(model: Model, cache: object, batch: Sequence[Rows]) -> list[Floats]:
+        found.extend(batch)
+        return compute(model, cache, batch)
+
+    monkeypatch.setattr(engine_module, "compute", noted)
+    return found
+
+
+def chat_with(model: Model, context: int) -> Chat:
+    """A conversation whose engine has a context of its own."""
+    return Chat(model, settings=EngineSettings(context=context))
 
 
 def pixels(model: Model, seed: int = 0) -> Floats:
@@ -111,30 +131,30 @@ def test_generated_tokens_are_those_of_the_reference(
         assert len(completion.token_ids) == 20 or completion.token_ids[-1] in model.settings.eos
 
 
-def test_a_turn_prefills_only_its_new_positions(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chat = Chat(model)
+def test_a_turn_prefills_only_its_new_positions(model: Model, computed: list[Rows]) -> None:
+    plain = EngineSettings(speculate="off")
+    chat = Chat(model, settings=plain)
     first = chat.generate("What is in the picture?", [pixels(model)], SHORT).completion
-    spent, computed, prefill = chat.session.vision_seconds, [], model.prefill
-
-    def counted(embeddings: Floats, cache: KVCache, *, all_logits: bool = False) -> Floats:
-        computed.append(embeddings.shape[1])
-        return prefill(embeddings, cache, all_logits=all_logits)
-
-    monkeypatch.setattr(model, "prefill", counted)
-    history = list(chat._history)
+    seconds, history = chat.engine.images.seconds, list(chat._history)
+    computed.clear()
     completion = chat.generate("How many are there?", (), SHORT).completion
     # The first turn's prompt, at least, was in the cache already.
-    assert sum(computed) <= completion.usage.prompt_tokens - first.usage.prompt_tokens
-    assert chat.session.vision_seconds == spent
+    rows = prompt_rows(computed, completion)
+    assert 0 < rows <= completion.usage.prompt_tokens - first.usage.prompt_tokens
+    assert chat.engine.images.seconds == seconds
     assert completion.stats.vision_ms == 0
     # The same conversation in one prefill.
-    fresh = Chat(model)
+    fresh = Chat(model, settings=plain)
     fresh._history = history
+    computed.clear()
     again = fresh.generate("How many are there?", (), SHORT).completion
-    assert computed[-1] == again.usage.prompt_tokens
+    assert prompt_rows(computed, again) == again.usage.prompt_tokens
     assert again.token_ids == completion.token_ids
+
+
+def prompt_rows(computed: list[Rows], completion: Completion) -> int:
+    """Of what was computed for an answer without drafts, the positions of its prompt."""
+    return sum(rows.total for rows in computed) - (len(completion.token_ids) - 1)
 
 
 def test_an_image_in_the_middle_of_a_question(chat: Chat, model: Model) -> None:
@@ -187,7 +207,7 @@ def greedy(chat: Chat, tokens: int = 40) -> Completion:
 
 def test_nothing_is_computed_before_the_generation_is_iterated(chat: Chat) -> None:
     chat.generate("Hello?", (), SHORT)
-    assert chat.session.cache.length == 0
+    assert chat.engine.is_idle and chat.engine.pool.free == chat.engine.pool.size
     assert not chat.turns
 
 
@@ -280,15 +300,15 @@ def test_a_new_generation_cancels_the_one_before(chat: Chat) -> None:
     assert [turn.question for turn in chat.turns] == ["How many?"]
 
 
-def test_a_superseded_generation_computes_nothing(chat: Chat) -> None:
-    """Whether it had begun or not: the session holds another prompt."""
+def test_a_superseded_generation_computes_nothing(chat: Chat, computed: list[Rows]) -> None:
+    """Whether it had begun or not: the conversation has gone on without it."""
     first = chat.generate("What is in the picture?", [pixels(chat.model)], SHORT)
     second = chat.generate("How many?", (), SamplingParams(max_tokens=40))
     next(iter(second))
-    held = chat.session.cache.length
+    computed.clear()
     assert first.completion.finish_reason == "cancelled"
     assert (first.completion.token_ids, first.completion.stats.vision_ms) == ((), 0)
-    assert chat.session.cache.length == held
+    assert not computed
     expected = Chat(chat.model).generate("How many?", (), SamplingParams(max_tokens=40))
     assert second.completion.token_ids == expected.completion.token_ids
     assert [turn.question for turn in chat.turns] == ["How many?"]
@@ -357,12 +377,14 @@ def test_usage_and_stats(chat: Chat, model: Model) -> None:
     assert model.settings.image_tokens == 4
     assert completion.usage.image_tokens == 8
     assert completion.usage.prompt_tokens == len(trace.arrays()["prefill_logits"])
-    assert completion.usage.prompt_tokens == chat.session.length(list(trace.prompt_ids))
+    assert completion.usage.prompt_tokens == chat.engine.length(list(trace.prompt_ids))
     assert completion.usage.completion_tokens == len(completion.token_ids)
     stats = completion.stats
     assert 0 < stats.vision_ms < stats.first_token_ms
     assert stats.prefill_tok_s > 0
     assert stats.decode_tok_s > 0
+    assert 0 <= stats.accepted <= stats.drafted
+    assert 1 <= stats.tokens_per_step <= len(completion.token_ids)
     assert stats.peak_rss_bytes > 10 << 20
 
 
@@ -388,6 +410,9 @@ def test_completion_as_json_has_the_documented_keys(chat: Chat) -> None:
         "prefill_tok_s",
         "decode_tok_s",
         "first_token_ms",
+        "drafted",
+        "accepted",
+        "tokens_per_step",
         "peak_rss_bytes",
     }
 
@@ -406,7 +431,7 @@ def prompt_length(model: Model, question: str, images: int = 0) -> int:
 def test_generation_ends_at_the_end_of_the_context(model: Model) -> None:
     room = 5
     capacity = prompt_length(model, "Hello?") + room
-    completion = Chat(model, capacity=capacity).generate("Hello?", (), SamplingParams()).completion
+    completion = chat_with(model, capacity).generate("Hello?", (), SamplingParams()).completion
     assert completion.finish_reason == "length"
     # The last token needs no position: no token is decoded after it.
     assert len(completion.token_ids) == room
@@ -417,7 +442,7 @@ def test_generation_ends_at_the_end_of_the_context(model: Model) -> None:
 @pytest.mark.parametrize("missing", [0, 1, 10])
 def test_a_question_longer_than_the_context_is_refused(model: Model, missing: int) -> None:
     length = prompt_length(model, "Hello?")
-    chat = Chat(model, capacity=length - missing)
+    chat = chat_with(model, length - missing)
     with pytest.raises(
         ContextError, match=rf"fewer than {length - missing} tokens, found {length}"
     ):
@@ -426,18 +451,18 @@ def test_a_question_longer_than_the_context_is_refused(model: Model, missing: in
 
 
 def test_a_context_with_room_for_one_token(model: Model) -> None:
-    chat = Chat(model, capacity=prompt_length(model, "Hello?") + 1)
+    chat = chat_with(model, prompt_length(model, "Hello?") + 1)
     completion = chat.generate("Hello?").completion
     assert (completion.finish_reason, len(completion.token_ids)) == ("length", 1)
 
 
 def test_the_oldest_turns_are_dropped_first(model: Model) -> None:
-    chat = Chat(model, capacity=prompt_length(model, "Hello?") + 150)
+    chat = chat_with(model, prompt_length(model, "Hello?") + 150)
     questions, dropped = [], 0
     for number in range(12):
         questions.append(f"Question {number}?")
         generation = chat.generate(questions[-1], (), SamplingParams(max_tokens=30))
-        assert generation.completion.usage.prompt_tokens < chat.session.cache.capacity
+        assert generation.completion.usage.prompt_tokens < chat.engine.context
         dropped += generation.dropped_turns
         assert [turn.question for turn in chat.turns] == questions[dropped:]
     assert 0 < dropped < 12
@@ -445,29 +470,29 @@ def test_the_oldest_turns_are_dropped_first(model: Model) -> None:
 
 def test_images_of_dropped_turns_are_kept(model: Model) -> None:
     """They are what the conversation is about."""
-    chat = Chat(model, capacity=prompt_length(model, "Hello?", 1) + 100)
+    chat = chat_with(model, prompt_length(model, "Hello?", 1) + 100)
     chat.generate("What is this?", [pixels(model)], SHORT).completion  # noqa: B018
-    seen = chat.session.vision_seconds
+    seen = chat.engine.images.seconds
     dropped = 0
     while dropped < 4:
         trace = Trace()
         generation = chat.generate("And what else is there?", (), SamplingParams(max_tokens=30))
         dropped += generation.dropped_turns
         assert generation.completion.usage.image_tokens == 4
-    assert chat.session.vision_seconds == seen
+    assert chat.engine.images.seconds == seen
     assert chat.turns[0].images == 1
     trace = Trace()
     completion = chat.generate(
         "And what else is there?", (), SamplingParams(max_tokens=30), trace
     ).completion
-    session = Session(model)
-    again = session.prefill(list(trace.prompt_ids), [session.encode_image(pixels(model))])
-    assert int(again.logits.argmax()) == completion.token_ids[0]
+    again = Engine(model).logits(trace.prompt_ids, [pixels(model)])[-1]
+    assert int(again.argmax()) == completion.token_ids[0]
+    np.testing.assert_array_equal(trace.step_logits[0][0], again)
 
 
 def test_the_oldest_kept_images_are_dropped_when_they_fill_the_context(model: Model) -> None:
     """When the kept images alone fill the context, the oldest of them go."""
-    chat = Chat(model, capacity=prompt_length(model, "And this?", 1) + 40)
+    chat = chat_with(model, prompt_length(model, "And this?", 1) + 40)
     for seed in range(20):
         generation = chat.generate("And this?", [pixels(model, seed)], SHORT)
         assert generation.completion.usage.image_tokens >= 4
@@ -477,7 +502,7 @@ def test_the_oldest_kept_images_are_dropped_when_they_fill_the_context(model: Mo
 def test_images_of_dropped_turns_are_kept_beside_a_typed_placeholder(model: Model) -> None:
     """`<image>` that came without an image is text, wherever its turn ends up."""
     question = "What does <image> mean in HTML?"
-    chat = Chat(model, capacity=prompt_length(model, question, 1) + 60)
+    chat = chat_with(model, prompt_length(model, question, 1) + 60)
     chat.generate("What is this?", [pixels(model)], SHORT).completion  # noqa: B018
     dropped = 0
     while dropped < 2:
@@ -492,7 +517,7 @@ def test_images_of_dropped_turns_are_kept_beside_a_typed_placeholder(model: Mode
 
 def test_inherited_images_do_not_move_those_placed_by_a_question(model: Model) -> None:
     placing = "Is <image> red?"
-    chat = Chat(model, capacity=prompt_length(model, "Is \nthis red?", 2) + 10)
+    chat = chat_with(model, prompt_length(model, "Is \nthis red?", 2) + 10)
     chat.generate("What is this?", [pixels(model, 1)], SHORT).completion  # noqa: B018
     trace = Trace()
     generation = chat.generate(placing, [pixels(model, 2)], SamplingParams(max_tokens=4), trace)
@@ -500,11 +525,8 @@ def test_inherited_images_do_not_move_those_placed_by_a_question(model: Model) -
     assert generation.completion.usage.image_tokens == 8
     expected = [SYSTEM + " USER: ", Marker.IMAGE, "\nIs ", Marker.IMAGE, " red? ASSISTANT:"]
     assert list(trace.prompt_ids) == chat.tokenizer.encode_prompt(expected)
-    shown = [
-        session.encode_image(pixels(model, seed)) for session in [Session(model)] for seed in (1, 2)
-    ]
-    again = Session(model).prefill(list(trace.prompt_ids), shown)
-    assert int(again.logits.argmax()) == generation.completion.token_ids[0]
+    again = Engine(model).logits(trace.prompt_ids, [pixels(model, seed) for seed in (1, 2)])[-1]
+    assert int(again.argmax()) == generation.completion.token_ids[0]
 
 
 # What a user may type and a model may say; a run of words so that turns differ in length.
@@ -532,7 +554,7 @@ def asked(draw: st.DrawFn) -> tuple[str, int, str]:
 def test_a_prompt_has_a_placeholder_for_each_given_and_kept_image(
     model: Model, conversation: list[tuple[str, int, str]], capacity: int
 ) -> None:
-    chat = Chat(model, capacity=capacity)
+    chat = chat_with(model, capacity)
     given, blank = list[Floats](), np.zeros((1, 3, 2, 2), np.float32)
     for number, (question, images, said) in enumerate(conversation):
         new = [blank + number for _ in range(images)]
@@ -541,8 +563,8 @@ def test_a_prompt_has_a_placeholder_for_each_given_and_kept_image(
         except ContextError:
             continue
         given += new
-        kept = generation._pixels
-        assert generation._ids.count(IMAGE_TOKEN_ID) == len(kept)
+        kept, ids = generation._request.images, generation._request.ids
+        assert ids.count(IMAGE_TOKEN_ID) == len(kept)
         # The oldest go first, and never those of the question itself.
         assert len(kept) >= images
         assert all(a is b for a, b in zip(kept, given[len(given) - len(kept) :], strict=True))
@@ -554,12 +576,12 @@ def test_a_prompt_has_a_placeholder_for_each_given_and_kept_image(
         typed = sum(
             text.count("<image>") for turn in turns for text in (turn.question, turn.answer or "")
         )
-        text = chat.tokenizer.decode([i for i in generation._ids if i != IMAGE_TOKEN_ID])
+        text = chat.tokenizer.decode([i for i in ids if i != IMAGE_TOKEN_ID])
         assert text.count("<image>") == typed - placed
 
 
 def test_a_refused_question_changes_nothing(model: Model) -> None:
-    chat = Chat(model, capacity=prompt_length(model, "Hello?") + 40)
+    chat = chat_with(model, prompt_length(model, "Hello?") + 40)
     chat.generate("Hello?", (), SHORT).completion  # noqa: B018
     turns = chat.turns
     with pytest.raises(ContextError):

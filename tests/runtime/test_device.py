@@ -21,6 +21,7 @@ from mvlm.runtime.device.cpu import CpuDevice
 from mvlm.runtime.device.device import Device
 from mvlm.runtime.device.find import DEVICES, find_device
 from mvlm.runtime.device.requirements import HOST, REQUIREMENTS
+from mvlm.runtime.engine import Engine, EngineSettings, Request, Trace
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.generation import Completion
 from mvlm.runtime.image import load_image, preprocess
@@ -33,7 +34,6 @@ from mvlm.runtime.measurement.kernel_runner import (
 )
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
-from mvlm.runtime.session import Session, Trace
 from tests.artifacts import ArtifactCache
 from tests.examination.artifacts import BUNDLED, compile_bundled
 from tests.once import make_once
@@ -111,35 +111,40 @@ def test_a_conversation_on_a_separate_device(
     assert found[0].usage.image_tokens == 36
 
 
-def test_a_decode_step_copies_two_numbers_up_and_the_logits_down(separate: Model) -> None:
-    session, device = Session(separate), device_of(separate)
-    session.prefill([1, 5, 6])
+def test_a_decode_step_copies_some_numbers_up_and_the_logits_down(separate: Model) -> None:
+    engine, device = Engine(separate, EngineSettings(speculate="off")), device_of(separate)
+    (answer,) = engine.submit(Request([1, 5, 6], params=SamplingParams(max_tokens=11)))
+    tokens = engine.tokens(answer)
+    next(tokens)
     device.copies.clear()
-    for token in range(3, 13):
-        session.decode(token)
-    # The token and the cache's length; then the logits.
-    assert device.copies == {"commit": 20, "download": 10}
+    assert len(list(tokens)) == 10
+    # The token, and where it lies: its position, where its pages begin, its run and the pages. Then
+    # the logits.
+    assert device.copies == {"commit": 10 * (1 + 4), "download": 10}
 
 
 def test_images_are_uploaded_once_and_stay_on_the_device(separate: Model) -> None:
-    session, device = Session(separate), device_of(separate)
+    engine, device = Engine(separate), device_of(separate)
     pixels = np.zeros((1, 3, 56, 56), np.float32)
     device.copies.clear()
-    image = session.encode_image(pixels)
+    engine.images.encode(pixels)
     assert device.copies == {"upload": 1}
-    # The ids, the cache's length, and the last position's logits.
-    session.prefill([1, -200, 7, -200, 9], [image, image])
-    assert device.copies == {"upload": 2, "commit": 1, "download": 1}
+    # The ids of each text and the wanted row, where the rows lie, and the last position's logits.
+    ids, params = [1, -200, 7, 8, -200, 9], SamplingParams(max_tokens=1)
+    (answer,) = engine.submit(Request(ids, [pixels, pixels], params))
+    assert len(list(engine.tokens(answer))) == 1
+    assert device.copies == {"upload": 1 + 3 + 1, "commit": 4, "download": 1}
 
 
 def test_every_stage_is_the_same_number_on_a_separate_device(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def traced(model: Model) -> dict[str, npt.NDArray[Any]]:
-        session, trace = Session(model), Trace()
+        engine, trace = Engine(model), Trace()
         pixels = np.random.default_rng(0).standard_normal((1, 3, 56, 56), np.float32)
-        image = session.encode_image(pixels, trace)
-        session.prefill([1, 5, -200, 7, 8, -200], [image, image], trace)
+        ids, params = [1, 5, -200, 7, 8, -200], SamplingParams(max_tokens=4)
+        (answer,) = engine.submit(Request(ids, [pixels, pixels], params, trace=trace))
+        assert len(list(engine.tokens(answer))) == 4
         return trace.arrays()
 
     expected = traced(Model(small))
@@ -173,8 +178,8 @@ def test_the_device_is_waited_for_before_a_clock_is_read(
     converse(separate)
     assert reads > 50
     profiler, reads = separate.profiler(), 0
-    Session(separate).prefill([1, 5, 6])
-    kernels = profiler.times()["prefill"]
+    Engine(separate).logits([1, *range(5, 25)])
+    kernels = profiler.times()["prefill_all"]
     assert reads > 2 * sum(kernel.calls for kernel in kernels) > 50
 
 
@@ -265,6 +270,31 @@ def test_rows_are_cut_and_joined(device: Device, width: int) -> None:
     np.testing.assert_array_equal(device.download(joined), expected)
     np.testing.assert_array_equal(device.download(device.concatenate([whole])), values)
     np.testing.assert_array_equal(device.download(device.rows(whole, 0, 9)), values)
+
+
+@pytest.mark.parametrize("device", devices(), ids=lambda device: type(device).__name__)
+@pytest.mark.parametrize("shape", [(3, 5), (4, 2, 3, 7)])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_row_is_copied(device: Device, shape: tuple[int, ...], dtype: str) -> None:
+    values = np.random.default_rng(0).integers(-99, 99, shape).astype(dtype)
+    array = device.upload(values.copy())
+    device.copy_row(array, 2, 0)
+    device.copy_row(array, 1, 1)
+    np.testing.assert_array_equal(device.download(array), values[[2, 1, *range(2, shape[0])]])
+
+
+@pytest.mark.parametrize("device", devices(), ids=lambda device: type(device).__name__)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_row_is_read_and_written(device: Device, dtype: str) -> None:
+    values = np.random.default_rng(0).integers(-99, 99, (3, 2, 5)).astype(dtype)
+    array = device.upload(values.copy())
+    row = device.read_row(array, 2)
+    device.write_row(array, 0, row)
+    np.testing.assert_array_equal(device.download(array), values[[2, 1, 2]])
+    # What was read is a copy.
+    device.write_row(array, 2, np.ascontiguousarray(values[1]))
+    np.testing.assert_array_equal(row, values[2])
+    assert row.dtype == dtype
 
 
 @pytest.mark.parametrize("device", devices(), ids=lambda device: type(device).__name__)

@@ -15,10 +15,10 @@ import pytest
 from mvlm.compile.toolchain import find_linker
 from mvlm.runtime.artifact.layout import MODEL_LIBRARY, RUNTIME_LIBRARY
 from mvlm.runtime.device.cpu import CpuDevice
+from mvlm.runtime.engine import Engine
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.loader import load_functions
 from mvlm.runtime.model import Model
-from mvlm.runtime.session import Session
 from mvlm.runtime.targets import find_description
 from mvlm.runtime.targets.platforms import PLATFORMS
 from tests.artifacts import ArtifactCache
@@ -27,13 +27,13 @@ FRESH = """
 import json, sys, threading
 from pathlib import Path
 import numpy as np
+from mvlm.runtime.engine import Engine
 from mvlm.runtime.model import Model
-from mvlm.runtime.session import Session
 
 def answer(folder, threads):
     model = Model(Path(folder), threads)
     assert computing() == model.threads
-    return Session(model).prefill([1, 5, 6, 7]).logits.tolist()
+    return Engine(model).logits([1, 5, 6, 7]).tolist()
 
 def computing():
     return 1 + sum(each.name.startswith("mvlm-worker") for each in threading.enumerate())
@@ -90,7 +90,7 @@ print(json.dumps([computing(), answer({artifact!r}, {threads})]))
     assert isinstance(found, list)
     assert found[0] == threads
     model = Model(Path(artifact), 1)
-    assert found[1] == pytest.approx(Session(model).prefill([1, 5, 6, 7]).logits.tolist(), abs=1e-5)
+    assert found[1] == Engine(model).logits([1, 5, 6, 7]).tolist()
 
 
 def test_the_calling_thread_stays_where_it_was_allowed_to_run(

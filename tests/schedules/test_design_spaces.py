@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 
 from mvlm.models.cache_layout import CacheLayout
-from mvlm.models.kv_cache import NUM_BLOCKS, PAGES
+from mvlm.models.kv_cache import NUM_BLOCKS, PAGES, RUN_EDGES
 from mvlm.models.ops.linear import linear_signature
 from mvlm.models.ops.signatures import (
+    FEW,
+    FEW_ROWS,
     ROWS,
     AppendSignature,
     AttentionSignature,
     CachedAttentionSignature,
     QuantizedLinearSignature,
     QuantizeRowsSignature,
+    RowCount,
     RowwiseSignature,
     Signature,
 )
@@ -33,15 +36,15 @@ from tests.device import device
 from tests.kernels import called
 from tests.panels import FORMATS
 
-# No tile's rows divide the number of rows.
-EXTENTS = {ROWS: 9, NUM_BLOCKS: 2, PAGES: 3}
+# No tile's rows divide the number of rows, nor that of the first of two runs, 5.
+EXTENTS = {ROWS: 11, FEW_ROWS: 11, RUN_EDGES: 3, NUM_BLOCKS: 3, PAGES: 4}
 
 
-def of_linear(scheme: str, rows: int | None, width: int = 512, features: int = 64) -> Signature:
+def of_linear(scheme: str, rows: RowCount, width: int = 512, features: int = 64) -> Signature:
     return linear_signature(FORMATS[scheme], rows, width, features)
 
 
-def of_rows(rows: int | None) -> Signature:
+def of_rows(rows: RowCount) -> Signature:
     return QuantizeRowsSignature(rows, 256, "rms_norm", 1e-6, "int8", 16, 1)
 
 
@@ -49,8 +52,10 @@ LAYOUT = CacheLayout(1, 2, 128, "int8")
 OPERATIONS: dict[str, Signature] = {
     "attention": AttentionSignature(21, 2, 64),
     "cached_attention": CachedAttentionSignature.for_cache(LAYOUT, None, 4),
+    "cached_attention of few": CachedAttentionSignature.for_cache(LAYOUT, FEW, 4),
     "cached_attention of one": CachedAttentionSignature.for_cache(LAYOUT, 1, 8),
     "append_to_cache": AppendSignature.for_cache(LAYOUT, None, 2),
+    "append_to_cache of few": AppendSignature.for_cache(LAYOUT, FEW, 2),
     "rowwise": RowwiseSignature(None, 256, "rms_norm", 1e-6),
     "rowwise of one": RowwiseSignature(1, 256, "rms_norm", 1e-6),
     "quantize_rows": of_rows(None),
@@ -58,7 +63,7 @@ OPERATIONS: dict[str, Signature] = {
     **{
         f"{scheme} linear{of}": of_linear(scheme, rows)
         for scheme in ("q0f32", "q4f16_1", "q3a8", "q4a8", "q8a8", "q16a16")
-        for of, rows in (("", None), (" of one", 1))
+        for of, rows in (("", None), (" of few", FEW), (" of one", 1))
     },
 }
 

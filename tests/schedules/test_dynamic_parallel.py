@@ -82,7 +82,7 @@ def test_unknown_extents(rows: int) -> None:
 
 
 def test_serial_loops_are_left_alone() -> None:
-    assert schedule_dynamically(in_order, is_single_row=False) is in_order
+    assert schedule_dynamically(in_order, has_few_rows=False) is in_order
     assert (counted(in_order, (ROWS, COLUMNS)) == 1).all()
 
 
@@ -192,7 +192,7 @@ def test_stack_is_aligned_to_wide_registers(
     """Else registers are spilled across cache lines, depending on the caller."""
     target = Target({"kind": "llvm", "mtriple": triple, "mattr": features})
     with target:
-        function = schedule_dynamically(over_columns(2, 704), is_single_row=False)
+        function = schedule_dynamically(over_columns(2, 704), has_few_rows=False)
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     assembly = tvm.compile(module, target=target).mod.inspect_source("asm")
     assert "atomicrmw" not in assembly and "main_compute_" in assembly

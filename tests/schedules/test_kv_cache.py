@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +16,7 @@ from tvm import tirx
 
 from mvlm.models.cache_layout import PAGE_SIZE, CacheLayout
 from mvlm.models.ops.kv_cache import append_definition, attention_definition
-from mvlm.models.ops.signatures import AppendSignature, CachedAttentionSignature
+from mvlm.models.ops.signatures import FEW, AppendSignature, CachedAttentionSignature, RowCount
 from mvlm.models.quantization import CACHE_STORAGES
 from mvlm.schedules.oracles.arithmetic import causal_attention, int8_vectors, rotate
 from tests.device import cached
@@ -32,10 +34,9 @@ def as_defined(function: tirx.PrimFunc) -> tirx.PrimFunc:
 
 @cached
 def functions(
-    kind: Kind, is_single: bool, heads: int, layout: CacheLayout
+    kind: Kind, rows: RowCount, heads: int, layout: CacheLayout
 ) -> tuple[Callable[..., None], Callable[..., None]]:
     """Compile what appends and what attends."""
-    rows = 1 if is_single else None
     append = append_definition(AppendSignature.for_cache(layout, rows, heads))
     attend = attention_definition(CachedAttentionSignature.for_cache(layout, rows, heads))
     return build(kind(append)), build(kind(attend))
@@ -70,25 +71,8 @@ class Sequence:
 
     def extend(self, qkv: Array) -> Array:
         """Append the new positions' keys and values, and let them attend."""
-        rows = len(qkv)
-        half = self.layout.head_dim // 2
-        angles = (self.length + np.arange(rows))[:, None] * 10000.0 ** (-np.arange(half) / half)
-        inputs = [
-            tvm.runtime.tensor(np.ascontiguousarray(array))
-            for array in (
-                qkv,
-                np.cos(angles).astype(np.float32),
-                np.sin(angles).astype(np.float32),
-                np.array([self.length], np.int32),
-                self.table,
-            )
-        ]
-        append, attend = functions(self.kind, rows == 1, self.heads, self.layout)
-        out = tvm.runtime.tensor(np.full((rows, self.heads, 2 * half), np.nan, np.float32))
-        append(*inputs, *self.pages)
-        attend(*inputs, *self.pages, out)
-        self.length += rows
-        return out.numpy()
+        (found,) = extend([self], [qkv], 1 if len(qkv) == 1 else None)
+        return found
 
     def stored(self) -> tuple[Array, Array]:
         """Keys and values of all positions, ``(n, kv_heads, head_dim)``."""
@@ -104,13 +88,54 @@ class Sequence:
         return stored_keys, stored_values
 
 
+def of_one_cache(sequence: Sequence, blocks: list[int]) -> list[Sequence]:
+    """Share a sequence's pages out among some, in the order of its table."""
+    found = []
+    for begin, end in itertools.pairwise(itertools.accumulate(blocks, initial=0)):
+        found.append(copy.copy(sequence))
+        found[-1].table = sequence.table[begin:end]
+    return found
+
+
+def extend(sequences: list[Sequence], parts: list[Array], rows: RowCount) -> list[Array]:
+    """Extend sequences of one cache by a call, by functions for so many rows."""
+    first, qkv = sequences[0], np.concatenate(parts)
+    half = first.layout.head_dim // 2
+    positions = np.concatenate(
+        [each.length + np.arange(len(part)) for each, part in zip(sequences, parts, strict=True)]
+    )
+    angles = positions[:, None] * 10000.0 ** (-np.arange(half) / half)
+    counts, blocks = (
+        [len(each) for each in all_] for all_ in (parts, [s.table for s in sequences])
+    )
+    starts, edges = (np.cumsum([0, *sizes]) for sizes in (blocks, counts))
+    *places, runs, table = (
+        tvm.runtime.tensor(np.ascontiguousarray(array))
+        for array in (
+            qkv,
+            np.cos(angles).astype(np.float32),
+            np.sin(angles).astype(np.float32),
+            positions.astype(np.int32),
+            np.repeat(starts[:-1], counts).astype(np.int32),
+            edges.astype(np.int32),
+            np.concatenate([each.table for each in sequences]),
+        )
+    )
+    append, attend = functions(first.kind, rows, first.heads, first.layout)
+    out = tvm.runtime.tensor(np.full((len(qkv), first.heads, 2 * half), np.nan, np.float32))
+    append(*places, table, *first.pages)
+    attend(*places, runs, table, *first.pages, out)
+    for each, count in zip(sequences, counts, strict=True):
+        each.length += count
+    return np.split(out.numpy(), edges[1:-1])
+
+
 def check(sequence: Sequence, steps: list[int], scale: float = 1.0, seed: int = 0) -> None:
     """Extend a sequence by some steps, each held against NumPy over what the cache then holds."""
     layout, heads = sequence.layout, sequence.heads
-    width = heads + 2 * layout.kv_heads
     random, seen = np.random.default_rng(seed), []
     for step in steps:
-        qkv = random.standard_normal((step, width, layout.head_dim)).astype(np.float32)
+        qkv = random_vectors(sequence, step, random)
         qkv[:, heads + layout.kv_heads :] *= scale
         positions = sequence.length + np.arange(step)
         seen.append(
@@ -123,6 +148,13 @@ def check(sequence: Sequence, steps: list[int], scale: float = 1.0, seed: int = 
             check_stored(layout.storage, stored, vectors)
         expected = causal_attention(rotate(qkv[:, :heads], positions), keys, values)
         np.testing.assert_allclose(found, expected, atol=TOLERANCE * scale)
+
+
+def random_vectors(sequence: Sequence, count: int, random: np.random.Generator) -> Array:
+    """Queries, keys and values of new positions."""
+    width = sequence.heads + 2 * sequence.layout.kv_heads
+    shape = count, width, sequence.layout.head_dim
+    return random.standard_normal(shape).astype(np.float32)
 
 
 def check_stored(storage: str, stored: Array, vectors: Array) -> None:
@@ -149,6 +181,38 @@ def test_prompts_and_tokens(
     """Within a page, over a page's end, one by one, and many pages at once."""
     sequence = Sequence(CacheLayout(1, kv_heads, head_dim, storage), heads, 400, kind=kind)
     check(sequence, [5, 1, 58, 1, 1, 3, 200, 1])
+
+
+@pytest.mark.parametrize("kind", [kernel, as_defined])
+@pytest.mark.parametrize("storage", CACHE_STORAGES)
+@pytest.mark.parametrize("rows", [None, FEW])
+def test_sequences_in_one_call(kind: Kind, storage: str, rows: RowCount) -> None:
+    """Chunks and tokens, in pages of one cache: as if each sequence were alone."""
+    layout, heads = CacheLayout(1, 2, 48, storage), 4
+    sequences = of_one_cache(Sequence(layout, heads, 6 * PAGE_SIZE, kind=kind), [1, 3, 2])
+    # The same pages in memory of their own.
+    alone = [copy.copy(each) for each in sequences]
+    for each in alone:
+        each.pages = [tvm.runtime.tensor(page.numpy()) for page in each.pages]
+    random = np.random.default_rng(5)
+    for each, other, count in zip(sequences, alone, (40, 126, 63), strict=True):
+        qkv = random_vectors(each, count, random)
+        np.testing.assert_array_equal(each.extend(qkv), other.extend(qkv))
+    # The rows of each in a call; some are not in it.
+    for counts in ([5, 7, 1], [1, 1, 1], [0, 3, 10], [1, 0, 0], [2, 0, 1]):
+        in_call = [at for at, count in enumerate(counts) if count]
+        parts = [random_vectors(sequences[at], counts[at], random) for at in in_call]
+        found = extend([sequences[at] for at in in_call], parts, rows)
+        for at, part, result in zip(in_call, parts, found, strict=True):
+            one, positions = sequences[at], alone[at].length + np.arange(len(part))
+            expected = alone[at].extend(part)
+            keys, values = one.stored()
+            for stored, other in zip((keys, values), alone[at].stored(), strict=True):
+                np.testing.assert_array_equal(stored, other)
+            if kind is kernel:  # whose bits are those of the kernel of one row, too
+                np.testing.assert_array_equal(result, expected)
+            by_numpy = causal_attention(rotate(part[:, :heads], positions), keys, values)
+            np.testing.assert_allclose(result, by_numpy, atol=TOLERANCE)
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)

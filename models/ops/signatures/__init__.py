@@ -26,14 +26,22 @@ from mvlm.models.ops.signatures.linear import (
 from mvlm.models.ops.signatures.rowwise import QuantizeRowsSignature, RowFunction, RowwiseSignature
 from mvlm.models.ops.signatures.signature import (
     ATTRIBUTE_PREFIX,
+    FEW,
+    FEW_ROWS,
+    MOST_FEW_ROWS,
     OP_ATTRIBUTE,
     ROWS,
     Parameter,
+    RowCount,
     Signature,
+    rows_extent,
 )
 
 __all__ = [
     "ATTRIBUTE_PREFIX",
+    "FEW",
+    "FEW_ROWS",
+    "MOST_FEW_ROWS",
     "ROWS",
     "SIGNATURES",
     "AppendSignature",
@@ -47,11 +55,13 @@ __all__ = [
     "Parameter",
     "QuantizeRowsSignature",
     "QuantizedLinearSignature",
+    "RowCount",
     "RowFunction",
     "RowwiseSignature",
     "Signature",
     "parse_signature",
     "read_signature",
+    "rows_extent",
 ]
 
 # The class of every operation's signature, by the operation's name.

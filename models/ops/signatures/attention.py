@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from mvlm.models.cache_layout import CacheLayout
-from mvlm.models.kv_cache import NUM_BLOCKS, PAGES
-from mvlm.models.ops.signatures.signature import Parameter, Signature, rows_extent
+from mvlm.models.kv_cache import NUM_BLOCKS, PAGES, RUN_EDGES
+from mvlm.models.ops.signatures.signature import Parameter, RowCount, Signature, rows_extent
 
 SomeCacheOperation = TypeVar("SomeCacheOperation", bound="CacheOperation")
 
@@ -56,7 +56,7 @@ class CacheOperation(Signature):
         storage: The dtype of keys and values.
     """
 
-    rows: int | None
+    rows: RowCount
     heads: int
     kv_heads: int
     head_dim: int
@@ -67,7 +67,7 @@ class CacheOperation(Signature):
 
     @classmethod
     def for_cache(
-        cls: type[SomeCacheOperation], layout: CacheLayout, rows: int | None, heads: int
+        cls: type[SomeCacheOperation], layout: CacheLayout, rows: RowCount, heads: int
     ) -> SomeCacheOperation:
         """Return the signature for a cache, a number of rows and of query heads."""
         return cls(rows, heads, layout.kv_heads, layout.head_dim, layout.page_size, layout.storage)
@@ -87,15 +87,26 @@ class CacheOperation(Signature):
         """Heads of queries, keys and values."""
         return self.heads + 2 * self.kv_heads
 
-    def _inputs(self) -> tuple[Parameter, ...]:
+    @property
+    def _vectors(self) -> tuple[Parameter, ...]:
         rows, half = rows_extent(self.rows), self.head_dim // 2
         return (
             Parameter("qkv", (rows, self.width, self.head_dim), "float32"),
             Parameter("cos", (rows, half), "float32"),
             Parameter("sin", (rows, half), "float32"),
-            Parameter("start", (1,), "int32"),
-            Parameter("table", (NUM_BLOCKS,), "int32"),
         )
+
+    @property
+    def _places(self) -> tuple[Parameter, ...]:
+        rows = rows_extent(self.rows)
+        return (
+            Parameter("positions", (rows,), "int32"),
+            Parameter("page_starts", (rows,), "int32"),
+        )
+
+    @property
+    def _page_indices(self) -> Parameter:
+        return Parameter("page_indices", (NUM_BLOCKS,), "int32")
 
     @property
     def pages(self) -> tuple[Parameter, ...]:
@@ -110,8 +121,9 @@ class CacheOperation(Signature):
 class AppendSignature(CacheOperation):
     """Appending keys and values of new positions to the KV cache, in place.
 
-    Parameters: ``qkv (M, width, head_dim)``, ``cos`` and ``sin (M, head_dim / 2)``, ``start (1,)``,
-    ``table (num_blocks,)``, the pages ``keys``, ``values`` and ``scales``.
+    Parameters: ``qkv (M, width, head_dim)``, ``cos`` and ``sin (M, head_dim / 2)``, ``positions``
+    and ``page_starts (M,)``, ``page_indices (num_blocks,)``, the pages ``keys``, ``values`` and
+    ``scales`` (see `models.kv_cache.Cache`).
     """
 
     OP: ClassVar[str] = "append_to_cache"
@@ -119,14 +131,15 @@ class AppendSignature(CacheOperation):
 
     def declare(self) -> tuple[Parameter, ...]:
         """Make the parameters."""
-        return (*self._inputs(), *self.pages)
+        return (*self._vectors, *self._places, self._page_indices, *self.pages)
 
 
 @dataclass(frozen=True)
 class CachedAttentionSignature(CacheOperation):
     """Causal attention of new positions over the KV cache.
 
-    Parameters: as appending, and ``out (M, heads, head_dim)``.
+    Parameters: as appending, with ``runs (run_edges,)`` before ``page_indices``, and ``out (M,
+    heads, head_dim)``.
     """
 
     OP: ClassVar[str] = "cached_attention"
@@ -135,4 +148,6 @@ class CachedAttentionSignature(CacheOperation):
         """Make the parameters."""
         shape = (rows_extent(self.rows), self.heads, self.head_dim)
         out = Parameter("out", shape, "float32", is_written=True)
-        return (*self._inputs(), *self.pages, out)
+        edges = self.rows + 1 if isinstance(self.rows, int) else RUN_EDGES
+        runs = Parameter("runs", (edges,), "int32")
+        return (*self._vectors, *self._places, runs, self._page_indices, *self.pages, out)

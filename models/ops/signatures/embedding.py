@@ -7,6 +7,7 @@ from typing import ClassVar, cast
 
 from mvlm.models.ops.signatures.signature import (
     Parameter,
+    RowCount,
     Signature,
     rows_extent,
     stored_parameters,
@@ -33,7 +34,7 @@ class EmbeddingSignature(Signature):
 
     OP: ClassVar[str] = "embedding"
 
-    count: int | None
+    count: RowCount
     vocabulary: int
     width: int
     weights: str

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from mvlm.models.ops.signatures.signature import (
     Parameter,
+    RowCount,
     Signature,
     rows_extent,
     stored_parameters,
@@ -30,7 +31,7 @@ class LinearLayer(Signature):
         residual: Whether ``residual`` is added to the result.
     """
 
-    rows: int | None
+    rows: RowCount
     width: int
     features: int
     weights: str

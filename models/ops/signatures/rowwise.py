@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from mvlm.models.ops.signatures.signature import (
     Parameter,
+    RowCount,
     Signature,
     rows_extent,
     zero_point_parameters,
@@ -30,7 +31,7 @@ class RowFunction(Signature):
         eps: Added to the variance by a normalization.
     """
 
-    rows: int | None
+    rows: RowCount
     width: int
     prologue: str
     eps: float

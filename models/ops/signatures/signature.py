@@ -13,12 +13,17 @@ from mvlm.models.weight_layout import Matrix, WeightLayout
 # The prefix of the attributes that hold a signature's fields, and the one that names the operation.
 ATTRIBUTE_PREFIX = "mvlm."
 OP_ATTRIBUTE = ATTRIBUTE_PREFIX + "op"
-# The symbolic extent of rows that are not known before a call.
-ROWS = "rows"
+# The symbolic extents of rows that are not known before a call: any number of them, and few.
+ROWS, FEW_ROWS = "rows", "few_rows"
+# Few rows are up to 16, such as a token of each of some sequences: reading the weights takes longer
+# than computing with them.
+FEW, MOST_FEW_ROWS = "few", 16
 _SYMBOLIC = "any"
 
 # An extent of a shape: a number, or the name of one that only a call knows.
 Extent = int | str
+# How many rows an operation has: a number, "few", or None for any.
+RowCount = int | str | None
 Value = int | float | str
 SomeSignature = TypeVar("SomeSignature", bound="Signature")
 
@@ -74,6 +79,11 @@ class Signature:
     def is_single_row(self) -> bool:
         """Whether the operation has one row: the first extent of its first parameter is one."""
         return self.parameters[0].shape[0] == 1
+
+    @property
+    def has_few_rows(self) -> bool:
+        """Whether the operation has few rows, how many only a call knows."""
+        return self.parameters[0].shape[0] == FEW_ROWS
 
     @property
     def inputs(self) -> tuple[Parameter, ...]:
@@ -133,9 +143,11 @@ class Signature:
         return found
 
 
-def rows_extent(rows: int | None) -> Extent:
-    """Return the extent of a number of rows: symbolic where it is None."""
-    return ROWS if rows is None else rows
+def rows_extent(rows: RowCount) -> Extent:
+    """Return the extent of a number of rows: symbolic where it is "few" or None."""
+    if rows is None:
+        return ROWS
+    return FEW_ROWS if isinstance(rows, str) else rows
 
 
 def stored_parameters(layout: WeightLayout, matrix: Matrix) -> tuple[Parameter, ...]:
@@ -170,8 +182,9 @@ def _field_types(signature: type[Signature]) -> dict[str, Any]:
 
 def _converted(kind: Any, values: Mapping[str, Any], name: str) -> Value | None:
     """Return a field's value, of the field's type."""
-    if kind == int | None:
-        return int(values[name]) if name in values else None
+    if kind == RowCount:
+        found = values.get(name)
+        return found if found in (None, FEW) else int(found)
     value = values[name]
     converted: Value = kind(int(value)) if kind is bool else kind(value)
     return converted

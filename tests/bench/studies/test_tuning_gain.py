@@ -12,7 +12,14 @@ from mvlm.compile.tuning_log import Database, TaskResult, TuningRecord
 from mvlm.runtime.generation import Stats
 
 STATS = Stats(
-    vision_ms=100.0, prefill_tok_s=200.0, decode_tok_s=40.0, first_token_ms=300.0, peak_rss_bytes=1
+    vision_ms=100.0,
+    prefill_tok_s=200.0,
+    decode_tok_s=40.0,
+    first_token_ms=300.0,
+    drafted=0,
+    accepted=0,
+    tokens_per_step=1.0,
+    peak_rss_bytes=1,
 )
 
 

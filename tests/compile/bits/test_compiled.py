@@ -35,6 +35,7 @@ from mvlm.runtime.model import Model
 from mvlm.runtime.targets import find_description
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm
+from tests.forward import logits_of
 from tests.no_code import generate_no_code
 from tests.once import make_once
 from tests.reference import Reference
@@ -71,8 +72,7 @@ def test_the_artifact_computes_with_each_units_own_weights(
                 weight = state[f"model.layers.{index}.{name}.weight"].data
                 weight.copy_(torch.from_numpy(rounded(weight.numpy(), find_scheme(scheme))))
     expected = reference.prefill_logits(IDS)
-    model = Model(artifact)
-    found = model.prefill(model.embed(IDS), model.new_cache(), all_logits=True)
+    found = logits_of(Model(artifact), IDS)
     by_activations, by_weights = (np.square(expected - each).mean() for each in (found, exact))
     assert by_activations < 0.1 * by_weights
 

@@ -41,6 +41,7 @@ from mvlm.runtime.errors import ArtifactError, CheckpointError
 from mvlm.runtime.model import Model
 from mvlm.schedules.cpu.panels import PANELS
 from tests.artifacts import ArtifactCache
+from tests.forward import logits_of
 from tests.once import make_once
 from tests.reference import write_random_checkpoint
 
@@ -108,7 +109,7 @@ def test_artifacts_get_the_rounded_matrices(
     assert data is not None
     ids = data.samples[0].ids
     for model in (exact, Model(tmp_path / "calibrated"), Model(tmp_path / "plain")):
-        logits.append(model.prefill(model.embed(ids), model.new_cache(), all_logits=True))
+        logits.append(logits_of(model, ids))
     calibrated_error, plain_error = (np.square(each - logits[0]).mean() for each in logits[1:])
     assert calibrated_error < 0.8 * plain_error
     sizes = [

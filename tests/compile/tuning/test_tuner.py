@@ -39,10 +39,10 @@ from mvlm.compile.tuning_log import LogKey, read_log
 from mvlm.compile.tuning_log.paths import PROVENANCE_FILE, RECORDS_FILE, WORKLOADS_FILE
 from mvlm.runtime.errors import ArtifactError, UsageError
 from mvlm.runtime.model import Model
-from mvlm.runtime.session import Session
 from mvlm.schedules.cpu.kernels import KERNELS
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import Terminal, finish, start
+from tests.forward import Forward
 
 FAMILY = "text"
 ONLY = ("linear_48", "cached_attention", "quantize_rms")
@@ -127,9 +127,9 @@ def test_compiling_applies_it_and_computes_the_same(
     assert tuning["logs"][0]["name"] == tuned.log.name and tuning["logs"][0]["trials"] > 0
     found = []
     for name in ("default", "tuned"):
-        session = Session(Model(tmp_path / name))
-        session.prefill([1, *range(5, 40)], [])
-        found.append(np.stack([session.decode(token) for token in (7, 8, 9)]))
+        forward = Forward(Model(tmp_path / name))
+        forward.prefill([1, *range(5, 40)])
+        found.append(np.stack([forward.decode(token) for token in (7, 8, 9)]))
     np.testing.assert_allclose(found[0], found[1], atol=2e-3 * np.abs(found[0]).max())
 
 
