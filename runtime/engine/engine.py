@@ -259,11 +259,10 @@ class Engine:
                 return
             running.positions.append(token)
             answer.tokens.append(token)
-            if (reason := self._finished(running, token)) is not None:
+            is_right = number < len(drafts) and drafts[number] == token
+            right += is_right
+            if (reason := self._finished(running, token)) is not None or not is_right:
                 break
-            if number == len(drafts) or drafts[number] != token:
-                break
-            right += 1
         answer.stats.accepted += right
         self._learn(running, len(drafts), right)
         running.sequence.truncate(len(running.positions) - 1)

@@ -81,5 +81,7 @@ class ImageEncoder:
 
 
 def image_digest(pixels: FloatArray) -> bytes:
-    """Return the sha256 of an image's pixels."""
-    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+    """Return the sha256 of an image's dtype, shape and pixels."""
+    digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()

@@ -63,7 +63,9 @@ def test_repl_error_does_not_end_it(artifact: Path) -> None:
     assert (result.exit_code, len(_answers(result.stdout))) == (0, 1)
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     for error, words in zip(
-        errors, ("no file no.png", "/image, /reset, /help, /quit", "/image", "context"), strict=True
+        errors,
+        ("no file no.png", "/image, /reset, /save, /load, /help, /quit", "/image", "context"),
+        strict=True,
     ):
         assert words in error
 

@@ -419,11 +419,14 @@ def test_bytes_that_are_no_manifest_are_refused(artifact: Path, name: str) -> No
     refuse(artifact)
 
 
-@pytest.mark.parametrize("schema", [5, 6, 7])
+@pytest.mark.parametrize("schema", [5, 6, 7, 8])
 def test_an_artifact_of_an_older_schema_is_refused_with_the_way_out(
     artifact: Path, schema: int
 ) -> None:
-    """Schema 7 named no layout of weights, 6 had one digest of a runtime library, 5 `needs`."""
+    """Schema 8 had functions of one sequence, 7 named no layout of weights.
+
+    6 had one digest of a runtime library, 5 `needs`.
+    """
     path = artifact / layout.MANIFEST
     values = json.loads(path.read_bytes()) | {"schema": schema}
     if schema < 7:
@@ -433,7 +436,7 @@ def test_an_artifact_of_an_older_schema_is_refused_with_the_way_out(
     if schema == 5:
         values["target"]["needs"] = values["target"].pop("requirements")
     path.write_text(json.dumps(values))
-    found = f"expected schema 8, found schema {schema}. Compile the model again with this mvlm"
+    found = f"expected schema 9, found schema {schema}. Compile the model again with this mvlm"
     refuse(artifact, found)
 
 

@@ -91,16 +91,33 @@ def pairs(
             return
 
 
+# Compiling takes long: by default a layer of floats and one of levels.
+BY_DEFAULT = {("q0f16", True, (200, 40)), ("q4a8", True, (512, 64))}
 LINEAR = [
-    (scheme, bias, residual)
-    for scheme in ("q0f32", "q0f16", "q4f16_1", "q16a16", "q8a8", "q4a8", "q3a8")
-    for bias, residual in ((False, False), (True, True))
+    pytest.param(*case, marks=() if case in BY_DEFAULT else pytest.mark.extended)
+    for case in itertools.product(
+        ("q0f32", "q0f16", "q4f16_1", "q16a16", "q8a8", "q4a8", "q3a8"),
+        (False, True),
+        ((512, 64), (200, 40)),
+    )
+]
+LEVELS_BY_DEFAULT = {("q4a8", "AVX-512 VNNI"), ("q4a8", "AVX2"), ("q3a8", "AVX2")}
+INTEGERS = [
+    pytest.param(
+        scheme,
+        known,
+        id=f"{scheme}-{known.name}",
+        marks=() if (scheme, known.name) in LEVELS_BY_DEFAULT else pytest.mark.extended,
+    )
+    for scheme in ("q16a16", "q8a8", "q4a8", "q3a8")
+    for known in INSTRUCTION_SETS
 ]
 
 
-@pytest.mark.parametrize(("scheme", "bias", "residual"), LINEAR)
-@pytest.mark.parametrize(("width", "features"), [(512, 64), (200, 40)])
-def test_linear(scheme: str, bias: bool, residual: bool, width: int, features: int) -> None:
+@pytest.mark.parametrize(("scheme", "has_epilogue", "shape"), LINEAR)
+def test_linear(scheme: str, has_epilogue: bool, shape: tuple[int, int]) -> None:
+    width, features = shape
+    bias = residual = has_epilogue
     many, few, one = (
         linear_signature(FORMATS[scheme], rows, width, features, bias=bias, residual=residual)
         for rows in (None, FEW, 1)
@@ -110,9 +127,8 @@ def test_linear(scheme: str, bias: bool, residual: bool, width: int, features: i
         check_rows(few, one, pairs(KERNELS, few, one))
 
 
-@pytest.mark.parametrize("instructions", INSTRUCTION_SETS, ids=lambda known: known.name)
-@pytest.mark.parametrize("scheme", ["q16a16", "q8a8", "q4a8", "q3a8"])
-def test_integers_by_each_instruction_set(instructions: InstructionSet, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "instructions"), INTEGERS)
+def test_integers_by_each_instruction_set(scheme: str, instructions: InstructionSet) -> None:
     many, one = (
         linear_signature(FORMATS[scheme], rows, 512, 64, residual=True) for rows in (None, 1)
     )
