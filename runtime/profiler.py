@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-# What the virtual machine does itself: allocating, checking shapes.
-_OWN_PREFIX = "vm.builtin."
+# What the virtual machine does itself: allocating, checking shapes, computing extents.
+_OWN_PREFIXES = ("vm.builtin.", "shape_func")
 OVERHEAD = "(virtual machine)"
 
 
@@ -49,7 +49,7 @@ class Profiler:
         if begins:
             self._begin = now
             return
-        name = OVERHEAD if kernel.startswith(_OWN_PREFIX) else kernel
+        name = OVERHEAD if kernel.startswith(_OWN_PREFIXES) else kernel
         times = self._times.setdefault(self._function, {})
         calls, seconds = times.get(name, (0, 0.0))
         times[name] = (calls + 1, seconds + now - self._begin)
