@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from mvlm.bench.measure import MeasurementPlan
 from mvlm.bench.random_tokens import random_tokens
-from mvlm.runtime.engine import Engine, EngineSettings, Request
-from mvlm.runtime.engine.batch import MOST_FEW_ROWS
+from mvlm.runtime.artifact.layout import MOST_FEW_ROWS
+from mvlm.runtime.engine import Answer, Engine, EngineSettings, Request
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
@@ -73,12 +73,9 @@ def measure_batch(
     capacity = max(2 * most * length, model.settings.context)
     engine = Engine(model, EngineSettings(capacity=capacity, speculate="off"))
     steps: dict[int, list[float]] = {size: [] for size in sizes}
-    prompts = [
-        [model.settings.bos, number % model.settings.vocabulary, *words]
-        for number, words in enumerate(
-            [random_tokens(model.settings.vocabulary, max(1, plan.prompt_tokens - 2))] * most, 3
-        )
-    ]
+    vocabulary = model.settings.vocabulary
+    words = random_tokens(vocabulary, max(1, plan.prompt_tokens - 2))
+    prompts = [[model.settings.bos, number % vocabulary, *words] for number in range(3, 3 + most)]
     for run in range(plan.runs + 1):
         for size in sizes:
             seconds = _decode(engine, prompts[:size], plan.tokens)
@@ -89,12 +86,18 @@ def measure_batch(
     return [BatchSpeed(size, 1e3 * medians[size], size / medians[size]) for size in sizes]
 
 
+def read_prompts(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
+    """Submit requests, and compute until each answer has its first token."""
+    answers = [engine.submit(request)[0] for request in requests]
+    while not all(answer.tokens for answer in answers):
+        engine.step()
+    return answers
+
+
 def _decode(engine: Engine, prompts: Sequence[Sequence[int]], tokens: int) -> list[float]:
     """Decode all sequences together, and return the seconds of each step."""
     params = SamplingParams(max_tokens=1 + tokens)
-    answers = [engine.submit(Request(ids, params=params))[0] for ids in prompts]
-    while not all(answer.tokens for answer in answers):
-        engine.step()
+    answers = read_prompts(engine, [Request(ids, params=params) for ids in prompts])
     seconds = []
     # Prompts that were computed first are ahead of the others, and end first.
     while not any(answer.is_finished for answer in answers):

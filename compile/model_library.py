@@ -15,9 +15,10 @@ from tvm.relax.frontend import nn
 from mvlm.compile.compile_target import CompileTarget
 from mvlm.compile.pipeline import TuningLookup, dump_into, lower
 from mvlm.models.mobilevlm import MobileVLM
-from mvlm.models.ops.signatures import FEW, MOST_FEW_ROWS
+from mvlm.models.ops.signatures import FEW
 from mvlm.runtime.artifact import layout
 from mvlm.runtime.artifact.kernels import KernelTraffic
+from mvlm.runtime.artifact.layout import MOST_FEW_ROWS
 from mvlm.runtime.input_file import utf8_folder
 from mvlm.runtime.progress import Progress, no_progress
 

@@ -1,4 +1,4 @@
-"""What runs on the device: artifact, images, tokens, session and chat.
+"""What runs on the device: artifact, images, tokens, engine and chat.
 
 Nothing here imports tvm, torch or the packages that compile.
 """

@@ -16,9 +16,7 @@ from pathlib import Path
 
 from mvlm.runtime.artifact.layout import TOKENIZER
 from mvlm.runtime.engine import Answer, Engine, EngineSettings, Request, Trace
-from mvlm.runtime.engine.image_encoder import image_digest
-from mvlm.runtime.engine.positions import position_keys
-from mvlm.runtime.engine.sequence import PositionKey, common_prefix
+from mvlm.runtime.engine.sequence import common_prefix
 from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
 from mvlm.runtime.generation import Generation, TextStream
 from mvlm.runtime.model import FloatArray, Model
@@ -164,15 +162,8 @@ class Chat:
             UsageError: The file cannot be written.
         """
         turns = [SavedTurn(exchange.turn, exchange.pixels) for exchange in self._history]
-        keys: Sequence[PositionKey] = ()
-        if turns:
-            ids = self.tokenizer.encode_prompt(self.template.render(self.turns))
-            keys = position_keys(
-                ids,
-                [image_digest(pixels) for turn in turns for pixels in turn.pixels],
-                self.model.settings.image_tokens,
-            )
-        save_conversation(path, self.engine, turns, keys)
+        ids = self.tokenizer.encode_prompt(self.template.render(self.turns)) if turns else ()
+        save_conversation(path, self.engine, turns, ids)
 
     def load(self, path: Path) -> None:
         """Go on with a conversation from a file, in the place of this one.
@@ -191,7 +182,7 @@ class Chat:
         self._history.clear()
 
     def _cancel(self) -> None:
-        """Cancel an unfinished generation: it would go on in a session that is another one's."""
+        """Cancel an unfinished generation: the conversation goes on without it."""
         if self._active is not None:
             self._active.cancel()
             self._active = None

@@ -98,7 +98,7 @@ class Model:
         """
         array = np.asarray(ids, np.int64)
         if array.size == 0 or array.min() < 0 or array.max() >= self.settings.vocabulary:
-            raise self._no_tokens()
+            raise self.token_error()
         # Memory for one call is planned for a chunk of prefill at the most.
         chunk = self.settings.prefill_chunk
         parts = (array[start : start + chunk] for start in range(0, array.size, chunk))
@@ -147,7 +147,7 @@ class Model:
             PromptError: An id is outside the vocabulary.
         """
         if not all(0 <= token < self.settings.vocabulary for token in ids):
-            raise self._no_tokens()
+            raise self.token_error()
         if len(ids) == 1:
             self._token.host[0, 0] = ids[0]
             self._token.commit()
@@ -158,7 +158,8 @@ class Model:
         downloaded: FloatArray = self.device.download(logits)[0]
         return downloaded
 
-    def _no_tokens(self) -> PromptError:
+    def token_error(self) -> PromptError:
+        """Return the error of ids that are not the vocabulary's."""
         return PromptError(
             "token ids", expected=f"0 to {self.settings.vocabulary - 1}", found="others"
         )

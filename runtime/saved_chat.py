@@ -25,6 +25,7 @@ from mvlm.runtime.artifact.json_object import JsonObject, parse_json_object
 from mvlm.runtime.atomic_write import atomic_write
 from mvlm.runtime.engine import Engine
 from mvlm.runtime.engine.image_encoder import image_digest
+from mvlm.runtime.engine.positions import position_keys
 from mvlm.runtime.engine.saved_prefix import SavedPrefix, read_prefix, restore_prefix
 from mvlm.runtime.engine.sequence import PositionKey
 from mvlm.runtime.errors import ArtifactError, MvlmError, UsageError
@@ -45,7 +46,7 @@ class SavedTurn:
 
 
 def save_conversation(
-    path: Path, engine: Engine, turns: Sequence[SavedTurn], keys: Sequence[PositionKey]
+    path: Path, engine: Engine, turns: Sequence[SavedTurn], ids: Sequence[int]
 ) -> None:
     """Write a conversation, whole or not at all.
 
@@ -53,14 +54,16 @@ def save_conversation(
         path: The file; it is replaced.
         engine: Which computed it.
         turns: With their images.
-        keys: Of its positions; those that the prefix cache holds are saved.
+        ids: All of it as a prompt, an image as -200; those of its positions that the prefix cache
+            holds are saved.
 
     Raises:
         UsageError: The file cannot be written.
     """
-    prefix = read_prefix(engine, keys)
     images = [pixels for turn in turns for pixels in turn.pixels]
-    numbers = {image_digest(pixels): number for number, pixels in enumerate(images)}
+    digests = list(map(image_digest, images))
+    numbers = {digest: number for number, digest in enumerate(digests)}
+    prefix = read_prefix(engine, position_keys(ids, digests, engine.model.settings.image_tokens))
     payload = [*(pixels.tobytes() for pixels in images), *prefix.pages]
     digest = hashlib.sha256()
     for part in payload:

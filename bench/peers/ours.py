@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from mvlm.bench.batch import read_prompts
 from mvlm.bench.peers.runner import FloatArray, RgbImage, Setup
 from mvlm.bench.report import versions, weight_bytes_per_token
 from mvlm.runtime.artifact.weights import read_weights_index
@@ -63,9 +64,7 @@ class Ours:
         """Read prompts into the emptied KV cache, and choose the first token of each."""
         self._engine.clear()
         requests = [Request(ids, params=self._greedily(len(ids))) for ids in prompts]
-        self._answers = [self._engine.submit(request)[0] for request in requests]
-        while not all(answer.tokens for answer in self._answers):
-            self._engine.step()
+        self._answers = read_prompts(self._engine, requests)
 
     def decode_batch(self) -> None:
         """Decode a token of every sequence."""

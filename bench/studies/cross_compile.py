@@ -25,8 +25,9 @@ from mvlm.compile.compile_target import prepare_target
 from mvlm.compile.job import CompileJob, plan_job
 from mvlm.compile.pipeline import lower
 from mvlm.models.mobilevlm import MobileVLM
-from mvlm.models.ops.signatures import FEW, MOST_FEW_ROWS
+from mvlm.models.ops.signatures import FEW
 from mvlm.runtime.artifact.kernels import KernelTraffic
+from mvlm.runtime.artifact.layout import MOST_FEW_ROWS
 
 DOCUMENT = Path("docs/arm.md")
 # Of integers, several of which one instruction multiplies; the beginnings of their names.

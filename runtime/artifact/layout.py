@@ -26,3 +26,5 @@ MAX_FILES = 1_000
 MAX_RUNTIME_LIBRARIES = 8
 WEIGHT_ALIGNMENT = 64
 MAX_CONTEXT = 1 << 20
+# Rows that `decode_few` takes, and rows whose logits `prefill` computes, in one call.
+MOST_FEW_ROWS = 16

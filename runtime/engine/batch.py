@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from mvlm.runtime.artifact.layout import MOST_FEW_ROWS
 from mvlm.runtime.engine.positions import Positions
 from mvlm.runtime.engine.sequence import PagedSequence
 from mvlm.runtime.kv_cache import KVCache, Run
 from mvlm.runtime.model import FloatArray, Model
-
-# Rows that the functions of few rows take, and rows whose logits one call computes; unless all are.
-MOST_FEW_ROWS = 16
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mvlm.runtime.engine.scheduler import Scheduler
 from mvlm.runtime.engine.settings import EngineSettings
 from mvlm.runtime.engine.speculation import DraftPlanner
 from mvlm.runtime.engine.trace import Trace
-from mvlm.runtime.errors import ContextError, MvlmError, PromptError
+from mvlm.runtime.errors import ContextError, MvlmError
 from mvlm.runtime.model import FloatArray, Model
 from mvlm.runtime.sampling import Sampler, SamplingParams
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
@@ -216,9 +216,12 @@ class Engine:
 
     def _check_tokens(self, ids: Sequence[int]) -> None:
         """Check a prompt's ids before they are computed in one call with those of others."""
-        known, others = range(self.model.settings.vocabulary), (IMAGE_TOKEN_ID,)
-        if not all(isinstance(token, int) and (token in known or token in others) for token in ids):
-            raise PromptError("token ids", expected=f"0 to {len(known) - 1}", found="others")
+        vocabulary = range(self.model.settings.vocabulary)
+        if not all(
+            isinstance(token, int) and (token in vocabulary or token == IMAGE_TOKEN_ID)
+            for token in ids
+        ):
+            raise self.model.token_error()
 
     def _advance(self, running: Running, rows: Rows, logits: FloatArray, seconds: float) -> None:
         """Take in what a step has computed of a sequence."""

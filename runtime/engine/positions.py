@@ -67,10 +67,7 @@ class Positions:
 
     def copy(self) -> Positions:
         """Return the same positions, to be extended apart."""
-        other = Positions.__new__(Positions)
-        other.ids, other.keys = list(self.ids), list(self.keys)
-        other._starts, other._images = self._starts, self._images
-        return other
+        return Positions(self.ids, self._images)
 
     def tokens(self, begin: int, end: int) -> list[int] | None:
         """Return the tokens at some positions; None if an image is among them."""

@@ -185,16 +185,18 @@ class Scheduler:
         A prompt that is read ahead ends here, and leaves what is computed of it.
         """
         assert waiting.positions is not None
-        keys, page_size = waiting.positions.keys, self._page_size
-        for running in list(self._running):
-            if waiting in running.origin.siblings:
-                return True
-            if running.left <= 1 or waiting.answer.request.trace is not None:
-                continue
-            common = common_prefix(keys[:-1], running.positions.keys)
+        if any(waiting in each.origin.siblings for each in self._running):
+            return True
+        reading = [each for each in self._running if each.left > 1]
+        if not reading or waiting.answer.request.trace is not None:
+            return False
+        keys = waiting.positions.keys[:-1]
+        cached = self.prefixes.match(keys).length
+        for running in reading:
+            common = common_prefix(keys, running.positions.keys)
             if running.origin.reads_ahead and common > 0:
                 self.end(running, "cancelled")
-            elif common // page_size * page_size > self.prefixes.match(keys[:-1]).length:
+            elif common // self._page_size * self._page_size > cached:
                 return True
         return False
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mvlm.runtime.engine.batch import MOST_FEW_ROWS
+from mvlm.runtime.artifact.layout import MOST_FEW_ROWS
 from mvlm.runtime.engine.speculation import SPECULATIONS, Speculation
 from mvlm.runtime.errors import UsageError
 from mvlm.runtime.settings import ChatSettings
@@ -49,14 +49,8 @@ class EngineSettings:
             raise UsageError(
                 "speculate", expected=" or ".join(SPECULATIONS), found=repr(self.speculate)
             )
-        return EngineSettings(
-            context,
-            capacity,
-            self.image_bytes,
-            self.max_running,
-            min(self.prefill_rows, model.prefill_chunk),
-            self.speculate,
-        )
+        rows = min(self.prefill_rows, model.prefill_chunk)
+        return replace(self, context=context, capacity=capacity, prefill_rows=rows)
 
 
 def _check(name: str, value: int, least: int, most: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from mvlm.runtime.engine.batch import MOST_FEW_ROWS
+from mvlm.runtime.artifact.layout import MOST_FEW_ROWS
 
 Speculation: TypeAlias = Literal["off", "ngram", "auto"]
 SPECULATIONS: tuple[Speculation, ...] = ("off", "ngram", "auto")

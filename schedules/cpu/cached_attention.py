@@ -25,6 +25,7 @@ from tvm.target import Target
 from mvlm.models.ops.definition import keep_parameters
 from mvlm.models.ops.signatures import CachedAttentionSignature
 from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.cpu.dynamic_parallel import loop_of
 from mvlm.schedules.cpu.exponential import LOG2_E, exp2
 from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import (
@@ -39,7 +40,8 @@ from mvlm.schedules.cpu.vectors import (
 _TILE_N = 16
 # A single query needs larger tiles: enough independent additions to hide their latency.
 _TILE_N_OF_ONE_ROW = 80
-# With fewer channels in all, one token's attention ends before another thread has woken up.
+# With fewer channels in all, one token's attention ends before another thread has woken up; that of
+# few tokens with a quarter.
 _SERIAL_CHANNELS = 1024
 # Of the online softmax: the row's new maximum, and the factor that rescales what is accumulated.
 _M_NEW, _ALPHA = 0, 1
@@ -92,7 +94,12 @@ def cached_attention(
     single = AttentionTile.of_one(op, knob)
     block = single if op.is_single_row else AttentionTile.of_many(op, knob)
     key_lanes, channel_lanes = lanes(page_size), lanes(head_dim)
-    loop = T.serial if _is_short(op) else T.parallel
+    loop = loop_of(
+        op,
+        heads * head_dim,
+        serial_of_one=_SERIAL_CHANNELS,
+        serial_of_few=_SERIAL_CHANNELS // 4,
+    )
     rotate = rotate_into(head_dim, scale=head_dim**-0.5 * LOG2_E)  # weights are powers of two
 
     def run_edges(symbol: tirx.Var) -> int | tirx.Var:
@@ -329,12 +336,6 @@ def cached_attention(
                         attend(block, number * block.rows)
 
     return keep_parameters(kernel, op)
-
-
-def _is_short(op: CachedAttentionSignature) -> bool:
-    """Return whether attention ends before another thread has woken up."""
-    most = _SERIAL_CHANNELS if op.is_single_row else _SERIAL_CHANNELS // 4 * op.has_few_rows
-    return op.heads * op.head_dim < most
 
 
 def prefetch_block(elements: int, inner: int, steps: int, dtype: str, is_enabled: bool) -> Any:

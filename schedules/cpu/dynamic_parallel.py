@@ -19,7 +19,7 @@ from tvm.ir import StringImm
 from tvm.script import tirx as T
 from tvm.target import Target
 
-from mvlm.models.ops.signatures import LinearSignature, QuantizedLinearSignature
+from mvlm.models.ops.signatures import LinearSignature, QuantizedLinearSignature, Signature
 from mvlm.schedules.config_space import Config, default_config
 from mvlm.schedules.cpu.vectors import cpu_features
 
@@ -43,15 +43,29 @@ _ALIGN_STACK = """%aligned = alloca i8, align 64
   call void asm sideeffect "", "r"(ptr %aligned)"""
 
 
-def panel_loop(op: LinearSignature | QuantizedLinearSignature) -> Any:
-    """Return the kind of loop over panels: parallel, but serial for few rows of a small matrix.
+def loop_of(op: Signature, size: float, *, serial_of_one: float, serial_of_few: float = 0) -> Any:
+    """Return the kind of an operation's outer loop: parallel, but serial where it is short.
 
-    That one is finished before another thread has begun.
+    It is then finished before another thread has begun.
+
+    Args:
+        op: The operation.
+        size: Of the work for a row, in any unit.
+        serial_of_one: From which size on one row is worth another thread.
+        serial_of_few: The same for few rows.
     """
+    if op.is_single_row:
+        is_short = size < serial_of_one
+    else:
+        is_short = op.has_few_rows and size < serial_of_few
+    return T.serial if is_short else T.parallel
+
+
+def panel_loop(op: LinearSignature | QuantizedLinearSignature) -> Any:
+    """Return the kind of loop over panels, by the bytes of the matrix (see `loop_of`)."""
     matrix = op.weight_parameters[0]
     nbytes = prod(matrix.known_shape({})) * np.dtype(matrix.dtype).itemsize
-    most = _SERIAL_BYTES if op.is_single_row else _SERIAL_BYTES // 4 * op.has_few_rows
-    return T.serial if nbytes < most else T.parallel
+    return loop_of(op, nbytes, serial_of_one=_SERIAL_BYTES, serial_of_few=_SERIAL_BYTES // 4)
 
 
 def next_chunk_in_llvm() -> str:

@@ -6,6 +6,8 @@ are shared between the threads.
 
 from __future__ import annotations
 
+from math import inf
+
 from tvm import tirx
 from tvm.script import tirx as T
 
@@ -14,10 +16,11 @@ from mvlm.models.ops.rowwise import inverse_scale
 from mvlm.models.ops.signatures import AppendSignature
 from mvlm.models.quantization import QMAX
 from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.cpu.dynamic_parallel import loop_of
 from mvlm.schedules.cpu.rotation import rotate_into
 from mvlm.schedules.cpu.vectors import lanes
 
-# Of a few rows, so few channels are stored before another thread has woken up.
+# One row is short in any case, and a few of fewer channels.
 _SERIAL_CHANNELS = 512
 
 
@@ -29,8 +32,8 @@ def append_to_cache(op: AppendSignature, knob: Config = default_config) -> tirx.
     kv_heads, head_dim, page_size = op.kv_heads, op.head_dim, op.page_size
     heads, half, storage = op.heads, op.head_dim // 2, op.storage
     has_scales, vector, rotate = op.has_scales, lanes(head_dim), rotate_into(head_dim)
-    is_short = op.is_single_row or (op.has_few_rows and kv_heads * head_dim < _SERIAL_CHANNELS)
-    loop, qmax = T.serial if is_short else T.parallel, QMAX["int8"]
+    channels, qmax = kv_heads * head_dim, QMAX["int8"]
+    loop = loop_of(op, channels, serial_of_one=inf, serial_of_few=_SERIAL_CHANNELS)
 
     def quantized(value: tirx.Expr, inverse: tirx.Expr) -> tirx.Expr:
         return T.Cast(storage, T.nearbyint(value * inverse) if has_scales else value)

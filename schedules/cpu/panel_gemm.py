@@ -90,7 +90,7 @@ class GemmTile:
             panels=1,
             k_unroll=product.group_steps,
             unpack_once=False,
-            tiles_per_task=knob("tile_panels", at_once[:2][-1] if has_streams else 1, at_once),
+            tiles_per_task=knob("tile_panels", min(2, at_once[-1]) if has_streams else 1, at_once),
             k_block=op.activation_scales,
             prefetch_distance=knob(
                 "prefetch_distance", _PREFETCH_BYTES if has_streams else 0, PREFETCH_VALUES

@@ -7,6 +7,7 @@ time, which is stored, or quantized together with the groups that share its scal
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from tvm import tirx
@@ -18,13 +19,14 @@ from mvlm.models.ops.rowwise import inverse_scale
 from mvlm.models.ops.signatures import QuantizeRowsSignature, RowFunction, RowwiseSignature
 from mvlm.models.quantization import GROUP_SIZE, OFFSET_STEP, QMAX, byte_zero_point
 from mvlm.schedules.config_space import Config, default_config
+from mvlm.schedules.cpu.dynamic_parallel import loop_of
 from mvlm.schedules.cpu.exponential import erf, sigmoid
 from mvlm.schedules.cpu.vectors import lanes, tile_width
 
 # Accumulators of a normalization's sums: no knob, since the order of additions depends on it, which
 # is to be the same for one row and for many.
 _ACCUMULATORS = 64
-# Of a few rows, which are then short.
+# One row is short in any case, and a few of so many channels.
 _SERIAL_WIDTH = 1024
 _NORMALIZATIONS = ("rms_norm", "layer_norm")
 
@@ -168,9 +170,7 @@ def quantize_rows(op: QuantizeRowsSignature, knob: Config = default_config) -> t
 
 
 def _loop(op: RowFunction) -> Any:
-    """One row, or a few short ones, are finished before another thread would have woken up."""
-    is_short = op.is_single_row or (op.has_few_rows and op.width <= _SERIAL_WIDTH)
-    return T.serial if is_short else T.parallel
+    return loop_of(op, op.width, serial_of_one=inf, serial_of_few=_SERIAL_WIDTH + 1)
 
 
 def _statistics(op: RowFunction) -> Any:

@@ -12,8 +12,9 @@ from mvlm.compile import pipeline
 from mvlm.compile.pipeline import dump_into, lower, phases, tensor_functions
 from mvlm.models.config.read import read_config
 from mvlm.models.mobilevlm import MobileVLM
-from mvlm.models.ops.signatures import FEW, MOST_FEW_ROWS
+from mvlm.models.ops.signatures import FEW
 from mvlm.models.quantization import plan_quantization
+from mvlm.runtime.artifact.layout import MOST_FEW_ROWS
 from mvlm.schedules.cpu.panels import PANELS
 from mvlm.schedules.registry import find_kernels
 from tests.artifacts import ArtifactCache

@@ -15,9 +15,9 @@ ATTRIBUTE_PREFIX = "mvlm."
 OP_ATTRIBUTE = ATTRIBUTE_PREFIX + "op"
 # The symbolic extents of rows that are not known before a call: any number of them, and few.
 ROWS, FEW_ROWS = "rows", "few_rows"
-# Few rows are up to 16, such as a token of each of some sequences: reading the weights takes longer
-# than computing with them.
-FEW, MOST_FEW_ROWS = "few", 16
+# Few rows are up to `MOST_FEW_ROWS` of the artifact's layout, such as a token of each of some
+# sequences: reading the weights takes longer than computing with them.
+FEW = "few"
 _SYMBOLIC = "any"
 
 # An extent of a shape: a number, or the name of one that only a call knows.

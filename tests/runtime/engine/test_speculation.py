@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mvlm.runtime.artifact.layout import MOST_FEW_ROWS
 from mvlm.runtime.engine import Engine, EngineSettings, Request
-from mvlm.runtime.engine.batch import MOST_FEW_ROWS
 from mvlm.runtime.engine.speculation import Draft, Drafter, DraftPlanner, NgramDrafter
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
