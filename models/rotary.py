@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from tvm import te, tirx
+from tvm.script import tirx as T
 from tvm.relax.frontend import nn
 
 # Cosines and sines.
@@ -74,6 +75,7 @@ def rotated(
     real, imaginary = x[row, head, pair], x[row, head, pair + half]
     return tirx.if_then_else(
         channel < half,
-        real * cos[row, pair] - imaginary * sin[row, pair],
-        imaginary * cos[row, pair] + real * sin[row, pair],
+        # Joined, so that LLVM need not choose: a value has the same bits in every kernel.
+        T.fma(real, cos[row, pair], -imaginary * sin[row, pair]),
+        T.fma(imaginary, cos[row, pair], real * sin[row, pair]),
     )

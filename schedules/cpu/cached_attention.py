@@ -261,9 +261,10 @@ def cached_attention(
                                 lane[c] += scores[r, j]
                                 if op.has_scales:
                                     scores[r, j] *= scales[page, kv_head, _VALUE_SCALES, j]
-                        row_sum[r] = row_sum[r] * online[_ALPHA]
-                        for c in T.serial(key_lanes):
-                            row_sum[r] += lane[c]
+                        # LLVM would round the product in some of the kernels, and not in others.
+                        row_sum[r] = T.fma(row_sum[r], online[_ALPHA], lane[0])
+                        for c in T.serial(key_lanes - 1):
+                            row_sum[r] += lane[c + 1]
                         for d in T.serial(head_dim):
                             o_acc[r, d] *= online[_ALPHA]
 

@@ -1,6 +1,7 @@
 """The exponential and what is made of it, as polynomials that LLVM vectorizes.
 
-It would call libm once an element.
+It would call libm once an element. Products and sums are joined here, and not by LLVM, which joins
+them or not by what is around them: a value's bits shall be the same in every kernel.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def exp2(x: tirx.Expr) -> tirx.Expr:
     rest = T.max(x, T.float32(_LEAST_EXPONENT)) - whole
     power = T.float32(_COEFFICIENTS[-1])
     for coefficient in reversed(_COEFFICIENTS[:-1]):
-        power = power * rest + T.float32(coefficient)
+        power = T.fma(power, rest, T.float32(coefficient))
     exponent = T.Cast("int32", whole) + T.int32(_EXPONENT_BIAS)
     scale = T.reinterpret("float32", T.shift_left(exponent, T.int32(_FRACTION_BITS)))
     return T.Select(x < T.float32(_LEAST_EXPONENT), T.float32(0), power * scale)
@@ -57,9 +58,9 @@ def erf(x: tirx.Expr) -> tirx.Expr:
     The rational approximation 7.1.26 of Abramowitz and Stegun, which is within 1.5e-7.
     """
     size = T.abs(x)
-    t = T.float32(1) / (T.float32(1) + T.float32(_ERF_P) * size)
+    t = T.float32(1) / T.fma(T.float32(_ERF_P), size, T.float32(1))
     power = T.float32(_ERF_COEFFICIENTS[-1])
     for coefficient in reversed(_ERF_COEFFICIENTS[:-1]):
-        power = power * t + T.float32(coefficient)
-    value = T.float32(1) - power * t * exp2(size * size * T.float32(-LOG2_E))
+        power = T.fma(power, t, T.float32(coefficient))
+    value = T.fma(-power * t, exp2(size * size * T.float32(-LOG2_E)), T.float32(1))
     return T.Select(x < T.float32(0), -value, value)

@@ -34,13 +34,17 @@ def rotate_into(head_dim: int, scale: float = 1.0) -> Any:
     ) -> None:
         for tile in T.serial(half // vector):
             for c in T.vectorized(vector):
-                out[row, tile * vector + c] = T.float32(scale) * (
-                    qkv[i, head, tile * vector + c] * cos[i, tile * vector + c]
-                    - qkv[i, head, half + tile * vector + c] * sin[i, tile * vector + c]
+                # Which of the two products is rounded is not left to LLVM, which decides otherwise
+                # in other surroundings.
+                real = T.meta_var(qkv[i, head, tile * vector + c])
+                imaginary = T.meta_var(qkv[i, head, half + tile * vector + c])
+                cosine = T.meta_var(cos[i, tile * vector + c])
+                sine = T.meta_var(sin[i, tile * vector + c])
+                out[row, tile * vector + c] = T.float32(scale) * T.fma(
+                    real, cosine, -imaginary * sine
                 )
-                out[row, half + tile * vector + c] = T.float32(scale) * (
-                    qkv[i, head, half + tile * vector + c] * cos[i, tile * vector + c]
-                    + qkv[i, head, tile * vector + c] * sin[i, tile * vector + c]
+                out[row, half + tile * vector + c] = T.float32(scale) * T.fma(
+                    imaginary, cosine, real * sine
                 )
 
     return rotate

@@ -201,7 +201,8 @@ def _statistics(op: RowFunction) -> Any:
                     sums[c] = T.float32(0)
                 for part in T.serial(width // accumulators):
                     for c in T.vectorized(accumulators):
-                        sums[c] += _square(_centred(x, stats, i, part * accumulators + c, has_mean))
+                        value = T.meta_var(_centred(x, stats, i, part * accumulators + c, has_mean))
+                        sums[c] = T.fma(value, value, sums[c])
                 stats[1] = T.float32(0)
                 for c in T.serial(accumulators):
                     stats[1] += sums[c]
@@ -225,7 +226,7 @@ def _value(op: RowFunction) -> Callable[..., tirx.Expr]:
         if function == "rms_norm":
             return x[i, k] * stats[1] * weight[k]
         if function == "layer_norm":
-            return (x[i, k] - stats[0]) * stats[1] * weight[k] + bias[k]
+            return T.fma((x[i, k] - stats[0]) * stats[1], weight[k], bias[k])
         if function == "silu_product":
             return x[i, k] * sigmoid(x[i, k]) * x[i, width + k]
         if function == "quick_gelu":
@@ -241,7 +242,3 @@ def _centred(
     x: tirx.Buffer, stats: tirx.Buffer, i: tirx.Expr, k: tirx.Expr, has_mean: bool
 ) -> tirx.Expr:
     return x[i, k] - stats[0] if has_mean else x[i, k]
-
-
-def _square(value: tirx.Expr) -> tirx.Expr:
-    return value * value

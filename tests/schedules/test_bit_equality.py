@@ -174,7 +174,9 @@ def test_portable_linear(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("storage", CACHE_STORAGES)
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 2, 80), (3, 1, 64)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim"), [(4, 2, 80), (3, 1, 64), (2, 2, 128), (4, 2, 128)]
+)
 def test_attention_of_a_prompt_in_any_chunks(
     storage: str, heads: int, kv_heads: int, head_dim: int
 ) -> None:
