@@ -20,6 +20,7 @@ from mvlm.models.cache_layout import PAGE_SIZE
 from mvlm.models.kv_cache import NUM_BLOCKS, PAGES, RUN_EDGES
 from mvlm.models.ops.signatures import EmbeddingSignature, read_signature
 from mvlm.runtime.artifact.kernels import KernelTraffic, total_traffic
+from mvlm.runtime.artifact.layout import whole_function
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,22 @@ def count_kernel_traffic(module: tvm.IRModule) -> dict[str, dict[str, KernelTraf
 
     Args:
         module: Relax functions that only call TensorIR functions. Their parameters, as `nn.Module`
-            exports them, come after their ``num_input`` inputs.
+            exports them, come after their ``num_input`` inputs. Parts of the vision tower count as
+            one function.
     """
-    functions = {
-        variable.name_hint: _function_traffic(module, function)
-        for variable, function in module.functions_items()
-        if isinstance(function, relax.Function)
-    }
-    return dict(sorted(functions.items()))
+    functions: dict[str, dict[str, KernelTraffic]] = {}
+    for variable, function in module.functions_items():
+        if isinstance(function, relax.Function):
+            _add_traffic(
+                functions.setdefault(whole_function(variable.name_hint), {}), module, function
+            )
+    return {name: dict(sorted(traffic.items())) for name, traffic in sorted(functions.items())}
 
 
-def _function_traffic(module: tvm.IRModule, function: relax.Function) -> dict[str, KernelTraffic]:
-    origins, traffic = _Origins(function), dict[str, KernelTraffic]()
+def _add_traffic(
+    traffic: dict[str, KernelTraffic], module: tvm.IRModule, function: relax.Function
+) -> None:
+    origins = _Origins(function)
 
     def visit(expression: Any) -> None:
         if not isinstance(expression, relax.Call) or not len(expression.args):
@@ -60,7 +65,6 @@ def _function_traffic(module: tvm.IRModule, function: relax.Function) -> dict[st
             )
 
     relax.analysis.post_order_visit(function.body, visit)
-    return dict(sorted(traffic.items()))
 
 
 class _Origins:

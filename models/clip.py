@@ -15,6 +15,9 @@ from mvlm.models.layers import Float32Params, LayerNorm, Linear
 from mvlm.models.weight_layout import LinearFormat
 
 _PREFIX = "vision_tower.vision_model"
+# Layers of a part, which one function computes. An engine decodes tokens between two parts; one of
+# CLIP ViT-L/14 at 336 pixels takes as long as some 64 rows of the smallest MobileLLaMA.
+_LAYERS_PER_PART = 4
 
 
 class VisionTower(nn.Module):
@@ -39,12 +42,21 @@ class VisionTower(nn.Module):
             ]
         )
 
-    def forward(self, pixels: nn.Tensor) -> nn.Tensor:
-        """Map normalized pixels to the selected layer's features."""
-        x = self.begin(pixels)
-        for layer in self.layers:
+    @property
+    def num_parts(self) -> int:
+        """How many parts the layers are computed in."""
+        return max(1, -(-len(self.layers) // _LAYERS_PER_PART))
+
+    def forward(self, x: nn.Tensor, part: int) -> nn.Tensor:
+        """Compute a part: the first maps normalized pixels, the last returns the features.
+
+        The others map the states ``(1, 1 + patches, hidden_size)`` of the part before.
+        """
+        if part == 0:
+            x = self.begin(x)
+        for layer in list(self.layers)[_LAYERS_PER_PART * part : _LAYERS_PER_PART * (part + 1)]:
             x = layer(x)
-        return self.end(x)
+        return self.end(x) if part == self.num_parts - 1 else x
 
     def begin(self, pixels: nn.Tensor) -> nn.Tensor:
         """Map normalized pixels to the first layer's input ``(1, 1 + patches, hidden_size)``."""

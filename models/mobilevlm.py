@@ -6,7 +6,8 @@ tuple:
 ========================  =============================================  =========================
 function                  arguments                                      result
 ========================  =============================================  =========================
-``vision_tower``          pixels ``(1, 3, S, S)`` float32                ``(1, patches, C)``
+``vision_tower``          pixels ``(1, 3, S, S)`` float32                see below
+``vision_tower_2``, ...   states ``(1, 1 + patches, C)`` float32         see below
 ``projector``             features ``(1, patches, C)`` float32           ``(1, image_tokens, H)``
 ``embed``                 ids ``(1, n)`` int32                           ``(1, n, H)``
 ``prefill``               embeddings ``(1, n, H)`` float32, wanted       logits ``(1, k, V)``
@@ -21,11 +22,14 @@ first and the third function of the KV cache compute the logits of up to 16 rows
 those among its rows that are wanted. ``decode`` is the same for one row. A row's logits have the
 same bits in all of them. The cache is a tuple, whose pages are written in place: where the rows
 lie, and each layer's pages (see `models.kv_cache` and `models.cache_layout`). A text-only model
-lacks the first two.
+lacks the tower and the projector. Each function of the tower computes a part of its layers (see
+`models.clip`): it returns the states that the next one takes, the last one patch features ``(1,
+patches, C)``. A user's own tower is one part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -42,6 +46,7 @@ from mvlm.models.ops.signatures import FEW
 from mvlm.models.projectors import build_projector
 from mvlm.models.quantization import Quantization
 from mvlm.models.weight_layout import LinearFormat, WeightLayout
+from mvlm.runtime.artifact.layout import tower_part
 
 
 class MobileVLM(nn.Module):
@@ -69,6 +74,7 @@ class MobileVLM(nn.Module):
             self.tower = (
                 onnx.layer if onnx and role in ("tower", "both") else VisionTower(config, vision)
             )
+            self._export_tower()
             if onnx and role == "projector":
                 self.image_projector = onnx.layer
             elif role != "both":
@@ -77,9 +83,18 @@ class MobileVLM(nn.Module):
         self.decoder = Llama(config.language, quantization, layout)
         self.cache_layout = cache_layout(config.language, quantization.cache)
 
-    def vision_tower(self, pixels: nn.Tensor) -> nn.Tensor:
-        """Encode an image into patch features."""
-        return self.tower(pixels)
+    def _export_tower(self) -> None:
+        """Set the functions that encode an image into patch features, one for each part."""
+        tower = self.tower
+        if not isinstance(tower, VisionTower):
+            self.vision_tower = tower.forward
+            return
+
+        def function(part: int) -> Callable[[nn.Tensor], nn.Tensor]:
+            return lambda x: tower(x, part)
+
+        for part in range(tower.num_parts):
+            setattr(self, tower_part(part), function(part))
 
     def projector(self, features: nn.Tensor) -> nn.Tensor:
         """Turn patch features into embeddings of the decoder."""
@@ -141,7 +156,10 @@ class MobileVLM(nn.Module):
         if self.config.vision is not None:
             vision, size = self.config.vision, self.config.vision.image_size
             tokens = vision.num_patches + (self.config.select_feature == "cls_patch")
-            functions["vision_tower"] = {"pixels": nn.spec.Tensor((1, 3, size, size), "float32")}
+            functions[tower_part(0)] = {"x": nn.spec.Tensor((1, 3, size, size), "float32")}
+            states = nn.spec.Tensor((1, vision.num_patches + 1, vision.hidden_size), "float32")
+            parts = self.tower.num_parts if isinstance(self.tower, VisionTower) else 1
+            functions |= {tower_part(part): {"x": states} for part in range(1, parts)}
             handed = (1, tokens, vision.hidden_size)
             if self.ends_with_tower:
                 handed = (1, self.config.image_tokens, hidden)

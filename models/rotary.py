@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from tvm import te, tirx
-from tvm.script import tirx as T
 from tvm.relax.frontend import nn
+from tvm.tirx.op import fma
 
 # Cosines and sines.
 RotaryTable = tuple[nn.Tensor, nn.Tensor]
@@ -76,6 +76,6 @@ def rotated(
     return tirx.if_then_else(
         channel < half,
         # Joined, so that LLVM need not choose: a value has the same bits in every kernel.
-        T.fma(real, cos[row, pair], -imaginary * sin[row, pair]),
-        T.fma(imaginary, cos[row, pair], real * sin[row, pair]),
+        fma(real, cos[row, pair], -imaginary * sin[row, pair]),
+        fma(imaginary, cos[row, pair], real * sin[row, pair]),
     )

@@ -45,6 +45,11 @@ class Functions:
         found: Callable[..., Any] = self._machine[name]
         return found
 
+    def __contains__(self, name: str) -> bool:
+        """Return whether there is a function of this name."""
+        has: bool = self._machine.implements_function(name)
+        return has
+
     def set_instrument(self, record: Callable[[str, bool], None]) -> None:
         """Report every call that the functions make, for as long as they live.
 

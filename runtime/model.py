@@ -7,7 +7,8 @@ in between, features and embeddings, stays in the device's memory.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.runtime.artifact import Manifest, map_weights, verify_artifact
+from mvlm.runtime.artifact.layout import tower_part, whole_function
 from mvlm.runtime.artifact.verify import check_memory
 from mvlm.runtime.device.device import Device, DeviceArray
 from mvlm.runtime.device.find import find_device
@@ -83,7 +85,22 @@ class Model:
 
     def vision_features(self, pixels: FloatArray) -> DeviceArray:
         """Encode pixels ``(1, 3, S, S)`` into patch features ``(1, patches, C)`` float32."""
-        return self._call("vision_tower", self.device.upload(self._checked(pixels)))
+        *_, features = self.vision_steps(pixels)
+        return features
+
+    def vision_steps(self, pixels: FloatArray) -> Iterator[DeviceArray]:
+        """Encode pixels ``(1, 3, S, S)`` a part of the tower at a time.
+
+        Yields:
+            The states behind each part; at last the patch features ``(1, patches, C)`` float32.
+        """
+        states = self.device.upload(self._checked(pixels))
+        for part in count():
+            name = tower_part(part)
+            if name not in self._functions:
+                break
+            states = self._call(name, states)
+            yield states
 
     def project(self, features: DeviceArray) -> DeviceArray:
         """Project patch features to embeddings ``(1, image_tokens, hidden)`` float32."""
@@ -179,5 +196,5 @@ class Model:
 
     def _call(self, name: str, *arguments: Any) -> DeviceArray:
         if self._profiler:
-            self._profiler.enter(name)
+            self._profiler.enter(whole_function(name))
         return self._functions[name](*arguments, self._weights)

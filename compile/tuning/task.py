@@ -29,8 +29,16 @@ from mvlm.schedules.kernel_set import KernelSet
 from mvlm.schedules.registry import find_kernels
 
 # Calls of the model's functions in a typical chat turn: one image, a prompt of one chunk, and an
-# answer of 128 tokens. A task's weight is the number of its calls in such a turn.
-TASK_WEIGHTS = {"vision_tower": 1, "projector": 1, "embed": 1, "prefill": 1, "decode": 128}
+# answer of 128 tokens, some of which are decoded together with those of others, or with drafts. A
+# task's weight is the number of its calls in such a turn.
+TASK_WEIGHTS = {
+    "vision_tower": 1,
+    "projector": 1,
+    "embed": 1,
+    "prefill": 1,
+    "decode_few": 32,
+    "decode": 96,
+}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Names of the files within an artifact, and the limits that a reader holds them to."""
+"""Names of the files and functions of an artifact, and the limits that a reader holds them to."""
 
 MANIFEST = "manifest.json"
 CHAT = "chat.json"
@@ -28,3 +28,15 @@ WEIGHT_ALIGNMENT = 64
 MAX_CONTEXT = 1 << 20
 # Rows that `decode_few` takes, and rows whose logits `prefill` computes, in one call.
 MOST_FEW_ROWS = 16
+# The vision tower is computed by some functions, a part of its layers each.
+VISION_TOWER = "vision_tower"
+
+
+def tower_part(number: int) -> str:
+    """Return the name of the function that computes a part of the vision tower, from 0 on."""
+    return f"{VISION_TOWER}_{number + 1}" if number else VISION_TOWER
+
+
+def whole_function(name: str) -> str:
+    """Return the name of the function that another is a part of, or else its own name."""
+    return VISION_TOWER if name.startswith(VISION_TOWER) else name

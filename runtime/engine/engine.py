@@ -91,13 +91,13 @@ class Engine:
             PromptError: The prompt is empty, or its images do not match their places.
             ContextError: It does not fit.
         """
-        first = self._enqueue(request, reads_ahead=False)
+        first = self._checked(request, reads_ahead=False)
         seed = request.params.seed
         for number in range(1, answers):
             params = replace(request.params, seed=None if seed is None else seed + number)
             sibling = replace(request, params=params, trace=None)
-            first.siblings.append(self._enqueue(sibling, reads_ahead=False))
-        return [first.answer, *(sibling.answer for sibling in first.siblings)]
+            first.siblings.append(self._checked(sibling, reads_ahead=False))
+        return self._enqueue(first, *first.siblings)
 
     def read_ahead(self, request: Request) -> Answer:
         """Compute a prompt into the prefix cache, as long as there is nothing else to do.
@@ -109,7 +109,8 @@ class Engine:
             PromptError: As :meth:`submit`.
             ContextError: It does not fit.
         """
-        return self._enqueue(request, reads_ahead=True).answer
+        (answer,) = self._enqueue(self._checked(request, reads_ahead=True))
+        return answer
 
     def tokens(self, answer: Answer) -> Iterator[int]:
         """Compute until an answer is finished, and yield its tokens as they come.
@@ -129,7 +130,9 @@ class Engine:
             raise answer.error
 
     def step(self) -> bool:
-        """Compute the rows that come next; returns whether there were any.
+        """Compute what comes next: a part of an image, and rows of the decoder.
+
+        Returns whether there was anything, or is more.
 
         An exception that is no answer's own, as Ctrl-C raises, leaves the engine usable; if it came
         at a bad moment, all answers fail.
@@ -139,7 +142,7 @@ class Engine:
             self._scheduler.admit()
             batch = self._scheduler.batch()
         if not batch:
-            return False
+            return not self.is_idle
         begin = time.perf_counter()
         try:
             logits = compute(self.model, self.cache, [rows for _, rows in batch])
@@ -198,7 +201,20 @@ class Engine:
             self._scheduler.begin_anew(MvlmError("the answer was interrupted", fix="Ask again."))
             raise
 
-    def _enqueue(self, request: Request, reads_ahead: bool) -> Waiting:
+    def _enqueue(self, *several: Waiting) -> list[Answer]:
+        """Let sequences wait for their turn; none stays if Ctrl-C comes in between."""
+        answers = [waiting.answer for waiting in several]
+        try:
+            for waiting in several:
+                self._scheduler.wait(waiting)
+        except BaseException:
+            for answer in answers:
+                answer.cancel()
+            raise
+        return answers
+
+    def _checked(self, request: Request, reads_ahead: bool) -> Waiting:
+        """Return what waits for a request's answer, if it is one that can be computed."""
         check_places(request.ids, len(request.images))
         self._check_tokens(request.ids)
         if self.length(request.ids) > self.context:
@@ -208,11 +224,9 @@ class Engine:
                 found=self.length(request.ids),
             )
         answer = Answer(request)
-        digests = tuple(map(image_digest, request.images))
         answer.stats.prompt = self.length(request.ids)
-        waiting = Waiting(answer, digests, reads_ahead, Sampler(request.params))
-        self._scheduler.wait(waiting)
-        return waiting
+        digests = tuple(map(image_digest, request.images))
+        return Waiting(answer, digests, reads_ahead, Sampler(request.params))
 
     def _check_tokens(self, ids: Sequence[int]) -> None:
         """Check a prompt's ids before they are computed in one call with those of others."""

@@ -1,13 +1,20 @@
-"""Encodes images, each once, as long as the budget of memory for their embeddings holds."""
+"""Encodes images, each once, as long as the budget of memory for their embeddings holds.
+
+An image is encoded in parts, so that an engine can decode tokens between two of them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
+from mvlm.runtime.device.device import DeviceArray
 from mvlm.runtime.engine.positions import ImageEmbedding
 from mvlm.runtime.engine.trace import Trace
 from mvlm.runtime.errors import UsageError
@@ -32,6 +39,7 @@ class ImageEncoder:
         self.seconds = 0.0
         self._model, self._budget = model, budget
         self._known: OrderedDict[bytes, ImageEmbedding] = OrderedDict()
+        self._begun: _Begun | None = None
         settings = model.settings
         self._image_bytes = settings.image_tokens * settings.hidden * 4
         if settings.image is not None and budget < self._image_bytes:
@@ -45,39 +53,76 @@ class ImageEncoder:
         """Return whether an image's embeddings are there."""
         return digest in self._known
 
-    def encode(
-        self, pixels: FloatArray, digest: bytes | None = None, trace: Trace | None = None
-    ) -> ImageEmbedding:
-        """Encode an image ``(1, 3, S, S)`` float32, or take its embeddings from the cache.
+    def advance(
+        self, pixels: FloatArray, digest: bytes, trace: Trace | None = None
+    ) -> ImageEmbedding | None:
+        """Encode the next part of an image, or take its embeddings from the cache.
+
+        One image is encoded at a time: what is encoded of another one is dropped.
 
         Args:
-            pixels: The image.
-            digest: Its digest (`image_digest`), if known.
+            pixels: The image ``(1, 3, S, S)`` float32.
+            digest: Its digest (`image_digest`).
             trace: Records the stages; then the image is encoded anew.
+
+        Returns:
+            The image; None as long as parts of it are left.
 
         Raises:
             PromptError: The model reads text only, or the pixels are misshapen.
         """
-        digest = digest or image_digest(pixels)
         known = self._known.get(digest)
         if known and trace is None:
             self._known.move_to_end(digest)
             return known
-        device = self._model.device
-        device.synchronize()
-        start = time.perf_counter()
-        features = self._model.vision_features(pixels)
-        embeddings = self._model.project(features)
-        device.synchronize()
-        self.seconds += time.perf_counter() - start
+        begun = self._begun
+        if begun is None or (begun.digest, begun.trace) != (digest, trace):
+            begun = _Begun(digest, trace, self._model.vision_steps(pixels))
+        # Whatever comes in between, the next call begins anew.
+        self._begun = None
+        with self._timed():
+            states = next(begun.steps, None)
+            if states is not None:
+                begun.features, self._begun = states, begun
+                return None
+            assert begun.features is not None
+            embeddings = self._model.project(begun.features)
         if trace:
+            device = self._model.device
             trace.pixel_values.append(pixels)
-            trace.vision_features.append(device.download(features))
+            trace.vision_features.append(device.download(begun.features))
             trace.projector_output.append(device.download(embeddings))
         self._known[digest] = image = ImageEmbedding(digest, embeddings)
         while len(self._known) * self._image_bytes > self._budget:
             self._known.popitem(last=False)
         return image
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Add what the device computes within a block to the seconds."""
+        device = self._model.device
+        device.synchronize()
+        start = time.perf_counter()
+        yield
+        device.synchronize()
+        self.seconds += time.perf_counter() - start
+
+
+@dataclass
+class _Begun:
+    """An image that is partly encoded.
+
+    Attributes:
+        digest: Of its pixels.
+        trace: Records the stages, or None.
+        steps: Computes the tower's parts that are left.
+        features: What the last part returned; None before the first.
+    """
+
+    digest: bytes
+    trace: Trace | None
+    steps: Iterator[DeviceArray]
+    features: DeviceArray | None = None
 
 
 def image_digest(pixels: FloatArray) -> bytes:

@@ -52,6 +52,8 @@ class Scheduler:
         self._page_size = model.cache.page_size
         self._waiting: list[Waiting] = []
         self._running: list[Running] = []
+        # Whether this step may encode a part of an image, and whether the last one has.
+        self._may_encode = self._has_encoded = False
         self._empty_pages()
 
     @property
@@ -92,26 +94,40 @@ class Scheduler:
         """End what was cancelled, or has no time left."""
         for waiting in list(self._waiting):
             if (reason := _ended(waiting.answer)) is not None:
-                waiting.answer.finish(reason)
-                self._waiting.remove(waiting)
+                self._drop(waiting, reason)
         for running in list(self._running):
             if (reason := _ended(running.answer)) is not None:
                 self.end(running, reason)
 
     def admit(self) -> None:
-        """Let sequences in, in order, as long as there is room."""
+        """Let sequences in, in order, as long as there is room.
+
+        Before that their images are encoded, one part in a step, which whoever is answered
+        meanwhile waits for. These parts take turns with chunks of prompts.
+        """
+        answering = [each for each in self._running if not each.origin.reads_ahead]
+        has_chunks = len({each.is_decoding for each in answering}) > 1
+        self._may_encode = not (self._has_encoded and has_chunks)
+        self._has_encoded = False
+        origins = [*self._waiting, *(running.origin for running in self._running)]
+        followers = {sibling for origin in origins for sibling in origin.siblings}
         for waiting in list(self._waiting):
-            is_full = len(self._running) >= self._settings.max_running
-            if is_full and not self._preempt_for(waiting):
+            if waiting in followers:
+                continue
+            if self._is_full and self._lower_than(waiting) is None:
                 break
             if waiting.reads_ahead and self._running:
                 break
-            if not self._encode_images(waiting):
-                break
-            if waiting.positions is None or self._waits_for_prompt(waiting):
+            if not self._encode_images(waiting) or self._waits_for_prompt(waiting):
                 continue
+            if self._is_full and (last := self._lower_than(waiting)) is not None:
+                self._give_up(last)
             if not self._begin(waiting):
                 break
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._running) >= self._settings.max_running
 
     def batch(self) -> list[tuple[Running, Rows]]:
         """Choose the step's rows, and make room for them in the KV cache."""
@@ -127,7 +143,7 @@ class Scheduler:
         """Let a sequence's siblings go on from its prompt, as far as they may run."""
         forks = []
         for sibling in running.origin.siblings:
-            if sibling in self._waiting and len(self._running) < self._settings.max_running:
+            if sibling in self._waiting and not self._is_full:
                 fork = running.sequence.fork()
                 fork.truncate(len(running.positions))
                 forks.append(self._run(sibling, running.positions.copy(), fork))
@@ -143,38 +159,41 @@ class Scheduler:
     def end(self, running: Running, reason: FinishReason, error: MvlmError | None = None) -> None:
         """Finish an answer, and take its pages."""
         running.answer.finish(reason, error)
+        _hand_over(running.origin)
         self._release(running)
 
-    def _preempt_for(self, waiting: Waiting) -> bool:
-        """Give up a sequence of lower priority than one that waits; say whether there was one."""
+    def _drop(self, waiting: Waiting, reason: FinishReason, error: MvlmError | None = None) -> None:
+        """Finish an answer that has no pages."""
+        waiting.answer.finish(reason, error)
+        _hand_over(waiting)
+        self._waiting.remove(waiting)
+
+    def _lower_than(self, waiting: Waiting) -> Running | None:
+        """Return the last sequence in order, if one of a higher priority waits."""
         last = max(self._running, key=lambda running: running.origin.order)
-        if last.origin.order[:2] <= waiting.order[:2]:
-            return False
-        self._give_up(last)
-        return True
+        return last if last.origin.order[:2] > waiting.order[:2] else None
 
     def _encode_images(self, waiting: Waiting) -> bool:
-        """Encode a request's images; returns whether the step may go on admitting.
-
-        One image in a step, while others are computed: they wait for it.
-        """
+        """Encode a part of a request's images, if it may; returns whether all are encoded."""
         if waiting.positions is not None:
             return True
         request, before = waiting.answer.request, self._images.seconds
-        is_busy = any(not each.origin.reads_ahead for each in self._running)
-        encoded = waiting.images
+        encoded, trace = waiting.images, request.trace
         try:
-            while len(encoded) < len(request.images):
-                digest = waiting.digests[len(encoded)]
-                is_known = self._images.knows(digest)
-                pixels = request.images[len(encoded)]
-                encoded.append(self._images.encode(pixels, digest, request.trace))
-                if is_busy and not is_known and len(encoded) < len(request.images):
+            while (number := len(encoded)) < len(request.images):
+                digest = waiting.digests[number]
+                if trace is not None or not self._images.knows(digest):
+                    if not self._may_encode:
+                        return False
+                    self._may_encode, self._has_encoded = False, True
+                image = self._images.advance(request.images[number], digest, trace)
+                if image is None:
                     return False
+                encoded.append(image)
             waiting.positions = Positions(request.ids, encoded)
         except MvlmError as error:
-            waiting.answer.finish("error", error)
-            self._waiting.remove(waiting)
+            self._drop(waiting, "error", error)
+            return False
         finally:
             waiting.answer.stats.image_seconds += self._images.seconds - before
         return True
@@ -185,8 +204,6 @@ class Scheduler:
         A prompt that is read ahead ends here, and leaves what is computed of it.
         """
         assert waiting.positions is not None
-        if any(waiting in each.origin.siblings for each in self._running):
-            return True
         reading = [each for each in self._running if each.left > 1]
         if not reading or waiting.answer.request.trace is not None:
             return False
@@ -212,9 +229,10 @@ class Scheduler:
         needed = sequence.pages_needed(len(positions) - len(sequence))
         # A page to spare for each other sequence, so that none is given up at once.
         while self._running and needed + len(self._running) > self._available_pages:
-            if not self._preempt_for(waiting):
+            if (last := self._lower_than(waiting)) is None:
                 sequence.truncate(0)
                 return False
+            self._give_up(last)
         if not waiting.answer.tokens:
             waiting.answer.stats.computed = len(positions) - len(sequence)
         self._run(waiting, positions, sequence)
@@ -247,7 +265,8 @@ class Scheduler:
         asked = [each for each in self._running if not each.origin.reads_ahead]
         active = asked or self._running
         decoding = [each for each in active if each.is_decoding]
-        reading = [each for each in active if not each.is_decoding]
+        is_late = self._has_encoded and bool(decoding)
+        reading = [] if is_late else [each for each in active if not each.is_decoding]
         for running in reading:
             if running.answer.request.trace is not None:
                 return [(running, min(running.left, self._model.prefill_chunk), ())]
@@ -334,6 +353,13 @@ class Scheduler:
         running.sequence.truncate(len(running.positions))
         self.prefixes.insert(running.sequence.keys, running.sequence.pages)
         running.sequence.truncate(0)
+
+
+def _hand_over(ended: Waiting) -> None:
+    """Let the next of the answers to a prompt compute it, if the first ended before it had."""
+    if ended.siblings:
+        heir, *ended.siblings = ended.siblings
+        heir.siblings, ended.siblings = ended.siblings, []
 
 
 def _ended(answer: Answer) -> FinishReason | None:

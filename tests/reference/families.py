@@ -91,10 +91,10 @@ FAMILIES: dict[str, Family] = {
         vision=_vision(64, heads=1, image=56, patch=8),
         projector="ldpnetv2",
     ),
-    # Grouped key and value heads; the smallest image.
+    # Grouped key and value heads; the smallest image; a tower of several parts.
     "linear": Family(
         language=_language(256, 288, heads=4, num_key_value_heads=2),
-        vision=_vision(64, heads=2, image=28, patch=14),
+        vision=_vision(64, heads=2, image=28, patch=14, num_hidden_layers=6),
         projector="linear",
     ),
     # The keys of MobileVLM-V2-7B (epsilon, positions), another rotary base, exact GELU in the

@@ -159,6 +159,9 @@ class SeparateFunctions(Functions):
 
         return call
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._functions
+
     def set_instrument(self, record: Callable[[str, bool], None]) -> None:
         def recorded(name: str, begins: bool) -> None:
             self._device.is_busy = True

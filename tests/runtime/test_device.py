@@ -37,6 +37,7 @@ from mvlm.runtime.sampling import SamplingParams
 from tests.artifacts import ArtifactCache
 from tests.examination.artifacts import BUNDLED, compile_bundled
 from tests.once import make_once
+from tests.runtime.engine.asking import encode
 from tests.runtime.separate_device import SeparateDevice, SeparateFunctions
 
 Floats = npt.NDArray[np.float32]
@@ -127,7 +128,7 @@ def test_images_are_uploaded_once_and_stay_on_the_device(separate: Model) -> Non
     engine, device = Engine(separate), device_of(separate)
     pixels = np.zeros((1, 3, 56, 56), np.float32)
     device.copies.clear()
-    engine.images.encode(pixels)
+    encode(engine.images, pixels)
     assert device.copies == {"upload": 1}
     # The ids of each text and the wanted row, where the rows lie, and the last position's logits.
     ids, params = [1, -200, 7, 8, -200, 9], SamplingParams(max_tokens=1)

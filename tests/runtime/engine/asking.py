@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mvlm.runtime.engine import Answer, Engine, EngineSettings, Request
+from mvlm.runtime.engine.image_encoder import ImageEncoder, image_digest
+from mvlm.runtime.engine.positions import ImageEmbedding
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import Sampler, SamplingParams
 
@@ -64,6 +66,15 @@ def alone(model: Model, request: Request, context: int | None = None) -> list[in
     engine = Engine(model, EngineSettings(context=context, speculate="off"))
     (answer,) = engine.submit(request)
     return list(engine.tokens(answer))
+
+
+def encode(encoder: ImageEncoder, image: Floats) -> ImageEmbedding:
+    """Encode an image to its end."""
+    digest = image_digest(image)
+    for _ in range(MOST_STEPS):
+        if (found := encoder.advance(image, digest)) is not None:
+            return found
+    raise AssertionError("the image has no end")
 
 
 def finish(engine: Engine) -> None:

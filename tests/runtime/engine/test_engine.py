@@ -199,7 +199,9 @@ def test_the_first_of_some_answers_is_cancelled(chunked: Model, done: int) -> No
     finish(engine)
     assert first.finish_reason == "cancelled"
     check_alone(chunked, *others)
-    assert all(answer.stats.computed <= 20 for answer in others)
+    # One of them goes on with the prompt, and the other one waits for it.
+    computed = [answer.stats.computed for answer in others]
+    assert computed[0] <= 20 and computed[1] == 0
 
 
 # --- who waits for whom -------------------------------------------------------------------------
@@ -352,18 +354,55 @@ def test_an_image_at_the_end_has_no_drafts_behind_it(
     check_alone(chunked, answer)
 
 
-def test_images_are_encoded_one_a_step_while_others_are_answered(model: Model) -> None:
-    """Even if no more than one is kept: none is encoded twice."""
-    engine = Engine(model, EngineSettings(image_bytes=IMAGE_TOKENS * 256 * 4))
+def test_images_are_encoded_in_parts_while_others_are_answered(model: Model) -> None:
+    """A part in a step. Even if no more than one image is kept, none is encoded twice."""
+    engine = Engine(model, EngineSettings(image_bytes=IMAGE_TOKENS * 256 * 4, speculate="off"))
     answer = begin(engine, prompt(20), 30)
     images = [pixels(seed) for seed in range(4)]
     ids = [1, *[IMAGE_TOKEN_ID] * 4, 5]
     (other,) = engine.submit(Request(ids, images, greedy(3)))
     before = len(answer.tokens)
     next(engine.tokens(other))
-    assert 3 <= len(answer.tokens) - before <= 8
+    # Two parts of the tower and the projector, and then the prompt.
+    assert len(answer.tokens) - before == 4 * 3 + 1
     finish(engine)
     check_alone(model, answer, other)
+
+
+def test_parts_of_images_take_turns_with_chunks_of_prompts(
+    model: Model, steps: list[list[Rows]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody who is answered waits for both, and neither waits for the other's end."""
+    engine = Engine(model, EngineSettings(prefill_rows=16, speculate="off"))
+    answer, parts = begin(engine, prompt(20), 60), list[int]()
+    advance = engine.images.advance
+
+    def noted(*arguments: Any) -> Any:
+        parts.append(len(steps))
+        return advance(*arguments)
+
+    monkeypatch.setattr(engine.images, "advance", noted)
+    others = [submit(engine, prompt(150, seed=1), 3)]
+    others += engine.submit(Request([1, IMAGE_TOKEN_ID, 5], [pixels(5)], greedy(3)))
+    finish(engine)
+    check_alone(model, answer, *others)
+    assert len(parts) == 3 and all(np.diff(parts) == 2)
+    assert {rows.total for part in parts for rows in steps[part]} == {1}
+    assert {rows.total for part in parts[1:] for rows in steps[part - 1]} == {1, 15}
+
+
+def test_an_image_that_is_given_up_in_the_middle(model: Model) -> None:
+    """The next one is encoded from its beginning, whatever was encoded of the other one."""
+    engine = Engine(model)
+    for given_up, seed in ((1, 1), (2, 2), (1, 1)):
+        (answer,) = engine.submit(Request([1, IMAGE_TOKEN_ID], [pixels(seed)], greedy(3)))
+        for _ in range(given_up):
+            engine.step()
+        answer.cancel()
+        (other,) = engine.submit(Request([1, IMAGE_TOKEN_ID], [pixels(seed + 5)], greedy(3)))
+        finish(engine)
+        assert answer.finish_reason == "cancelled" and not answer.tokens
+        check_alone(model, other)
 
 
 # --- the end before the end ---------------------------------------------------------------------

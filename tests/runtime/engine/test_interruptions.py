@@ -15,7 +15,10 @@ import pytest
 
 import mvlm.runtime
 from mvlm.runtime.engine import Answer, Engine, EngineSettings, Request
+from mvlm.runtime.engine.running import Waiting
 from mvlm.runtime.model import Model
+from mvlm.runtime.sampling import SamplingParams
+from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 from tests.forward import logits_of
 from tests.runtime.engine.asking import (
     CHUNK,
@@ -25,6 +28,7 @@ from tests.runtime.engine.asking import (
     check_pages,
     finish,
     greedy,
+    pixels,
     prompt,
 )
 
@@ -54,6 +58,49 @@ def interrupt(chunked: Model, monkeypatch: pytest.MonkeyPatch) -> Callable[[int,
         monkeypatch.setattr(chunked, "_call", call)
 
     return arm
+
+
+@pytest.mark.parametrize("name", ["vision_tower", "vision_tower_2", "projector"])
+def test_an_image_whose_encoding_is_interrupted_is_encoded_anew(
+    chunked: Model, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    ids, whole = [1, IMAGE_TOKEN_ID, 5], chunked._call
+    engine, wanted = Engine(chunked), alone(chunked, Request(ids, [pixels()], greedy(5)))
+
+    def call(called: str, *arguments: Any) -> Any:
+        if called == name:
+            monkeypatch.setattr(chunked, "_call", whole)
+            raise Interrupted
+        return whole(called, *arguments)
+
+    monkeypatch.setattr(chunked, "_call", call)
+    with pytest.raises(Interrupted):
+        ask(engine, ids, pixels())
+    assert ask(engine, ids, pixels(), tokens=5).tokens == wanted
+    check_pages(engine)
+
+
+def test_no_answer_stays_of_a_request_that_is_interrupted(
+    chunked: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(chunked)
+    (other,) = engine.submit(Request(prompt(10, 1), params=greedy(3)))
+    wait = engine._scheduler.wait
+
+    def interrupted(waiting: Waiting) -> None:
+        wait(waiting)
+        if waiting.answer.request.params.seed == 1:
+            raise Interrupted
+
+    monkeypatch.setattr(engine._scheduler, "wait", interrupted)
+    params = SamplingParams(max_tokens=3, seed=0)
+    with pytest.raises(Interrupted):
+        engine.submit(Request(prompt(10), params=params), 3)
+    started = engine._scheduler.unfinished()[1:]
+    assert len(started) == 2
+    finish(engine)
+    assert [answer.finish_reason for answer in started] == ["cancelled"] * 2
+    assert other.tokens == alone(chunked, other.request)
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -42,6 +42,7 @@ REQUESTS = 60
 IMAGES = [pixels(seed) for seed in range(3)]
 # What several prompts begin with, and what they repeat.
 COMMON = prompt(110, seed=7)
+IMAGE_PLACE = 20
 PHRASE = [5, 6, 7, 8, 9, 10]
 
 
@@ -77,7 +78,9 @@ def random_request(number: int, context: int) -> Request:
         ids += PHRASE * draw.randrange(1, 4)
     images = []
     for _ in range(draw.choice([0, 0, 1, 2])):
-        ids.insert(draw.randrange(1, len(ids) + 1), IMAGE_TOKEN_ID)
+        # Half of them where other prompts have another image.
+        place = draw.choice([IMAGE_PLACE, draw.randrange(1, len(ids) + 1)])
+        ids.insert(place, IMAGE_TOKEN_ID)
         images.append(draw.choice(IMAGES))
     while len(ids) + len(images) * (IMAGE_TOKENS - 1) > context:
         if ids.pop() == IMAGE_TOKEN_ID:

@@ -26,6 +26,7 @@ from tests.runtime.engine.asking import (
     alone,
     ask,
     check_pages,
+    encode,
     greedy,
     pixels,
     prompt,
@@ -314,12 +315,12 @@ def test_two_engines_of_one_model_are_independent(model: Model) -> None:
 
 def test_an_image_is_encoded_once(model: Model) -> None:
     encoder = Engine(model).images
-    first = encoder.encode(pixels(1))
+    first = encode(encoder, pixels(1))
     spent = encoder.seconds
     assert spent > 0
-    assert encoder.encode(pixels(1).copy()) is first
+    assert encode(encoder, pixels(1).copy()) is first
     assert encoder.seconds == spent
-    assert encoder.encode(pixels(2)) is not first
+    assert encode(encoder, pixels(2)) is not first
 
 
 def test_image_seconds_are_those_of_new_images(model: Model) -> None:
@@ -332,12 +333,12 @@ def test_the_cache_of_image_embeddings_is_bounded(model: Model) -> None:
     """The images that were used longest ago go first."""
     size = IMAGE_TOKENS * 256 * 4
     encoder = Engine(model, EngineSettings(image_bytes=3 * size + 1)).images
-    images = [encoder.encode(pixels(seed)) for seed in range(3)]
-    assert encoder.encode(pixels(0)) is images[0]
-    encoder.encode(pixels(3))
+    images = [encode(encoder, pixels(seed)) for seed in range(3)]
+    assert encode(encoder, pixels(0)) is images[0]
+    encode(encoder, pixels(3))
     known = [encoder.knows(image.digest) for image in images]
     assert known == [True, False, True]
-    again = encoder.encode(pixels(1))
+    again = encode(encoder, pixels(1))
     assert again is not images[1]
     download = model.device.download
     same(download(again.embeddings), download(images[1].embeddings))
@@ -483,7 +484,7 @@ def test_misshapen_pixels(model: Model, wrong: npt.NDArray[Any]) -> None:
 def test_pixels_in_any_memory_order(model: Model) -> None:
     encoder = Engine(model).images
     strided = np.asfortranarray(pixels(4))
-    assert encoder.encode(strided) is encoder.encode(pixels(4))
+    assert encode(encoder, strided) is encode(encoder, pixels(4))
 
 
 def test_a_text_only_model_refuses_images(artifact_cache: ArtifactCache) -> None:
