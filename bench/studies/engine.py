@@ -166,7 +166,8 @@ def measure_sequences(model: Model, runs: int) -> Iterator[Line]:
     for speed in speeds:
         longer, more = speed.step_ms / speeds[0].step_ms, speed.tok_s / speeds[0].tok_s
         yield Line(
-            f"a step of {speed.rows} sequences, and the tokens of all; of one's",
+            f"a step of {speed.rows} {'sequence' if speed.rows == 1 else 'sequences'}, and the "
+            "tokens of all; of one's",
             f"{speed.step_ms:.1f} ms, {longer:.2f} x; {speed.tok_s:.0f} tok/s, {more:.2f} x",
         )
 

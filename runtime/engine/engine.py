@@ -152,7 +152,7 @@ class Engine:
                     self._scheduler.end(running, "error", error)
             return True
         seconds = time.perf_counter() - begin
-        if all(running.is_decoding for running, _ in batch):
+        if self._planner.is_looking and all(running.is_decoding for running, _ in batch):
             self._planner.measured(sum(rows.total for _, rows in batch), seconds)
         with self._changing():
             for (running, rows), each in zip(batch, logits, strict=True):

@@ -8,6 +8,7 @@ what is still in the prefix cache. The first in order is never given up, so that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mvlm.runtime.engine.batch import Rows
 from mvlm.runtime.engine.image_encoder import ImageEncoder
@@ -18,7 +19,7 @@ from mvlm.runtime.engine.request import Answer, FinishReason
 from mvlm.runtime.engine.running import Running, Waiting
 from mvlm.runtime.engine.sequence import PagedSequence, common_prefix
 from mvlm.runtime.engine.settings import EngineSettings
-from mvlm.runtime.engine.speculation import DraftPlanner, NgramDrafter
+from mvlm.runtime.engine.speculation import Draft, DraftPlanner, NgramDrafter
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.kv_cache import KVCache
 from mvlm.runtime.settings import ChatSettings
@@ -290,24 +291,29 @@ class Scheduler:
 
     def _drafts(self, decoding: Sequence[Running]) -> list[tuple[int, ...]]:
         """Draft tokens for sequences that are decoded, as many as pay."""
-        drafts = []
+        self._planner.begin_step()
+        if not self._planner.is_looking:
+            return [()] * len(decoding)
         for running in decoding:
-            most = min(
-                self._planner.most,
-                running.tokens_left - 1,
-                self.context - len(running.positions),
-            )
-            running.guess = (
-                running.drafter.propose(running.positions.ids, most)
-                if running.drafter is not None and most > 0 and not running.ends_with_image
-                else None
-            )
-            drafts.append(running.guess)
+            running.guess = self._guess(running)
+        drafts = [running.guess for running in decoding]
+        if not any(drafts):
+            return [()] * len(decoding)
         counts = self._planner.choose(drafts)
         return [
             draft.tokens[:count] if draft is not None else ()
             for draft, count in zip(drafts, counts, strict=True)
         ]
+
+    def _guess(self, running: Running) -> Draft | None:
+        """Guess a sequence's next tokens, as many as it may still have."""
+        if running.drafter is None:
+            return None
+        guess = running.drafter.propose(running.positions.ids, self._planner.most)
+        if guess is None or running.ends_with_image:
+            return None
+        room = min(running.tokens_left - 1, self.context - len(running.positions))
+        return replace(guess, tokens=guess.tokens[:room]) if room > 0 else None
 
     def _make_room(self, running: Running, count: int) -> bool:
         """Reserve pages for a sequence's rows; those last in order give up theirs.

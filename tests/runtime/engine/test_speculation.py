@@ -167,6 +167,22 @@ def test_drafts_of_a_mode(mode: str, most: int) -> None:
     assert found.choose([None, None]) == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("mode", "seconds", "looks"),
+    [("auto", 1e-2, 12), ("auto", 1e-4, 3), ("ngram", 1e-4, 12), ("off", 1e-2, 0)],
+)
+def test_drafts_are_looked_for_seldom_where_steps_are_short(
+    mode: str, seconds: float, looks: int
+) -> None:
+    found = DraftPlanner(mode)  # type: ignore[arg-type]
+    found.measured(1, seconds)
+    looked = 0
+    for _ in range(12):
+        found.begin_step()
+        looked += found.is_looking
+    assert looked == looks
+
+
 # --- in the engine ------------------------------------------------------------------------------
 
 
