@@ -2,10 +2,12 @@
 
 The steps and their order are those of ``transformers``' ``generate``: repetition penalty (Keskar et
 al. 2019, arXiv:1909.05858, section 4.1), temperature, top-k, top-p (Holtzman et al. 2019,
-arXiv:1904.09751, section 3.1). Temperature 0 is greedy decoding.
+arXiv:1904.09751, section 3.1). Temperature 0 is greedy decoding. Between repetition penalty and
+temperature come what OpenAI's API has instead: logit bias, and presence and frequency penalties of
+the answer's tokens.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -16,6 +18,7 @@ from mvlm.runtime.errors import MvlmError, UsageError
 
 _MAX_STOPS = 16
 _MAX_STOP_LENGTH = 256
+_MAX_BIASES = 1024
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class SamplingParams:
         top_p: Keep the fewest best tokens whose probabilities reach this sum; 1 keeps all.
         top_k: Keep this many best tokens; 0 keeps all.
         repetition_penalty: Above 1 makes tokens that occurred less likely; 1 is off.
+        presence_penalty: Is subtracted once from the score of each token of the answer.
+        frequency_penalty: Is subtracted as often as the answer has a token.
+        logit_bias: Ids, and what is added to their scores.
         seed: The same seed gives the same answer; ``None`` takes a fresh one.
         max_tokens: The answer's length at most, in tokens.
         stop: Texts that end the answer, besides those of the chat template.
@@ -42,6 +48,9 @@ class SamplingParams:
     seed: int | None = None
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         # Smaller temperatures could overflow the logits; they mean greedy, which is 0.
@@ -53,6 +62,15 @@ class SamplingParams:
         if self.seed is not None:
             _check_integer("seed", self.seed, 0)
         _check_integer("max_tokens", self.max_tokens, 1)
+        _check_number("presence_penalty", self.presence_penalty, -2, 2)
+        _check_number("frequency_penalty", self.frequency_penalty, -2, 2)
+        if len(self.logit_bias) > _MAX_BIASES:
+            raise UsageError(
+                "logit_bias", expected=f"at most {_MAX_BIASES} ids", found=len(self.logit_bias)
+            )
+        for token, bias in self.logit_bias:
+            _check_integer("logit_bias", token, 0)
+            _check_number("logit_bias", bias, -100, 100)
         self._check_stop()
 
     def _check_stop(self) -> None:
@@ -79,13 +97,19 @@ class Sampler:
         self._params = params
         self._random = np.random.Generator(np.random.PCG64(params.seed))
 
-    def sample(self, logits: npt.NDArray[np.float32], history: Iterable[int] = ()) -> int:
+    def sample(
+        self,
+        logits: npt.NDArray[np.float32],
+        history: Iterable[int] = (),
+        answer: Sequence[int] = (),
+    ) -> int:
         """Choose the next token.
 
         Args:
             logits: Scores of all tokens, (vocab,), float32.
             history: Ids of the prompt and of the answer so far, for the repetition penalty. Ids
                 that are not in the vocabulary, such as an image's, are passed over.
+            answer: Ids of the answer so far, for the presence and frequency penalties.
 
         Returns:
             An id below vocab. Greedy decoding takes the lowest of equally good ids.
@@ -93,7 +117,7 @@ class Sampler:
         Raises:
             MvlmError: The logits are not a vector, or hold NaN or infinity.
         """
-        scores = process(logits, history, self._params)
+        scores = process(logits, history, self._params, answer)
         if self._params.temperature == 0:
             return int(np.argmax(scores))
         kept = np.flatnonzero(scores > -np.inf)
@@ -104,16 +128,20 @@ class Sampler:
 
 
 def process(
-    logits: npt.NDArray[np.float32], history: Iterable[int], params: SamplingParams
+    logits: npt.NDArray[np.float32],
+    history: Iterable[int],
+    params: SamplingParams,
+    answer: Sequence[int] = (),
 ) -> npt.NDArray[np.float64]:
-    """Apply penalty, temperature, top-k and top-p, in this order.
+    """Apply penalties and biases, temperature, top-k and top-p, in this order.
 
-    Greedy decoding (temperature 0) uses the penalty alone.
+    Greedy decoding (temperature 0) uses penalties and biases alone.
 
     Args:
         logits: (vocab,), float32.
         history: Ids seen so far.
         params: How to choose.
+        answer: Those of the answer.
 
     Returns:
         Scores (vocab,), float64; tokens that cannot be chosen have minus infinity.
@@ -124,6 +152,12 @@ def process(
     scores = _checked(logits)
     if params.repetition_penalty != 1:
         _penalise(scores, history, params.repetition_penalty)
+    for token, bias in params.logit_bias:
+        if token < scores.size:
+            scores[token] += bias
+    if answer and (params.presence_penalty or params.frequency_penalty):
+        ids, counts = np.unique(np.asarray(answer, np.int64), return_counts=True)
+        scores[ids] -= params.presence_penalty + params.frequency_penalty * counts
     if params.temperature == 0:
         return scores
     scores /= params.temperature
@@ -133,6 +167,14 @@ def process(
     if params.top_p < 1:
         _keep_nucleus(scores, params.top_p)
     return scores
+
+
+def log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return the logarithms (vocab,) of the model's own probabilities, before any penalty."""
+    scores = logits.astype(np.float64)
+    scores -= scores.max()
+    normalised: npt.NDArray[np.float64] = scores - np.log(np.exp(scores).sum())
+    return normalised
 
 
 def _checked(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

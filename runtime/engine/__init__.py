@@ -18,7 +18,7 @@
 """
 
 from mvlm.runtime.engine.engine import Engine
-from mvlm.runtime.engine.request import Answer, AnswerStats, FinishReason, Request
+from mvlm.runtime.engine.request import Answer, AnswerStats, FinishReason, Request, TokenLogprobs
 from mvlm.runtime.engine.settings import EngineSettings
 from mvlm.runtime.engine.trace import Trace
 
@@ -29,5 +29,6 @@ __all__ = [
     "EngineSettings",
     "FinishReason",
     "Request",
+    "TokenLogprobs",
     "Trace",
 ]

@@ -20,7 +20,7 @@ from mvlm.runtime.engine.image_encoder import ImageEncoder, image_digest
 from mvlm.runtime.engine.page_pool import PagePool
 from mvlm.runtime.engine.positions import check_places
 from mvlm.runtime.engine.prefix_cache import PrefixCache
-from mvlm.runtime.engine.request import Answer, FinishReason, Request
+from mvlm.runtime.engine.request import Answer, FinishReason, Request, TokenLogprobs
 from mvlm.runtime.engine.running import Running, Waiting
 from mvlm.runtime.engine.scheduler import Scheduler
 from mvlm.runtime.engine.settings import EngineSettings
@@ -95,7 +95,7 @@ class Engine:
         seed = request.params.seed
         for number in range(1, answers):
             params = replace(request.params, seed=None if seed is None else seed + number)
-            sibling = replace(request, params=params, trace=None)
+            sibling = replace(request, params=params, trace=None, prompt_logprobs=None)
             first.siblings.append(self._checked(sibling, reads_ahead=False))
         return self._enqueue(first, *first.siblings)
 
@@ -247,6 +247,7 @@ class Engine:
             if trace is not None:
                 trace.prompt_ids = tuple(answer.request.ids)
                 trace.prefill_logits.append(logits)
+            self._note_prompt(running, rows, logits)
         if rows.end < len(running.positions):
             return
         if rows.count > 1:
@@ -260,6 +261,18 @@ class Engine:
                 self._choose_tokens(sibling, (), chosen[:1])
         self._choose_tokens(running, rows.drafts, chosen)
 
+    def _note_prompt(self, running: Running, rows: Rows, logits: FloatArray) -> None:
+        """Note how likely the prompt's tokens were behind rows of it."""
+        answer, keys = running.answer, running.positions.keys
+        if (count := answer.request.prompt_logprobs) is None or answer.tokens:
+            return
+        if rows.begin == 0:
+            answer.prompt_logprobs[:] = [None]
+        for each, token in zip(logits, keys[rows.begin + 1 : rows.end + 1], strict=False):
+            answer.prompt_logprobs.append(
+                TokenLogprobs.of(token, each, count) if isinstance(token, int) else None
+            )
+
     def _choose_tokens(self, running: Running, drafts: tuple[int, ...], logits: FloatArray) -> None:
         """Sample behind the last position, and behind each draft that was right."""
         answer, trace = running.answer, running.answer.request.trace
@@ -270,12 +283,16 @@ class Engine:
             if trace is not None:
                 trace.step_logits.append(logits[number][None])
             try:
-                token = running.origin.sampler.sample(logits[number], running.positions.ids)
+                token = running.origin.sampler.sample(
+                    logits[number], running.positions.ids, answer.tokens
+                )
             except MvlmError as error:
                 self._scheduler.end(running, "error", error)
                 return
             running.positions.append(token)
             answer.tokens.append(token)
+            if (count := answer.request.logprobs) is not None:
+                answer.logprobs.append(TokenLogprobs.of(token, logits[number], count))
             is_right = number < len(drafts) and drafts[number] == token
             right += is_right
             if (reason := self._finished(running, token)) is not None or not is_right:

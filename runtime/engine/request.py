@@ -7,12 +7,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from mvlm.runtime.engine.trace import Trace
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.model import FloatArray
-from mvlm.runtime.sampling import SamplingParams
+from mvlm.runtime.sampling import SamplingParams, log_probabilities
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "timeout", "error"]
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """How likely a token was, by the model itself: before penalties, biases and temperature.
+
+    Attributes:
+        token: Its id.
+        logprob: The natural logarithm of its probability.
+        top: The likeliest ids at its place and theirs, the likeliest first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def of(cls, token: int, logits: FloatArray, count: int) -> TokenLogprobs:
+        """Compute them from the logits ``(vocabulary,)``, with `count` of the likeliest."""
+        logprobs = log_probabilities(logits)
+        best = np.arange(logprobs.size)
+        if count < logprobs.size:
+            best = np.argpartition(-logprobs, count)[:count]
+        # Of equally likely ones the lowest id is the first.
+        ordered = sorted((-float(logprobs[each]), int(each)) for each in best)
+        top = tuple((each, -negative) for negative, each in ordered)
+        return cls(token, float(logprobs[token]), top)
 
 
 @dataclass(frozen=True)
@@ -26,6 +55,8 @@ class Request:
         eos: Ids that end the answer.
         priority: Requests of a higher one go first; in turn if equal.
         timeout: Seconds from its submission after which the answer ends; None for no limit.
+        logprobs: How many of the likeliest tokens to report with each token; None reports none.
+        prompt_logprobs: The same for the tokens of the prompt, which is then computed anew.
         trace: Records every stage; the prompt is then computed alone and anew.
     """
 
@@ -35,7 +66,14 @@ class Request:
     eos: frozenset[int] = frozenset()
     priority: int = 0
     timeout: float | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
     trace: Trace | None = field(default=None, repr=False)
+
+    @property
+    def wants_prompt(self) -> bool:
+        """Whether the logits of all of the prompt's positions are wanted."""
+        return self.trace is not None or self.prompt_logprobs is not None
 
 
 @dataclass
@@ -71,6 +109,9 @@ class Answer:
     Attributes:
         request: What was asked for.
         tokens: Chosen so far, an end of sequence included.
+        logprobs: Of each of them, if they were asked for.
+        prompt_logprobs: Of each position of the prompt, if asked for; None for the first one and
+            for an image's.
         finish_reason: ``stop`` at an end of sequence, ``length`` at a limit, ``cancelled``,
             ``timeout`` or ``error``; None as long as it is not finished.
         error: Why it failed, if it did.
@@ -80,6 +121,8 @@ class Answer:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.tokens: list[int] = []
+        self.logprobs: list[TokenLogprobs] = []
+        self.prompt_logprobs: list[TokenLogprobs | None] = []
         self.finish_reason: FinishReason | None = None
         self.error: MvlmError | None = None
         self.stats = AnswerStats()

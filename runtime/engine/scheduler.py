@@ -206,7 +206,7 @@ class Scheduler:
         """
         assert waiting.positions is not None
         reading = [each for each in self._running if each.left > 1]
-        if not reading or waiting.answer.request.trace is not None:
+        if not reading or waiting.answer.request.wants_prompt:
             return False
         keys = waiting.positions.keys[:-1]
         cached = self.prefixes.match(keys).length
@@ -223,9 +223,9 @@ class Scheduler:
         positions = waiting.positions
         assert positions is not None
         sequence = PagedSequence(self.pool, self._page_size, self._cache.copy_page)
-        is_traced = waiting.answer.request.trace is not None
+        is_whole = waiting.answer.request.wants_prompt
         # The last position's logits are needed, so that it is computed in any case.
-        found = self.prefixes.match(() if is_traced else positions.keys[:-1])
+        found = self.prefixes.match(() if is_whole else positions.keys[:-1])
         sequence.adopt(positions.keys[: found.length], found.pages)
         needed = sequence.pages_needed(len(positions) - len(sequence))
         # A page to spare for each other sequence, so that none is given up at once.
@@ -254,7 +254,7 @@ class Scheduler:
         return running
 
     def _rows(self, running: Running, count: int, drafts: tuple[int, ...]) -> tuple[Running, Rows]:
-        wants_all = running.answer.request.trace is not None and not running.answer.tokens
+        wants_all = running.answer.request.wants_prompt and not running.answer.tokens
         count = min(count, running.left)
         # Drafts follow the last position, which is farther if a shared page was given up.
         drafts = drafts if count == running.left else ()

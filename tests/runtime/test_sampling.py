@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from mvlm.runtime.errors import MvlmError, UsageError
-from mvlm.runtime.sampling import Sampler, SamplingParams, process
+from mvlm.runtime.sampling import Sampler, SamplingParams, log_probabilities, process
 
 
 def random_logits(vocab: int, seed: int, scale: float = 4.0) -> npt.NDArray[np.float32]:
@@ -110,6 +110,34 @@ def test_penalty_passes_over_images_and_unknown_ids() -> None:
     )
 
 
+def test_presence_and_frequency_penalties_are_of_the_answer_alone() -> None:
+    logits = random_logits(10, 3)
+    params = SamplingParams(presence_penalty=0.5, frequency_penalty=-0.25)
+    found = process(logits, [1, 2, 7, 7, 7, 4], params, [7, 7, 7, 4])
+    expected = logits.astype(np.float64)
+    expected[7] -= 0.5 - 3 * 0.25
+    expected[4] -= 0.5 - 0.25
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(process(logits, [7, 4], params), logits.astype(np.float64))
+
+
+def test_a_bias_is_added_before_the_temperature() -> None:
+    logits = random_logits(10, 4)
+    params = SamplingParams(temperature=0.5, logit_bias=((2, 3.0), (9, -100.0), (10**6, 5.0)))
+    found = process(logits, [], params)
+    expected = logits.astype(np.float64)
+    expected[[2, 9]] += [3.0, -100.0]
+    np.testing.assert_allclose(found, expected / 0.5, rtol=1e-12)
+    assert Sampler(SamplingParams(logit_bias=((6, 100.0),))).sample(logits) == 6
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_log_probabilities_are_those_of_torch(size: int) -> None:
+    logits = 30 * random_logits(size, 5)
+    expected = torch.log_softmax(torch.from_numpy(logits).double(), 0).numpy()
+    np.testing.assert_allclose(log_probabilities(logits), expected, rtol=0, atol=1e-10)
+
+
 def test_logits_are_left_as_they_are() -> None:
     logits = random_logits(50, 0)
     before = logits.copy()
@@ -194,6 +222,11 @@ def test_logits_must_be_a_vector(shape: tuple[int, ...]) -> None:
         ("repetition_penalty", float("inf")),
         ("seed", -1),
         ("seed", 0.5),
+        ("presence_penalty", 2.1),
+        ("frequency_penalty", float("nan")),
+        ("logit_bias", ((1, 101.0),)),
+        ("logit_bias", ((-1, 1.0),)),
+        ("logit_bias", tuple((each, 1.0) for each in range(1025))),
         ("max_tokens", 0),
         ("max_tokens", None),
         ("stop", "</s>"),

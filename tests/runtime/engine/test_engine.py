@@ -22,6 +22,7 @@ from tests.forward import logits_of
 from tests.runtime.engine.asking import (
     IMAGE_TOKENS,
     PAGE,
+    VOCABULARY,
     Floats,
     alone,
     ask,
@@ -403,6 +404,47 @@ def test_an_image_that_is_given_up_in_the_middle(model: Model) -> None:
         finish(engine)
         assert answer.finish_reason == "cancelled" and not answer.tokens
         check_alone(model, other)
+
+
+# --- probabilities ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speculate", ["off", "ngram"])
+@pytest.mark.parametrize("count", [0, 1, 5, VOCABULARY])
+def test_probabilities_are_those_of_the_logits(chunked: Model, speculate: Any, count: int) -> None:
+    """Of the prompt's tokens and of the answer's, in company, whatever is in the cache."""
+    engine = Engine(chunked, EngineSettings(capacity=9 * PAGE, speculate=speculate))
+    ids = [*prompt(30), IMAGE_TOKEN_ID, 5, 6, 5, 6, 5]
+    ask(engine, ids, pixels())
+    others = [submit(engine, prompt(12, seed)) for seed in range(3)]
+    params = SamplingParams(temperature=0.7, seed=2, max_tokens=8, repetition_penalty=1.2)
+    request = Request(ids, [pixels()], params, logprobs=count, prompt_logprobs=count)
+    (answer,) = engine.submit(request)
+    finish(engine)
+    check_alone(chunked, answer, *others)
+    whole = [*ids[:30], *[None] * IMAGE_TOKENS, *ids[31:], *answer.tokens]
+    logits = logits_of(chunked, [*ids, *answer.tokens], pixels=[pixels()])
+    found = [*answer.prompt_logprobs, *answer.logprobs]
+    assert found[0] is None and len(found) == len(whole)
+    for each, token, before in zip(found[1:], whole[1:], logits, strict=False):
+        assert (each is None) == (token is None)
+        if each is not None and token is not None:
+            expected = before.astype(np.float64)
+            expected -= np.log(np.exp(expected - expected.max()).sum()) + expected.max()
+            assert each.token == token
+            assert each.logprob == pytest.approx(expected[token], abs=1e-9)
+            best = sorted(range(VOCABULARY), key=lambda index: (-expected[index], index))[:count]
+            assert [index for index, _ in each.top] == best
+
+
+def test_prompt_probabilities_of_a_preempted_answer(model: Model) -> None:
+    settings = EngineSettings(context=4 * PAGE, capacity=5 * PAGE, speculate="off")
+    engine, ids = Engine(model, settings), prompt(150, 3)
+    submit(engine, prompt(20, 2), 200)
+    (second,) = engine.submit(Request(ids, params=greedy(60), prompt_logprobs=0))
+    finish(engine)
+    assert second.stats.preemptions > 0
+    assert [each.token for each in second.prompt_logprobs if each] == ids[1:]
 
 
 # --- the end before the end ---------------------------------------------------------------------
