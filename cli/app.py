@@ -24,6 +24,7 @@ VERBS = (
     "calibrate",
     "plan",
     "chat",
+    "serve",
     "targets",
     "tune",
     "logs",

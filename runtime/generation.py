@@ -197,22 +197,28 @@ class TextStream:
     """Turns the ids of one answer into text to show.
 
     The concatenation of what :meth:`push` and :meth:`finish` return is the text of all ids, cut
-    before the first stop string, without white space at either end. Of several stop strings the
-    one that is complete first counts; of those complete at the same character, the longest.
+    before the first stop string, and without white space at either end unless it is `verbatim`. Of
+    several stop strings the one that is complete first counts; of those complete at the same
+    character, the longest.
 
     Args:
         tokenizer: The model's tokenizer. Special ids have no text: the caller ends the answer at
             the end-of-sequence id.
         stop: Texts that end the answer; they are not shown.
+        verbatim: Whether the text goes on from a prompt as it is, white space at either end
+            included.
 
     Raises:
         UsageError: A stop string is empty.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, verbatim: bool = False
+    ) -> None:
         if "" in stop:
             raise UsageError("stop", expected="texts that are not empty", found=repr(tuple(stop)))
-        self._detokenizer = Detokenizer(tokenizer)
+        self._verbatim = verbatim
+        self._detokenizer = Detokenizer(tokenizer, at_start=not verbatim)
         self._matchers = [_Matcher(text) for text in dict.fromkeys(stop)]
         # Decoded and not shown: what may begin a stop string.
         self._held = ""
@@ -274,6 +280,9 @@ class TextStream:
 
     def _show(self, text: str) -> str:
         """Show text that no stop string can take back, but for white space at its end."""
+        if self._verbatim:
+            self._shown.append(text)
+            return text
         if not self._shown:
             text = text.lstrip()
         visible = text.rstrip()

@@ -175,12 +175,16 @@ class Detokenizer:
     """Turns ids into text one at a time, and never splits a UTF-8 character.
 
     The concatenation of what :meth:`push` and :meth:`finish` return is the text of all ids.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        at_start: Whether the ids begin a text; a space that they begin with is dropped then.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, at_start: bool = True) -> None:
         self._tokenizer = tokenizer
         self._unfinished = b""
-        self._at_start = True
+        self._at_start = at_start
 
     def push(self, token_id: int) -> str:
         """Take the next id and return the characters that it completes."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
 from typing import TypeVar
 
 from mvlm.runtime.engine.engine import Engine
-from mvlm.runtime.engine.request import Answer, AnswerStats, FinishReason, Request
+from mvlm.runtime.engine.request import Answer, AnswerStats, FinishReason, Request, TokenLogprobs
 from mvlm.runtime.engine.settings import EngineSettings
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.model import Model
@@ -53,11 +53,26 @@ class AsyncAnswer:
         """What it took, so far."""
         return self._answer.stats
 
+    @property
+    def count(self) -> int:
+        """Tokens that were chosen so far, an end of sequence included."""
+        return len(self._answer.tokens)
+
+    @property
+    def logprobs(self) -> Sequence[TokenLogprobs]:
+        """As :attr:`Answer.logprobs`."""
+        return self._answer.logprobs
+
+    @property
+    def prompt_logprobs(self) -> Sequence[TokenLogprobs | None]:
+        """As :attr:`Answer.prompt_logprobs`."""
+        return self._answer.prompt_logprobs
+
     def cancel(self) -> None:
         """End the answer before the engine's next step."""
         self._answer.cancel()
 
-    async def __aiter__(self) -> AsyncIterator[int]:
+    async def __aiter__(self) -> AsyncGenerator[int, None]:
         """Yield the tokens as they come.
 
         Raises:

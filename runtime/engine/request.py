@@ -35,9 +35,8 @@ class TokenLogprobs:
     def of(cls, token: int, logits: FloatArray, count: int) -> TokenLogprobs:
         """Compute them from the logits ``(vocabulary,)``, with `count` of the likeliest."""
         logprobs = log_probabilities(logits)
-        best = np.arange(logprobs.size)
-        if count < logprobs.size:
-            best = np.argpartition(-logprobs, count)[:count]
+        is_part = count < logprobs.size
+        best = np.argpartition(-logprobs, count)[:count] if is_part else range(logprobs.size)
         # Of equally likely ones the lowest id is the first.
         ordered = sorted((-float(logprobs[each]), int(each)) for each in best)
         top = tuple((each, -negative) for negative, each in ordered)

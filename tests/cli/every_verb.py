@@ -14,7 +14,7 @@ from mvlm.cli.app import VERBS
 
 PROGRAM = Path(sys.executable).parent / "mvlm"
 # They serve until they are ended.
-SERVERS = ("device serve", "device tracker")
+SERVERS = ("serve", "device serve", "device tracker")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ COMMANDS: Mapping[str, tuple[Callable[[Workspace], Arguments], int]] = {
         0,
     ),
     "chat": (lambda workspace: [workspace.checkpoint, "--quant", "q0f32", "--prompt", "Hello"], 0),
+    "serve": (lambda workspace: [workspace.artifact, "--port", "0"], 143),
     "targets": (lambda workspace: ["--detect"], 0),
     "tune": (
         lambda workspace: [

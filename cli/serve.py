@@ -1,0 +1,196 @@
+"""``mvlm serve``: answer programs by OpenAI's HTTP API."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mvlm.cli.shared.artifacts import find_artifact
+from mvlm.cli.shared.options import Debug, Quantization, Threads
+from mvlm.cli.shared.progress import waiting
+from mvlm.cli.shared.terminal import warn
+from mvlm.runtime.errors import MvlmError, UsageError
+
+if TYPE_CHECKING:
+    from mvlm.runtime.server.served_model import ServedModel
+
+EXAMPLES = (
+    "mvlm serve mobilevlm-host",
+    "mvlm serve mobilevlm-host --port 9000 --api-key-file keys.txt",
+    "mvlm serve small=mobilevlm-host large=MobileVLM-V2-1.7B",
+)
+KEY_VARIABLE = "MVLM_API_KEY"
+_GRACE_SECONDS = 30
+_MOST_CONNECTIONS, _MOST_HEADER_BYTES, _BACKLOG = 4096, 1 << 16, 512
+_MOST_KEY_BYTES = 1 << 16
+
+
+def command(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]ARTIFACT|MODEL...",
+            help="What to serve: artifacts' folders, or checkpoints', which are compiled for this "
+            "machine on first use. Requests say NAME; default: the folder's.",
+            show_default=False,
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Listen on this address.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Listen on this port; 0: any.")
+    ] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"Keys, one of which a request needs, a line each; `${KEY_VARIABLE}` is another.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name under which requests may come; default: names of this machine where it "
+            "listens to itself alone, else all.",
+        ),
+    ] = None,
+    max_answers: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Answers begun at once; others are told to wait."),
+    ] = 64,
+    threads: Threads = None,
+    context_length: Annotated[
+        int | None,
+        typer.Option("--context", metavar="N", help="Positions of a prompt and its answer."),
+    ] = None,
+    capacity: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Positions of the KV cache, of all answers; default: four contexts."
+        ),
+    ] = None,
+    quantization: Quantization = None,
+    debug: Debug = False,
+) -> None:
+    """Serve models to programs, by OpenAI's HTTP API.
+
+    Ctrl-C or SIGTERM ends it: answers that have begun may end within 30 seconds.
+    """
+    try:
+        import uvicorn
+
+        from mvlm.runtime.server.app import create_app
+        from mvlm.runtime.server.settings import ServerSettings
+    except ModuleNotFoundError as error:
+        raise MvlmError(
+            f"the server needs {error.name}", fix="Install it: pip install 'mvlm[serve]'."
+        ) from None
+
+    keys = _read_keys(api_key_file)
+    settings = ServerSettings(keys, tuple(allow_host or _names_of(host)), max_answers=max_answers)
+    served = [
+        _load(name, path, quantization, threads, context_length, capacity)
+        for name, path in _named(models)
+    ]
+    config = uvicorn.Config(
+        create_app(served, settings),
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        limit_concurrency=_MOST_CONNECTIONS,
+        h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
+    )
+    with _listening(host, port) as listener:
+        address = f"[{host}]" if ":" in host else host
+        names = ", ".join(each.name for each in served)
+        warn(f"serving {names} on http://{address}:{listener.getsockname()[1]}")
+        uvicorn.Server(config).run([listener])
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Listen on an address.
+
+    Raises:
+        UsageError: It is no address of this machine, or in use.
+    """
+    try:
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(place[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise UsageError(
+            f"--host {host} --port {port}",
+            expected="a free address of this machine",
+            found=error.strerror or error,
+        ) from None
+    with listener:
+        yield listener
+
+
+def _named(models: Sequence[str]) -> list[tuple[str, Path]]:
+    """Split names from paths.
+
+    Raises:
+        UsageError: Two models have one name.
+    """
+    named = []
+    for model in models:
+        name, equals, path = model.partition("=")
+        place = Path(path if equals else name)
+        named.append((name if equals else place.resolve().name, place))
+    if len({name for name, _ in named}) < len(named):
+        raise UsageError("models", expected="different names", found=", ".join(n for n, _ in named))
+    return named
+
+
+def _load(
+    name: str,
+    path: Path,
+    quantization: str | None,
+    threads: int | None,
+    context: int | None,
+    capacity: int | None,
+) -> ServedModel:
+    from mvlm.runtime.engine import EngineSettings
+    from mvlm.runtime.server.served_model import ServedModel
+
+    artifact = find_artifact(path, quantization=quantization)
+    with waiting(f"verifying and loading {name}"):
+        return ServedModel.load(name, artifact, threads, EngineSettings(context, capacity))
+
+
+def _read_keys(path: Path | None) -> tuple[str, ...]:
+    """Return the keys of a file and of the environment.
+
+    Raises:
+        UsageError: The file cannot be read, or holds none.
+    """
+    keys = [os.environ[KEY_VARIABLE]] if os.environ.get(KEY_VARIABLE) else []
+    if path is not None:
+        try:
+            with path.open("rb") as file:
+                lines = file.read(_MOST_KEY_BYTES).decode().split()
+        except (OSError, ValueError) as error:
+            raise UsageError("--api-key-file", expected="a readable text", found=error) from None
+        if not lines:
+            raise UsageError("--api-key-file", expected="a key in each line", found="none")
+        keys += lines
+    return tuple(keys)
+
+
+def _names_of(host: str) -> tuple[str, ...]:
+    """Return the names that requests may use: of a server for this machine alone, its own."""
+    try:
+        is_own = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_own = host == "localhost"
+    return ("localhost", "127.0.0.1", "[::1]", host) if is_own else ("*",)

@@ -1,0 +1,29 @@
+"""The server's limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What a server takes from its clients.
+
+    Attributes:
+        api_keys: One of these is needed; none if there are none.
+        hosts: What a request's ``Host`` may be, without the port; ``*`` takes all. It keeps a page
+            of another origin, whose name was pointed here, from using a server of this machine.
+        max_body_bytes: Of a request.
+        max_images: Of a request.
+        max_answers: Answers that are begun and not finished; a request beyond them gets 429.
+        body_seconds: How long a request's body may take to come.
+        answer_seconds: After which an answer ends.
+    """
+
+    api_keys: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ("*",)
+    max_body_bytes: int = 64 << 20
+    max_images: int = 16
+    max_answers: int = 64
+    body_seconds: float = 30.0
+    answer_seconds: float = 600.0

@@ -1,0 +1,86 @@
+"""A server of a small model in this process, on a port of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from mvlm.runtime.engine import EngineSettings
+from mvlm.runtime.server.app import create_app
+from mvlm.runtime.server.served_model import ServedModel
+from mvlm.runtime.server.settings import ServerSettings
+from tests.artifacts import ArtifactCache
+
+NAME = "small"
+FAMILY = "linear"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that runs."""
+
+    served: ServedModel
+    url: str
+
+    def openai(self, **options: Any) -> openai.OpenAI:
+        options = {"api_key": "none", "max_retries": 0} | options
+        return openai.OpenAI(base_url=f"{self.url}/v1", **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=60, **options)
+
+    def wait_until_idle(self) -> None:
+        """Wait until nothing is computed, and all pages are free or in the prefix cache."""
+        engine = self.served.engine._engine
+        end = time.monotonic() + 20
+        while not engine.is_idle:
+            assert time.monotonic() < end, "the engine goes on"
+            time.sleep(0.01)
+        assert engine.pool.free + engine.prefixes.pages == engine.pool.size
+
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def serve(artifact_cache: ArtifactCache) -> Serve:
+    """Serve the model by other settings, for a while."""
+
+    @contextmanager
+    def running(engine: EngineSettings | None = None, **settings: Any) -> Iterator[Running]:
+        artifact = artifact_cache.artifact(FAMILY)
+        served = ServedModel.load(NAME, artifact, 2, engine or EngineSettings(capacity=6000))
+        app = create_app([served], ServerSettings(**settings))
+        config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=5)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        end = time.monotonic() + 30
+        while not server.started:
+            assert time.monotonic() < end and thread.is_alive()
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            yield Running(served, f"http://127.0.0.1:{port}")
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+    return running
+
+
+@pytest.fixture(scope="module")
+def server(serve: Serve) -> Iterator[Running]:
+    """A server by default settings."""
+    with serve() as running:
+        yield running
