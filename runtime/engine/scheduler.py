@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from mvlm.runtime.engine.batch import Rows
 from mvlm.runtime.engine.image_encoder import ImageEncoder
@@ -306,14 +307,19 @@ class Scheduler:
         ]
 
     def _guess(self, running: Running) -> Draft | None:
-        """Guess a sequence's next tokens, as many as it may still have."""
-        if running.drafter is None:
+        """Guess a sequence's next tokens, as many as it may still have.
+
+        What a drafter guesses that is no token ends the guess: the step is computed for others too.
+        """
+        if running.drafter is None or running.origin.reads_ahead:
             return None
         guess = running.drafter.propose(running.positions.ids, self._planner.most)
         if guess is None or running.ends_with_image:
             return None
         room = min(running.tokens_left - 1, self.context - len(running.positions))
-        return replace(guess, tokens=guess.tokens[:room]) if room > 0 else None
+        known = range(self._model.vocabulary)
+        tokens = tuple(takewhile(known.__contains__, guess.tokens[: max(0, room)]))
+        return replace(guess, tokens=tokens) if tokens else None
 
     def _make_room(self, running: Running, count: int) -> bool:
         """Reserve pages for a sequence's rows; those last in order give up theirs.

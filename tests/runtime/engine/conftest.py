@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import pytest
 
@@ -29,9 +29,9 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> Sampled:
     """The logits that tokens are chosen from, from now on."""
     found, sample = Sampled(), Sampler.sample
 
-    def noted(sampler: Sampler, logits: Floats, history: Iterable[int] = ()) -> int:
+    def noted(sampler: Sampler, logits: Floats, *tokens: Sequence[int]) -> int:
         found.note(sampler, logits)
-        return sample(sampler, logits, history)
+        return sample(sampler, logits, *tokens)
 
     monkeypatch.setattr(Sampler, "sample", noted)
     return found

@@ -61,9 +61,9 @@ class Noted:
         self.rows: dict[Sampler, list[bytes]] = {}
         sample = Sampler.sample
 
-        def noted(sampler: Sampler, logits: Floats, history: Iterable[int] = ()) -> int:
+        def noted(sampler: Sampler, logits: Floats, *tokens: Sequence[int]) -> int:
             self.rows.setdefault(sampler, []).append(logits.tobytes())
-            return sample(sampler, logits, history)
+            return sample(sampler, logits, *tokens)
 
         monkeypatch.setattr(Sampler, "sample", noted)
 

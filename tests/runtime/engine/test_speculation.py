@@ -224,6 +224,28 @@ def test_what_is_right_is_taken_over(
     assert stats.accepted <= stats.drafted <= 3 * (stats.steps - 1)
 
 
+@pytest.mark.parametrize("wrong", [-200, -1, 384, 2**40])
+def test_what_a_drafter_guesses_may_be_no_token(
+    model: Model, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    """Neither its own answer nor one beside it fails."""
+
+    class Erring(NgramDrafter):
+        def propose(self, ids: Sequence[int], most: int) -> Draft | None:
+            return Draft((*(5, wrong)[len(ids) % 2 :], 7), 4)
+
+    monkeypatch.setattr("mvlm.runtime.engine.scheduler.NgramDrafter", Erring)
+    engine = Engine(model, EngineSettings(speculate="ngram", capacity=4 * model.settings.context))
+    requests = [Request(prompt(20, seed), params=greedy(10)) for seed in range(2)]
+    answers = [engine.submit(request)[0] for request in requests]
+    engine.read_ahead(Request(prompt(10, 5)))
+    while not engine.is_idle:
+        engine.step()
+    for request, answer in zip(requests, answers, strict=True):
+        assert answer.error is None and answer.tokens == alone(model, request)
+    assert answers[0].stats.drafted > 0
+
+
 def test_an_answer_ends_within_drafts_that_are_right(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
