@@ -74,7 +74,10 @@ class MobileVLM(nn.Module):
             self.tower = (
                 onnx.layer if onnx and role in ("tower", "both") else VisionTower(config, vision)
             )
-            self._export_tower()
+            functions = self._tower_functions()
+            self.tower_parts = len(functions)
+            for part, function in enumerate(functions):
+                setattr(self, tower_part(part), function)
             if onnx and role == "projector":
                 self.image_projector = onnx.layer
             elif role != "both":
@@ -83,18 +86,16 @@ class MobileVLM(nn.Module):
         self.decoder = Llama(config.language, quantization, layout)
         self.cache_layout = cache_layout(config.language, quantization.cache)
 
-    def _export_tower(self) -> None:
-        """Set the functions that encode an image into patch features, one for each part."""
+    def _tower_functions(self) -> list[Callable[[nn.Tensor], nn.Tensor]]:
+        """Return the functions that encode an image into patch features, one for each part."""
         tower = self.tower
         if not isinstance(tower, VisionTower):
-            self.vision_tower = tower.forward
-            return
+            return [tower.forward]
 
         def function(part: int) -> Callable[[nn.Tensor], nn.Tensor]:
             return lambda x: tower(x, part)
 
-        for part in range(tower.num_parts):
-            setattr(self, tower_part(part), function(part))
+        return [function(part) for part in range(tower.num_parts)]
 
     def projector(self, features: nn.Tensor) -> nn.Tensor:
         """Turn patch features into embeddings of the decoder."""
@@ -158,8 +159,7 @@ class MobileVLM(nn.Module):
             tokens = vision.num_patches + (self.config.select_feature == "cls_patch")
             functions[tower_part(0)] = {"x": nn.spec.Tensor((1, 3, size, size), "float32")}
             states = nn.spec.Tensor((1, vision.num_patches + 1, vision.hidden_size), "float32")
-            parts = self.tower.num_parts if isinstance(self.tower, VisionTower) else 1
-            functions |= {tower_part(part): {"x": states} for part in range(1, parts)}
+            functions |= {tower_part(part): {"x": states} for part in range(1, self.tower_parts)}
             handed = (1, tokens, vision.hidden_size)
             if self.ends_with_tower:
                 handed = (1, self.config.image_tokens, hidden)

@@ -12,6 +12,7 @@ module                what it is about
 :mod:`answering`      tokens to text, with probabilities, until a stop
 :mod:`chat`           ``/v1/chat/completions``
 :mod:`completions`    ``/v1/completions``
+:mod:`responding`     what both have in common
 :mod:`sse`            server-sent events
 ====================  ==============================================================================
 """

@@ -14,6 +14,7 @@ from mvlm.runtime.engine import TokenLogprobs
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
 from mvlm.runtime.generation import TextStream
 from mvlm.runtime.server.errors import ApiError
+from mvlm.runtime.tokenizer import Tokenizer
 
 T = TypeVar("T")
 
@@ -59,6 +60,11 @@ async def pieces(
     if reason is None and answer.finish_reason == "timeout":
         raise ApiError(504, "the answer took too long", kind="server_error", code="timeout")
     yield Piece(stream.finish(), (), reason or "length")
+
+
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """Return how a token is told with its probability; half a character is U+FFFD."""
+    return tokenizer.token_bytes(token).decode("utf-8", "replace")
 
 
 async def merged(

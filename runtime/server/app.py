@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -51,8 +50,6 @@ def create_app(models: Sequence[ServedModel], settings: ServerSettings) -> Starl
                 return error.response()
             try:
                 return await handler(request, service)
-            except asyncio.CancelledError:
-                raise
             except Exception as error:
                 told = api_error(error)
                 if told.status == 500:

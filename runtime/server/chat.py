@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
-from uuid import uuid4
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
-from mvlm.runtime.engine.asynchronous import AsyncAnswer
 from mvlm.runtime.generation import TextStream
-from mvlm.runtime.server.answering import Piece, merged, pieces, while_connected
+from mvlm.runtime.server.answering import Piece, merged, pieces, token_text
 from mvlm.runtime.server.bodies import ChatFields, read_fields, tokens_asked
 from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.prompts import read_conversation
+from mvlm.runtime.server.responding import end_ids, frame, respond, usage
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
-from mvlm.runtime.server.sse import event_stream
 from mvlm.runtime.tokenizer import Tokenizer
 
 
@@ -41,21 +38,18 @@ async def chat_completions(request: Request, service: Service) -> Response:
     ids = served.tokenizer.encode_prompt(conversation.render(served.template))
     most = tokens_asked(fields.max_completion_tokens, fields.max_tokens)
     params = fields.params(most)
-    eos = frozenset[int]() if fields.ignore_eos else frozenset(served.model.settings.eos)
     count = (fields.top_logprobs or 0) if fields.logprobs else None
     asked = EngineRequest(
         ids,
         await served.pixels(conversation.images),
         params,
-        eos,
+        end_ids(fields, served),
         timeout=service.settings.answer_seconds,
         logprobs=count,
     )
     stops = (*served.template.stop, *params.stop)
     documents = _documents(service, served, fields, asked, stops)
-    if fields.stream:
-        return event_stream(await begun(documents))
-    return JSONResponse(await while_connected(request, _whole(documents)))
+    return await respond(request, fields, documents, _whole)
 
 
 async def _documents(
@@ -68,25 +62,20 @@ async def _documents(
     """Yield the chunks of a stream, or of a whole answer."""
     with service.room(fields.answers):
         answers = await served.engine.submit(request, fields.answers)
-        frame = {
-            "id": f"chatcmpl-{uuid4().hex}",
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": served.name,
-        }
+        common = frame("chatcmpl", "chat.completion.chunk", served)
         try:
             for index in range(fields.answers):
                 delta = {"role": "assistant", "content": ""}
-                yield frame | {"choices": [_choice(index, delta)]}
+                yield common | {"choices": [_choice(index, delta)]}
             sources = [
                 pieces(answer, TextStream(served.tokenizer, stops), request.eos)
                 for answer in answers
             ]
             async with aclosing(merged(sources)) as found:
                 async for index, piece in found:
-                    yield frame | {"choices": [_piece_choice(served, fields, index, piece)]}
+                    yield common | {"choices": [_piece_choice(served, fields, index, piece)]}
             if fields.wants_usage:
-                yield frame | {"choices": [], "usage": usage(answers, fields.answers)}
+                yield common | {"choices": [], "usage": usage(answers, fields.answers)}
         finally:
             for answer in answers:
                 answer.cancel()
@@ -149,41 +138,8 @@ def _logprob(tokenizer: Tokenizer, found: TokenLogprobs) -> dict[str, Any]:
 
 
 def _likely(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
-    data = tokenizer.token_bytes(token)
     return {
-        "token": data.decode("utf-8", "replace"),
+        "token": token_text(tokenizer, token),
         "logprob": logprob,
-        "bytes": list(data),
-    }
-
-
-async def begun(documents: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-    """Wait for a stream's first document: what is wrong shows before there is a status."""
-    first = await documents.__anext__()
-
-    async def all_of_them() -> AsyncIterator[dict[str, Any]]:
-        yield first
-        async for document in documents:
-            yield document
-
-    return all_of_them()
-
-
-def usage(answers: Sequence[AsyncAnswer], shared_by: int) -> dict[str, Any]:
-    """Return the tokens of a request.
-
-    Args:
-        answers: In order of their prompts.
-        shared_by: So many neighbouring ones share a prompt.
-    """
-    first = [answer.stats for answer in answers[::shared_by]]
-    prompt, completion = (
-        sum(stats.prompt for stats in first),
-        sum(answer.count for answer in answers),
-    )
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": prompt - sum(stats.computed for stats in first)},
+        "bytes": list(tokenizer.token_bytes(token)),
     }

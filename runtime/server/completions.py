@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import Any
-from uuid import uuid4
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
 from mvlm.runtime.generation import TextStream
-from mvlm.runtime.server.answering import Piece, merged, pieces, while_connected
+from mvlm.runtime.server.answering import Piece, merged, pieces, token_text
 from mvlm.runtime.server.bodies import CompletionFields, read_fields, tokens_asked
-from mvlm.runtime.server.chat import begun, usage
 from mvlm.runtime.server.errors import ApiError
+from mvlm.runtime.server.responding import end_ids, frame, respond, usage
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
-from mvlm.runtime.server.sse import event_stream
 from mvlm.runtime.tokenizer import Tokenizer
 
 _DEFAULT_TOKENS = 16  # OpenAI's
@@ -42,9 +39,7 @@ async def completions(request: Request, service: Service) -> Response:
     served = service.model(fields.model)
     prompts = _prompts(fields.prompt, served.tokenizer)
     documents = _documents(service, served, fields, prompts)
-    if fields.stream:
-        return event_stream(await begun(documents))
-    return JSONResponse(await while_connected(request, _whole(documents)))
+    return await respond(request, fields, documents, _whole)
 
 
 def _prompts(given: str | Sequence[Any], tokenizer: Tokenizer) -> list[list[int]]:
@@ -121,7 +116,7 @@ class _Continuation:
         return {self._text(token): logprob for token, logprob in reversed(found.top)}
 
     def _text(self, token: int) -> str:
-        return self.served.tokenizer.token_bytes(token).decode("utf-8", "replace")
+        return token_text(self.served.tokenizer, token)
 
 
 async def _documents(
@@ -131,27 +126,21 @@ async def _documents(
     prompts: Sequence[list[int]],
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the chunks of a stream, or of a whole answer."""
-    eos = frozenset[int]() if fields.ignore_eos else frozenset(served.model.settings.eos)
-    frame = {
-        "id": f"cmpl-{uuid4().hex}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": served.name,
-    }
-    begun_answers: list[_Continuation] = []
+    eos, common = end_ids(fields, served), frame("cmpl", "text_completion", served)
+    begun: list[_Continuation] = []
     with service.room(fields.answers * len(prompts)):
         try:
             for ids in prompts:
-                begun_answers += await _begin(service, served, fields, ids, eos)
-            sources = [pieces(each.answer, each.stream, eos) for each in begun_answers]
+                begun += await _begin(service, served, fields, ids, eos)
+            sources = [pieces(each.answer, each.stream, eos) for each in begun]
             async with aclosing(merged(sources)) as found:
                 async for index, piece in found:
-                    yield frame | {"choices": [begun_answers[index].choice(index, piece)]}
+                    yield common | {"choices": [begun[index].choice(index, piece)]}
             if fields.wants_usage:
-                groups = [each.answer for each in begun_answers]
-                yield frame | {"choices": [], "usage": usage(groups, fields.answers)}
+                groups = [each.answer for each in begun]
+                yield common | {"choices": [], "usage": usage(groups, fields.answers)}
         finally:
-            for each in begun_answers:
+            for each in begun:
                 each.answer.cancel()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from mvlm.runtime.engine.asynchronous import EngineStoppedError
-from mvlm.runtime.errors import ImageError, MvlmError, PromptError, UsageError
+from mvlm.runtime.errors import ContextError, ImageError, MvlmError, PromptError, UsageError
 
 _INVALID = "invalid_request_error"
 
@@ -65,7 +65,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, EngineStoppedError):
         return ApiError(503, str(error), kind="server_error", code="unavailable")
     if isinstance(error, (ImageError, PromptError, UsageError)):
-        is_long = type(error).__name__ == "ContextError"
+        is_long = isinstance(error, ContextError)
         return ApiError(400, str(error), code="context_length_exceeded" if is_long else None)
     message = str(error) if isinstance(error, MvlmError) else "the server has failed"
     return ApiError(500, message, kind="server_error")
