@@ -71,13 +71,11 @@ def usage(answers: Sequence[AsyncAnswer], shared_by: int) -> dict[str, Any]:
         shared_by: So many neighbouring ones share a prompt.
     """
     first = [answer.stats for answer in answers[::shared_by]]
-    prompt, completion = (
-        sum(stats.prompt for stats in first),
-        sum(answer.count for answer in answers),
-    )
+    prompt = sum(stats.prompt for stats in first)
+    completion = sum(answer.count for answer in answers)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": prompt - sum(stats.computed for stats in first)},
+        "prompt_tokens_details": {"cached_tokens": sum(stats.cached for stats in first)},
     }

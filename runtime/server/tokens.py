@@ -36,7 +36,7 @@ async def tokenize(request: Request, service: Service) -> Response:
         ApiError: The request is wrong.
     """
     fields = await read_fields(request, TokenizeFields, service.settings)
-    served = service.model(fields.model)
+    served = await service.model(fields.model)
     ids = served.tokenizer.encode(fields.prompt, bos=fields.add_special_tokens)
     context = served.model.settings.context
     return JSONResponse({"count": len(ids), "max_model_len": context, "tokens": ids})
@@ -49,4 +49,5 @@ async def detokenize(request: Request, service: Service) -> Response:
         ApiError: The request is wrong.
     """
     fields = await read_fields(request, DetokenizeFields, service.settings)
-    return JSONResponse({"prompt": service.model(fields.model).tokenizer.decode(fields.tokens)})
+    served = await service.model(fields.model)
+    return JSONResponse({"prompt": served.tokenizer.decode(fields.tokens)})
