@@ -47,22 +47,29 @@ class _Message:
     images: tuple[bytes, ...] = ()
 
 
-def read_conversation(messages: Sequence[Any], most_images: int) -> Conversation:
+def read_conversation(
+    messages: Sequence[Any], most_images: int, where: str = "messages"
+) -> Conversation:
     """Read the messages of a request.
+
+    Args:
+        messages: As the chat API has them.
+        most_images: How many images they may have.
+        where: The field that holds them, for errors.
 
     Raises:
         ApiError: A message is not understood, there are too many images, or the last message is
             not the user's.
         PromptError: A question is empty.
     """
-    read = [_message(number, each) for number, each in enumerate(messages)]
+    read = [_message(f"{where}.{number}", each) for number, each in enumerate(messages)]
     images = tuple(image for message in read for image in message.images)
     if len(images) > most_images:
-        raise _wrong(f"expected at most {most_images} images, found {len(images)}")
+        raise _wrong(f"expected at most {most_images} images, found {len(images)}", where)
     systems = [message.text for message in read if message.role in _SYSTEM_ROLES]
     talk = _joined([message for message in read if message.role not in _SYSTEM_ROLES])
     if not talk or talk[0].role != "user" or talk[-1].role != "user":
-        raise _wrong("expected the user's message at the beginning and at the end")
+        raise _wrong("expected the user's message at the beginning and at the end", where)
     turns = []
     for question, answer in zip(talk[::2], [*talk[1::2], None], strict=True):
         text = None if answer is None else answer.text
@@ -82,8 +89,7 @@ def _joined(messages: Sequence[_Message]) -> list[_Message]:
     return joined
 
 
-def _message(number: int, given: Any) -> _Message:
-    where = f"messages.{number}"
+def _message(where: str, given: Any) -> _Message:
     if not isinstance(given, dict):
         raise _wrong("expected an object", where)
     role, content = given.get("role"), given.get("content")
@@ -141,5 +147,5 @@ def _image(where: str, url: str) -> bytes:
         raise _wrong("the data URL's base64 is damaged", where) from None
 
 
-def _wrong(message: str, where: str = "messages") -> ApiError:
+def _wrong(message: str, where: str) -> ApiError:
     return ApiError(400, f"{where}: {message}", param=where)

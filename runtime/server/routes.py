@@ -13,6 +13,7 @@ from mvlm.runtime.server import status
 from mvlm.runtime.server.chat import chat_completions
 from mvlm.runtime.server.completions import completions
 from mvlm.runtime.server.model_list import list_models, show_model
+from mvlm.runtime.server.responses import responses
 from mvlm.runtime.server.service import Service
 from mvlm.runtime.server.tokens import detokenize, tokenize
 
@@ -39,6 +40,7 @@ class Endpoint:
 ENDPOINTS = (
     Endpoint("POST", "/v1/chat/completions", chat_completions),
     Endpoint("POST", "/v1/completions", completions),
+    Endpoint("POST", "/v1/responses", responses),
     Endpoint("GET", "/v1/models", list_models),
     Endpoint("GET", "/v1/models/{name}", show_model),
     Endpoint("POST", "/tokenize", tokenize),
