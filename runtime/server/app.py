@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mvlm.runtime.server.endpoint import Endpoint
 from mvlm.runtime.server.errors import ApiError, api_error
 from mvlm.runtime.server.observation import Observation
 from mvlm.runtime.server.request_context import REQUEST
-from mvlm.runtime.server.routes import ENDPOINTS, Endpoint
+from mvlm.runtime.server.routes import ENDPOINTS
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
 from mvlm.runtime.server.settings import ServerSettings
@@ -74,4 +75,6 @@ def _route(endpoint: Endpoint, service: Service) -> Route:
 
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return ApiError(error.status_code, str(error.detail)).response()
+    response = ApiError(error.status_code, str(error.detail)).response()
+    response.headers.update(error.headers or {})
+    return response

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -11,10 +12,27 @@ from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
 
 
+class ModelDescription(BaseModel):
+    """A model that is served; `max_model_len` are the positions of its context, as vLLM says."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "mvlm"
+    max_model_len: int
+
+
+class ModelList(BaseModel):
+    """The models that are served."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelDescription]
+
+
 async def list_models(_: Request, service: Service) -> Response:
     """List the models."""
-    data = [_description(served) for served in service.models.values()]
-    return JSONResponse({"object": "list", "data": data})
+    found = ModelList(data=[_description(served) for served in service.models.values()])
+    return JSONResponse(found.model_dump())
 
 
 async def show_model(request: Request, service: Service) -> Response:
@@ -23,14 +41,10 @@ async def show_model(request: Request, service: Service) -> Response:
     Raises:
         ApiError: There is none of this name.
     """
-    return JSONResponse(_description(await service.model(request.path_params["name"])))
+    served = await service.model(request.path_params["name"])
+    return JSONResponse(_description(served).model_dump())
 
 
-def _description(served: ServedModel) -> dict[str, Any]:
-    return {
-        "id": served.name,
-        "object": "model",
-        "created": served.created,
-        "owned_by": "mvlm",
-        "max_model_len": served.model.settings.context,
-    }
+def _description(served: ServedModel) -> ModelDescription:
+    context = served.model.settings.context
+    return ModelDescription(id=served.name, created=served.created, max_model_len=context)

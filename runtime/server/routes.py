@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal
-
+from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from mvlm.runtime.server import status
+from mvlm.runtime.server.bodies import ChatFields, CompletionFields
 from mvlm.runtime.server.chat import chat_completions
 from mvlm.runtime.server.completions import completions
-from mvlm.runtime.server.model_list import list_models, show_model
+from mvlm.runtime.server.endpoint import Endpoint, Handler
+from mvlm.runtime.server.model_list import ModelDescription, ModelList, list_models, show_model
+from mvlm.runtime.server.openapi import openapi_document
+from mvlm.runtime.server.response_fields import ResponseFields
 from mvlm.runtime.server.responses import responses
 from mvlm.runtime.server.service import Service
-from mvlm.runtime.server.tokens import detokenize, tokenize
+from mvlm.runtime.server.tokens import (
+    DetokenizeAnswer,
+    DetokenizeFields,
+    TokenizeAnswer,
+    TokenizeFields,
+    detokenize,
+    tokenize,
+)
 
-Handler = Callable[[Request, Service], Awaitable[Response]]
+_JSON_OR_EVENTS = ("application/json", "text/event-stream")
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """A path that is answered.
+async def openapi(_: Request, service: Service) -> Response:
+    """Describe this server, as OpenAPI does."""
+    return JSONResponse(openapi_document(ENDPOINTS, bool(service.settings.api_keys)))
 
-    Attributes:
-        method: The HTTP method.
-        path: As Starlette writes it.
-        handler: Answers a request.
-        is_open: Whether it takes no key.
-    """
 
-    method: Literal["GET", "POST"]
-    path: str
-    handler: Handler
-    is_open: bool = False
+def _computing(path: str, handler: Handler, fields: type[BaseModel]) -> Endpoint:
+    return Endpoint("POST", path, handler, fields, media_types=_JSON_OR_EVENTS, computes=True)
 
 
 ENDPOINTS = (
-    Endpoint("POST", "/v1/chat/completions", chat_completions),
-    Endpoint("POST", "/v1/completions", completions),
-    Endpoint("POST", "/v1/responses", responses),
-    Endpoint("GET", "/v1/models", list_models),
-    Endpoint("GET", "/v1/models/{name}", show_model),
-    Endpoint("POST", "/tokenize", tokenize),
-    Endpoint("POST", "/detokenize", detokenize),
-    Endpoint("GET", "/health", status.health, is_open=True),
-    Endpoint("GET", "/ready", status.ready, is_open=True),
-    Endpoint("GET", "/metrics", status.metrics),
+    _computing("/v1/chat/completions", chat_completions, ChatFields),
+    _computing("/v1/completions", completions, CompletionFields),
+    _computing("/v1/responses", responses, ResponseFields),
+    Endpoint("GET", "/v1/models", list_models, answer=ModelList),
+    Endpoint("GET", "/v1/models/{name}", show_model, answer=ModelDescription),
+    Endpoint("POST", "/tokenize", tokenize, TokenizeFields, TokenizeAnswer),
+    Endpoint("POST", "/detokenize", detokenize, DetokenizeFields, DetokenizeAnswer),
+    Endpoint("GET", "/health", status.health, answer=status.Health, is_open=True),
+    Endpoint("GET", "/ready", status.ready, answer=status.Readiness, is_open=True, others=(503,)),
+    Endpoint("GET", "/metrics", status.metrics, media_types=status.METRICS_TYPES),
+    Endpoint("GET", "/openapi.json", openapi, is_open=True),
 )

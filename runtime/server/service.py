@@ -16,6 +16,8 @@ from mvlm.runtime.server.request_context import REQUEST
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.settings import ServerSettings
 
+ModelState = Literal["loaded", "failed"]
+
 
 class Service:
     """The models that are served; an asynchronous context in which their engines run.
@@ -65,7 +67,7 @@ class Service:
         """Whether requests are taken."""
         return self.phase == "ready"
 
-    def states(self) -> dict[str, str]:
+    def states(self) -> dict[str, ModelState]:
         """Return how each model is: ``loaded`` or ``failed``."""
         return {
             name: "failed" if self.is_open and not served.engine.is_running else "loaded"
