@@ -64,6 +64,13 @@ def command(
             "listens to itself alone, else all.",
         ),
     ] = None,
+    allow_image_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:PORT]",
+            help="A host from which images are fetched by their URLs; default: none is fetched.",
+        ),
+    ] = None,
     max_answers: Annotated[
         int,
         typer.Option(metavar="N", min=1, help="Answers begun at once; others are told to wait."),
@@ -117,7 +124,12 @@ def command(
         _choice("--log-level", log_level, LOG_LEVELS),
     )
     keys = _read_keys(api_key_file)
-    settings = ServerSettings(keys, tuple(allow_host or _names_of(host)), max_answers=max_answers)
+    settings = ServerSettings(
+        keys,
+        tuple(allow_host or _names_of(host)),
+        image_hosts=tuple(allow_image_host or ()),
+        max_answers=max_answers,
+    )
     served = [
         _load(name, path, quantization, threads, context_length, capacity)
         for name, path in _named(models)

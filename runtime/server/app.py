@@ -17,6 +17,7 @@ from starlette.routing import Route
 from mvlm.runtime.server.endpoint import Endpoint
 from mvlm.runtime.server.errors import ApiError, api_error
 from mvlm.runtime.server.observation import Observation
+from mvlm.runtime.server.remote_images import FetchLimits, RemoteImages
 from mvlm.runtime.server.request_context import REQUEST
 from mvlm.runtime.server.routes import ENDPOINTS
 from mvlm.runtime.server.served_model import ServedModel
@@ -26,17 +27,24 @@ from mvlm.runtime.server.settings import ServerSettings
 _log = logging.getLogger(__name__)
 
 
-def create_app(models: Sequence[ServedModel], settings: ServerSettings) -> Starlette:
+def create_app(
+    models: Sequence[ServedModel], settings: ServerSettings, images: RemoteImages | None = None
+) -> Starlette:
     """Return the application; its engines run from its start to its end.
 
     Args:
         models: Loaded, their names unique.
         settings: The limits.
+        images: Fetches images; by `settings` if None.
+
+    Raises:
+        UsageError: A host of images is none.
 
     Returns:
         The application; its ``state.service`` is the :class:`Service`.
     """
-    service = Service(models, settings)
+    limits = FetchLimits(settings.max_body_bytes, settings.image_seconds)
+    service = Service(models, settings, images or RemoteImages(settings.image_hosts, limits))
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:

@@ -23,10 +23,12 @@ async def chat_prompt(
         where: The field that holds them, for errors.
 
     Raises:
-        ApiError: A message is not understood, or there are too many images.
+        ApiError: A message is not understood, or there are too many images, or one cannot be
+            fetched.
         ImageError: One is none that is read.
         PromptError: A question is empty, or the model reads text only.
     """
     conversation = read_conversation(messages, service.settings.max_images, where)
+    files = await service.images.files(conversation.images)
     ids = served.tokenizer.encode_prompt(conversation.render(served.template))
-    return ids, await served.pixels(conversation.images)
+    return ids, await served.pixels(files)

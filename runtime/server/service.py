@@ -12,6 +12,7 @@ from typing import Literal
 from mvlm.runtime.engine.load import EngineLoad
 from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.metrics import Metrics
+from mvlm.runtime.server.remote_images import RemoteImages
 from mvlm.runtime.server.request_context import REQUEST
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.settings import ServerSettings
@@ -25,18 +26,23 @@ class Service:
     Args:
         models: Loaded, their names unique.
         settings: The limits.
+        images: Fetches images.
 
     Attributes:
         models: The same, by name.
         settings: The same.
+        images: The same.
         open: Answers that are begun and not finished.
         metrics: What is measured.
         phase: ``loading`` before the engines run, ``draining`` when they are about to end.
     """
 
-    def __init__(self, models: Sequence[ServedModel], settings: ServerSettings) -> None:
+    def __init__(
+        self, models: Sequence[ServedModel], settings: ServerSettings, images: RemoteImages
+    ) -> None:
         self.models = {served.name: served for served in models}
         self.settings = settings
+        self.images = images
         self.open = 0
         self.phase: Literal["loading", "ready", "draining"] = "loading"
         self.metrics = Metrics(self._loads, lambda: self.open)
