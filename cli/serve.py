@@ -27,8 +27,7 @@ EXAMPLES = (
     "mvlm serve small=mobilevlm-host large=MobileVLM-V2-1.7B",
 )
 KEY_VARIABLE = "MVLM_API_KEY"
-_GRACE_SECONDS = 30
-_MOST_CONNECTIONS, _MOST_HEADER_BYTES, _BACKLOG = 4096, 1 << 16, 512
+_BACKLOG = 512
 _MOST_KEY_BYTES = 1 << 16
 _Choice = TypeVar("_Choice", bound=str)
 
@@ -109,9 +108,8 @@ def command(
     Ctrl-C or SIGTERM ends it: answers that have begun may end within 30 seconds.
     """
     try:
-        import uvicorn
-
         from mvlm.runtime.server.app import create_app
+        from mvlm.runtime.server.http_server import HttpServer
         from mvlm.runtime.server.request_log import LOG_FORMATS, LOG_LEVELS, configure_logging
         from mvlm.runtime.server.settings import ServerSettings
     except ModuleNotFoundError as error:
@@ -135,20 +133,11 @@ def command(
         for name, path in _named(models)
     ]
     app = create_app(served, settings)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        limit_concurrency=_MOST_CONNECTIONS,
-        h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
-    )
     with _listening(host, port) as listener:
         address = f"[{host}]" if ":" in host else host
         names = ", ".join(each.name for each in served)
         warn(f"serving {names} on http://{address}:{listener.getsockname()[1]}")
-        uvicorn.Server(config).run([listener])
+        HttpServer(app).serve_on(listener)
 
 
 def _choice(option: str, given: str, known: Sequence[_Choice]) -> _Choice:

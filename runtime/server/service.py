@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Literal
 
 from mvlm.runtime.engine.load import EngineLoad
+from mvlm.runtime.server.body_room import BodyRoom
 from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.metrics import Metrics
 from mvlm.runtime.server.remote_images import RemoteImages
@@ -33,6 +34,7 @@ class Service:
         settings: The same.
         images: The same.
         open: Answers that are begun and not finished.
+        bodies: The memory that bodies may take together.
         metrics: What is measured.
         phase: ``loading`` before the engines run, ``draining`` when they are about to end.
     """
@@ -44,6 +46,7 @@ class Service:
         self.settings = settings
         self.images = images
         self.open = 0
+        self.bodies = BodyRoom(settings.body_room)
         self.phase: Literal["loading", "ready", "draining"] = "loading"
         self.metrics = Metrics(self._loads, lambda: self.open)
         self._engines = AsyncExitStack()
@@ -98,9 +101,8 @@ class Service:
         context.model, context.metrics = name, self.metrics.of(name)
         return self.models[name]
 
-    @contextmanager
-    def room(self, answers: int) -> Iterator[None]:
-        """Hold places for answers.
+    def check_room(self, answers: int = 1) -> None:
+        """Check that there are places for answers, before work is done for them.
 
         Raises:
             ApiError: There are too few.
@@ -112,6 +114,15 @@ class Service:
                 kind="rate_limit_error",
                 code="rate_limit_exceeded",
             )
+
+    @contextmanager
+    def room(self, answers: int) -> Iterator[None]:
+        """Hold places for answers.
+
+        Raises:
+            ApiError: There are too few.
+        """
+        self.check_room(answers)
         self.open += answers
         try:
             yield
