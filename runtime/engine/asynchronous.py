@@ -143,9 +143,9 @@ class AsyncEngine:
         await asyncio.to_thread(self._thread.join)
 
     @property
-    def is_running(self) -> bool:
-        """Whether it takes requests: it was entered, and has neither failed nor been closed."""
-        return self._failure is None and self._thread.is_alive()
+    def has_ended(self) -> bool:
+        """Whether it was closed, or has failed."""
+        return self._failure is not None
 
     @property
     def load(self) -> EngineLoad:

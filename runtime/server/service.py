@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal
 
-from mvlm.runtime.engine.load import EngineLoad
 from mvlm.runtime.server.body_room import BodyRoom
 from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.metrics import Metrics
+from mvlm.runtime.server.model_pool import ModelPool
 from mvlm.runtime.server.remote_images import RemoteImages
 from mvlm.runtime.server.request_context import REQUEST
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.settings import ServerSettings
-
-ModelState = Literal["loaded", "failed"]
 
 
 class Service:
     """The models that are served; an asynchronous context in which their engines run.
 
     Args:
-        models: Loaded, their names unique.
+        models: Loaded, or to be loaded on demand.
         settings: The limits.
         images: Fetches images.
 
     Attributes:
-        models: The same, by name.
+        models: The same.
         settings: The same.
         images: The same.
         open: Answers that are begun and not finished.
@@ -39,22 +37,18 @@ class Service:
         phase: ``loading`` before the engines run, ``draining`` when they are about to end.
     """
 
-    def __init__(
-        self, models: Sequence[ServedModel], settings: ServerSettings, images: RemoteImages
-    ) -> None:
-        self.models = {served.name: served for served in models}
+    def __init__(self, models: ModelPool, settings: ServerSettings, images: RemoteImages) -> None:
+        self.models = models
         self.settings = settings
         self.images = images
         self.open = 0
         self.bodies = BodyRoom(settings.body_room)
         self.phase: Literal["loading", "ready", "draining"] = "loading"
-        self.metrics = Metrics(self._loads, lambda: self.open)
-        self._engines = AsyncExitStack()
+        self.metrics = Metrics(models.loads, lambda: self.open)
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
 
     async def __aenter__(self) -> Service:
-        for served in self.models.values():
-            await self._engines.enter_async_context(served.engine)
+        await self.models.__aenter__()
         self.phase = "ready"
         return self
 
@@ -65,7 +59,7 @@ class Service:
         traceback: TracebackType | None,
     ) -> None:
         self.drain()
-        await self._engines.aclose()
+        await self.models.__aexit__(kind, error, traceback)
 
     def drain(self) -> None:
         """Say that the server ends: what has begun may end, and nothing new is sent here."""
@@ -76,30 +70,28 @@ class Service:
         """Whether requests are taken."""
         return self.phase == "ready"
 
-    def states(self) -> dict[str, ModelState]:
-        """Return how each model is: ``loaded`` or ``failed``."""
-        return {
-            name: "failed" if self.is_open and not served.engine.is_running else "loaded"
-            for name, served in self.models.items()
-        }
-
-    def _loads(self) -> dict[str, EngineLoad | None]:
-        return {name: served.engine.load for name, served in self.models.items()}
-
-    async def model(self, name: str) -> ServedModel:
-        """Return a model by its name, which the request uses from now on.
+    def known_model(self, name: str) -> str:
+        """Return a model's name if there is one of this name.
 
         Raises:
             ApiError: There is none.
         """
-        if name not in self.models:
-            known = ", ".join(self.models)
+        if name not in (names := self.models.names):
+            known = ", ".join(names)
             raise ApiError(
                 404, f"model {name!r:.80}: expected {known}", param="model", code="model_not_found"
             )
+        return name
+
+    async def model(self, name: str) -> ServedModel:
+        """Return a model by its name, which the request uses and holds from now on.
+
+        Raises:
+            ApiError: There is none, or it cannot be loaded.
+        """
         context = REQUEST.get()
-        context.model, context.metrics = name, self.metrics.of(name)
-        return self.models[name]
+        context.model, context.metrics = self.known_model(name), self.metrics.of(name)
+        return await self.models.hold(name, context.held)
 
     def check_room(self, answers: int = 1) -> None:
         """Check that there are places for answers, before work is done for them.

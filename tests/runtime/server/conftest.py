@@ -56,6 +56,25 @@ class Running:
 Serve = Callable[..., Any]
 
 
+@contextmanager
+def listening(app: Starlette, limits: ConnectionLimits | None = None) -> Iterator[str]:
+    """Serve an application in a thread; yields its address."""
+    server, listener = HttpServer(app, limits), socket.create_server(("127.0.0.1", 0))
+    server.config.timeout_graceful_shutdown = 5
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    end = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < end and thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
 @pytest.fixture(scope="session")
 def serve(artifact_cache: ArtifactCache) -> Serve:
     """Serve the model by other settings, for a while."""
@@ -70,21 +89,8 @@ def serve(artifact_cache: ArtifactCache) -> Serve:
         artifact = artifact_cache.artifact(FAMILY)
         served = ServedModel.load(NAME, artifact, 2, engine or EngineSettings(capacity=6000))
         app = create_app([served], ServerSettings(**settings), images)
-        server, listener = HttpServer(app, limits), socket.create_server(("127.0.0.1", 0))
-        server.config.timeout_graceful_shutdown = 5
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        end = time.monotonic() + 30
-        while not server.started:
-            assert time.monotonic() < end and thread.is_alive()
-            time.sleep(0.01)
-        port = listener.getsockname()[1]
-        try:
-            yield Running(served, f"http://127.0.0.1:{port}", app)
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
+        with listening(app, limits) as url:
+            yield Running(served, url, app)
 
     return running
 

@@ -25,11 +25,10 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from mvlm.runtime.server.connections import ConnectionLimits
-from mvlm.runtime.server.http_server import HttpServer
 from mvlm.runtime.server.routes import ENDPOINTS
 from tests.artifacts import ArtifactCache
 from tests.cli.test_serve import serving
-from tests.runtime.server.conftest import NAME, Running, Serve
+from tests.runtime.server.conftest import NAME, Running, Serve, listening
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 BODY = json.dumps({"model": NAME, "prompt": "Hello", "max_tokens": 2}).encode()
@@ -199,18 +198,9 @@ def test_a_client_that_does_not_read() -> None:
 
     app = Starlette(routes=[Route("/", endless)])
     app.state.service = SimpleNamespace(drain=lambda: None)
-    server = HttpServer(app, ConnectionLimits(read_seconds=0.3))
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        with connect(f"http://127.0.0.1:{listener.getsockname()[1]}") as connection:
-            connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            assert is_over.wait(20)
-    finally:
-        server.should_exit = True
-        thread.join(20)
-    assert not thread.is_alive()
+    with listening(app, ConnectionLimits(read_seconds=0.3)) as url, connect(url) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert is_over.wait(20)
 
 
 def test_bodies_that_fill_the_memory(serve: Serve) -> None:
