@@ -54,7 +54,7 @@ def exchange(url: str, sent: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def quick(serve: Serve) -> Iterator[Running]:
     """A server that soon closes connections without a head."""
-    with serve(limits=ConnectionLimits(head_seconds=0.2), body_seconds=0.5) as running:
+    with serve(limits=ConnectionLimits(head_seconds=0.1), body_seconds=0.5) as running:
         yield running
 
 
@@ -163,6 +163,15 @@ def ended(connection: socket.socket) -> bool:
         while connection.recv(4096):
             pass
     return True
+
+
+def test_what_is_written_goes_out_at_once(serve: Serve) -> None:
+    limits = ConnectionLimits()
+    with serve(limits=limits) as server, connect(server.url):
+        wait_until(lambda: len(limits.waiting) == 1)
+        (connection,) = limits.waiting
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_too_many_connections_without_a_head(serve: Serve) -> None:
