@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.server.body_room import BodyPart
 from mvlm.runtime.server.errors import ApiError
+from mvlm.runtime.server.request_context import REQUEST
 from mvlm.runtime.server.service import Service
 from mvlm.runtime.server.settings import ServerSettings
 
@@ -170,8 +171,8 @@ async def read_fields(request: Request, kind: type[Fields], service: Service) ->
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise ApiError(415, "content-type: expected application/json")
-    with service.bodies.part() as part:
-        document = _parse(await _read(request, service.settings, part))
+    part = REQUEST.get().held.enter_context(service.bodies.part())
+    document = _parse(await _read(request, service.settings, part))
     if not isinstance(document, dict):
         raise ApiError(400, "the body: expected a JSON object")
     try:

@@ -1,4 +1,4 @@
-"""How much memory the bodies that are being read may take together."""
+"""How much memory the bodies of all requests in progress may take together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BodyRoom:
 
     @contextmanager
     def part(self) -> Iterator[BodyPart]:
-        """Hold what one body takes, until it is read."""
+        """Hold what one body takes, until its request has ended."""
         part = BodyPart(self)
         try:
             yield part
@@ -39,7 +39,7 @@ class BodyRoom:
         if self.taken + count > self._most:
             raise ApiError(
                 429,
-                "too many bodies are being read",
+                "the requests in progress take too much memory",
                 kind="rate_limit_error",
                 code="rate_limit_exceeded",
             )
