@@ -147,6 +147,9 @@ class Generation:
                     break
                 if self._cancelled:
                     break
+            else:
+                if answer.finish_reason == "stop":  # its form is complete
+                    reason = "stop"
         finally:
             answer.cancel()
         if self._cancelled:

@@ -57,6 +57,8 @@ async def pieces(
             if stream.stopped_by is not None:
                 reason = "stop"
                 break
+    if reason is None and answer.finish_reason == "stop":  # its form is complete
+        reason = "stop"
     if reason is None and answer.finish_reason == "timeout":
         raise ApiError(504, "the answer took too long", kind="server_error", code="timeout")
     yield Piece(stream.finish(), (), reason or "length")

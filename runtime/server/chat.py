@@ -46,6 +46,7 @@ async def chat_completions(request: Request, service: Service) -> Response:
         end_ids(fields, served),
         timeout=service.settings.answer_seconds,
         logprobs=count,
+        matcher=await served.matcher(fields.constraint()),
     )
     stops = (*served.template.stop, *params.stop)
     documents = _documents(service, served, fields, asked, stops)

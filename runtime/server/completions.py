@@ -161,6 +161,7 @@ async def _begin(
         timeout=service.settings.answer_seconds,
         logprobs=fields.logprobs,
         prompt_logprobs=fields.logprobs if fields.echo else None,
+        matcher=await served.matcher(fields.constraint(), after_text=True),
     )
     answers = await served.engine.submit(request, fields.answers)
     return [
