@@ -18,12 +18,13 @@ from mvlm.runtime.artifact.layout import TOKENIZER
 from mvlm.runtime.engine import Answer, Engine, EngineSettings, Request, Trace
 from mvlm.runtime.engine.sequence import common_prefix
 from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
-from mvlm.runtime.generation import Generation, TextStream
+from mvlm.runtime.generation import Generation
 from mvlm.runtime.model import FloatArray, Model
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.saved_chat import SavedTurn, load_conversation, save_conversation
 from mvlm.runtime.structured_output import Constraint, ConstraintCompiler
 from mvlm.runtime.template import TEMPLATES, ChatTemplate, Turn
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
 # Two questions that have nothing in common: prompts with them begin as every other one does.

@@ -12,8 +12,8 @@ from starlette.requests import Request
 
 from mvlm.runtime.engine import TokenLogprobs
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
-from mvlm.runtime.generation import TextStream
 from mvlm.runtime.server.errors import ApiError
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 
 T = TypeVar("T")

@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
-from mvlm.runtime.generation import TextStream
 from mvlm.runtime.server.answering import Piece, merged, pieces, token_text
 from mvlm.runtime.server.bodies import ChatFields, read_fields, tokens_asked
 from mvlm.runtime.server.errors import ApiError
@@ -19,6 +18,7 @@ from mvlm.runtime.server.prompts import read_conversation
 from mvlm.runtime.server.responding import end_ids, frame, respond, usage
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mvlm.runtime.engine import Engine, EngineSettings, Request
-from mvlm.runtime.generation import TextStream
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams, log_probabilities
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 from tests.runtime.server.conftest import NAME, Running
 
