@@ -17,6 +17,7 @@ import numpy as np
 
 from mvlm.runtime.engine.batch import Rows, compute
 from mvlm.runtime.engine.image_encoder import ImageEncoder, image_digest
+from mvlm.runtime.engine.load import EngineLoad
 from mvlm.runtime.engine.masks import MaskWorker, take_masks
 from mvlm.runtime.engine.page_pool import PagePool
 from mvlm.runtime.engine.positions import check_places
@@ -81,6 +82,11 @@ class Engine:
     def is_idle(self) -> bool:
         """Whether there is nothing to compute."""
         return self._scheduler.is_idle
+
+    @property
+    def load(self) -> EngineLoad:
+        """How much there is to do; any thread may read it."""
+        return self._scheduler.load
 
     def submit(self, request: Request, answers: int = 1) -> list[Answer]:
         """Ask for answers; nothing is computed before :meth:`step`.

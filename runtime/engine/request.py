@@ -104,6 +104,11 @@ class AnswerStats:
     steps: int = 0
     preemptions: int = 0
 
+    @property
+    def cached(self) -> int:
+        """Positions of the prompt that were in the prefix cache; 0 before any is computed."""
+        return self.prompt - self.computed if self.computed else 0
+
 
 class Answer:
     """An answer in progress.

@@ -13,6 +13,7 @@ from itertools import takewhile
 
 from mvlm.runtime.engine.batch import Rows
 from mvlm.runtime.engine.image_encoder import ImageEncoder
+from mvlm.runtime.engine.load import EngineLoad
 from mvlm.runtime.engine.page_pool import PagePool, PoolFullError
 from mvlm.runtime.engine.positions import Positions
 from mvlm.runtime.engine.prefix_cache import PrefixCache
@@ -74,6 +75,18 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether there is nothing to compute."""
         return not (self._waiting or self._running)
+
+    @property
+    def load(self) -> EngineLoad:
+        """How much there is to do; any thread may read it, between two changes or amid one."""
+        return EngineLoad(
+            len(self._waiting),
+            len(self._running),
+            self.pool.size,
+            self.pool.free,
+            self.prefixes.pages,
+            self._images.count,
+        )
 
     def begin_anew(self, error: MvlmError) -> None:
         """Fail all answers, and forget who holds which pages."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,9 +68,7 @@ class SamplingFields(FormFields):
         Raises:
             ApiError: There is one.
         """
-        for name, values in self.ONLY.items():
-            if (value := getattr(self, name)) not in values:
-                raise ApiError(400, f"{name}: {value!r:.60} is not supported here", param=name)
+        refuse_unsupported(self, self.ONLY)
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "stream_options needs stream", param="stream_options")
 
@@ -234,6 +232,17 @@ def _biases(given: dict[str, float]) -> Iterator[tuple[int, float]]:
         if not (name.isascii() and name.isdecimal() and len(name) < 10):
             raise ApiError(400, f"logit_bias: {name!r:.40} is no token id", param="logit_bias")
         yield int(name), bias
+
+
+def refuse_unsupported(fields: BaseModel, only: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse fields whose values are none of those that are understood.
+
+    Raises:
+        ApiError: There is one.
+    """
+    for name, values in only.items():
+        if (value := getattr(fields, name)) not in values:
+            raise ApiError(400, f"{name}: {value!r:.60} is not supported here", param=name)
 
 
 def tokens_asked(*limits: int | None, default: int = DEFAULT_TOKENS) -> int:

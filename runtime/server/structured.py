@@ -32,6 +32,30 @@ class ResponseFormat(BaseModel):
     json_schema: JsonSchema | None = None
 
 
+class TextFormat(BaseModel):
+    """The `text.format` of OpenAI's responses: the same, without an object in between."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+    def constraint(self) -> Constraint | None:
+        """Return the form that is asked for; None for any.
+
+        Raises:
+            ApiError: It is none that is understood.
+        """
+        if self.type == "text":
+            return None
+        try:
+            return _by_schema(self.type, self.schema_)
+        except UsageError as error:
+            raise ApiError(400, f"text.format: {error}", param="text.format") from None
+
+
 class StructuredOutputs(BaseModel):
     """vLLM's `structured_outputs`."""
 
@@ -95,11 +119,16 @@ def _formatted(given: ResponseFormat | None) -> ResponseFormat | None:
 
 
 def _by_format(given: ResponseFormat) -> Constraint:
-    if given.type == "json_object":
+    named = given.json_schema
+    return _by_schema(given.type, None if named is None else named.schema_)
+
+
+def _by_schema(kind: str, schema: dict[str, Any] | None) -> Constraint:
+    if kind == "json_object":
         return Constraint.json_schema()
-    if given.json_schema is None or given.json_schema.schema_ is None:
+    if schema is None:
         raise UsageError("json_schema", expected="an object with a schema", found="none")
-    return Constraint.json_schema(given.json_schema.schema_)
+    return Constraint.json_schema(schema)
 
 
 def _any_object(_: bool) -> Constraint:

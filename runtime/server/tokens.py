@@ -29,6 +29,20 @@ class DetokenizeFields(BaseModel):
     tokens: list[Annotated[int, Field(ge=0, lt=1 << 31)]]
 
 
+class TokenizeAnswer(BaseModel):
+    """A text's ids; `max_model_len` are the positions of the model's context."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+
+
+class DetokenizeAnswer(BaseModel):
+    """The text of ids."""
+
+    prompt: str
+
+
 async def tokenize(request: Request, service: Service) -> Response:
     """Return a text's ids.
 
@@ -36,10 +50,11 @@ async def tokenize(request: Request, service: Service) -> Response:
         ApiError: The request is wrong.
     """
     fields = await read_fields(request, TokenizeFields, service.settings)
-    served = service.model(fields.model)
+    served = await service.model(fields.model)
     ids = served.tokenizer.encode(fields.prompt, bos=fields.add_special_tokens)
     context = served.model.settings.context
-    return JSONResponse({"count": len(ids), "max_model_len": context, "tokens": ids})
+    found = TokenizeAnswer(count=len(ids), max_model_len=context, tokens=ids)
+    return JSONResponse(found.model_dump())
 
 
 async def detokenize(request: Request, service: Service) -> Response:
@@ -49,4 +64,6 @@ async def detokenize(request: Request, service: Service) -> Response:
         ApiError: The request is wrong.
     """
     fields = await read_fields(request, DetokenizeFields, service.settings)
-    return JSONResponse({"prompt": service.model(fields.model).tokenizer.decode(fields.tokens)})
+    served = await service.model(fields.model)
+    found = DetokenizeAnswer(prompt=served.tokenizer.decode(fields.tokens))
+    return JSONResponse(found.model_dump())

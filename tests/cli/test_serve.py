@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -60,6 +61,16 @@ def test_two_models_with_a_key(artifact_cache: ArtifactCache, tmp_path: Path) ->
         assert evil.status_code == 400
 
 
+def test_the_log_is_json(artifact_cache: ArtifactCache) -> None:
+    artifact = artifact_cache.artifact("linear")
+    with serving(artifact, "--log-format", "json") as (process, url):
+        assert httpx.get(f"{url}/ready").json()["status"] == "ready"
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        (line,) = [line for line in process.stderr if line.startswith("{")]
+        assert json.loads(line)["path"] == "/ready"
+
+
 def test_sigterm_lets_an_answer_end(artifact_cache: ArtifactCache) -> None:
     artifact = artifact_cache.artifact("linear")
     with serving(artifact) as (process, url):
@@ -82,6 +93,8 @@ def test_sigterm_lets_an_answer_end(artifact_cache: ArtifactCache) -> None:
         (["{artifact}", "--api-key-file", "no-such-file"], "--api-key-file: expected a readable"),
         (["{artifact}", "--api-key-file", "/dev/null"], "--api-key-file: expected a key in each"),
         (["{artifact}", "--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: expected a free"),
+        (["{artifact}", "--log-format", "xml"], "--log-format: expected text or json or none"),
+        (["{artifact}", "--log-level", "loud"], "--log-level: expected debug or info or"),
         (["{artifact}", "--context", "0"], "context: expected 1 to"),
         (["{artifact}", "--context", "64", "--capacity", "63"], "capacity: expected 64 to"),
     ],

@@ -29,7 +29,8 @@ def content(*parts: Any) -> list[dict[str, Any]]:
 
 
 def image(url: str) -> list[dict[str, Any]]:
-    return content({"type": "image_url", "image_url": {"url": url}})
+    text = {"type": "text", "text": QUESTION}
+    return content({"type": "image_url", "image_url": {"url": url}}, text)
 
 
 @pytest.mark.parametrize(

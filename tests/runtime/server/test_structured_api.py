@@ -72,6 +72,23 @@ def test_the_clients_own_parsing(server: Running) -> None:
     assert isinstance(parsed, Person)
 
 
+def test_a_schema_in_responses(server: Running) -> None:
+    named = {"type": "json_schema", "name": "person", "schema": SCHEMA, "strict": True}
+    client = server.openai()
+    found = client.responses.create(
+        model=NAME, input="?", temperature=0, text={"format": named}, max_output_tokens=60
+    )
+    check_person(found.output_text)
+    assert found.status == "completed" and found.text.format.name == "person"
+    with client.responses.stream(
+        model=NAME, input="?", temperature=0, text={"format": named}, max_output_tokens=60
+    ) as stream:
+        stream.until_done()
+        assert stream.get_final_response().output_text == found.output_text
+    parsed = client.responses.parse(model=NAME, input="?", text_format=Person)
+    assert isinstance(parsed.output_parsed, Person)
+
+
 def test_any_object(server: Running) -> None:
     """A random model's object may have no end; its beginning is JSON's."""
     (choice,) = ask(server, response_format={"type": "json_object"}, max_tokens=12).choices
