@@ -83,13 +83,15 @@ class Service:
     def _loads(self) -> dict[str, EngineLoad | None]:
         return {name: served.engine.load for name, served in self.models.items()}
 
-    async def model(self, name: str) -> ServedModel:
-        """Return a model by its name, which the request uses from now on.
+    async def model(self, name: str | None) -> ServedModel:
+        """Return a model by its name, or the only one; the request uses it from now on.
 
         Raises:
             ApiError: There is none.
         """
-        if name not in self.models:
+        if name is None and len(self.models) == 1:
+            (name,) = self.models
+        if name is None or name not in self.models:
             known = ", ".join(self.models)
             raise ApiError(
                 404, f"model {name!r:.80}: expected {known}", param="model", code="model_not_found"
