@@ -27,7 +27,8 @@ help:
 	@echo "make test-slow                         the tests that take minutes"
 	@echo "make test-real                         the tests of real sizes: 40 GB of disk, an hour"
 	@echo "make test-arm                          the kernels on an emulated Armv8.2 device"
-	@echo "make test-ray                          compile jobs on a Ray cluster of several local nodes"
+	@echo "make test-ray                          jobs and replicas of the server on a Ray cluster of"
+	@echo "                                       several local nodes"
 	@echo "make test-latest, make test-oldest     a quick part of the suite on the newest and on the oldest"
 	@echo "                                       packages that pyproject.toml allows: 10 minutes each"
 	@echo "make test-llama-cpp                    GGUF files in llama.cpp, which is built for it"
@@ -238,7 +239,7 @@ $(VENV)/chat.stamp: $(VENV)/test.stamp
 	touch $@
 
 $(VENV)/ray.stamp: $(VENV)/test.stamp
-	$(PIP) install --editable ".[ray]"
+	$(PIP) install --editable ".[ray-serve]"
 	touch $@
 
 $(VENV)/peers.stamp: $(VENV)/llama-cpp.stamp $(VENV)/ik-llama-cpp.stamp
