@@ -63,7 +63,7 @@ class Row:
             self.clients,
             self.found.answers,
             self.found.failed,
-            "–" if self.different is None else self.different,
+            "-" if self.different is None else self.different,
             f"{self.found.tok_s:.1f}",
             *(f"{value:.0f}" for value in (*self.found.first_ms, *self.found.between_ms)),
             f"{self.growth_bytes / 2**20:+.1f}",
