@@ -12,7 +12,7 @@ module                   what it is about
 :mod:`routes`            all of them
 :mod:`openapi`           ``/openapi.json``, made from them
 :mod:`model_pool`        models that are loaded from the start or on demand
-:mod:`served_model`      a model, its engine, tokenizer and chat template
+:mod:`served_model`      a model, its engine and its processor
 :mod:`errors`            errors in OpenAI's JSON
 :mod:`bodies`            request bodies: read within limits, and their fields
 :mod:`body_room`         how much memory bodies may take together
