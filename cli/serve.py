@@ -188,8 +188,11 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             expected="a free address of this machine",
             found=error.strerror or error,
         ) from None
-    with listener:
-        yield listener
+    # asyncio lets packets go at once only where the protocol is named, which create_server does
+    # not; else the first token waits 40 ms for an acknowledgement (Nagle's algorithm).
+    kind = socket.SOCK_STREAM
+    with socket.socket(family, kind, socket.IPPROTO_TCP, fileno=listener.detach()) as named:
+        yield named
 
 
 def _named(models: Sequence[str]) -> list[tuple[str, Path]]:

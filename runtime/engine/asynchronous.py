@@ -129,6 +129,11 @@ class AsyncEngine:
         self._thread = threading.Thread(target=self._work, name="mvlm-engine", daemon=True)
         self._failure: EngineStoppedError | None = None
 
+    @property
+    def model(self) -> Model:
+        """The loaded artifact."""
+        return self._engine.model
+
     async def __aenter__(self) -> AsyncEngine:
         self._thread.start()
         return self

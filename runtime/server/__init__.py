@@ -12,10 +12,11 @@ module                   what it is about
 :mod:`routes`            all of them
 :mod:`openapi`           ``/openapi.json``, made from them
 :mod:`model_pool`        models that are loaded from the start or on demand
-:mod:`served_model`      a model, its engine, tokenizer and chat template
+:mod:`served_model`      a model, its engine and its processor
 :mod:`errors`            errors in OpenAI's JSON
 :mod:`bodies`            request bodies: read within limits, and their fields
 :mod:`body_room`         how much memory bodies may take together
+:mod:`structured`        the form of an answer, as the API spells it
 :mod:`prompts`           messages and images to a conversation
 :mod:`remote_images`     images by their URLs, from allowed hosts
 :mod:`chat_prompt`       a conversation to ids and pixels

@@ -13,10 +13,10 @@ from starlette.requests import Request
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
-from mvlm.runtime.generation import TextStream
 from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.request_context import REQUEST, TokenClock
 from mvlm.runtime.server.served_model import ServedModel
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -75,6 +75,8 @@ async def pieces(
                 if stream.stopped_by is not None:
                     reason = "stop"
                     break
+        if reason is None and answer.finish_reason == "stop":  # its form is complete
+            reason = "stop"
     finally:
         clock.end(reason or answer.finish_reason or "cancelled")
     if reason is None and answer.finish_reason == "timeout":

@@ -21,6 +21,7 @@ from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.request_context import REQUEST
 from mvlm.runtime.server.service import Service
 from mvlm.runtime.server.settings import ServerSettings
+from mvlm.runtime.server.structured import FormFields
 
 _MOST_TOKENS = 1 << 20
 _MOST_SHOWN = 3
@@ -37,7 +38,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class SamplingFields(BaseModel):
+class SamplingFields(FormFields):
     """What both kinds of completions take.
 
     `top_k`, `repetition_penalty` and `ignore_eos` are not OpenAI's, and are spelled as vLLM does.
@@ -111,7 +112,7 @@ class SamplingFields(BaseModel):
 class ChatFields(SamplingFields):
     """The body of ``/v1/chat/completions``."""
 
-    ONLY = {
+    ONLY: ClassVar = {
         "tools": (None, []),
         "tool_choice": (None, "none", "auto"),
         "functions": (None, []),
@@ -120,14 +121,12 @@ class ChatFields(SamplingFields):
         "modalities": (None, ["text"]),
         "prediction": (None,),
         "web_search_options": (None,),
-        "response_format": (None, {"type": "text"}),
     }
 
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: dict[str, Any] | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
     functions: list[Any] | None = None
@@ -150,7 +149,7 @@ class ChatFields(SamplingFields):
 class CompletionFields(SamplingFields):
     """The body of ``/v1/completions``."""
 
-    ONLY = {"suffix": (None, ""), "best_of": (None, 1)}
+    ONLY: ClassVar = {"suffix": (None, ""), "best_of": (None, 1)}
 
     prompt: str | list[str] | list[int] | list[list[int]]
     echo: bool = False

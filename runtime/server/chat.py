@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
-from mvlm.runtime.generation import TextStream
 from mvlm.runtime.server.answering import Piece, merged, pieces, submit, token_text
 from mvlm.runtime.server.bodies import ChatFields, read_fields, tokens_asked
 from mvlm.runtime.server.chat_prompt import chat_prompt
@@ -19,6 +18,7 @@ from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.responding import end_ids, frame, respond, usage
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 
 
@@ -45,6 +45,7 @@ async def chat_completions(request: Request, service: Service) -> Response:
         end_ids(fields, served),
         timeout=service.settings.answer_seconds,
         logprobs=count,
+        matcher=await served.matcher(fields.constraint()),
     )
     stops = (*served.template.stop, *params.stop)
     documents = _documents(service, served, fields, asked, stops)

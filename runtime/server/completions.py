@@ -14,13 +14,13 @@ from starlette.responses import Response
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
-from mvlm.runtime.generation import TextStream
 from mvlm.runtime.server.answering import Piece, merged, pieces, submit, token_text
 from mvlm.runtime.server.bodies import CompletionFields, read_fields, tokens_asked
 from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.responding import end_ids, frame, respond, usage
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 
 _DEFAULT_TOKENS = 16  # OpenAI's
@@ -161,6 +161,7 @@ async def _begin(
         timeout=service.settings.answer_seconds,
         logprobs=fields.logprobs,
         prompt_logprobs=fields.logprobs if fields.echo else None,
+        matcher=await served.matcher(fields.constraint(), after_text=True),
     )
     answers = await submit(served, request, fields.answers)
     return [

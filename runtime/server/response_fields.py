@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.server.bodies import Count, refuse_unsupported, tokens_asked
 from mvlm.runtime.server.errors import ApiError
+from mvlm.runtime.server.structured import TextFormat
+from mvlm.runtime.structured_output import Constraint
 
-_PLAIN_TEXT = {"type": "text"}
 _TEXT_PARTS = ("input_text", "output_text")
 
 
@@ -19,7 +20,7 @@ class TextOptions(BaseModel):
     """How the text of an answer is written; `verbosity` changes nothing here."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    format: dict[str, Any] | None = None
+    format: TextFormat | None = None
     verbosity: str | None = None
 
 
@@ -77,12 +78,15 @@ class ResponseFields(BaseModel):
             ApiError: There is one.
         """
         refuse_unsupported(self, self.ONLY)
+
+    def constraint(self) -> Constraint | None:
+        """Return the form of the answer; None for any.
+
+        Raises:
+            ApiError: It is none that is understood.
+        """
         form = None if self.text is None else self.text.format
-        if form not in (None, _PLAIN_TEXT):
-            kind = form.get("type") if form else form
-            raise ApiError(
-                400, f"text.format: {kind!r:.60} is not supported here", param="text.format"
-            )
+        return None if form is None else form.constraint()
 
     @property
     def max_tokens(self) -> int:

@@ -17,7 +17,6 @@ from starlette.responses import Response
 
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
-from mvlm.runtime.generation import TextStream
 from mvlm.runtime.server.answering import pieces, submit
 from mvlm.runtime.server.bodies import read_fields
 from mvlm.runtime.server.chat_prompt import chat_prompt
@@ -27,6 +26,7 @@ from mvlm.runtime.server.response_fields import ResponseFields
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
 from mvlm.runtime.server.sse import typed_event_stream
+from mvlm.runtime.text_stream import TextStream
 
 
 async def responses(request: Request, service: Service) -> Response:
@@ -46,6 +46,7 @@ async def responses(request: Request, service: Service) -> Response:
         fields.params(),
         frozenset(served.model.settings.eos),
         timeout=service.settings.answer_seconds,
+        matcher=await served.matcher(fields.constraint()),
     )
     events = _numbered(_events(service, served, fields, asked))
     return await respond(request, fields, events, _last_response, typed_event_stream)
@@ -152,7 +153,7 @@ def _begun(served: ServedModel, fields: ResponseFields) -> dict[str, Any]:
         "max_output_tokens": fields.max_output_tokens,
         "temperature": 1.0 if fields.temperature is None else fields.temperature,
         "top_p": 1.0 if fields.top_p is None else fields.top_p,
-        "text": {"format": (fields.text and fields.text.format) or {"type": "text"}},
+        "text": {"format": _told_format(fields)},
         "metadata": fields.metadata or {},
         "user": fields.user,
         "store": False,
@@ -184,3 +185,8 @@ def _ended(
             "total_tokens": used["total_tokens"],
         },
     }
+
+
+def _told_format(fields: ResponseFields) -> dict[str, Any]:
+    form = None if fields.text is None else fields.text.format
+    return {"type": "text"} if form is None else form.model_dump(by_alias=True, exclude_unset=True)

@@ -21,8 +21,10 @@ from mvlm.runtime.server.tokens import (
     DetokenizeFields,
     TokenizeAnswer,
     TokenizeFields,
+    TokenizerInfo,
     detokenize,
     tokenize,
+    tokenizer_info,
 )
 
 _JSON_OR_EVENTS = ("application/json", "text/event-stream")
@@ -45,6 +47,7 @@ ENDPOINTS = (
     Endpoint("GET", "/v1/models/{name}", show_model, answer=ModelDescription),
     Endpoint("POST", "/tokenize", tokenize, TokenizeFields, TokenizeAnswer),
     Endpoint("POST", "/detokenize", detokenize, DetokenizeFields, DetokenizeAnswer),
+    Endpoint("GET", "/tokenizer_info", tokenizer_info, answer=TokenizerInfo),
     Endpoint("GET", "/health", status.health, answer=status.Health, is_open=True),
     Endpoint("GET", "/ready", status.ready, answer=status.Readiness, is_open=True, others=(503,)),
     Endpoint("GET", "/metrics", status.metrics, media_types=status.METRICS_TYPES),

@@ -70,28 +70,31 @@ class Service:
         """Whether requests are taken."""
         return self.phase == "ready"
 
-    def known_model(self, name: str) -> str:
-        """Return a model's name if there is one of this name.
+    def known_model(self, name: str | None) -> str:
+        """Return a model's name if there is one of this name, or the only one's.
 
         Raises:
             ApiError: There is none.
         """
-        if name not in (names := self.models.names):
+        names = self.models.names
+        if name is None and len(names) == 1:
+            (name,) = names
+        if name is None or name not in names:
             known = ", ".join(names)
             raise ApiError(
                 404, f"model {name!r:.80}: expected {known}", param="model", code="model_not_found"
             )
         return name
 
-    async def model(self, name: str) -> ServedModel:
-        """Return a model by its name, which the request uses and holds from now on.
+    async def model(self, name: str | None) -> ServedModel:
+        """Return a model by its name, or the only one; the request holds it from now on.
 
         Raises:
             ApiError: There is none, or it cannot be loaded.
         """
-        context = REQUEST.get()
-        context.model, context.metrics = self.known_model(name), self.metrics.of(name)
-        return await self.models.hold(name, context.held)
+        context, known = REQUEST.get(), self.known_model(name)
+        context.model, context.metrics = known, self.metrics.of(known)
+        return await self.models.hold(known, context.held)
 
     def check_room(self, answers: int = 1) -> None:
         """Check that there are places for answers, before work is done for them.

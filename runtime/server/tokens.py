@@ -1,4 +1,7 @@
-"""``/tokenize`` and ``/detokenize``, as vLLM spells them."""
+"""``/tokenize``, ``/detokenize`` and ``/tokenizer_info``, as vLLM spells them.
+
+They may leave out the model where one alone is served: lm-eval's remote tokenizer does.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from starlette.responses import JSONResponse, Response
 
 from mvlm.runtime.server.bodies import read_fields
 from mvlm.runtime.server.service import Service
+from mvlm.runtime.tokenizer import Tokenizer
 
 
 class TokenizeFields(BaseModel):
     """The body of ``/tokenize``."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    model: str
+    model: str | None = None
     prompt: str
     add_special_tokens: bool = True
 
@@ -25,7 +29,7 @@ class DetokenizeFields(BaseModel):
     """The body of ``/detokenize``."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    model: str
+    model: str | None = None
     tokens: list[Annotated[int, Field(ge=0, lt=1 << 31)]]
 
 
@@ -37,6 +41,17 @@ class TokenizeAnswer(BaseModel):
     tokens: list[int]
 
 
+class TokenizerInfo(BaseModel):
+    """How the tokenizer spells its special tokens."""
+
+    tokenizer_class: str
+    bos_token: str
+    eos_token: str
+    unk_token: str
+    add_bos_token: bool
+    legacy: bool
+
+
 class DetokenizeAnswer(BaseModel):
     """The text of ids."""
 
@@ -44,14 +59,14 @@ class DetokenizeAnswer(BaseModel):
 
 
 async def tokenize(request: Request, service: Service) -> Response:
-    """Return a text's ids.
+    """Return a text's ids; those of a special token's spelling alone are the special token's.
 
     Raises:
         ApiError: The request is wrong.
     """
     fields = await read_fields(request, TokenizeFields, service)
     served = await service.model(fields.model)
-    ids = served.tokenizer.encode(fields.prompt, bos=fields.add_special_tokens)
+    ids = _ids(served.tokenizer, fields.prompt, fields.add_special_tokens)
     context = served.model.settings.context
     found = TokenizeAnswer(count=len(ids), max_model_len=context, tokens=ids)
     return JSONResponse(found.model_dump())
@@ -67,3 +82,29 @@ async def detokenize(request: Request, service: Service) -> Response:
     served = await service.model(fields.model)
     found = DetokenizeAnswer(prompt=served.tokenizer.decode(fields.tokens))
     return JSONResponse(found.model_dump())
+
+
+async def tokenizer_info(request: Request, service: Service) -> Response:
+    """Describe the tokenizer of a model, named by the query's ``model``.
+
+    Raises:
+        ApiError: There is no such model.
+    """
+    served = await service.model(request.query_params.get("model"))
+    tokenizer = served.tokenizer
+    found = TokenizerInfo(
+        tokenizer_class="LlamaTokenizer",
+        bos_token=tokenizer.piece(tokenizer.bos_id),
+        eos_token=tokenizer.piece(tokenizer.eos_id),
+        unk_token=tokenizer.piece(tokenizer.unk_id),
+        add_bos_token=True,
+        legacy=tokenizer.legacy,
+    )
+    return JSONResponse(found.model_dump())
+
+
+def _ids(tokenizer: Tokenizer, text: str, bos: bool) -> list[int]:
+    special = {tokenizer.piece(token): token for token in (tokenizer.bos_id, tokenizer.eos_id)}
+    if text in special:
+        return [special[text]]
+    return tokenizer.encode(text, bos=bos)

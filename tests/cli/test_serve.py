@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import httpx
 import openai
 import pytest
 
+from mvlm.cli.serve import _listening
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm
 
@@ -124,3 +127,24 @@ def test_bad_usage(artifact_cache: ArtifactCache, arguments: list[str], message:
     found = mvlm("serve", *(each.replace("{artifact}", artifact) for each in arguments))
     assert found.exit_code == 2 and message in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_tokens_are_sent_at_once() -> None:
+    """Connections do not wait for acknowledgements between two small packets."""
+    delays = list[int]()
+
+    async def taken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        delays.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def connect(listener: socket.socket) -> None:
+        async with await asyncio.start_server(taken, sock=listener):
+            reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+            assert await reader.read() == b""
+            writer.close()
+
+    for host in ("127.0.0.1", "localhost"):
+        with _listening(host, 0) as listener:
+            asyncio.run(connect(listener))
+    assert delays == [1, 1]

@@ -66,7 +66,6 @@ def image(url: str) -> list[dict[str, Any]]:
         ({"stream_options": {}}, "stream_options needs stream"),
         ({"tools": [{"type": "function"}]}, "tools: "),
         ({"modalities": ["audio"]}, "modalities: "),
-        ({"response_format": {"type": "json_object"}}, "response_format: "),
         ({"wisdom": 5}, "wisdom: no such field"),
         ({"messages": [{"role": "user", "content": "x " * 3000}]}, "fit into the context"),
     ],
