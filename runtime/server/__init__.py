@@ -14,5 +14,6 @@ module                what it is about
 :mod:`completions`    ``/v1/completions``
 :mod:`responding`     what both have in common
 :mod:`sse`            server-sent events
+:mod:`page_routes`    the web page at ``/``
 ====================  ==============================================================================
 """

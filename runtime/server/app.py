@@ -18,6 +18,7 @@ from starlette.routing import Route
 from mvlm.runtime.server.chat import chat_completions
 from mvlm.runtime.server.completions import completions
 from mvlm.runtime.server.errors import ApiError, api_error
+from mvlm.runtime.server.page_routes import page_routes
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
 from mvlm.runtime.server.settings import ServerSettings
@@ -67,6 +68,7 @@ def create_app(models: Sequence[ServedModel], settings: ServerSettings) -> Starl
             route("/tokenize", tokenize),
             route("/detokenize", detokenize),
             Route("/health", health, methods=["GET"]),
+            *page_routes(),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(settings.hosts))],
         exception_handlers={HTTPException: _http_error},
