@@ -15,7 +15,7 @@ MODEL ?= build/MobileVLM-V2-1.7B
 PEERS ?= llama.cpp ik_llama.cpp torch onnxruntime-genai openvino-genai
 
 .PHONY: demo test test-tiny test-extended test-all test-slow test-real test-arm test-ray test-latest \
-	test-oldest test-llama-cpp coverage lint format docs train bench bench-peers quality footprint \
+	test-oldest test-llama-cpp test-chat coverage lint format docs train bench bench-peers quality footprint \
 	clean help
 
 help:
@@ -27,10 +27,12 @@ help:
 	@echo "make test-slow                         the tests that take minutes"
 	@echo "make test-real                         the tests of real sizes: 40 GB of disk, an hour"
 	@echo "make test-arm                          the kernels on an emulated Armv8.2 device"
-	@echo "make test-ray                          compile jobs on a Ray cluster of several local nodes"
+	@echo "make test-ray                          jobs and replicas of the server on a Ray cluster of"
+	@echo "                                       several local nodes"
 	@echo "make test-latest, make test-oldest     a quick part of the suite on the newest and on the oldest"
 	@echo "                                       packages that pyproject.toml allows: 10 minutes each"
 	@echo "make test-llama-cpp                    GGUF files in llama.cpp, which is built for it"
+	@echo "make test-chat                         the page in Chromium, other programs as clients, schemathesis"
 	@echo "make test-all                          every suite that this machine can run"
 	@echo "make coverage                          the default suite, and which lines it runs"
 	@echo "make lint                              ruff, mypy, import-linter; make format mends what ruff can"
@@ -69,7 +71,7 @@ footprint: $(VENV)/test.stamp
 unexport PYTHONDONTWRITEBYTECODE
 
 # The markers of what `make test` leaves out.
-SPECIAL := slow or real or arm or llama_cpp or ray
+SPECIAL := slow or real or arm or llama_cpp or ray or chat
 DEFAULT := not extended and not ($(SPECIAL))
 # Two processes, each with half of the tests in their order, so that those that share an artifact
 # run in one; who is done first takes tests over from the other.
@@ -98,8 +100,8 @@ test-ray: $(VENV)/ray.stamp
 	$(BIN)/pytest -m ray --timeout 3600 $(ARGS)
 
 # All of them, even where one fails. What a machine cannot run is skipped there, with the reason.
-SUITES := test test-extended test-slow test-arm test-ray test-llama-cpp test-latest test-oldest \
-	test-real
+SUITES := test test-extended test-slow test-arm test-ray test-llama-cpp test-chat test-latest \
+	test-oldest test-real
 test-all:
 	@failed=; for suite in $(SUITES); do \
 		echo "=== make $$suite"; $(MAKE) --no-print-directory $$suite || failed="$$failed $$suite"; \
@@ -129,6 +131,9 @@ test-latest: $(VENV)-latest/bin/pip
 test-oldest: $(VENV)-oldest/test.stamp
 	$(VENV)-oldest/bin/python -m pytest -W default -m "$(DEFAULT)" $(VERSIONS) $(ARGS)
 
+test-chat: $(VENV)/chat.stamp $(VENV)-clients/stamp build/clients/stamp build/chat-debian.stamp
+	$(BIN)/pytest -m chat --timeout 1800 $(ARGS)
+
 test-llama-cpp: $(VENV)/llama-cpp.stamp
 	$(BIN)/pytest -m llama_cpp --timeout 3600 $(ARGS)
 
@@ -150,7 +155,7 @@ train: $(VENV)/test.stamp
 	$(BIN)/python -m mvlm.training
 
 clean:
-	rm -rf $(VENV) $(VENV)-latest $(VENV)-oldest build .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(VENV)-latest $(VENV)-oldest $(VENV)-clients build .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 # mypy and import-linter cannot follow setup.py's mapping of folders to packages; these links spell
 # it out.
@@ -209,8 +214,32 @@ $(VENV)/ik-llama-cpp.stamp: $(VENV)/test.stamp bench/peers/ik_llamacpp.cmake
 	$(PIP) install --editable ".[ik-llama-cpp]"
 	touch $@
 
+# Other programs' clients, apart from our packages: each asks for versions of its own.
+$(VENV)-clients/stamp: tests/clients/requirements.txt | $(BIN)/pip
+	$(PYTHON) -m venv $(VENV)-clients
+	PIP_CONSTRAINT= $(VENV)-clients/bin/pip --disable-pip-version-check --quiet install -r $<
+	touch $@
+
+# Where they are missing, from Debian's archive.
+build/chat-debian.stamp:
+	@command -v chromium >/dev/null && command -v npm >/dev/null || \
+		$$([ "$$(id -u)" = 0 ] || echo sudo) sh -c \
+			'apt-get update -qq && apt-get install -y -qq chromium nodejs npm >/dev/null'
+	@mkdir -p build && touch $@
+
+build/clients/stamp: tests/clients/package.json tests/clients/package-lock.json \
+		| build/chat-debian.stamp
+	mkdir -p build/clients
+	cp $^ build/clients
+	cd build/clients && npm ci --silent
+	touch $@
+
+$(VENV)/chat.stamp: $(VENV)/test.stamp
+	$(PIP) install --editable ".[chat]"
+	touch $@
+
 $(VENV)/ray.stamp: $(VENV)/test.stamp
-	$(PIP) install --editable ".[ray]"
+	$(PIP) install --editable ".[ray-serve]"
 	touch $@
 
 $(VENV)/peers.stamp: $(VENV)/llama-cpp.stamp $(VENV)/ik-llama-cpp.stamp

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mvlm.bench.random_tokens import random_tokens
+from mvlm.runtime.completion import Stats
 from mvlm.runtime.engine import Engine, EngineSettings, Request
 from mvlm.runtime.errors import UsageError
-from mvlm.runtime.generation import Stats
 from mvlm.runtime.machine import peak_rss_bytes
 from mvlm.runtime.model import FloatArray, Model
 from mvlm.runtime.profiler import KernelTime

@@ -14,7 +14,7 @@ from mvlm.bench.bandwidth import METHOD
 from mvlm.bench.measure import MeasurementPlan
 from mvlm.runtime.artifact import Manifest
 from mvlm.runtime.artifact.weights import WeightsIndex, read_weights_index
-from mvlm.runtime.generation import Stats
+from mvlm.runtime.completion import Stats
 from mvlm.runtime.machine import read_machine
 from mvlm.runtime.machine.state import load_average
 

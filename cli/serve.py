@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -30,6 +30,7 @@ KEY_VARIABLE = "MVLM_API_KEY"
 _GRACE_SECONDS = 30
 _MOST_CONNECTIONS, _MOST_HEADER_BYTES, _BACKLOG = 4096, 1 << 16, 512
 _MOST_KEY_BYTES = 1 << 16
+_Choice = TypeVar("_Choice", bound=str)
 
 
 def command(
@@ -63,10 +64,32 @@ def command(
             "listens to itself alone, else all.",
         ),
     ] = None,
+    allow_image_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:PORT]",
+            help="A host from which images are fetched by their URLs; default: none is fetched.",
+        ),
+    ] = None,
     max_answers: Annotated[
         int,
         typer.Option(metavar="N", min=1, help="Answers begun at once; others are told to wait."),
     ] = 64,
+    log_format: Annotated[
+        str,
+        typer.Option(
+            metavar="text|json|none",
+            help="How the log is written, to standard error: a line for each request, without what "
+            "was said.",
+        ),
+    ] = "text",
+    log_level: Annotated[
+        str,
+        typer.Option(
+            metavar="debug|info|warning|error",
+            help="What is written: `info` has all requests, `error` those that the server failed.",
+        ),
+    ] = "info",
     threads: Threads = None,
     context_length: Annotated[
         int | None,
@@ -89,21 +112,33 @@ def command(
         import uvicorn
 
         from mvlm.runtime.server.app import create_app
+        from mvlm.runtime.server.request_log import LOG_FORMATS, LOG_LEVELS, configure_logging
         from mvlm.runtime.server.settings import ServerSettings
     except ModuleNotFoundError as error:
         raise MvlmError(
             f"the server needs {error.name}", fix="Install it: pip install 'mvlm[serve]'."
         ) from None
 
+    configure_logging(
+        _choice("--log-format", log_format, LOG_FORMATS),
+        _choice("--log-level", log_level, LOG_LEVELS),
+    )
     keys = _read_keys(api_key_file)
-    settings = ServerSettings(keys, tuple(allow_host or _names_of(host)), max_answers=max_answers)
+    settings = ServerSettings(
+        keys,
+        tuple(allow_host or _names_of(host)),
+        image_hosts=tuple(allow_image_host or ()),
+        max_answers=max_answers,
+    )
     served = [
         _load(name, path, quantization, threads, context_length, capacity)
         for name, path in _named(models)
     ]
+    app = create_app(served, settings)
     config = uvicorn.Config(
-        create_app(served, settings),
-        log_level="warning",
+        app,
+        log_config=None,
+        access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         limit_concurrency=_MOST_CONNECTIONS,
@@ -114,6 +149,18 @@ def command(
         names = ", ".join(each.name for each in served)
         warn(f"serving {names} on http://{address}:{listener.getsockname()[1]}")
         uvicorn.Server(config).run([listener])
+
+
+def _choice(option: str, given: str, known: Sequence[_Choice]) -> _Choice:
+    """Return the choice that a word names.
+
+    Raises:
+        UsageError: It names none.
+    """
+    for choice in known:
+        if choice == given:
+            return choice
+    raise UsageError(option, expected=" or ".join(known), found=repr(given))
 
 
 @contextmanager
@@ -132,8 +179,11 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             expected="a free address of this machine",
             found=error.strerror or error,
         ) from None
-    with listener:
-        yield listener
+    # asyncio lets packets go at once only where the protocol is named, which create_server does
+    # not; else the first token waits 40 ms for an acknowledgement (Nagle's algorithm).
+    kind = socket.SOCK_STREAM
+    with socket.socket(family, kind, socket.IPPROTO_TCP, fileno=listener.detach()) as named:
+        yield named
 
 
 def _named(models: Sequence[str]) -> list[tuple[str, Path]]:

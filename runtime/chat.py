@@ -18,11 +18,13 @@ from mvlm.runtime.artifact.layout import TOKENIZER
 from mvlm.runtime.engine import Answer, Engine, EngineSettings, Request, Trace
 from mvlm.runtime.engine.sequence import common_prefix
 from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
-from mvlm.runtime.generation import Generation, TextStream
+from mvlm.runtime.generation import Generation
 from mvlm.runtime.model import FloatArray, Model
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.saved_chat import SavedTurn, load_conversation, save_conversation
+from mvlm.runtime.structured_output import Constraint, ConstraintCompiler
 from mvlm.runtime.template import TEMPLATES, ChatTemplate, Turn
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 
 # Two questions that have nothing in common: prompts with them begin as every other one does.
@@ -69,6 +71,9 @@ class Chat:
         self.engine = engine or Engine(model, settings)
         self.template = _find_template(template, model.settings.template)
         self.tokenizer = Tokenizer(model.folder / TOKENIZER, legacy=model.settings.legacy_tokenizer)
+        self._constraints = ConstraintCompiler(
+            self.tokenizer, model.settings.vocabulary, model.settings.eos
+        )
         self._history: list[_Exchange] = []
         self._active: Generation | None = None
         self._ahead: Answer | None = None
@@ -84,6 +89,7 @@ class Chat:
         pixels: Sequence[FloatArray] = (),
         params: SamplingParams | None = None,
         trace: Trace | None = None,
+        constraint: Constraint | None = None,
     ) -> Generation:
         """Answer the next question; nothing is computed before the generation is iterated.
 
@@ -94,16 +100,19 @@ class Chat:
             pixels: Preprocessed images ``(1, 3, S, S)`` shown with it.
             params: How to sample; greedily if None.
             trace: Records every stage.
+            constraint: The form of the answer; any if None.
 
         Raises:
             PromptError: The question is blank, or its images do not match its text.
             ContextError: The question alone does not fit into the context.
+            ConstraintError: The form is not understood, or too complex.
         """
         params = params or SamplingParams()
         if not self.template.has_turns:
             self._history.clear()
         exchanges = self._exchanges(question, pixels)
         kept, ids = self._fit(exchanges, params.max_tokens)
+        matcher = None if constraint is None else self._constraints.compile(constraint)
         self._cancel()
 
         def finished(text: str) -> None:
@@ -117,6 +126,7 @@ class Chat:
             [shown for exchange in kept for shown in exchange.pixels],
             self._within_context(params, ids),
             frozenset(self.model.settings.eos),
+            matcher=matcher,
             trace=trace,
         )
         generation = Generation(

@@ -45,9 +45,9 @@ class Model:
     """
 
     def __init__(
-        self, folder: Path, threads: int | None = None, device: Device | None = None
+        self, folder: str | Path, threads: int | None = None, device: Device | None = None
     ) -> None:
-        self.folder = folder
+        self.folder = folder = Path(folder)
         self.manifest: Manifest = verify_artifact(folder)
         self.device = device or find_device(self.manifest.target.device.kind)
         check_memory(self.manifest, self.device.available_memory())

@@ -102,6 +102,7 @@ class Sampler:
         logits: npt.NDArray[np.float32],
         history: Iterable[int] = (),
         answer: Sequence[int] = (),
+        allowed: npt.NDArray[np.bool_] | None = None,
     ) -> int:
         """Choose the next token.
 
@@ -110,6 +111,7 @@ class Sampler:
             history: Ids of the prompt and of the answer so far, for the repetition penalty. Ids
                 that are not in the vocabulary, such as an image's, are passed over.
             answer: Ids of the answer so far, for the presence and frequency penalties.
+            allowed: The tokens (vocab,) that may be chosen; all if None.
 
         Returns:
             An id below vocab. Greedy decoding takes the lowest of equally good ids.
@@ -117,7 +119,7 @@ class Sampler:
         Raises:
             MvlmError: The logits are not a vector, or hold NaN or infinity.
         """
-        scores = process(logits, history, self._params, answer)
+        scores = process(logits, history, self._params, answer, allowed)
         if self._params.temperature == 0:
             return int(np.argmax(scores))
         kept = np.flatnonzero(scores > -np.inf)
@@ -132,16 +134,18 @@ def process(
     history: Iterable[int],
     params: SamplingParams,
     answer: Sequence[int] = (),
+    allowed: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Apply penalties and biases, temperature, top-k and top-p, in this order.
+    """Apply penalties and biases, the mask, temperature, top-k and top-p, in this order.
 
-    Greedy decoding (temperature 0) uses penalties and biases alone.
+    Greedy decoding (temperature 0) uses penalties, biases and the mask alone.
 
     Args:
         logits: (vocab,), float32.
         history: Ids seen so far.
         params: How to choose.
         answer: Those of the answer.
+        allowed: The tokens (vocab,) that may be chosen; all if None.
 
     Returns:
         Scores (vocab,), float64; tokens that cannot be chosen have minus infinity.
@@ -158,6 +162,8 @@ def process(
     if answer and (params.presence_penalty or params.frequency_penalty):
         ids, counts = np.unique(np.asarray(answer, np.int64), return_counts=True)
         scores[ids] -= params.presence_penalty + params.frequency_penalty * counts
+    if allowed is not None:
+        scores[~allowed] = -np.inf
     if params.temperature == 0:
         return scores
     scores /= params.temperature

@@ -14,7 +14,7 @@ from tests.artifacts import ArtifactCache
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 NAMES = re.findall(r"^\| `(mvlm\.[\w.]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-RUN, COMPILE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+*RUN, COMPILE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def test_the_page_names_what_is_public() -> None:
@@ -28,18 +28,25 @@ def test_public_names_exist_and_are_documented(name: str) -> None:
     assert (found.__doc__ or "").strip()
 
 
-def test_the_example_that_runs_an_artifact(
+@pytest.mark.parametrize("example", range(len(RUN)))
+def test_the_examples_that_run_an_artifact(
     artifact_cache: ArtifactCache,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    example: int,
 ) -> None:
     (tmp_path / "artifact").symlink_to(artifact_cache.artifact("ldpnet"))
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
-    exec(compile(RUN, str(PAGE), "exec"), {})
-    assert "Usage(prompt_tokens=" in capsys.readouterr().out
+    exec(compile(RUN[example], str(PAGE), "exec"), {"__name__": "example"})
+    said = capsys.readouterr().out
+    assert said.strip()
+    if "usage" in RUN[example]:
+        assert "Usage(prompt_tokens=" in said
+    if "Constraint" in RUN[example]:
+        assert set(said.split()) <= {"yes", "no"} and len(said.split()) == 8
 
 
 @pytest.mark.extended

@@ -23,7 +23,7 @@ from mvlm.compile.driver import compile_job
 from mvlm.compile.job import plan_job
 from mvlm.compile.tuning_log import find_logs, read_log
 from mvlm.runtime.artifact import read_manifest
-from mvlm.runtime.generation import Stats
+from mvlm.runtime.completion import Stats
 from mvlm.runtime.model import FloatArray, Model
 
 DOCUMENT = Path("docs/tuning.md")

@@ -8,7 +8,8 @@ from mvlm.cli.shared.progress import waiting
 from mvlm.cli.shared.terminal import readable_bytes, show, warn
 
 if TYPE_CHECKING:
-    from mvlm.runtime.generation import Completion, Generation, Stats
+    from mvlm.runtime.completion import Completion, Stats
+    from mvlm.runtime.generation import Generation
 
 
 def stream_answer(generation: Generation) -> Completion:

@@ -26,7 +26,7 @@ from mvlm.runtime.errors import MvlmError, PromptError
 
 if TYPE_CHECKING:
     from mvlm.runtime.chat import Chat
-    from mvlm.runtime.generation import Completion
+    from mvlm.runtime.completion import Completion
     from mvlm.runtime.model import FloatArray
     from mvlm.runtime.sampling import SamplingParams
 

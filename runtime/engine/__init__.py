@@ -5,6 +5,7 @@
 :mod:`scheduler`       which sequences are computed, and which of their rows a step takes
 :mod:`request`         what is asked for, and the answer as it comes
 :mod:`settings`        the engine's limits
+:mod:`load`            how much there is to do
 :mod:`running`         sequences that wait and that are computed
 :mod:`batch`           one step of the model: rows of several sequences by one call
 :mod:`speculation`     drafted tokens, and how many of them pay

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from mvlm.runtime.engine.engine import Engine
+from mvlm.runtime.engine.load import EngineLoad
 from mvlm.runtime.engine.request import Answer, AnswerStats, FinishReason, Request, TokenLogprobs
 from mvlm.runtime.engine.settings import EngineSettings
 from mvlm.runtime.errors import MvlmError
@@ -128,6 +129,11 @@ class AsyncEngine:
         self._thread = threading.Thread(target=self._work, name="mvlm-engine", daemon=True)
         self._failure: EngineStoppedError | None = None
 
+    @property
+    def model(self) -> Model:
+        """The loaded artifact."""
+        return self._engine.model
+
     async def __aenter__(self) -> AsyncEngine:
         self._thread.start()
         return self
@@ -140,6 +146,16 @@ class AsyncEngine:
     ) -> None:
         self._calls.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it takes requests: it was entered, and has neither failed nor been closed."""
+        return self._failure is None and self._thread.is_alive()
+
+    @property
+    def load(self) -> EngineLoad:
+        """How much there is to do; it never waits for a step, which may take long."""
+        return self._engine.load
 
     async def submit(self, request: Request, answers: int = 1) -> list[AsyncAnswer]:
         """Ask for answers; see :meth:`Engine.submit`.

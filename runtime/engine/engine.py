@@ -17,6 +17,8 @@ import numpy as np
 
 from mvlm.runtime.engine.batch import Rows, compute
 from mvlm.runtime.engine.image_encoder import ImageEncoder, image_digest
+from mvlm.runtime.engine.load import EngineLoad
+from mvlm.runtime.engine.masks import MaskWorker, take_masks
 from mvlm.runtime.engine.page_pool import PagePool
 from mvlm.runtime.engine.positions import check_places
 from mvlm.runtime.engine.prefix_cache import PrefixCache
@@ -29,6 +31,7 @@ from mvlm.runtime.engine.trace import Trace
 from mvlm.runtime.errors import ContextError, MvlmError
 from mvlm.runtime.model import FloatArray, Model
 from mvlm.runtime.sampling import Sampler, SamplingParams
+from mvlm.runtime.structured_output import Mask
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 
 
@@ -55,6 +58,7 @@ class Engine:
         self.images = ImageEncoder(model, self.settings.image_bytes)
         self.cache = model.new_cache(self.settings.capacity)
         self._planner = DraftPlanner(self.settings.speculate)
+        self._masks = MaskWorker()
         self._scheduler = Scheduler(
             model.settings, self.settings, self.cache, self.images, self._planner
         )
@@ -78,6 +82,11 @@ class Engine:
     def is_idle(self) -> bool:
         """Whether there is nothing to compute."""
         return self._scheduler.is_idle
+
+    @property
+    def load(self) -> EngineLoad:
+        """How much there is to do; any thread may read it."""
+        return self._scheduler.load
 
     def submit(self, request: Request, answers: int = 1) -> list[Answer]:
         """Ask for answers; nothing is computed before :meth:`step`.
@@ -143,6 +152,7 @@ class Engine:
             batch = self._scheduler.batch()
         if not batch:
             return not self.is_idle
+        self._masks.begin(batch)
         begin = time.perf_counter()
         try:
             logits = compute(self.model, self.cache, [rows for _, rows in batch])
@@ -226,7 +236,8 @@ class Engine:
         answer = Answer(request)
         answer.stats.prompt = self.length(request.ids)
         digests = tuple(map(image_digest, request.images))
-        return Waiting(answer, digests, reads_ahead, Sampler(request.params))
+        matcher = None if request.matcher is None else request.matcher.copy()
+        return Waiting(answer, digests, reads_ahead, Sampler(request.params), matcher)
 
     def _check_tokens(self, ids: Sequence[int]) -> None:
         """Check a prompt's ids before they are computed in one call with those of others."""
@@ -275,36 +286,56 @@ class Engine:
 
     def _choose_tokens(self, running: Running, drafts: tuple[int, ...], logits: FloatArray) -> None:
         """Sample behind the last position, and behind each draft that was right."""
-        answer, trace = running.answer, running.answer.request.trace
-        answer.stats.steps += 1
-        answer.stats.drafted += len(drafts)
-        right = 0
-        for number in range(len(drafts) + 1):
-            if trace is not None:
-                trace.step_logits.append(logits[number][None])
-            try:
-                token = running.origin.sampler.sample(
-                    logits[number], running.positions.ids, answer.tokens
-                )
-            except MvlmError as error:
-                self._scheduler.end(running, "error", error)
-                return
-            running.positions.append(token)
-            answer.tokens.append(token)
-            if (count := answer.request.logprobs) is not None:
-                answer.logprobs.append(TokenLogprobs.of(token, logits[number], count))
-            is_right = number < len(drafts) and drafts[number] == token
-            right += is_right
-            if (reason := self._finished(running, token)) is not None or not is_right:
-                break
-        answer.stats.accepted += right
+        stats = running.answer.stats
+        stats.steps += 1
+        stats.drafted += len(drafts)
+        try:
+            right, reason = self._verify(running, drafts, logits)
+        except MvlmError as error:
+            self._scheduler.end(running, "error", error)
+            return
+        stats.accepted += right
         self._learn(running, len(drafts), right)
         running.sequence.truncate(len(running.positions) - 1)
         if reason is not None:
             self._scheduler.end(running, reason)
 
+    def _verify(
+        self, running: Running, drafts: tuple[int, ...], logits: FloatArray
+    ) -> tuple[int, FinishReason | None]:
+        """Choose tokens as long as they are those that were drafted, and one more.
+
+        Returns:
+            How many drafts were right, and why the answer is finished, if it is.
+
+        Raises:
+            MvlmError: The logits are not finite, or the answer's form has grown too complex.
+        """
+        answer, trace, masks = running.answer, running.answer.request.trace, take_masks(running)
+        for number, scores in enumerate(logits):
+            if trace is not None:
+                trace.step_logits.append(scores[None])
+            mask = None if masks is None else masks[number]
+            token = self._sample(running, scores, mask)
+            running.positions.append(token)
+            answer.tokens.append(token)
+            if (count := answer.request.logprobs) is not None:
+                answer.logprobs.append(TokenLogprobs.of(token, scores, count))
+            is_right = number < len(drafts) and drafts[number] == token
+            if (reason := self._finished(running, token)) is not None or not is_right:
+                return number + is_right, reason
+        raise AssertionError("behind the last draft there is none that could be right")
+
+    def _sample(self, running: Running, scores: FloatArray, mask: Mask | None) -> int:
+        origin = running.origin
+        token = origin.sampler.sample(scores, running.positions.ids, running.answer.tokens, mask)
+        if origin.matcher is not None:
+            origin.matcher.consume(token)
+        return token
+
     def _finished(self, running: Running, token: int) -> FinishReason | None:
-        if token in running.answer.request.eos:
+        matcher = running.origin.matcher
+        if token in running.answer.request.eos or (matcher is not None and matcher.is_complete):
             return "stop"
         if running.tokens_left == 0 or len(running.positions) > self.context:
             return "length"

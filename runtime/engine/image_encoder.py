@@ -49,6 +49,11 @@ class ImageEncoder:
                 found=f"{budget} bytes",
             )
 
+    @property
+    def count(self) -> int:
+        """Images whose embeddings are kept."""
+        return len(self._known)
+
     def knows(self, digest: bytes) -> bool:
         """Return whether an image's embeddings are there."""
         return digest in self._known

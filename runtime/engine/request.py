@@ -13,6 +13,7 @@ from mvlm.runtime.engine.trace import Trace
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.model import FloatArray
 from mvlm.runtime.sampling import SamplingParams, log_probabilities
+from mvlm.runtime.structured_output import TokenMatcher
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "timeout", "error"]
 
@@ -56,6 +57,7 @@ class Request:
         timeout: Seconds from its submission after which the answer ends; None for no limit.
         logprobs: How many of the likeliest tokens to report with each token; None reports none.
         prompt_logprobs: The same for the tokens of the prompt, which is then computed anew.
+        matcher: The form of the answer, at its beginning; None for any.
         trace: Records every stage; the prompt is then computed alone and anew.
     """
 
@@ -67,6 +69,7 @@ class Request:
     timeout: float | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    matcher: TokenMatcher | None = field(default=None, repr=False)
     trace: Trace | None = field(default=None, repr=False)
 
     @property
@@ -100,6 +103,11 @@ class AnswerStats:
     accepted: int = 0
     steps: int = 0
     preemptions: int = 0
+
+    @property
+    def cached(self) -> int:
+        """Positions of the prompt that were in the prefix cache; 0 before any is computed."""
+        return self.prompt - self.computed if self.computed else 0
 
 
 class Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -10,6 +11,7 @@ from mvlm.runtime.engine.request import Answer
 from mvlm.runtime.engine.sequence import PagedSequence
 from mvlm.runtime.engine.speculation import Draft, Drafter
 from mvlm.runtime.sampling import Sampler
+from mvlm.runtime.structured_output import Mask, TokenMatcher
 from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 
 _arrivals = count()
@@ -24,6 +26,7 @@ class Waiting:
         digests: Of its images.
         reads_ahead: Whether only the prompt is wanted, in the prefix cache.
         sampler: Its random state.
+        matcher: Its form, and how far it has come; None for any.
         positions: Prompt and answer so far; None before its images are encoded.
         images: Those that are encoded.
         arrival: Its place among those of the same priority.
@@ -34,6 +37,7 @@ class Waiting:
     digests: tuple[bytes, ...]
     reads_ahead: bool
     sampler: Sampler
+    matcher: TokenMatcher | None = None
     positions: Positions | None = None
     images: list[ImageEmbedding] = field(default_factory=list)
     arrival: int = field(default_factory=lambda: next(_arrivals))
@@ -55,6 +59,7 @@ class Running:
         sequence: Those that are computed, and their pages.
         drafter: Guesses its next tokens; None if there are no guesses.
         guess: What was guessed last, and not verified.
+        masks: Which tokens this step may choose, if they are being computed.
     """
 
     origin: Waiting
@@ -62,6 +67,7 @@ class Running:
     sequence: PagedSequence
     drafter: Drafter | None
     guess: Draft | None = None
+    masks: Future[list[Mask]] | None = None
 
     @property
     def answer(self) -> Answer:

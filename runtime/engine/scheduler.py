@@ -13,6 +13,7 @@ from itertools import takewhile
 
 from mvlm.runtime.engine.batch import Rows
 from mvlm.runtime.engine.image_encoder import ImageEncoder
+from mvlm.runtime.engine.load import EngineLoad
 from mvlm.runtime.engine.page_pool import PagePool, PoolFullError
 from mvlm.runtime.engine.positions import Positions
 from mvlm.runtime.engine.prefix_cache import PrefixCache
@@ -20,7 +21,13 @@ from mvlm.runtime.engine.request import Answer, FinishReason
 from mvlm.runtime.engine.running import Running, Waiting
 from mvlm.runtime.engine.sequence import PagedSequence, common_prefix
 from mvlm.runtime.engine.settings import EngineSettings
-from mvlm.runtime.engine.speculation import Draft, DraftPlanner, NgramDrafter
+from mvlm.runtime.engine.speculation import (
+    FORCED,
+    Draft,
+    Drafter,
+    DraftPlanner,
+    NgramDrafter,
+)
 from mvlm.runtime.errors import MvlmError
 from mvlm.runtime.kv_cache import KVCache
 from mvlm.runtime.settings import ChatSettings
@@ -68,6 +75,18 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether there is nothing to compute."""
         return not (self._waiting or self._running)
+
+    @property
+    def load(self) -> EngineLoad:
+        """How much there is to do; any thread may read it, between two changes or amid one."""
+        return EngineLoad(
+            len(self._waiting),
+            len(self._running),
+            self.pool.size,
+            self.pool.free,
+            self.prefixes.pages,
+            self._images.count,
+        )
 
     def begin_anew(self, error: MvlmError) -> None:
         """Fail all answers, and forget who holds which pages."""
@@ -313,13 +332,22 @@ class Scheduler:
         """
         if running.drafter is None or running.origin.reads_ahead:
             return None
-        guess = running.drafter.propose(running.positions.ids, self._planner.most)
-        if guess is None or running.ends_with_image:
+        if running.ends_with_image or (guess := self._propose(running, running.drafter)) is None:
             return None
         room = min(running.tokens_left - 1, self.context - len(running.positions))
         known = range(self._model.vocabulary)
         tokens = tuple(takewhile(known.__contains__, guess.tokens[: max(0, room)]))
         return replace(guess, tokens=tokens) if tokens else None
+
+    def _propose(self, running: Running, drafter: Drafter) -> Draft | None:
+        """Guess a sequence's next tokens: what its form forces, or else what occurred before."""
+        matcher, most = running.origin.matcher, self._planner.most
+        if matcher is not None and (forced := matcher.forced(most)):
+            return Draft(forced, FORCED)
+        guess = drafter.propose(running.positions.ids, most)
+        if guess is None or matcher is None:
+            return guess
+        return replace(guess, tokens=guess.tokens[: matcher.fitting(guess.tokens)])
 
     def _make_room(self, running: Running, count: int) -> bool:
         """Reserve pages for a sequence's rows; those last in order give up theirs.

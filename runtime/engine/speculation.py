@@ -25,6 +25,8 @@ _MOST_DRAFTS = 7
 _FIXED_DRAFTS = 3
 # Of a success or failure in the average of its kind, and the average to begin with.
 _WEIGHT, _FIRST_RATE = 0.1, 0.5
+# The kind of tokens that an answer's form leaves no choice of.
+FORCED = 0
 # A step of k rows is expected to take so much longer for each row, until one has been measured.
 _COST_OF_ROW = 0.15
 # Of a step that took longer than those before, in their average.
@@ -173,7 +175,7 @@ class DraftPlanner:
         self._costs.measured(rows, seconds)
 
     def _rate(self, kind: int) -> float:
-        return self._rates.get(kind, _FIRST_RATE)
+        return 1.0 if kind == FORCED else self._rates.get(kind, _FIRST_RATE)
 
 
 class StepCosts:

@@ -8,6 +8,7 @@ module                what it is about
 :mod:`served_model`   a model, its engine, tokenizer and chat template
 :mod:`errors`         errors in OpenAI's JSON
 :mod:`bodies`         request bodies: read within limits, and their fields
+:mod:`structured`     the form of an answer, as the API spells it
 :mod:`prompts`        messages and images to a prompt
 :mod:`answering`      tokens to text, with probabilities, until a stop
 :mod:`chat`           ``/v1/chat/completions``

@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
-from mvlm.runtime.generation import TextStream
 from mvlm.runtime.server.errors import ApiError
+from mvlm.runtime.server.request_context import REQUEST, TokenClock
+from mvlm.runtime.server.served_model import ServedModel
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -34,6 +37,19 @@ class Piece:
     finish_reason: str | None = None
 
 
+async def submit(served: ServedModel, request: EngineRequest, answers: int) -> list[AsyncAnswer]:
+    """Ask a model for answers to a prompt, which the request's context counts.
+
+    Raises:
+        PromptError: The prompt is empty, or its images do not match their places.
+        ContextError: It does not fit.
+        EngineStoppedError: The engine was closed, or has failed.
+    """
+    begun = await served.engine.submit(request, answers)
+    REQUEST.get().groups.append(begun)
+    return begun
+
+
 async def pieces(
     answer: AsyncAnswer, stream: TextStream, eos: frozenset[int]
 ) -> AsyncGenerator[Piece, None]:
@@ -43,20 +59,26 @@ async def pieces(
         ApiError: It took too long.
         MvlmError: It failed.
     """
-    reason, given = None, 0
-    async with aclosing(answer.__aiter__()) as tokens:
-        async for token in tokens:
-            if token in eos:
-                reason = "stop"
-                break
-            text = stream.push(token)
-            known = tuple(answer.logprobs[given : given + 1])
-            given += 1
-            if text or known:
-                yield Piece(text, known)
-            if stream.stopped_by is not None:
-                reason = "stop"
-                break
+    reason, given, clock = None, 0, TokenClock(answer)
+    try:
+        async with aclosing(answer.__aiter__()) as tokens:
+            async for token in tokens:
+                clock.token()
+                if token in eos:
+                    reason = "stop"
+                    break
+                text = stream.push(token)
+                known = tuple(answer.logprobs[given : given + 1])
+                given += 1
+                if text or known:
+                    yield Piece(text, known)
+                if stream.stopped_by is not None:
+                    reason = "stop"
+                    break
+        if reason is None and answer.finish_reason == "stop":  # its form is complete
+            reason = "stop"
+    finally:
+        clock.end(reason or answer.finish_reason or "cancelled")
     if reason is None and answer.finish_reason == "timeout":
         raise ApiError(504, "the answer took too long", kind="server_error", code="timeout")
     yield Piece(stream.finish(), (), reason or "length")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.settings import ServerSettings
+from mvlm.runtime.server.structured import FormFields
 
 _MOST_TOKENS = 1 << 20
 _MOST_SHOWN = 3
@@ -34,7 +35,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class SamplingFields(BaseModel):
+class SamplingFields(FormFields):
     """What both kinds of completions take.
 
     `top_k`, `repetition_penalty` and `ignore_eos` are not OpenAI's, and are spelled as vLLM does.
@@ -67,9 +68,7 @@ class SamplingFields(BaseModel):
         Raises:
             ApiError: There is one.
         """
-        for name, values in self.ONLY.items():
-            if (value := getattr(self, name)) not in values:
-                raise ApiError(400, f"{name}: {value!r:.60} is not supported here", param=name)
+        refuse_unsupported(self, self.ONLY)
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "stream_options needs stream", param="stream_options")
 
@@ -110,7 +109,7 @@ class SamplingFields(BaseModel):
 class ChatFields(SamplingFields):
     """The body of ``/v1/chat/completions``."""
 
-    ONLY = {
+    ONLY: ClassVar = {
         "tools": (None, []),
         "tool_choice": (None, "none", "auto"),
         "functions": (None, []),
@@ -119,14 +118,12 @@ class ChatFields(SamplingFields):
         "modalities": (None, ["text"]),
         "prediction": (None,),
         "web_search_options": (None,),
-        "response_format": (None, {"type": "text"}),
     }
 
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: dict[str, Any] | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
     functions: list[Any] | None = None
@@ -149,7 +146,7 @@ class ChatFields(SamplingFields):
 class CompletionFields(SamplingFields):
     """The body of ``/v1/completions``."""
 
-    ONLY = {"suffix": (None, ""), "best_of": (None, 1)}
+    ONLY: ClassVar = {"suffix": (None, ""), "best_of": (None, 1)}
 
     prompt: str | list[str] | list[int] | list[list[int]]
     echo: bool = False
@@ -235,6 +232,17 @@ def _biases(given: dict[str, float]) -> Iterator[tuple[int, float]]:
         if not (name.isascii() and name.isdecimal() and len(name) < 10):
             raise ApiError(400, f"logit_bias: {name!r:.40} is no token id", param="logit_bias")
         yield int(name), bias
+
+
+def refuse_unsupported(fields: BaseModel, only: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse fields whose values are none of those that are understood.
+
+    Raises:
+        ApiError: There is one.
+    """
+    for name, values in only.items():
+        if (value := getattr(fields, name)) not in values:
+            raise ApiError(400, f"{name}: {value!r:.60} is not supported here", param=name)
 
 
 def tokens_asked(*limits: int | None, default: int = DEFAULT_TOKENS) -> int:

@@ -11,14 +11,14 @@ from starlette.responses import Response
 
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
-from mvlm.runtime.generation import TextStream
-from mvlm.runtime.server.answering import Piece, merged, pieces, token_text
+from mvlm.runtime.server.answering import Piece, merged, pieces, submit, token_text
 from mvlm.runtime.server.bodies import ChatFields, read_fields, tokens_asked
+from mvlm.runtime.server.chat_prompt import chat_prompt
 from mvlm.runtime.server.errors import ApiError
-from mvlm.runtime.server.prompts import read_conversation
 from mvlm.runtime.server.responding import end_ids, frame, respond, usage
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 
 
@@ -33,19 +33,19 @@ async def chat_completions(request: Request, service: Service) -> Response:
     fields.check()
     if fields.top_logprobs is not None and not fields.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs", param="top_logprobs")
-    served = service.model(fields.model)
-    conversation = read_conversation(fields.messages, service.settings.max_images)
-    ids = served.tokenizer.encode_prompt(conversation.render(served.template))
+    served = await service.model(fields.model)
+    ids, pixels = await chat_prompt(service, served, fields.messages)
     most = tokens_asked(fields.max_completion_tokens, fields.max_tokens)
     params = fields.params(most)
     count = (fields.top_logprobs or 0) if fields.logprobs else None
     asked = EngineRequest(
         ids,
-        await served.pixels(conversation.images),
+        pixels,
         params,
         end_ids(fields, served),
         timeout=service.settings.answer_seconds,
         logprobs=count,
+        matcher=await served.matcher(fields.constraint()),
     )
     stops = (*served.template.stop, *params.stop)
     documents = _documents(service, served, fields, asked, stops)
@@ -61,7 +61,7 @@ async def _documents(
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the chunks of a stream, or of a whole answer."""
     with service.room(fields.answers):
-        answers = await served.engine.submit(request, fields.answers)
+        answers = await submit(served, request, fields.answers)
         common = frame("chatcmpl", "chat.completion.chunk", served)
         try:
             for index in range(fields.answers):

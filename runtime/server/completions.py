@@ -14,13 +14,13 @@ from starlette.responses import Response
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
-from mvlm.runtime.generation import TextStream
-from mvlm.runtime.server.answering import Piece, merged, pieces, token_text
+from mvlm.runtime.server.answering import Piece, merged, pieces, submit, token_text
 from mvlm.runtime.server.bodies import CompletionFields, read_fields, tokens_asked
 from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.responding import end_ids, frame, respond, usage
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 
 _DEFAULT_TOKENS = 16  # OpenAI's
@@ -36,7 +36,7 @@ async def completions(request: Request, service: Service) -> Response:
     """
     fields = await read_fields(request, CompletionFields, service.settings)
     fields.check()
-    served = service.model(fields.model)
+    served = await service.model(fields.model)
     prompts = _prompts(fields.prompt, served.tokenizer)
     documents = _documents(service, served, fields, prompts)
     return await respond(request, fields, documents, _whole)
@@ -161,8 +161,9 @@ async def _begin(
         timeout=service.settings.answer_seconds,
         logprobs=fields.logprobs,
         prompt_logprobs=fields.logprobs if fields.echo else None,
+        matcher=await served.matcher(fields.constraint(), after_text=True),
     )
-    answers = await served.engine.submit(request, fields.answers)
+    answers = await submit(served, request, fields.answers)
     return [
         _Continuation(
             served,

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from mvlm.runtime.engine.asynchronous import EngineStoppedError
 from mvlm.runtime.errors import ContextError, ImageError, MvlmError, PromptError, UsageError
 
 _INVALID = "invalid_request_error"
+
+
+class ErrorFields(BaseModel):
+    """What went wrong: one line, the kind, the field, and a word for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorDocument(BaseModel):
+    """The body of an answer that is an error."""
+
+    error: ErrorFields
 
 
 class ApiError(Exception):
@@ -43,14 +59,8 @@ class ApiError(Exception):
 
     def to_json(self) -> dict[str, Any]:
         """Return the body."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.kind,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        error = ErrorFields(message=self.message, type=self.kind, param=self.param, code=self.code)
+        return ErrorDocument(error=error).model_dump()
 
     def response(self) -> JSONResponse:
         """Return the answer to the request."""

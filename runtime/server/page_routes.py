@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mvlm.runtime.server.request_context import REQUEST
+
 PAGE = Path(__file__).parent / "page"
 
 # By a file's suffix; files of other kinds, such as notes and licences, are not served.
@@ -100,9 +102,11 @@ def page_routes() -> list[Route]:
     files = read_page()
 
     async def index(request: Request) -> Response:
+        REQUEST.get().route = "/"
         return files["index.html"].response(request)
 
     async def file(request: Request) -> Response:
+        REQUEST.get().route = "/page"
         name = request.path_params["name"]
         # Only `/` serves the document, because its links are relative to it.
         if name not in files or name == "index.html":

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mvlm.runtime.server.errors import ApiError
+from mvlm.runtime.server.remote_images import ImageUrl
 from mvlm.runtime.template import IMAGE_PLACEHOLDER, ChatTemplate, Segment, Turn
 
 _SYSTEM_ROLES = ("system", "developer")
@@ -25,12 +26,12 @@ class Conversation:
     Attributes:
         system: The text that opens the conversation; the template's own if None.
         turns: Questions and answers; the last one has no answer.
-        images: The images' files, in the order in which the turns show them.
+        images: The images' files or URLs, in the order in which the turns show them.
     """
 
     system: str | None
     turns: tuple[Turn, ...]
-    images: tuple[bytes, ...]
+    images: tuple[bytes | ImageUrl, ...]
 
     def render(self, template: ChatTemplate) -> tuple[Segment, ...]:
         """Write the conversation as a prompt."""
@@ -40,29 +41,36 @@ class Conversation:
 
 @dataclass(frozen=True)
 class _Message:
-    """A message's role, its text with placeholders, and its images' files."""
+    """A message's role, its text with placeholders, and its images."""
 
     role: str
     text: str
-    images: tuple[bytes, ...] = ()
+    images: tuple[bytes | ImageUrl, ...] = ()
 
 
-def read_conversation(messages: Sequence[Any], most_images: int) -> Conversation:
+def read_conversation(
+    messages: Sequence[Any], most_images: int, where: str = "messages"
+) -> Conversation:
     """Read the messages of a request.
+
+    Args:
+        messages: As the chat API has them.
+        most_images: How many images they may have.
+        where: The field that holds them, for errors.
 
     Raises:
         ApiError: A message is not understood, there are too many images, or the last message is
             not the user's.
         PromptError: A question is empty.
     """
-    read = [_message(number, each) for number, each in enumerate(messages)]
+    read = [_message(f"{where}.{number}", each) for number, each in enumerate(messages)]
     images = tuple(image for message in read for image in message.images)
     if len(images) > most_images:
-        raise _wrong(f"expected at most {most_images} images, found {len(images)}")
+        raise _wrong(f"expected at most {most_images} images, found {len(images)}", where)
     systems = [message.text for message in read if message.role in _SYSTEM_ROLES]
     talk = _joined([message for message in read if message.role not in _SYSTEM_ROLES])
     if not talk or talk[0].role != "user" or talk[-1].role != "user":
-        raise _wrong("expected the user's message at the beginning and at the end")
+        raise _wrong("expected the user's message at the beginning and at the end", where)
     turns = []
     for question, answer in zip(talk[::2], [*talk[1::2], None], strict=True):
         text = None if answer is None else answer.text
@@ -82,8 +90,7 @@ def _joined(messages: Sequence[_Message]) -> list[_Message]:
     return joined
 
 
-def _message(number: int, given: Any) -> _Message:
-    where = f"messages.{number}"
+def _message(where: str, given: Any) -> _Message:
     if not isinstance(given, dict):
         raise _wrong("expected an object", where)
     role, content = given.get("role"), given.get("content")
@@ -96,13 +103,13 @@ def _message(number: int, given: Any) -> _Message:
     if not isinstance(content, list):
         raise _wrong("content: expected a text or a list of parts", where)
     parts = [_part(f"{where}.content.{at}", part) for at, part in enumerate(content)]
-    images = tuple(part for part in parts if isinstance(part, bytes))
+    images = tuple(part for part in parts if not isinstance(part, str))
     if images and role != "user":
         raise _wrong("images are shown by the user", where)
     return _Message(role, _with_places(parts), images)
 
 
-def _with_places(parts: Sequence[str | bytes]) -> str:
+def _with_places(parts: Sequence[str | bytes | ImageUrl]) -> str:
     """Join a message's texts, with placeholders if an image is between two of them."""
     kinds = "".join("t" if isinstance(part, str) else "i" for part in parts)
     if "ti" in kinds and "it" in kinds:
@@ -110,8 +117,8 @@ def _with_places(parts: Sequence[str | bytes]) -> str:
     return "\n".join(part for part in parts if isinstance(part, str))
 
 
-def _part(where: str, part: Any) -> str | bytes:
-    """Return a part's text, or its image's file."""
+def _part(where: str, part: Any) -> str | bytes | ImageUrl:
+    """Return a part's text, or its image's file or URL."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         text: str = part["text"]
@@ -124,14 +131,11 @@ def _part(where: str, part: Any) -> str | bytes:
     raise _wrong(f"type {kind!r:.40}: expected text or image_url", where)
 
 
-def _image(where: str, url: str) -> bytes:
-    """Return the file that a data URL (RFC 2397) holds."""
-    scheme, colon, rest = url.partition(":")
-    if scheme.lower() != "data" or not colon:
-        raise _wrong(
-            "images are taken as data URLs (data:image/png;base64,...); this server fetches none",
-            where,
-        )
+def _image(where: str, url: str) -> bytes | ImageUrl:
+    """Return the file that a data URL (RFC 2397) holds, or another URL as it is."""
+    scheme, _, rest = url.partition(":")
+    if scheme.lower() != "data":
+        return ImageUrl(url, where)
     head, comma, data = rest.partition(",")
     if not comma or not head.lower().endswith(";base64"):
         raise _wrong("expected a data URL in base64", where)
@@ -141,5 +145,5 @@ def _image(where: str, url: str) -> bytes:
         raise _wrong("the data URL's base64 is damaged", where) from None
 
 
-def _wrong(message: str, where: str = "messages") -> ApiError:
+def _wrong(message: str, where: str) -> ApiError:
     return ApiError(400, f"{where}: {message}", param=where)

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
 from mvlm.runtime.server.answering import while_connected
 from mvlm.runtime.server.bodies import SamplingFields
+from mvlm.runtime.server.response_fields import ResponseFields
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.sse import event_stream
 
@@ -21,18 +22,19 @@ Documents = AsyncIterator[dict[str, Any]]
 
 async def respond(
     request: Request,
-    fields: SamplingFields,
+    fields: SamplingFields | ResponseFields,
     documents: Documents,
     whole: Callable[[Documents], Awaitable[dict[str, Any]]],
+    stream: Callable[[Documents], Response] = event_stream,
 ) -> Response:
-    """Send documents as a stream if one is asked for, or else joined to one by `whole`.
+    """Send documents by `stream` if one is asked for, or else joined to one by `whole`.
 
     Raises:
         ApiError: The client has gone.
         MvlmError: What went wrong before a stream began, or within a whole answer.
     """
     if fields.stream:
-        return event_stream(await _begun(documents))
+        return stream(await _begun(documents))
     return JSONResponse(await while_connected(request, whole(documents)))
 
 
@@ -71,13 +73,11 @@ def usage(answers: Sequence[AsyncAnswer], shared_by: int) -> dict[str, Any]:
         shared_by: So many neighbouring ones share a prompt.
     """
     first = [answer.stats for answer in answers[::shared_by]]
-    prompt, completion = (
-        sum(stats.prompt for stats in first),
-        sum(answer.count for answer in answers),
-    )
+    prompt = sum(stats.prompt for stats in first)
+    completion = sum(answer.count for answer in answers)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": prompt - sum(stats.computed for stats in first)},
+        "prompt_tokens_details": {"cached_tokens": sum(stats.cached for stats in first)},
     }

@@ -14,6 +14,7 @@ from mvlm.runtime.engine.asynchronous import AsyncEngine
 from mvlm.runtime.errors import PromptError
 from mvlm.runtime.image import load_image, preprocess
 from mvlm.runtime.model import FloatArray, Model
+from mvlm.runtime.structured_output import Constraint, ConstraintCompiler, TokenMatcher
 from mvlm.runtime.template import TEMPLATES, ChatTemplate
 from mvlm.runtime.tokenizer import Tokenizer
 
@@ -31,6 +32,7 @@ class ServedModel:
         engine: Computes the answers, once it is entered.
         tokenizer: The artifact's.
         template: The artifact's.
+        constraints: Compiles the forms of answers.
         created: When it was loaded, in seconds since 1970.
     """
 
@@ -39,6 +41,7 @@ class ServedModel:
     engine: AsyncEngine
     tokenizer: Tokenizer
     template: ChatTemplate
+    constraints: ConstraintCompiler
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
@@ -56,13 +59,28 @@ class ServedModel:
         if settings.capacity is None:
             context = settings.context or model.settings.context
             settings = replace(settings, capacity=_CONTEXTS * context)
+        chat = model.settings
+        tokenizer = Tokenizer(model.folder / TOKENIZER, legacy=chat.legacy_tokenizer)
         return cls(
             name,
             model,
             AsyncEngine(model, settings),
-            Tokenizer(model.folder / TOKENIZER, legacy=model.settings.legacy_tokenizer),
-            TEMPLATES[model.settings.template],
+            tokenizer,
+            TEMPLATES[chat.template],
+            ConstraintCompiler(tokenizer, chat.vocabulary, chat.eos),
         )
+
+    async def matcher(
+        self, constraint: Constraint | None, *, after_text: bool = False
+    ) -> TokenMatcher | None:
+        """Compile the form of an answer, in a thread: it is untrusted, and may take a while.
+
+        Raises:
+            ConstraintError: It is not understood, or too complex.
+        """
+        if constraint is None:
+            return None
+        return await asyncio.to_thread(self.constraints.compile, constraint, after_text=after_text)
 
     async def pixels(self, files: Sequence[bytes]) -> list[FloatArray]:
         """Decode images, in threads: they are untrusted, and large ones take a while.

@@ -29,7 +29,21 @@ def event_stream(documents: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
             yield _event(api_error(error).to_json())
         yield _DONE
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers=_HEADERS)
+    return _stream(events())
+
+
+def typed_event_stream(documents: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """Stream documents as they come, each as an event of its ``type``."""
+
+    async def events() -> AsyncIterator[bytes]:
+        async for document in documents:
+            yield b"event: " + document["type"].encode() + b"\n" + _event(document)
+
+    return _stream(events())
+
+
+def _stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+    return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
 
 
 def _event(document: dict[str, Any]) -> bytes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +18,7 @@ import httpx
 import openai
 import pytest
 
+from mvlm.cli.serve import _listening
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import mvlm
 
@@ -60,6 +64,16 @@ def test_two_models_with_a_key(artifact_cache: ArtifactCache, tmp_path: Path) ->
         assert evil.status_code == 400
 
 
+def test_the_log_is_json(artifact_cache: ArtifactCache) -> None:
+    artifact = artifact_cache.artifact("linear")
+    with serving(artifact, "--log-format", "json") as (process, url):
+        assert httpx.get(f"{url}/ready").json()["status"] == "ready"
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        (line,) = [line for line in process.stderr if line.startswith("{")]
+        assert json.loads(line)["path"] == "/ready"
+
+
 def test_sigterm_lets_an_answer_end(artifact_cache: ArtifactCache) -> None:
     artifact = artifact_cache.artifact("linear")
     with serving(artifact) as (process, url):
@@ -82,6 +96,8 @@ def test_sigterm_lets_an_answer_end(artifact_cache: ArtifactCache) -> None:
         (["{artifact}", "--api-key-file", "no-such-file"], "--api-key-file: expected a readable"),
         (["{artifact}", "--api-key-file", "/dev/null"], "--api-key-file: expected a key in each"),
         (["{artifact}", "--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: expected a free"),
+        (["{artifact}", "--log-format", "xml"], "--log-format: expected text or json or none"),
+        (["{artifact}", "--log-level", "loud"], "--log-level: expected debug or info or"),
         (["{artifact}", "--context", "0"], "context: expected 1 to"),
         (["{artifact}", "--context", "64", "--capacity", "63"], "capacity: expected 64 to"),
     ],
@@ -91,3 +107,24 @@ def test_bad_usage(artifact_cache: ArtifactCache, arguments: list[str], message:
     found = mvlm("serve", *(each.replace("{artifact}", artifact) for each in arguments))
     assert found.exit_code == 2 and message in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_tokens_are_sent_at_once() -> None:
+    """Connections do not wait for acknowledgements between two small packets."""
+    delays = list[int]()
+
+    async def taken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        delays.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def connect(listener: socket.socket) -> None:
+        async with await asyncio.start_server(taken, sock=listener):
+            reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+            assert await reader.read() == b""
+            writer.close()
+
+    for host in ("127.0.0.1", "localhost"):
+        with _listening(host, 0) as listener:
+            asyncio.run(connect(listener))
+    assert delays == [1, 1]

@@ -17,11 +17,11 @@ from transformers import LlamaTokenizer
 
 from mvlm.runtime.artifact.layout import CHAT, TOKENIZER
 from mvlm.runtime.chat import Chat
+from mvlm.runtime.completion import Completion
 from mvlm.runtime.engine import Engine, EngineSettings, Trace
 from mvlm.runtime.engine import engine as engine_module
 from mvlm.runtime.engine.batch import Rows
 from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
-from mvlm.runtime.generation import Completion
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams
 from mvlm.runtime.template import Marker

@@ -17,13 +17,13 @@ import mvlm.runtime.model
 from mvlm.runtime import loader
 from mvlm.runtime.artifact import map_weights
 from mvlm.runtime.chat import Chat
+from mvlm.runtime.completion import Completion
 from mvlm.runtime.device.cpu import CpuDevice
 from mvlm.runtime.device.device import Device
 from mvlm.runtime.device.find import DEVICES, find_device
 from mvlm.runtime.device.requirements import HOST, REQUIREMENTS
 from mvlm.runtime.engine import Engine, EngineSettings, Request, Trace
 from mvlm.runtime.ffi import tvm_ffi
-from mvlm.runtime.generation import Completion
 from mvlm.runtime.image import load_image, preprocess
 from mvlm.runtime.loader import load_functions
 from mvlm.runtime.measurement.kernel_runner import (

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mvlm.runtime.errors import TokenizerError, UsageError
-from mvlm.runtime.generation import TextStream
 from mvlm.runtime.terminal_text import printable
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 from tests.sentences import SENTENCES
 

@@ -9,7 +9,7 @@ from mvlm.bench.studies.cost_model_ablation import table as ablation_table
 from mvlm.bench.studies.cost_model_ablation import trials_to_reach, weighted_seconds
 from mvlm.bench.studies.tuning_gain import Pair, table
 from mvlm.compile.tuning_log import Database, TaskResult, TuningRecord
-from mvlm.runtime.generation import Stats
+from mvlm.runtime.completion import Stats
 
 STATS = Stats(
     vision_ms=100.0,

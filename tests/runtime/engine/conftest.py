@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -29,7 +29,7 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> Sampled:
     """The logits that tokens are chosen from, from now on."""
     found, sample = Sampled(), Sampler.sample
 
-    def noted(sampler: Sampler, logits: Floats, *tokens: Sequence[int]) -> int:
+    def noted(sampler: Sampler, logits: Floats, *tokens: Any) -> int:
         found.note(sampler, logits)
         return sample(sampler, logits, *tokens)
 

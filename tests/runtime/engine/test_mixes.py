@@ -12,10 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mvlm.runtime.artifact.layout import TOKENIZER
 from mvlm.runtime.engine import Answer, Engine, EngineSettings, Request, Trace
 from mvlm.runtime.engine.positions import ImageEmbedding, Positions
 from mvlm.runtime.engine.prefix_cache import _Block
@@ -24,7 +26,8 @@ from mvlm.runtime.engine.sequence import PagedSequence
 from mvlm.runtime.engine.speculation import Draft, NgramDrafter
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import Sampler, SamplingParams
-from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
+from mvlm.runtime.structured_output import Constraint, ConstraintCompiler
+from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID, Tokenizer
 from tests.runtime.engine.asking import (
     CONTEXT,
     IMAGE_TOKENS,
@@ -44,6 +47,23 @@ IMAGES = [pixels(seed) for seed in range(3)]
 COMMON = prompt(110, seed=7)
 IMAGE_PLACE = 20
 PHRASE = [5, 6, 7, 8, 9, 10]
+# Some answers have one of these forms: of one token and of many, with and without a choice.
+FORMS = [
+    Constraint.choice(["red", "reddish", "green"]),
+    Constraint.regex("([a-f]{1,8} ){2,40}end"),
+    Constraint.json_schema(
+        {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "maxLength": 9},
+                "kind": {"enum": ["person", "animal"]},
+                "ages": {"type": "array", "items": {"type": "integer"}, "maxItems": 4},
+            },
+            "required": ["name", "kind", "ages"],
+            "additionalProperties": False,
+        }
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,7 @@ class Noted:
         self.rows: dict[Sampler, list[bytes]] = {}
         sample = Sampler.sample
 
-        def noted(sampler: Sampler, logits: Floats, *tokens: Sequence[int]) -> int:
+        def noted(sampler: Sampler, logits: Floats, *tokens: Any) -> int:
             self.rows.setdefault(sampler, []).append(logits.tobytes())
             return sample(sampler, logits, *tokens)
 
@@ -106,11 +126,24 @@ class Answers:
     noted: Noted
     known: dict[tuple[int, int], Alone] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        chat = self.model.settings
+        tokenizer = Tokenizer(self.model.folder / TOKENIZER, legacy=chat.legacy_tokenizer)
+        self.compiler = ConstraintCompiler(tokenizer, chat.vocabulary, chat.eos)
+
+    def request(self, number: int) -> Request:
+        """A random request, one in three with a form."""
+        request = random_request(number, self.context)
+        if number % 3:
+            return request
+        form = FORMS[number // 3 % len(FORMS)]
+        return replace(request, matcher=self.compiler.compile(form))
+
     def of(self, number: int, sibling: int = 0) -> Alone:
         """An answer of a request."""
         key = number, sibling
         if key not in self.known:
-            request = random_request(number, self.context)
+            request = self.request(number)
             params = replace(request.params, seed=number + sibling)
             engine = Engine(self.model, EngineSettings(context=self.context, speculate="off"))
             (answer,) = engine.submit(replace(request, params=params))
@@ -244,7 +277,7 @@ def ask_for(engine: Engine, answers: Answers, draw: random.Random) -> Iterator[A
     """Submit a request; some have several answers, little time, or a trace."""
     number, count = draw.randrange(REQUESTS), draw.choice([1, 1, 1, 3])
     alone = [answers.of(number, sibling) for sibling in range(count)]
-    request = random_request(number, answers.context)
+    request = answers.request(number)
     if draw.random() < 0.15:
         request = replace(request, timeout=draw.expovariate(1 / 300))
     if draw.random() < 0.05:

@@ -16,6 +16,7 @@ import uvicorn
 
 from mvlm.runtime.engine import EngineSettings
 from mvlm.runtime.server.app import create_app
+from mvlm.runtime.server.remote_images import RemoteImages
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.settings import ServerSettings
 from tests.artifacts import ArtifactCache
@@ -56,10 +57,14 @@ def serve(artifact_cache: ArtifactCache) -> Serve:
     """Serve the model by other settings, for a while."""
 
     @contextmanager
-    def running(engine: EngineSettings | None = None, **settings: Any) -> Iterator[Running]:
+    def running(
+        engine: EngineSettings | None = None,
+        images: RemoteImages | None = None,
+        **settings: Any,
+    ) -> Iterator[Running]:
         artifact = artifact_cache.artifact(FAMILY)
         served = ServedModel.load(NAME, artifact, 2, engine or EngineSettings(capacity=6000))
-        app = create_app([served], ServerSettings(**settings))
+        app = create_app([served], ServerSettings(**settings), images)
         config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)

@@ -29,7 +29,8 @@ def content(*parts: Any) -> list[dict[str, Any]]:
 
 
 def image(url: str) -> list[dict[str, Any]]:
-    return content({"type": "image_url", "image_url": {"url": url}})
+    text = {"type": "text", "text": QUESTION}
+    return content({"type": "image_url", "image_url": {"url": url}}, text)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,6 @@ def image(url: str) -> list[dict[str, Any]]:
         ({"stream_options": {}}, "stream_options needs stream"),
         ({"tools": [{"type": "function"}]}, "tools: "),
         ({"modalities": ["audio"]}, "modalities: "),
-        ({"response_format": {"type": "json_object"}}, "response_format: "),
         ({"wisdom": 5}, "wisdom: no such field"),
         ({"messages": [{"role": "user", "content": "x " * 3000}]}, "fit into the context"),
     ],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from mvlm.runtime.engine import Engine, EngineSettings, Request
-from mvlm.runtime.generation import TextStream
 from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams, log_probabilities
+from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 from tests.runtime.server.conftest import NAME, Running
 
@@ -103,3 +104,22 @@ def test_tokens_of_a_text(server: Running) -> None:
     assert server.post("/tokenize", json=body).json()["tokens"] == ids[1:]
     body = {"model": NAME, "tokens": [*ids, 10**9]}
     assert server.post("/detokenize", json=body).json() == {"prompt": TEXT}
+
+
+def test_tokens_without_a_models_name(server: Running) -> None:
+    """As evaluation harnesses ask, where one model alone is served."""
+    tokenizer = server.served.tokenizer
+    found = server.post("/tokenize", json={"prompt": TEXT}).json()
+    assert found["tokens"] == tokenizer.encode(TEXT, bos=True)
+    info = httpx.get(f"{server.url}/tokenizer_info").json()
+    assert info["bos_token"] == "<s>" and info["eos_token"] == "</s>"
+    for text, token in (("<s>", tokenizer.bos_id), ("</s>", tokenizer.eos_id)):
+        assert server.post("/tokenize", json={"prompt": text}).json()["tokens"] == [token]
+    # Within a text, they are letters.
+    inside = server.post("/tokenize", json={"prompt": "a</s>", "add_special_tokens": False}).json()
+    assert tokenizer.eos_id not in inside["tokens"]
+    assert server.post("/detokenize", json={"tokens": inside["tokens"]}).json() == {
+        "prompt": "a</s>"
+    }
+    unknown = httpx.get(f"{server.url}/tokenizer_info", params={"model": "unknown"})
+    assert unknown.status_code == 404
