@@ -98,7 +98,10 @@ def read_page() -> dict[str, PageFile]:
 
 
 def page_routes() -> list[Route]:
-    """Return the routes of ``/`` and of the files below ``/page``."""
+    """Return the routes of ``/`` and of the files below ``/page``, both named ``page``.
+
+    They are for people: the OpenAPI document leaves them out.
+    """
     files = read_page()
 
     async def index(request: Request) -> Response:
@@ -113,4 +116,7 @@ def page_routes() -> list[Route]:
             raise HTTPException(404)
         return files[name].response(request)
 
-    return [Route("/", index, methods=["GET"]), Route("/page/{name:path}", file, methods=["GET"])]
+    return [
+        Route("/", index, methods=["GET"], name="page"),
+        Route("/page/{name:path}", file, methods=["GET"], name="page"),
+    ]

@@ -67,7 +67,8 @@ export function question(text, images) {
  * @returns {Message}
  */
 export function emptyAnswer(model) {
-  return { id: newId(), role: "assistant", text: "", images: [], model };
+  const state = { finish: null, stats: null, failure: null };
+  return { id: newId(), role: "assistant", text: "", images: [], model, ...state };
 }
 
 /**

@@ -22,10 +22,17 @@ const enterKey = () => dialog.open("setting-key");
 
 new Thread(chat, {
   edit: (message) => composer.edit(message),
-  regenerate: () => chat.regenerate(),
+  regenerate,
   enterKey,
   startNew,
 });
+
+function regenerate() {
+  announce("Answering.");
+  chat.regenerate();
+  // The button is gone, with the answer that it stood below.
+  byId("thread").focus({ preventScroll: true });
+}
 
 function startNew() {
   sidebar.closeDrawer();
@@ -49,7 +56,7 @@ function drawContext() {
   const isKnown = Boolean(context && used);
   byId("context").hidden = !isKnown;
   if (context && used)
-    byId("context").textContent = `${used} of ${context} tokens of the context`;
+    byId("context").textContent = `Context: ${used} of ${context}`;
 }
 
 /** Show what keeps the page from working, above the conversation.

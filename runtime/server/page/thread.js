@@ -52,8 +52,12 @@ export class Thread {
 
   #render() {
     const { messages } = this.#chat.open;
-    for (const url of this.#urls.values()) URL.revokeObjectURL(url);
-    this.#urls.clear();
+    const shown = new Set(messages.flatMap(({ images }) => images.map(({ id }) => id)));
+    for (const [id, url] of this.#urls) {
+      if (shown.has(id)) continue;
+      URL.revokeObjectURL(url);
+      this.#urls.delete(id);
+    }
     this.#items.clear();
     this.#speaker = new Speaker();
     this.#list.replaceChildren(...messages.map((message) => this.#item(message)));
@@ -187,11 +191,12 @@ export class Thread {
    * @param {HTMLImageElement} image
    */
   async #load(id, image) {
-    const blob = await this.#chat.image(id).catch(() => undefined);
-    if (!blob || !image.isConnected) return;
-    const url = URL.createObjectURL(blob);
-    this.#urls.set(id, url);
-    image.src = url;
+    if (!this.#urls.has(id)) {
+      const blob = await this.#chat.image(id).catch(() => undefined);
+      if (!blob || !image.isConnected) return;
+      if (!this.#urls.has(id)) this.#urls.set(id, URL.createObjectURL(blob));
+    }
+    image.src = /** @type {string} */ (this.#urls.get(id));
     if (this.#follows) this.#scrollToEnd();
   }
 

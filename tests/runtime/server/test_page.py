@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from mvlm.runtime.server.app import create_app
@@ -90,6 +92,16 @@ def test_other_paths_lead_nowhere(client: TestClient, path: str) -> None:
     found = client.get(path, follow_redirects=False)
     assert found.status_code == 404
     assert found.json()["error"]["message"]
+
+
+def test_the_page_may_lie_below_a_prefix() -> None:
+    app = create_app([], ServerSettings())
+    client = TestClient(Starlette(routes=[Mount("/below/this", app)]))
+    assert client.get("/below/this/").content == (PAGE / "index.html").read_bytes()
+    assert client.get("/below/this/page/main.js").status_code == 200
+    # Its own addresses are relative.
+    assert not re.search(r'(?:href|src)="/', source("index.html"))
+    assert re.findall(r"(?:fetch|request)\([\"'`](.)", source("api.js")) == ["v", "v"]
 
 
 def test_files_are_only_read(client: TestClient) -> None:
