@@ -116,7 +116,9 @@ export class Sidebar {
     if (!this.#of) return;
     const { conversation } = this.#of;
     await action.call(this, conversation);
-    this.#list.querySelector(`[data-focus="more-${conversation.id}"]`)?.focus();
+    await this.draw();
+    const more = this.#list.querySelector(`[data-focus="more-${conversation.id}"]`);
+    (more ?? byId("new-conversation")).focus();
   }
 
   /** @param {Conversation} conversation */
@@ -137,7 +139,6 @@ export class Sidebar {
     if (!(await confirmDialog("Delete this conversation?", text, "Delete"))) return;
     await this.#chat.remove(id);
     announce("Deleted.");
-    byId("new-conversation").focus();
   }
 }
 
