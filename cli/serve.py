@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "mvlm serve mobilevlm-host",
     "mvlm serve mobilevlm-host --port 9000 --api-key-file keys.txt",
-    "mvlm serve small=mobilevlm-host large=MobileVLM-V2-1.7B",
+    "mvlm serve small=mobilevlm-host large=MobileVLM-V2-1.7B --load-on-demand --max-loaded 1",
 )
 KEY_VARIABLE = "MVLM_API_KEY"
-_GRACE_SECONDS = 30
-_MOST_CONNECTIONS, _MOST_HEADER_BYTES, _BACKLOG = 4096, 1 << 16, 512
+_BACKLOG = 512
 _MOST_KEY_BYTES = 1 << 16
 _Choice = TypeVar("_Choice", bound=str)
 
@@ -90,6 +89,20 @@ def command(
             help="What is written: `info` has all requests, `error` those that the server failed.",
         ),
     ] = "info",
+    load_on_demand: Annotated[
+        bool,
+        typer.Option(
+            "--load-on-demand",
+            help="Load a model for its first request. The one that was used longest ago, and is "
+            "not in use, gives way where memory is short.",
+        ),
+    ] = False,
+    max_loaded: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Models loaded at once, with --load-on-demand; default: any."
+        ),
+    ] = None,
     threads: Threads = None,
     context_length: Annotated[
         int | None,
@@ -109,9 +122,9 @@ def command(
     Ctrl-C or SIGTERM ends it: answers that have begun may end within 30 seconds.
     """
     try:
-        import uvicorn
-
         from mvlm.runtime.server.app import create_app
+        from mvlm.runtime.server.http_server import HttpServer
+        from mvlm.runtime.server.model_pool import ModelPool
         from mvlm.runtime.server.request_log import LOG_FORMATS, LOG_LEVELS, configure_logging
         from mvlm.runtime.server.settings import ServerSettings
     except ModuleNotFoundError as error:
@@ -130,25 +143,21 @@ def command(
         image_hosts=tuple(allow_image_host or ()),
         max_answers=max_answers,
     )
-    served = [
-        _load(name, path, quantization, threads, context_length, capacity)
+    if max_loaded is not None and not load_on_demand:
+        raise UsageError("--max-loaded", expected="--load-on-demand beside it", found="none")
+    sources = {
+        name: _source(name, path, quantization, threads, context_length, capacity)
         for name, path in _named(models)
-    ]
-    app = create_app(served, settings)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        limit_concurrency=_MOST_CONNECTIONS,
-        h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
-    )
+    }
+    if load_on_demand:
+        pool = ModelPool(on_demand=sources, most=max_loaded)
+    else:
+        pool = ModelPool([_loaded(name, load) for name, load in sources.items()])
+    app = create_app(pool, settings)
     with _listening(host, port) as listener:
         address = f"[{host}]" if ":" in host else host
-        names = ", ".join(each.name for each in served)
-        warn(f"serving {names} on http://{address}:{listener.getsockname()[1]}")
-        uvicorn.Server(config).run([listener])
+        warn(f"serving {', '.join(pool.names)} on http://{address}:{listener.getsockname()[1]}")
+        HttpServer(app).serve_on(listener)
 
 
 def _choice(option: str, given: str, known: Sequence[_Choice]) -> _Choice:
@@ -202,20 +211,26 @@ def _named(models: Sequence[str]) -> list[tuple[str, Path]]:
     return named
 
 
-def _load(
+def _source(
     name: str,
     path: Path,
     quantization: str | None,
     threads: int | None,
     context: int | None,
     capacity: int | None,
-) -> ServedModel:
+) -> Callable[[], ServedModel]:
+    """Return what loads a model; a checkpoint is compiled now."""
     from mvlm.runtime.engine import EngineSettings
     from mvlm.runtime.server.served_model import ServedModel
 
     artifact = find_artifact(path, quantization=quantization)
+    settings = EngineSettings(context, capacity)
+    return lambda: ServedModel.load(name, artifact, threads, settings)
+
+
+def _loaded(name: str, load: Callable[[], ServedModel]) -> ServedModel:
     with waiting(f"verifying and loading {name}"):
-        return ServedModel.load(name, artifact, threads, EngineSettings(context, capacity))
+        return load()
 
 
 def _read_keys(path: Path | None) -> tuple[str, ...]:

@@ -80,3 +80,15 @@ class PromptError(MvlmError):
 
 class ContextError(PromptError):
     """A prompt does not fit into the model's context."""
+
+
+class LowMemoryError(MvlmError):
+    """There is too little free memory; there may be enough once another model is unloaded."""
+
+
+class ModelMemoryError(ArtifactError, LowMemoryError):
+    """There is too little free memory for a model's weights."""
+
+
+class CacheMemoryError(ContextError, LowMemoryError):
+    """There is too little free memory for a KV cache."""

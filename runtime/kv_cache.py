@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mvlm.runtime.device.device import Device
-from mvlm.runtime.errors import ContextError
+from mvlm.runtime.errors import CacheMemoryError
 from mvlm.runtime.ffi import tvm_ffi
 from mvlm.runtime.settings import CacheSpec
 
@@ -49,7 +49,7 @@ class KVCache:
         device: In whose memory it lies.
 
     Raises:
-        ContextError: There is too little memory.
+        CacheMemoryError: There is too little memory.
 
     Attributes:
         spec: What a page is made of.
@@ -135,7 +135,7 @@ class _Argument:
 def _check_memory(spec: CacheSpec, capacity: int, device: Device) -> None:
     needed, free = spec.nbytes(capacity), device.available_memory()
     if free is not None and needed > free:
-        raise ContextError(
+        raise CacheMemoryError(
             f"there is too little memory for {capacity} positions",
             expected=f"{needed / 1e6:.0f} MB",
             found=f"{free / 1e6:.0f} MB free",

@@ -15,6 +15,7 @@ from mvlm.runtime.start_module import module_command
 
 _START_SECONDS = 120.0
 NAME = "model"
+OURS = "mvlm serve"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def our_server(artifact: Path, threads: int, capacity: int) -> Iterator[Server]:
     """Run ``mvlm serve``."""
     command = module_command("mvlm.cli")
     options = ["serve", f"{NAME}={artifact}", "--threads", threads, "--capacity", capacity]
-    with _running("mvlm serve", [*command, *options]) as server:
+    with _running(OURS, [*command, *options]) as server:
         yield server
 
 

@@ -1,7 +1,7 @@
 """Many clients at once: throughput and waiting, of ``mvlm serve`` and of llama.cpp's server.
 
 The servers run at the same time and are asked one after the other, in slices of equal length, so
-that both meet the same machine. Of the answers, some are asked for again when nobody else asks:
+that both meet the same machine. Of our answers, some are asked for again when nobody else asks:
 they have to be the same. ``alone`` is the engine without a server, decoding one of the prompts.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from mvlm.bench.docs_table import write_table
 from mvlm.bench.serving.client import Exchange, Load, prompt_text
 from mvlm.bench.serving.figures import Figures, figures
-from mvlm.bench.serving.servers import NAME, Server, llama_server, our_server
+from mvlm.bench.serving.servers import NAME, OURS, Server, llama_server, our_server
 from mvlm.runtime.artifact.layout import TOKENIZER
 from mvlm.runtime.engine import Engine, EngineSettings, Request
 from mvlm.runtime.machine import read_machine
@@ -46,14 +46,15 @@ class Row:
         clients: How many asked.
         found: What they noted.
         growth_bytes: Of the server's memory, from the first slice's end to the last one's.
-        different: Answers that were not those that come when nobody else asks.
+        different: Answers that were not those that come when nobody else asks; None if that was not
+            tried.
     """
 
     server: str
     clients: int
     found: Figures
     growth_bytes: int
-    different: int
+    different: int | None
 
     def to_markdown(self) -> str:
         """Return the line."""
@@ -62,7 +63,7 @@ class Row:
             self.clients,
             self.found.answers,
             self.found.failed,
-            self.different,
+            "-" if self.different is None else self.different,
             f"{self.found.tok_s:.1f}",
             *(f"{value:.0f}" for value in (*self.found.first_ms, *self.found.between_ms)),
             f"{self.growth_bytes / 2**20:+.1f}",
@@ -110,7 +111,7 @@ def measure(servers: Sequence[Server], load: Load, slices: int) -> Iterator[Row]
             load.clients,
             figures(exchanges, taken[server.name]),
             memory[server.name][-1] - memory[server.name][0],
-            different(server, load, exchanges),
+            different(server, load, exchanges) if server.name == OURS else None,
         )
 
 

@@ -14,7 +14,7 @@ from mvlm.runtime.artifact.layout import MANIFEST
 from mvlm.runtime.artifact.manifest import FileEntry, Manifest, read_manifest
 from mvlm.runtime.artifact.target_entry import Requirements
 from mvlm.runtime.artifact.weights import drop_small_pages, read_into_cache
-from mvlm.runtime.errors import ArtifactError
+from mvlm.runtime.errors import ArtifactError, ModelMemoryError
 from mvlm.runtime.machine import Machine, read_machine
 
 # The TVM whose runtime this package knows how to call.
@@ -92,11 +92,11 @@ def check_memory(manifest: Manifest, available: int | None) -> None:
         available: Bytes that this process may still take, or None where nothing says so.
 
     Raises:
-        ArtifactError: Says how much is needed and how much is free.
+        ModelMemoryError: Says how much is needed and how much is free.
     """
     needed = manifest.target.requirements.memory_bytes
     if available is not None and available < needed:
-        raise ArtifactError(
+        raise ModelMemoryError(
             "there is too little memory for the model",
             expected=f"{needed / 1e9:.2f} GB free for its weights and working memory",
             found=f"{available / 1e9:.2f} GB",

@@ -148,9 +148,9 @@ class AsyncEngine:
         await asyncio.to_thread(self._thread.join)
 
     @property
-    def is_running(self) -> bool:
-        """Whether it takes requests: it was entered, and has neither failed nor been closed."""
-        return self._failure is None and self._thread.is_alive()
+    def has_ended(self) -> bool:
+        """Whether it was closed, or has failed."""
+        return self._failure is not None
 
     @property
     def load(self) -> EngineLoad:
@@ -165,14 +165,26 @@ class AsyncEngine:
             ContextError: It does not fit.
             EngineStoppedError: The engine was closed, or has failed.
         """
-        loop = asyncio.get_running_loop()
+        loop, begun, is_wanted = asyncio.get_running_loop(), list[AsyncAnswer](), True
 
         def begin() -> list[AsyncAnswer]:
-            found = [AsyncAnswer(each, loop) for each in self._engine.submit(request, answers)]
-            self._answers += found
-            return found
+            begun.extend(AsyncAnswer(each, loop) for each in self._engine.submit(request, answers))
+            self._answers += begun
+            if not is_wanted:
+                cancel()
+            return begun
 
-        return await self._call(begin)
+        def cancel() -> None:
+            for answer in begun:
+                answer.cancel()
+
+        try:
+            return await self._call(begin)
+        except asyncio.CancelledError:
+            # Whoever asked has gone: what has begun, or begins at this moment, ends.
+            is_wanted = False
+            cancel()
+            raise
 
     async def read_ahead(self, request: Request) -> Answer:
         """Compute a prompt while there is nothing else to do; see :meth:`Engine.read_ahead`.
@@ -192,6 +204,8 @@ class AsyncEngine:
         future: Future[_T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # whoever asked has gone
             if self._failure is not None:
                 future.set_exception(self._failure)
                 return

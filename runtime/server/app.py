@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from mvlm.runtime.server.endpoint import Endpoint
 from mvlm.runtime.server.errors import ApiError, api_error
+from mvlm.runtime.server.model_pool import ModelPool
 from mvlm.runtime.server.observation import Observation
 from mvlm.runtime.server.page_routes import page_routes
 from mvlm.runtime.server.remote_images import FetchLimits, RemoteImages
@@ -29,12 +30,14 @@ _log = logging.getLogger(__name__)
 
 
 def create_app(
-    models: Sequence[ServedModel], settings: ServerSettings, images: RemoteImages | None = None
+    models: Sequence[ServedModel] | ModelPool,
+    settings: ServerSettings,
+    images: RemoteImages | None = None,
 ) -> Starlette:
     """Return the application; its engines run from its start to its end.
 
     Args:
-        models: Loaded, their names unique.
+        models: Loaded, their names unique; or a pool that loads them on demand.
         settings: The limits.
         images: Fetches images; by `settings` if None.
 
@@ -45,7 +48,8 @@ def create_app(
         The application; its ``state.service`` is the :class:`Service`.
     """
     limits = FetchLimits(settings.max_body_bytes, settings.image_seconds)
-    service = Service(models, settings, images or RemoteImages(settings.image_hosts, limits))
+    pool = models if isinstance(models, ModelPool) else ModelPool(models)
+    service = Service(pool, settings, images or RemoteImages(settings.image_hosts, limits))
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:

@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from mvlm.runtime.sampling import SamplingParams
+from mvlm.runtime.server.body_room import BodyPart
 from mvlm.runtime.server.errors import ApiError
+from mvlm.runtime.server.service import Service
 from mvlm.runtime.server.settings import ServerSettings
 from mvlm.runtime.server.structured import FormFields
 
@@ -158,16 +160,17 @@ class CompletionFields(SamplingFields):
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
-async def read_fields(request: Request, kind: type[Fields], settings: ServerSettings) -> Fields:
+async def read_fields(request: Request, kind: type[Fields], service: Service) -> Fields:
     """Read and check a request's body.
 
     Raises:
-        ApiError: It is too long, too slow, no JSON, or a field is wrong.
+        ApiError: It is too long, too slow, no JSON, or a field is wrong; or there are too many.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise ApiError(415, "content-type: expected application/json")
-    document = _parse(await _read(request, settings))
+    with service.bodies.part() as part:
+        document = _parse(await _read(request, service.settings, part))
     if not isinstance(document, dict):
         raise ApiError(400, "the body: expected a JSON object")
     try:
@@ -176,7 +179,7 @@ async def read_fields(request: Request, kind: type[Fields], settings: ServerSett
         raise _wrong_fields(error) from None
 
 
-async def _read(request: Request, settings: ServerSettings) -> bytes:
+async def _read(request: Request, settings: ServerSettings, room: BodyPart) -> bytes:
     """Read the body; what is declared too long is refused before it comes."""
     most = settings.max_body_bytes
     too_long = ApiError(413, f"the body: expected at most {most} bytes")
@@ -191,6 +194,7 @@ async def _read(request: Request, settings: ServerSettings) -> bytes:
             total += len(part)
             if total > most:
                 raise too_long
+            room.take(len(part))
             parts.append(part)
 
     try:

@@ -29,7 +29,7 @@ async def chat_completions(request: Request, service: Service) -> Response:
         ApiError: The request is wrong, or there is too much to do.
         MvlmError: The prompt cannot be answered.
     """
-    fields = await read_fields(request, ChatFields, service.settings)
+    fields = await read_fields(request, ChatFields, service)
     fields.check()
     if fields.top_logprobs is not None and not fields.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs", param="top_logprobs")

@@ -28,6 +28,7 @@ async def chat_prompt(
         ImageError: One is none that is read.
         PromptError: A question is empty, or the model reads text only.
     """
+    service.check_room()
     conversation = read_conversation(messages, service.settings.max_images, where)
     files = await service.images.files(conversation.images)
     ids = served.tokenizer.encode_prompt(conversation.render(served.template))

@@ -34,7 +34,7 @@ async def completions(request: Request, service: Service) -> Response:
         ApiError: The request is wrong, or there is too much to do.
         MvlmError: A prompt cannot be continued.
     """
-    fields = await read_fields(request, CompletionFields, service.settings)
+    fields = await read_fields(request, CompletionFields, service)
     fields.check()
     served = await service.model(fields.model)
     prompts = _prompts(fields.prompt, served.tokenizer)

@@ -8,18 +8,21 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
 
 
 class ModelDescription(BaseModel):
-    """A model that is served; `max_model_len` are the positions of its context, as vLLM says."""
+    """A model that is served.
+
+    `max_model_len` are the positions of its context, as vLLM says, once it is `loaded`.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "mvlm"
-    max_model_len: int
+    max_model_len: int | None
+    loaded: bool
 
 
 class ModelList(BaseModel):
@@ -31,7 +34,7 @@ class ModelList(BaseModel):
 
 async def list_models(_: Request, service: Service) -> Response:
     """List the models."""
-    found = ModelList(data=[_description(served) for served in service.models.values()])
+    found = ModelList(data=[_description(service, name) for name in service.models.names])
     return JSONResponse(found.model_dump())
 
 
@@ -41,10 +44,10 @@ async def show_model(request: Request, service: Service) -> Response:
     Raises:
         ApiError: There is none of this name.
     """
-    served = await service.model(request.path_params["name"])
-    return JSONResponse(_description(served).model_dump())
+    name = service.known_model(request.path_params["name"])
+    return JSONResponse(_description(service, name).model_dump())
 
 
-def _description(served: ServedModel) -> ModelDescription:
-    context = served.model.settings.context
-    return ModelDescription(id=served.name, created=served.created, max_model_len=context)
+def _description(service: Service, name: str) -> ModelDescription:
+    created, context, is_loaded = service.models.describe(name)
+    return ModelDescription(id=name, created=created, max_model_len=context, loaded=is_loaded)

@@ -114,9 +114,9 @@ def _statuses(endpoint: Endpoint, has_keys: bool) -> list[int]:
     if has_keys and not endpoint.is_open:
         found.add(401)
     if endpoint.fields is not None:
-        found |= {404, 408, 413, 415, 500, 503}
+        found |= {404, 408, 413, 415, 429, 500, 503}
     if _PARAMETER.search(endpoint.path):
         found.add(404)
     if endpoint.computes:
-        found |= {429, 504}
+        found.add(504)
     return sorted(found)

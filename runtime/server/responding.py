@@ -34,13 +34,13 @@ async def respond(
         MvlmError: What went wrong before a stream began, or within a whole answer.
     """
     if fields.stream:
-        return stream(await _begun(documents))
+        return stream(await _begun(request, documents))
     return JSONResponse(await while_connected(request, whole(documents)))
 
 
-async def _begun(documents: Documents) -> Documents:
+async def _begun(request: Request, documents: Documents) -> Documents:
     """Wait for a stream's first document: what is wrong shows before there is a status."""
-    first = await documents.__anext__()
+    first = await while_connected(request, documents.__anext__())
 
     async def all_of_them() -> Documents:
         yield first

@@ -36,7 +36,7 @@ async def responses(request: Request, service: Service) -> Response:
         ApiError: The request is wrong, or there is too much to do.
         MvlmError: The prompt cannot be answered.
     """
-    fields = await read_fields(request, ResponseFields, service.settings)
+    fields = await read_fields(request, ResponseFields, service)
     fields.check()
     served = await service.model(fields.model)
     ids, pixels = await chat_prompt(service, served, fields.messages(), "input")

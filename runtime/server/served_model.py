@@ -1,4 +1,4 @@
-"""A model that is served: its engine, tokenizer and chat template."""
+"""A model that is served: its engine, and what is between words and it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mvlm.runtime.artifact.layout import TOKENIZER
 from mvlm.runtime.engine import EngineSettings
 from mvlm.runtime.engine.asynchronous import AsyncEngine
-from mvlm.runtime.errors import PromptError
-from mvlm.runtime.image import load_image, preprocess
 from mvlm.runtime.model import FloatArray, Model
-from mvlm.runtime.structured_output import Constraint, ConstraintCompiler, TokenMatcher
-from mvlm.runtime.template import TEMPLATES, ChatTemplate
+from mvlm.runtime.processor import Processor
+from mvlm.runtime.structured_output import Constraint, TokenMatcher
+from mvlm.runtime.template import ChatTemplate
 from mvlm.runtime.tokenizer import Tokenizer
 
 # Of the KV cache, unless its capacity is given.
@@ -30,18 +28,14 @@ class ServedModel:
         name: What requests call it.
         model: The artifact.
         engine: Computes the answers, once it is entered.
-        tokenizer: The artifact's.
-        template: The artifact's.
-        constraints: Compiles the forms of answers.
+        processor: Between words and the model.
         created: When it was loaded, in seconds since 1970.
     """
 
     name: str
     model: Model
     engine: AsyncEngine
-    tokenizer: Tokenizer
-    template: ChatTemplate
-    constraints: ConstraintCompiler
+    processor: Processor
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
@@ -59,16 +53,17 @@ class ServedModel:
         if settings.capacity is None:
             context = settings.context or model.settings.context
             settings = replace(settings, capacity=_CONTEXTS * context)
-        chat = model.settings
-        tokenizer = Tokenizer(model.folder / TOKENIZER, legacy=chat.legacy_tokenizer)
-        return cls(
-            name,
-            model,
-            AsyncEngine(model, settings),
-            tokenizer,
-            TEMPLATES[chat.template],
-            ConstraintCompiler(tokenizer, chat.vocabulary, chat.eos),
-        )
+        return cls(name, model, AsyncEngine(model, settings), Processor(model))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The artifact's tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The artifact's chat template."""
+        return self.processor.template
 
     async def matcher(
         self, constraint: Constraint | None, *, after_text: bool = False
@@ -80,7 +75,8 @@ class ServedModel:
         """
         if constraint is None:
             return None
-        return await asyncio.to_thread(self.constraints.compile, constraint, after_text=after_text)
+        compiler = self.processor.constraints
+        return await asyncio.to_thread(compiler.compile, constraint, after_text=after_text)
 
     async def pixels(self, files: Sequence[bytes]) -> list[FloatArray]:
         """Decode images, in threads: they are untrusted, and large ones take a while.
@@ -89,12 +85,4 @@ class ServedModel:
             ImageError: One is none that is read.
             PromptError: The model reads text only.
         """
-        spec = self.model.settings.image
-        if files and spec is None:
-            raise PromptError("the model reads text only", fix="Leave the image out.")
-
-        def decode(file: bytes) -> FloatArray:
-            assert spec is not None
-            return preprocess(load_image(file), spec)
-
-        return [await asyncio.to_thread(decode, file) for file in files]
+        return [await asyncio.to_thread(self.processor.pixels, file) for file in files]

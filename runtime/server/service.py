@@ -4,54 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal
 
-from mvlm.runtime.engine.load import EngineLoad
+from mvlm.runtime.server.body_room import BodyRoom
 from mvlm.runtime.server.errors import ApiError
 from mvlm.runtime.server.metrics import Metrics
+from mvlm.runtime.server.model_pool import ModelPool
 from mvlm.runtime.server.remote_images import RemoteImages
 from mvlm.runtime.server.request_context import REQUEST
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.settings import ServerSettings
-
-ModelState = Literal["loaded", "failed"]
 
 
 class Service:
     """The models that are served; an asynchronous context in which their engines run.
 
     Args:
-        models: Loaded, their names unique.
+        models: Loaded, or to be loaded on demand.
         settings: The limits.
         images: Fetches images.
 
     Attributes:
-        models: The same, by name.
+        models: The same.
         settings: The same.
         images: The same.
         open: Answers that are begun and not finished.
+        bodies: The memory that bodies may take together.
         metrics: What is measured.
         phase: ``loading`` before the engines run, ``draining`` when they are about to end.
     """
 
-    def __init__(
-        self, models: Sequence[ServedModel], settings: ServerSettings, images: RemoteImages
-    ) -> None:
-        self.models = {served.name: served for served in models}
+    def __init__(self, models: ModelPool, settings: ServerSettings, images: RemoteImages) -> None:
+        self.models = models
         self.settings = settings
         self.images = images
         self.open = 0
+        self.bodies = BodyRoom(settings.body_room)
         self.phase: Literal["loading", "ready", "draining"] = "loading"
-        self.metrics = Metrics(self._loads, lambda: self.open)
-        self._engines = AsyncExitStack()
+        self.metrics = Metrics(models.loads, lambda: self.open)
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
 
     async def __aenter__(self) -> Service:
-        for served in self.models.values():
-            await self._engines.enter_async_context(served.engine)
+        await self.models.__aenter__()
         self.phase = "ready"
         return self
 
@@ -62,7 +59,7 @@ class Service:
         traceback: TracebackType | None,
     ) -> None:
         self.drain()
-        await self._engines.aclose()
+        await self.models.__aexit__(kind, error, traceback)
 
     def drain(self) -> None:
         """Say that the server ends: what has begun may end, and nothing new is sent here."""
@@ -73,36 +70,34 @@ class Service:
         """Whether requests are taken."""
         return self.phase == "ready"
 
-    def states(self) -> dict[str, ModelState]:
-        """Return how each model is: ``loaded`` or ``failed``."""
-        return {
-            name: "failed" if self.is_open and not served.engine.is_running else "loaded"
-            for name, served in self.models.items()
-        }
-
-    def _loads(self) -> dict[str, EngineLoad | None]:
-        return {name: served.engine.load for name, served in self.models.items()}
-
-    async def model(self, name: str | None) -> ServedModel:
-        """Return a model by its name, or the only one; the request uses it from now on.
+    def known_model(self, name: str | None) -> str:
+        """Return a model's name if there is one of this name, or the only one's.
 
         Raises:
             ApiError: There is none.
         """
-        if name is None and len(self.models) == 1:
-            (name,) = self.models
-        if name is None or name not in self.models:
-            known = ", ".join(self.models)
+        names = self.models.names
+        if name is None and len(names) == 1:
+            (name,) = names
+        if name is None or name not in names:
+            known = ", ".join(names)
             raise ApiError(
                 404, f"model {name!r:.80}: expected {known}", param="model", code="model_not_found"
             )
-        context = REQUEST.get()
-        context.model, context.metrics = name, self.metrics.of(name)
-        return self.models[name]
+        return name
 
-    @contextmanager
-    def room(self, answers: int) -> Iterator[None]:
-        """Hold places for answers.
+    async def model(self, name: str | None) -> ServedModel:
+        """Return a model by its name, or the only one; the request holds it from now on.
+
+        Raises:
+            ApiError: There is none, or it cannot be loaded.
+        """
+        context, known = REQUEST.get(), self.known_model(name)
+        context.model, context.metrics = known, self.metrics.of(known)
+        return await self.models.hold(known, context.held)
+
+    def check_room(self, answers: int = 1) -> None:
+        """Check that there are places for answers, before work is done for them.
 
         Raises:
             ApiError: There are too few.
@@ -114,6 +109,15 @@ class Service:
                 kind="rate_limit_error",
                 code="rate_limit_exceeded",
             )
+
+    @contextmanager
+    def room(self, answers: int) -> Iterator[None]:
+        """Hold places for answers.
+
+        Raises:
+            ApiError: There are too few.
+        """
+        self.check_room(answers)
         self.open += answers
         try:
             yield

@@ -15,6 +15,8 @@ class ServerSettings:
             of another origin, whose name was pointed here, from using a server of this machine.
         image_hosts: From which images are fetched, each ``NAME`` or ``NAME:PORT``.
         max_body_bytes: Of a request; of the images that it has fetched, together, as well.
+        body_room: Bytes of bodies that are read at once, of all requests together; one more is told
+            to come again.
         max_images: Of a request.
         max_answers: Answers that are begun and not finished; a request beyond them gets 429.
         body_seconds: How long a request's body may take to come.
@@ -26,6 +28,7 @@ class ServerSettings:
     hosts: tuple[str, ...] = ("*",)
     image_hosts: tuple[str, ...] = ()
     max_body_bytes: int = 64 << 20
+    body_room: int = 512 << 20
     max_images: int = 16
     max_answers: int = 64
     body_seconds: float = 30.0

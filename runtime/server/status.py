@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mvlm.runtime.server.service import ModelState, Service
+from mvlm.runtime.server.model_pool import ModelState
+from mvlm.runtime.server.service import Service
 
 METRICS_TYPES = ("text/plain", "application/openmetrics-text")
 
@@ -33,7 +34,7 @@ async def health(_: Request, __: Service) -> Response:
 
 async def ready(_: Request, service: Service) -> Response:
     """Say whether requests can be answered: 200 if so, or else 503."""
-    states = service.states()
+    states = service.models.states()
     has_failed = service.is_open and "failed" in states.values()
     found = Readiness(status="failed" if has_failed else service.phase, models=states)
     return JSONResponse(found.model_dump(), 200 if found.status == "ready" else 503)

@@ -64,7 +64,7 @@ async def tokenize(request: Request, service: Service) -> Response:
     Raises:
         ApiError: The request is wrong.
     """
-    fields = await read_fields(request, TokenizeFields, service.settings)
+    fields = await read_fields(request, TokenizeFields, service)
     served = await service.model(fields.model)
     ids = _ids(served.tokenizer, fields.prompt, fields.add_special_tokens)
     context = served.model.settings.context
@@ -78,7 +78,7 @@ async def detokenize(request: Request, service: Service) -> Response:
     Raises:
         ApiError: The request is wrong.
     """
-    fields = await read_fields(request, DetokenizeFields, service.settings)
+    fields = await read_fields(request, DetokenizeFields, service)
     served = await service.model(fields.model)
     found = DetokenizeAnswer(prompt=served.tokenizer.decode(fields.tokens))
     return JSONResponse(found.model_dump())

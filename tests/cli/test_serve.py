@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -64,6 +65,23 @@ def test_two_models_with_a_key(artifact_cache: ArtifactCache, tmp_path: Path) ->
         assert evil.status_code == 400
 
 
+def test_models_are_loaded_on_demand(artifact_cache: ArtifactCache, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(artifact_cache.artifact("linear"), broken)
+    with (broken / "tokenizer.model").open("ab") as file:
+        file.write(b"x")
+    with serving(f"one={artifact_cache.artifact('linear')}", broken, "--load-on-demand") as (
+        _,
+        url,
+    ):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.InternalServerError, match="'broken' could not be loaded"):
+            client.completions.create(model="broken", prompt="Hello", max_tokens=3)
+        assert client.completions.create(model="one", prompt="Hello", max_tokens=3).choices
+        listed = httpx.get(f"{url}/v1/models").json()["data"]
+        assert [each["loaded"] for each in listed] == [True, False]
+
+
 def test_the_log_is_json(artifact_cache: ArtifactCache) -> None:
     artifact = artifact_cache.artifact("linear")
     with serving(artifact, "--log-format", "json") as (process, url):
@@ -98,6 +116,8 @@ def test_sigterm_lets_an_answer_end(artifact_cache: ArtifactCache) -> None:
         (["{artifact}", "--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: expected a free"),
         (["{artifact}", "--log-format", "xml"], "--log-format: expected text or json or none"),
         (["{artifact}", "--log-level", "loud"], "--log-level: expected debug or info or"),
+        (["{artifact}", "--max-loaded", "1"], "--max-loaded: expected --load-on-demand beside it"),
+        (["{artifact}", "--allow-image-host", "127.0.0.1"], "an allowed host: expected NAME or"),
         (["{artifact}", "--context", "0"], "context: expected 1 to"),
         (["{artifact}", "--context", "64", "--capacity", "63"], "capacity: expected 64 to"),
     ],

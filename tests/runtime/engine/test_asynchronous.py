@@ -111,6 +111,41 @@ def test_a_cancelled_task_cancels_its_answer(model: Model) -> None:
     assert run(model, task) in ("cancelled", "length")
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_request_whose_sender_has_gone_ends(
+    model: Model, monkeypatch: pytest.MonkeyPatch, is_begun: bool
+) -> None:
+    """It may go before the engine's thread takes the request, or while it does."""
+
+    async def task(engine: AsyncEngine) -> list[int]:
+        held, reached = threading.Event(), threading.Event()
+        submit = engine._engine.submit
+
+        def slow(*arguments: Any) -> Any:
+            reached.set()
+            assert held.wait(20)
+            return submit(*arguments)
+
+        monkeypatch.setattr(engine._engine, "submit", slow)
+        first = asyncio.create_task(engine.submit(request(2, tokens=1000)))
+        second = asyncio.create_task(engine.submit(request(2, tokens=1000)))
+        await asyncio.to_thread(reached.wait, 20)
+        gone = first if is_begun else second
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        held.set()
+        monkeypatch.undo()
+        (left,) = await (second if is_begun else first)
+        left.cancel()
+        while not engine._engine.is_idle:
+            await asyncio.sleep(0.001)
+        (answer,) = await engine.submit(request(3))
+        return await all_tokens(answer)
+
+    assert run(model, task) == alone(model, request(3))
+
+
 def test_bad_requests_fail_where_they_are_made(model: Model) -> None:
     async def task(engine: AsyncEngine) -> None:
         with pytest.raises(PromptError, match="the prompt"):

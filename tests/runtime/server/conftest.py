@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +13,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import uvicorn
+from starlette.applications import Starlette
 
 from mvlm.runtime.engine import EngineSettings
 from mvlm.runtime.server.app import create_app
+from mvlm.runtime.server.connections import ConnectionLimits
+from mvlm.runtime.server.http_server import HttpServer
 from mvlm.runtime.server.remote_images import RemoteImages
 from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.settings import ServerSettings
@@ -31,6 +34,7 @@ class Running:
 
     served: ServedModel
     url: str
+    app: Starlette
 
     def openai(self, **options: Any) -> openai.OpenAI:
         options = {"api_key": "none", "max_retries": 0} | options
@@ -52,6 +56,25 @@ class Running:
 Serve = Callable[..., Any]
 
 
+@contextmanager
+def listening(app: Starlette, limits: ConnectionLimits | None = None) -> Iterator[str]:
+    """Serve an application in a thread; yields its address."""
+    server, listener = HttpServer(app, limits), socket.create_server(("127.0.0.1", 0))
+    server.config.timeout_graceful_shutdown = 5
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    end = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < end and thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
 @pytest.fixture(scope="session")
 def serve(artifact_cache: ArtifactCache) -> Serve:
     """Serve the model by other settings, for a while."""
@@ -60,26 +83,14 @@ def serve(artifact_cache: ArtifactCache) -> Serve:
     def running(
         engine: EngineSettings | None = None,
         images: RemoteImages | None = None,
+        limits: ConnectionLimits | None = None,
         **settings: Any,
     ) -> Iterator[Running]:
         artifact = artifact_cache.artifact(FAMILY)
         served = ServedModel.load(NAME, artifact, 2, engine or EngineSettings(capacity=6000))
         app = create_app([served], ServerSettings(**settings), images)
-        config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=5)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        end = time.monotonic() + 30
-        while not server.started:
-            assert time.monotonic() < end and thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        try:
-            yield Running(served, f"http://127.0.0.1:{port}")
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
+        with listening(app, limits) as url:
+            yield Running(served, url, app)
 
     return running
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from mvlm.runtime.model import Model
 from mvlm.runtime.sampling import SamplingParams, log_probabilities
 from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
-from tests.runtime.server.conftest import NAME, Running
+from tests.runtime.server.conftest import NAME, Running, Serve
 
 TEXT = "A red circle and"
 
@@ -123,3 +124,28 @@ def test_tokens_without_a_models_name(server: Running) -> None:
     }
     unknown = httpx.get(f"{server.url}/tokenizer_info", params={"model": "unknown"})
     assert unknown.status_code == 404
+
+
+def test_leaving_before_the_first_token(serve: Serve) -> None:
+    """A client that waits for its turn, and goes, is not answered when it comes."""
+    with serve(EngineSettings(max_running=1)) as server:
+        engine = server.served.engine._engine
+        body = {
+            "model": NAME,
+            "prompt": TEXT,
+            "max_tokens": 1500,
+            "ignore_eos": True,
+            "stream": True,
+        }
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60) as first:
+            lines = first.iter_lines()
+            assert next(lines).startswith("data: ")
+            (running,) = engine._scheduler._running
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{server.url}/v1/completions", json=body, timeout=0.2)
+            end = time.monotonic() + 20
+            while engine._scheduler._waiting:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            assert not running.answer.is_finished
+        server.wait_until_idle()
