@@ -33,6 +33,7 @@ setup(
         "mvlm.compile.calibration_data": ["py.typed", "default/*.*", "default/images/*.png"],
         "mvlm.models": ["py.typed", "bundled/*", "bundled/*/*"],
         "mvlm.runtime": ["py.typed", "native/*.c"],
+        "mvlm.runtime.server": ["page/*", "page/vendor/*"],
         "mvlm.runtime.targets": ["boards/*.toml"],
         "mvlm.distribution.bundle": ["launchers/*"],
         "mvlm.tuning_logs": ["*/*.json"],

@@ -35,5 +35,6 @@ module                   what it is about
 :mod:`request_context`   what belongs to one request
 :mod:`observation`       the middleware that counts and logs each request
 :mod:`request_log`       the log, as text or JSON
+:mod:`page_routes`       the web page at ``/``
 =======================  ===========================================================================
 """

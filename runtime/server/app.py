@@ -18,6 +18,7 @@ from mvlm.runtime.server.endpoint import Endpoint
 from mvlm.runtime.server.errors import ApiError, api_error
 from mvlm.runtime.server.model_pool import ModelPool
 from mvlm.runtime.server.observation import Observation
+from mvlm.runtime.server.page_routes import page_routes
 from mvlm.runtime.server.remote_images import FetchLimits, RemoteImages
 from mvlm.runtime.server.request_context import REQUEST
 from mvlm.runtime.server.routes import ENDPOINTS
@@ -56,7 +57,7 @@ def create_app(
             yield
 
     app = Starlette(
-        routes=[_route(endpoint, service) for endpoint in ENDPOINTS],
+        routes=[*(_route(endpoint, service) for endpoint in ENDPOINTS), *page_routes()],
         middleware=[
             Middleware(Observation, service.metrics),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(settings.hosts)),

@@ -177,7 +177,7 @@ def test_a_name_that_was_pointed_here(serve: Serve) -> None:
         assert found.status_code == 400
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/chat", "/../etc/passwd", "/v1/models/%2e%2e"])
+@pytest.mark.parametrize("path", ["/other", "/v1", "/v1/chat", "/../etc/passwd", "/v1/models/%2e"])
 def test_paths_that_are_none(server: Running, path: str) -> None:
     found = httpx.get(server.url + path)
     assert found.status_code == 404 and found.json()["error"]["message"]
