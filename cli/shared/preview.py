@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mvlm.cli.shared.terminal import is_terminal
+from mvlm.cli.shared.terminal import can_show, is_terminal
 
 # Its foreground colours a cell's upper half and its background the lower one.
 _HALF_BLOCK = "\u2580"
@@ -15,13 +15,13 @@ _MAX_ROWS = 16
 Colour = list[int]  # red, green, blue: 0 to 255
 
 
-def show_preview(path: Path) -> None:
+def show_preview(source: Path | bytes) -> None:
     """Draw an image with two pixels a character cell, or nothing where that is not possible.
 
     Raises:
         ImageError: The image cannot be read.
     """
-    if not is_terminal(sys.stdout) or not _can_encode(_HALF_BLOCK):
+    if not is_terminal(sys.stdout) or not can_show(_HALF_BLOCK):
         return
     from rich.color import Color
     from rich.console import Console
@@ -32,7 +32,7 @@ def show_preview(path: Path) -> None:
     if console.no_color or console.color_system not in ("truecolor", "256"):
         return
     drawing = Text(no_wrap=True)
-    for row in _pixel_rows(path, min(_MAX_COLUMNS, console.width), _MAX_ROWS):
+    for row in _pixel_rows(source, min(_MAX_COLUMNS, console.width), _MAX_ROWS):
         for upper, lower in row:
             style = Style(color=Color.from_rgb(*upper), bgcolor=Color.from_rgb(*lower))
             drawing.append(_HALF_BLOCK, style)
@@ -40,24 +40,16 @@ def show_preview(path: Path) -> None:
     console.print(drawing, end="")
 
 
-def _pixel_rows(path: Path, columns: int, rows: int) -> list[list[tuple[Colour, Colour]]]:
+def _pixel_rows(source: Path | bytes, columns: int, rows: int) -> list[list[tuple[Colour, Colour]]]:
     """Return the colours of the upper and the lower half of each cell, row by row."""
     import numpy as np
 
     from mvlm.runtime.image import load_image
 
-    image = load_image(path)
+    image = load_image(source)
     scale = min(columns / image.width, 2 * rows / image.height)
     width = max(1, min(columns, round(image.width * scale)))
     # Whole cells: an even number of pixels.
     height = max(1, min(rows, round(image.height * scale / 2))) * 2
     pixels = np.asarray(image.resize((width, height))).tolist()
     return [list(zip(pixels[y], pixels[y + 1], strict=True)) for y in range(0, height, 2)]
-
-
-def _can_encode(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
