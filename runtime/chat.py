@@ -186,9 +186,7 @@ class Chat:
         """
         self._require_turn()
         last = self._history[-1]
-        return self.generate(
-            last.turn.question, last.own_pixels, params, trace, replace_last=True
-        )
+        return self.generate(last.turn.question, last.own_pixels, params, trace, replace_last=True)
 
     def undo(self) -> Turn:
         """Take back the last turn, and return it; turns that were dropped for it come back.

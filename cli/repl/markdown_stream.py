@@ -44,7 +44,7 @@ class MarkdownStream:
         self._open = ""  # the text of the block in progress
         self._drawn: list[str] = []  # its lines on the screen
         self._columns = 0
-        self._is_first = True
+        self._is_first, self._has_begun = True, False
         self._next_drawing = 0.0
 
     def feed(self, text: str) -> None:
@@ -85,7 +85,8 @@ class MarkdownStream:
         """Bring the screen from the lines drawn to those of a block."""
         if not block.strip():
             return
-        if not self._drawn:
+        if not self._has_begun:
+            self._has_begun = True
             columns, _ = _terminal_size()
             self._columns = max(_LEAST_COLUMNS, columns - 1)
             if not self._is_first:
@@ -104,9 +105,8 @@ class MarkdownStream:
         self._drawn = [*self._drawn[:begin], *lines[begin:]]
 
     def _settle(self) -> None:
-        if self._drawn:
-            self._is_first = False
-        self._drawn, self._open = [], ""
+        self._is_first = self._is_first and not self._has_begun
+        self._has_begun, self._drawn, self._open = False, [], ""
 
     def _render(self, block: str) -> list[str]:
         options = self._console.options.update(width=self._columns)

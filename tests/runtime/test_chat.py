@@ -621,9 +621,7 @@ def test_undo_brings_dropped_turns_back(model: Model) -> None:
     assert len(chat.images[0]) == 1
 
 
-def test_retry_asks_the_last_question_again(
-    chat: Chat, model: Model, computed: list[Rows]
-) -> None:
+def test_retry_asks_the_last_question_again(chat: Chat, model: Model, computed: list[Rows]) -> None:
     _ = chat.generate("One?", params=SHORT).completion
     first = chat.generate("Two?", [pixels(model)], SHORT).completion
     computed.clear()

@@ -98,7 +98,8 @@ def test_a_conversation_goes_on_and_is_steered(
 ) -> None:
     said = (
         f"/image {image}\nOne?\nTwo?\n/undo\nThree?\n/retry\n/system Be brief.\nFour?\n"
-        f"/save {tmp_path / '%s'}\n/reset\n/load {tmp_path / '%s'}\nFive?\n/export {tmp_path}/c.md\n"
+        f"/save {tmp_path / '%s'}\n/reset\n/load {tmp_path / '%s'}\nFive?\n"
+        f"/export {tmp_path}/c.md\n"
     )
     chats = [
         mvlm("chat", place, "--lines", *SHORT, stdin=said.replace("%s", name))
@@ -161,8 +162,8 @@ def test_servers_that_misbehave(handle: Handle, words: str) -> None:
 
 
 HOSTILE = (
-    r'data: {"choices": [{"delta": {"content": "A\u001b]0;title\u0007 &#27;[2J &#x202e; &#13;B\u009b"}'
-    r', "finish_reason": "stop"}]}'
+    r'data: {"choices": [{"delta": {"content": "A\u001b]0;title\u0007 &#27;[2J &#x202e; &#13;B'
+    r'\u009b"}, "finish_reason": "stop"}]}'
 )
 
 
