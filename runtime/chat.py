@@ -14,18 +14,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mvlm.runtime.artifact.layout import TOKENIZER
 from mvlm.runtime.engine import Answer, Engine, EngineSettings, Request, Trace
 from mvlm.runtime.engine.sequence import common_prefix
-from mvlm.runtime.errors import ArtifactError, ContextError, PromptError, UsageError
+from mvlm.runtime.errors import ContextError, PromptError
 from mvlm.runtime.generation import Generation
 from mvlm.runtime.model import FloatArray, Model
+from mvlm.runtime.processor import Processor
 from mvlm.runtime.sampling import SamplingParams
-from mvlm.runtime.saved_chat import SavedTurn, load_conversation, save_conversation
-from mvlm.runtime.structured_output import Constraint, ConstraintCompiler
-from mvlm.runtime.template import TEMPLATES, ChatTemplate, Turn
-from mvlm.runtime.text_stream import TextStream
-from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID, Tokenizer
+from mvlm.runtime.saved_chat import (
+    SavedConversation,
+    SavedTurn,
+    load_conversation,
+    save_conversation,
+)
+from mvlm.runtime.structured_output import Constraint
+from mvlm.runtime.template import Turn
+from mvlm.runtime.tokenizer import IMAGE_TOKEN_ID
 
 # Two questions that have nothing in common: prompts with them begin as every other one does.
 _ANY_QUESTIONS = ("a", "Z")
@@ -39,6 +43,11 @@ class _Exchange:
 
     turn: Turn
     pixels: tuple[FloatArray, ...] = field(default=(), repr=False)
+
+    @property
+    def own_pixels(self) -> tuple[FloatArray, ...]:
+        """Those of the images that were given with the turn."""
+        return self.pixels[self.turn.inherited_images :]
 
     def answered(self, text: str) -> _Exchange:
         """Return the exchange with its answer."""
@@ -69,12 +78,12 @@ class Chat:
     ) -> None:
         self.model = model
         self.engine = engine or Engine(model, settings)
-        self.template = _find_template(template, model.settings.template)
-        self.tokenizer = Tokenizer(model.folder / TOKENIZER, legacy=model.settings.legacy_tokenizer)
-        self._constraints = ConstraintCompiler(
-            self.tokenizer, model.settings.vocabulary, model.settings.eos
-        )
+        self._processor = Processor(model, template)
+        self.template, self.tokenizer = self._processor.template, self._processor.tokenizer
+        self._own_system = self.template.system
         self._history: list[_Exchange] = []
+        # The conversation before each turn, with the turns that were dropped since.
+        self._earlier: list[tuple[_Exchange, ...]] = []
         self._active: Generation | None = None
         self._ahead: Answer | None = None
 
@@ -83,13 +92,39 @@ class Chat:
         """The conversation so far, without the turns that were dropped."""
         return tuple(exchange.turn for exchange in self._history)
 
+    @property
+    def images(self) -> tuple[tuple[FloatArray, ...], ...]:
+        """The pixels that were given with each of the turns; inherited ones are not."""
+        return tuple(exchange.own_pixels for exchange in self._history)
+
+    @property
+    def system(self) -> str | None:
+        """The text that opens the conversation; None for the template's own."""
+        return None if self.template.system == self._own_system else self.template.system
+
+    def set_system(self, text: str | None) -> None:
+        """Open the conversation, as far as it has come, with another text.
+
+        Args:
+            text: The text; the template's own if None.
+
+        Raises:
+            PromptError: The template is for prompts without turns.
+        """
+        if text is not None and not self.template.has_turns:
+            raise PromptError(f"the template {self.template.name} has no system message")
+        self._cancel()
+        self.template = replace(self.template, system=self._own_system if text is None else text)
+
     def generate(
         self,
         question: str,
         pixels: Sequence[FloatArray] = (),
         params: SamplingParams | None = None,
         trace: Trace | None = None,
+        *,
         constraint: Constraint | None = None,
+        replace_last: bool = False,
     ) -> Generation:
         """Answer the next question; nothing is computed before the generation is iterated.
 
@@ -101,43 +136,76 @@ class Chat:
             params: How to sample; greedily if None.
             trace: Records every stage.
             constraint: The form of the answer; any if None.
+            replace_last: Whether the question takes the last turn's place, which stays until the
+                answer is complete.
 
         Raises:
-            PromptError: The question is blank, or its images do not match its text.
+            PromptError: The question is blank, its images do not match its text, or there is no
+                turn to replace.
             ContextError: The question alone does not fit into the context.
             ConstraintError: The form is not understood, or too complex.
         """
         params = params or SamplingParams()
-        if not self.template.has_turns:
-            self._history.clear()
-        exchanges = self._exchanges(question, pixels)
+        earlier = self._earlier if self.template.has_turns or replace_last else []
+        history: Sequence[_Exchange] = self._history
+        if replace_last:
+            self._require_turn()
+            *earlier, history = earlier
+        exchanges = self._exchanges(question, pixels, history)
         kept, ids = self._fit(exchanges, params.max_tokens)
-        matcher = None if constraint is None else self._constraints.compile(constraint)
+        shown = [each for exchange in kept for each in exchange.pixels]
+        limited = self._within_context(params, ids)
+        request = self._processor.request(ids, shown, limited, constraint, trace)
         self._cancel()
 
         def finished(text: str) -> None:
             if self._active is generation:
                 self._active = None
+                self._earlier = [*earlier, tuple(exchanges[:-1])]
                 self._history = [*kept[:-1], kept[-1].answered(text)]
 
-        stops = (*self.template.stop, *params.stop)
-        request = Request(
-            ids,
-            [shown for exchange in kept for shown in exchange.pixels],
-            self._within_context(params, ids),
-            frozenset(self.model.settings.eos),
-            matcher=matcher,
-            trace=trace,
-        )
         generation = Generation(
             self.engine,
             request,
-            TextStream(self.tokenizer, stops),
+            self._processor.stream(params),
             finished,
             dropped_turns=len(exchanges) - len(kept),
         )
         self._active = generation
         return generation
+
+    def retry(
+        self, params: SamplingParams | None = None, constraint: Constraint | None = None
+    ) -> Generation:
+        """Answer the last question again; see `replace_last` of :meth:`generate`.
+
+        The prompt is in the prefix cache. Without a seed, or with another one, sampling gives
+        another answer.
+
+        Raises:
+            PromptError: There is no turn.
+        """
+        self._require_turn()
+        last = self._history[-1]
+        return self.generate(
+            last.turn.question, last.own_pixels, params, constraint=constraint, replace_last=True
+        )
+
+    def undo(self) -> Turn:
+        """Take back the last turn, and return it; turns that were dropped for it come back.
+
+        Raises:
+            PromptError: There is none.
+        """
+        self._require_turn()
+        self._cancel()
+        turn = self._history[-1].turn
+        self._history = list(self._earlier.pop())
+        return turn
+
+    def _require_turn(self) -> None:
+        if not self._history:
+            raise PromptError("there is no turn yet", expected="a question that was answered")
 
     def read_ahead(self, pixels: Sequence[FloatArray] = ()) -> None:
         """Ask the engine to compute what is known of the next prompt, before there is a question.
@@ -152,7 +220,10 @@ class Chat:
             self._ahead.cancel()
             self._ahead = None
         with suppress(PromptError):  # it is the question's matter to say what is wrong
-            prompts = [self._fit(self._exchanges(text, pixels), 1) for text in _ANY_QUESTIONS]
+            prompts = [
+                self._fit(self._exchanges(text, pixels, self._history), 1)
+                for text in _ANY_QUESTIONS
+            ]
             (_, ids), (_, other) = prompts
             ids = ids[: common_prefix(ids, other)]
             shown = [each for exchange in prompts[0][0] for each in exchange.pixels]
@@ -160,10 +231,12 @@ class Chat:
             if len(ids) > 1:
                 self._ahead = self.engine.read_ahead(Request(ids, shown[:places]))
 
-    def _exchanges(self, question: str, pixels: Sequence[FloatArray]) -> list[_Exchange]:
-        """Return the conversation with one more question."""
-        history = self._history if self.template.has_turns else []
-        return [*history, _Exchange(Turn(question, len(pixels)), tuple(pixels))]
+    def _exchanges(
+        self, question: str, pixels: Sequence[FloatArray], history: Sequence[_Exchange]
+    ) -> list[_Exchange]:
+        """Return a conversation with one more question."""
+        before = history if self.template.has_turns else []
+        return [*before, _Exchange(Turn(question, len(pixels)), tuple(pixels))]
 
     def save(self, path: Path) -> None:
         """Write the conversation to a file, with what the KV cache holds of it.
@@ -173,7 +246,7 @@ class Chat:
         """
         turns = [SavedTurn(exchange.turn, exchange.pixels) for exchange in self._history]
         ids = self.tokenizer.encode_prompt(self.template.render(self.turns)) if turns else ()
-        save_conversation(path, self.engine, turns, ids)
+        save_conversation(path, self.engine, SavedConversation(turns, self.system), ids)
 
     def load(self, path: Path) -> None:
         """Go on with a conversation from a file, in the place of this one.
@@ -184,12 +257,16 @@ class Chat:
         """
         saved = load_conversation(path, self.engine)
         self._cancel()
-        self._history = [_Exchange(each.turn, each.pixels) for each in saved]
+        own = self._own_system
+        self.template = replace(self.template, system=own if saved.system is None else saved.system)
+        self._history = [_Exchange(each.turn, each.pixels) for each in saved.turns]
+        self._earlier = [tuple(self._history[:count]) for count in range(len(self._history))]
 
     def reset(self) -> None:
         """Begin a new conversation; an unfinished generation is cancelled."""
         self._cancel()
         self._history.clear()
+        self._earlier.clear()
 
     def _cancel(self) -> None:
         """Cancel an unfinished generation: the conversation goes on without it."""
@@ -239,11 +316,3 @@ def _inheriting(exchange: _Exchange, pixels: tuple[FloatArray, ...]) -> _Exchang
     own = exchange.turn.images - exchange.turn.inherited_images
     turn = replace(exchange.turn, images=len(pixels), inherited_images=len(pixels) - own)
     return _Exchange(turn, pixels)
-
-
-def _find_template(chosen: str | None, default: str) -> ChatTemplate:
-    name = default if chosen is None else chosen
-    if name not in TEMPLATES:
-        error = ArtifactError if chosen is None else UsageError
-        raise error("unknown chat template", expected=" or ".join(TEMPLATES), found=repr(name))
-    return TEMPLATES[name]

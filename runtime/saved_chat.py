@@ -1,8 +1,9 @@
 """A conversation in a file: its turns and images, and what the KV cache holds of it.
 
 The file is one line of text, the length of a JSON object (8 bytes, little-endian), the object, and
-the bytes of images and pages behind it. The object holds the artifact's digest, the turns, the
-shape of the images, the keys of the cached positions, and the sha256 of the bytes behind it.
+the bytes of images and pages behind it. The object holds the artifact's digest, the system message
+if it is not the template's own, the turns, the shape of the images, the keys of the cached
+positions, and the sha256 of the bytes behind it.
 
 A file from outside is not trusted: sizes are checked before anything is read, each key against the
 vocabulary and the file's own images, and all bytes against their digest. Keys and values of
@@ -45,21 +46,30 @@ class SavedTurn:
     pixels: tuple[FloatArray, ...] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True)
+class SavedConversation:
+    """The turns of a conversation, and the text that opens it; None for the template's own."""
+
+    turns: Sequence[SavedTurn]
+    system: str | None = None
+
+
 def save_conversation(
-    path: Path, engine: Engine, turns: Sequence[SavedTurn], ids: Sequence[int]
+    path: Path, engine: Engine, conversation: SavedConversation, ids: Sequence[int]
 ) -> None:
     """Write a conversation, whole or not at all.
 
     Args:
         path: The file; it is replaced.
         engine: Which computed it.
-        turns: With their images.
+        conversation: Its turns have their images.
         ids: All of it as a prompt, an image as -200; those of its positions that the prefix cache
             holds are saved.
 
     Raises:
         UsageError: The file cannot be written.
     """
+    turns = conversation.turns
     images = [pixels for turn in turns for pixels in turn.pixels]
     digests = list(map(image_digest, images))
     numbers = {digest: number for number, digest in enumerate(digests)}
@@ -70,6 +80,7 @@ def save_conversation(
         digest.update(part)
     header = {
         "artifact": engine.model.manifest.digest,
+        "system": conversation.system,
         "turns": [_turn_to_json(turn) for turn in turns],
         "keys": [key if isinstance(key, int) else [numbers[key[0]], key[1]] for key in prefix.keys],
         "sha256": digest.hexdigest(),
@@ -84,7 +95,7 @@ def save_conversation(
         raise UsageError(f"cannot write {path}", found=error.strerror) from None
 
 
-def load_conversation(path: Path, engine: Engine) -> list[SavedTurn]:
+def load_conversation(path: Path, engine: Engine) -> SavedConversation:
     """Read a conversation, and put what it holds of the KV cache into the prefix cache.
 
     Raises:
@@ -100,7 +111,7 @@ def load_conversation(path: Path, engine: Engine) -> list[SavedTurn]:
         raise UsageError(str(error)) from None
 
 
-def _load(path: Path, file: BinaryIO, engine: Engine) -> list[SavedTurn]:
+def _load(path: Path, file: BinaryIO, engine: Engine) -> SavedConversation:
     header, begin = _read_header(path, file)
     artifact = engine.model.manifest.digest
     if (found := header.get("artifact", str)) != artifact:
@@ -134,11 +145,13 @@ def _load(path: Path, file: BinaryIO, engine: Engine) -> list[SavedTurn]:
     content = tuple(read(page_bytes) for _ in range(pages))
     if digest.hexdigest() != header.get("sha256", str):
         raise _damaged(path, "another sha256")
-    turns = _turns_from_json(path, entries, images)
+    saved = SavedConversation(
+        _turns_from_json(path, entries, images), header.optional("system", str)
+    )
     digests = [image_digest(pixels) for pixels in images]
     prefix = SavedPrefix(tuple(_key(path, key, digests, engine) for key in keys), content)
     restore_prefix(engine, prefix)
-    return turns
+    return saved
 
 
 def _read_header(path: Path, file: BinaryIO) -> tuple[JsonObject, int]:

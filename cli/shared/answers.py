@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from mvlm.cli.shared.progress import waiting
 from mvlm.cli.shared.terminal import readable_bytes, show, warn
@@ -12,17 +13,37 @@ if TYPE_CHECKING:
     from mvlm.runtime.generation import Generation
 
 
+class Parts(Protocol):
+    """An answer in progress."""
+
+    @property
+    def dropped_turns(self) -> int:
+        """Turns for which the context had no room."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the text as it becomes final."""
+
+
 def stream_answer(generation: Generation) -> Completion:
     """Print an answer's text as it becomes final, and a line break after it."""
-    if generation.dropped_turns:
-        warn(_dropped(generation.dropped_turns))
-    parts = iter(generation)
+    stream_parts(generation)
+    return generation.completion
+
+
+def stream_parts(answer: Parts) -> None:
+    """Print the parts of an answer as they come, and a line break after them."""
+    tell_dropped(answer)
     with waiting("reading") as stop_waiting:
-        for part in parts:
+        for part in answer:
             stop_waiting()
             show(part, end="")
     show("")
-    return generation.completion
+
+
+def tell_dropped(answer: Parts) -> None:
+    """Warn if the context was truncated for an answer."""
+    if answer.dropped_turns:
+        warn(_dropped(answer.dropped_turns))
 
 
 def _dropped(turns: int) -> str:

@@ -60,6 +60,20 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty()
 
 
+def is_dumb() -> bool:
+    """Whether the terminal can do nothing but write lines."""
+    return os.environ.get("TERM", "dumb") in ("dumb", "unknown", "")
+
+
+def can_show(text: str) -> bool:
+    """Whether standard output's encoding has the characters of a text."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def show(text: str, end: str = "\n") -> None:
     """Print to standard output at once; made harmless if that is a terminal."""
     print(printable(text) if is_terminal(sys.stdout) else text, end=end, flush=True)
@@ -75,7 +89,7 @@ def warn(text: str) -> None:
 def show_dim(text: str) -> None:
     """Print a line of lesser weight, if standard output is a terminal."""
     if is_terminal(sys.stdout):
-        plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        plain = "NO_COLOR" in os.environ or is_dumb()
         print(printable(text) if plain else f"\x1b[2m{printable(text)}\x1b[0m", flush=True)
 
 

@@ -84,6 +84,17 @@ def target_name(text: str) -> str:
     return str(user_path(text, "--target")) if text.endswith(_DESCRIPTION) else text
 
 
+def path_or_server_url(text: str) -> str:
+    """Return a server's URL as it is, and a path as it is meant; a model of the hub is neither."""
+    return text if is_server_url(text) else str(user_path(text, "ARTIFACT|MODEL|URL"))
+
+
+def is_server_url(text: str) -> bool:
+    """Whether a text is a server's address."""
+    is_http = text.lower().startswith(("http://", "https://"))
+    return is_http and not _HUB.match(text) and not os.path.lexists(text)
+
+
 def store_url(text: str) -> str:
     """Return a store's URL as it is, and the path of a store's folder as it is meant."""
     return text if "://" in text else str(user_path(text, "--store"))

@@ -31,6 +31,12 @@ _ON_TERMINAL = (
 # loses a Ctrl-C that comes in between.
 _REACTION_SECONDS = 0.2
 
+_ENVIRONMENT = {
+    "TERM": "xterm-256color",
+    "MVLM_HISTORY": "off",
+    "PROMPT_TOOLKIT_NO_CPR": "1",  # nobody answers where the cursor is
+}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -98,7 +104,7 @@ class Terminal:
             stdout=screen,
             stderr=screen,
             start_new_session=True,
-            env=os.environ | {"TERM": "xterm-256color"} | (environment or {}),
+            env=os.environ | _ENVIRONMENT | (environment or {}),
         )
         os.close(screen)
         self.seen = ""

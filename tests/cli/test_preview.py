@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import sys
 from pathlib import Path
 from unittest import mock
@@ -9,6 +12,7 @@ from unittest import mock
 import pytest
 from PIL import Image
 
+from mvlm.cli.shared.inline_images import inline_encoder, iterm2, kitty
 from mvlm.cli.shared.preview import show_preview
 
 HALF_BLOCK = "\u2580"
@@ -78,3 +82,34 @@ def test_preview_of_any_aspect_ratio(
     Image.new("RGB", size, "white").save(path)
     drawn = _shown(path, capsys, True, TERM="xterm", COLORTERM="truecolor")
     assert 1 <= drawn.count("\n") <= 16
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"TERM": "xterm-kitty"}, kitty),
+        ({"TERM": "xterm-256color", "KITTY_WINDOW_ID": "1"}, kitty),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "iTerm.app"}, iterm2),
+        ({"TERM": "xterm-256color", "KITTY_WINDOW_ID": "1", "TMUX": "x"}, None),
+        ({"TERM": "xterm-kitty", "MVLM_PREVIEW": "blocks"}, None),
+        ({"TERM": "xterm-256color", "MVLM_PREVIEW": "iterm2"}, iterm2),
+        ({"TERM": "xterm-256color"}, None),
+    ],
+)
+def test_terminals_with_pixels_are_known(environment: dict[str, str], expected: object) -> None:
+    assert inline_encoder(environment) is expected
+
+
+def test_preview_by_the_terminals_own_pixels(
+    image_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = _shown(image_file, capsys, True, TERM="xterm-kitty")
+    chunks = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", drawn)
+    assert chunks[0][0] == f"a=T,f=100,q=2,c=8,r=2,m={int(len(chunks) > 1)}"
+    shown = Image.open(io.BytesIO(base64.b64decode("".join(data for _, data in chunks))))
+    assert shown.size == (80, 40) and shown.getpixel((0, 0)) == (255, 0, 0)
+    drawn = _shown(image_file, capsys, True, TERM="xterm", TERM_PROGRAM="iTerm.app")
+    assert re.fullmatch(r"\x1b\]1337;File=inline=1;size=\d+;width=8;height=2;.*\x07\n", drawn)
+    assert _shown(image_file, capsys, True, TERM="xterm-kitty", MVLM_PREVIEW="off") == ""
+    long = kitty(bytes(10_000), 1, 1)
+    assert long.count("m=1;") == 3 and long.count("m=0;") == 1

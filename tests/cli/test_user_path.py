@@ -157,7 +157,7 @@ def test_every_path_parameter_is_a_user_path() -> None:
             parameter.parser("https://x.org/y")
 
 
-@pytest.mark.parametrize("verb", ["chat", "inspect", "verify", "bench", "package", "compile"])
+@pytest.mark.parametrize("verb", ["inspect", "verify", "bench", "package", "compile"])
 def test_a_url_in_place_of_a_folder(verb: str) -> None:
     result = mvlm(verb, "https://x.org/model", "--json")
     assert result.exit_code == 2
@@ -194,10 +194,10 @@ def test_images_are_found_in_every_spelling(artifact_cache: ArtifactCache, home:
     url = (home / IMAGE).as_uri()
     for spelling in (f"~/{IMAGE}", url):
         assert mvlm(*asked, "--prompt=What?", f"--image={spelling}") == expected
-        conversed = mvlm(*asked, stdin=f"/image {spelling}\nWhat?\n")
+        conversed = mvlm(*asked, "--lines", stdin=f"/image {spelling}\nWhat?\n")
         assert (conversed.exit_code, conversed.stdout) == (0, expected.stdout)
         assert "error" not in conversed.stderr
-    refused = mvlm(*asked, stdin="/image https://x.org/a.png\nWhat?\n")
+    refused = mvlm(*asked, "--lines", stdin="/image https://x.org/a.png\nWhat?\n")
     assert refused.exit_code == 0
     assert refused.stderr.startswith(
         "error: /image takes a path on this machine: expected a file or folder, "

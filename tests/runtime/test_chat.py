@@ -588,3 +588,85 @@ def test_a_refused_question_changes_nothing(model: Model) -> None:
         chat.generate("Hello? " * 100)
     assert chat.turns == turns
     assert chat.generate("Hello?", (), SHORT).completion.usage.completion_tokens > 0
+
+
+# --- taking back, asking again, the system message ------------------------------------------------
+
+
+def test_undo_takes_back_the_last_turn(chat: Chat, model: Model) -> None:
+    first = chat.generate("One?", [pixels(model)], SHORT).completion
+    _ = chat.generate("Two?", params=SHORT).completion
+    assert chat.undo().question == "Two?"
+    assert [turn.answer for turn in chat.turns] == [first.text]
+    _ = chat.generate("Three?", params=SHORT).completion
+    other = Chat(model)
+    for question, shown in (("One?", [pixels(model)]), ("Three?", [])):
+        _ = other.generate(question, shown, SHORT).completion
+    assert chat.turns == other.turns
+    assert [chat.undo().question for _ in chat.turns] == ["Three?", "One?"]
+    with pytest.raises(PromptError, match="there is no turn yet"):
+        chat.undo()
+
+
+def test_undo_brings_dropped_turns_back(model: Model) -> None:
+    chat = chat_with(model, 160)
+    _ = chat.generate("What is this?", [pixels(model)], SHORT).completion
+    before = chat.turns
+    generation = chat.generate("word " * 12, params=SHORT)
+    _ = generation.completion
+    assert generation.dropped_turns == 1 and len(chat.turns) == 1
+    assert len(chat.images[0]) == 0 and chat.turns[0].inherited_images == 1
+    chat.undo()
+    assert chat.turns == before
+    assert len(chat.images[0]) == 1
+
+
+def test_retry_asks_the_last_question_again(chat: Chat, model: Model, computed: list[Rows]) -> None:
+    _ = chat.generate("One?", params=SHORT).completion
+    first = chat.generate("Two?", [pixels(model)], SHORT).completion
+    computed.clear()
+    again = chat.retry(SHORT).completion
+    assert again.token_ids == first.token_ids
+    # The prompt is in the prefix cache, but for the position whose logits are wanted.
+    assert computed[0].count == 1
+    other = chat.retry(replace(SHORT, temperature=5.0, seed=1)).completion
+    assert other.token_ids != first.token_ids
+    assert [turn.question for turn in chat.turns] == ["One?", "Two?"]
+    assert chat.turns[-1].answer == other.text
+    with pytest.raises(PromptError, match="there is no turn yet"):
+        Chat(model).retry()
+
+
+def test_a_turn_stays_until_its_place_is_taken(chat: Chat) -> None:
+    first = chat.generate("One?", params=SHORT).completion
+    with pytest.raises(ContextError):
+        chat.generate("word " * 5000, params=SHORT, replace_last=True)
+    chat.generate("Two?", params=SHORT, replace_last=True)  # is never iterated
+    assert [turn.answer for turn in chat.turns] == [first.text]
+    _ = chat.generate("Two?", params=SHORT, replace_last=True).completion
+    assert [turn.question for turn in chat.turns] == ["Two?"]
+    chat.undo()
+    assert chat.turns == ()
+
+
+def test_system_message_opens_the_prompt(chat: Chat, model: Model) -> None:
+    plain = chat.generate("One?", params=SHORT).completion
+    assert chat.system is None
+    chat.set_system("Be brief.")
+    assert chat.system == "Be brief."
+    told = chat.retry(SHORT).completion
+    assert told.usage.prompt_tokens < plain.usage.prompt_tokens
+    chat.set_system(None)
+    assert chat.retry(SHORT).completion.token_ids == plain.token_ids
+    with pytest.raises(PromptError, match="plain has no system message"):
+        Chat(model, "plain").set_system("Be brief.")
+
+
+def test_undo_with_a_template_without_turns(model: Model) -> None:
+    chat = Chat(model, "plain")
+    for question in ("One", "Two"):
+        _ = chat.generate(question, params=SHORT).completion
+    assert [turn.question for turn in chat.turns] == ["Two"]
+    _ = chat.retry(SHORT).completion
+    chat.undo()
+    assert chat.turns == ()

@@ -173,3 +173,23 @@ def test_files_that_cannot_be_read_or_written(model: Model, tmp_path: Path) -> N
         chat.load(tmp_path)
     with pytest.raises(UsageError, match="cannot write"):
         chat.save(tmp_path / "none" / "saved")
+
+
+def test_the_system_message_is_saved(model: Model, tmp_path: Path) -> None:
+    chat, other = Chat(model), Chat(model)
+    chat.set_system("Be brief.")
+    _ = chat.generate("What is this?", [pixels(model, 0)], SHORT).completion
+    chat.save(tmp_path / "saved")
+    other.load(tmp_path / "saved")
+    assert (other.system, other.turns) == ("Be brief.", chat.turns)
+    np.testing.assert_array_equal(other.images[0][0], pixels(model, 0))
+    other.undo()
+    assert other.turns == ()
+
+
+def test_a_file_of_before_there_were_system_messages(model: Model, saved: Path) -> None:
+    saved.write_bytes(with_header(lambda header: header.pop("system"))(saved.read_bytes()))
+    chat = Chat(model)
+    chat.set_system("Be brief.")
+    chat.load(saved)
+    assert chat.system is None and len(chat.turns) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from PIL import Image
 from mvlm.cli.shared.answers import stream_answer
 from tests.artifacts import ArtifactCache
 from tests.cli.command_line import Terminal, mvlm
+from tests.cli.repl.screen import Screen
 
-SHORT = ("--max-tokens", "4")
+SHORT = ("--lines", "--max-tokens", "4")
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +67,33 @@ def test_repl_error_does_not_end_it(artifact: Path) -> None:
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     for error, words in zip(
         errors,
-        ("no file no.png", "/image, /reset, /save, /load, /help, /quit", "/image", "context"),
+        ("no file no.png", "/image, /retry", "/image", "context"),
         strict=True,
     ):
         assert words in error
 
 
 def test_repl_bad_image_at_start_ends_it(artifact: Path) -> None:
-    assert mvlm("chat", artifact, "--image", "no.png", stdin="Hello?\n").exit_code == 1
+    assert mvlm("chat", artifact, "--lines", "--image", "no.png", stdin="Hello?\n").exit_code == 1
 
 
 def test_repl_help(artifact: Path) -> None:
-    shown = mvlm("chat", artifact, stdin="/help\n").stdout
+    shown = mvlm("chat", artifact, "--lines", stdin="/help\n").stdout
     assert all(command in shown for command in ("/image", "/reset", "/help", "/quit"))
 
 
 def test_repl_says_when_turns_are_dropped(artifact: Path) -> None:
-    asked = ("chat", artifact, "--context", "160", "--max-tokens", "30", "--temperature", "2")
+    asked = (
+        "chat",
+        artifact,
+        "--lines",
+        "--context",
+        "160",
+        "--max-tokens",
+        "30",
+        "--temperature",
+        "2",
+    )
     result = mvlm(*asked, stdin="What is it?\n" * 4)
     assert result.exit_code == 0
     told = result.stderr.splitlines()
@@ -121,7 +134,7 @@ def test_repl_command_is_the_first_character(artifact: Path) -> None:
     question = mvlm(*asked, stdin=" /etc/hosts: what is in it?\n")
     assert (question.exit_code, len(_answers(question.stdout))) == (0, 1)
     assert "error" not in question.stderr
-    once = mvlm(*asked, "--prompt", "/etc/hosts: what is in it?")
+    once = mvlm("chat", artifact, "--max-tokens", "4", "--prompt", "/etc/hosts: what is in it?")
     assert question.stdout == once.stdout
     refused = mvlm(*asked, stdin="/etc/hosts: what is in it?\n")
     assert "no command /etc/hosts:" in refused.stderr
@@ -135,47 +148,117 @@ def test_repl_any_blank_ends_a_command_name(artifact: Path, image: Path, blank: 
     assert shown == mvlm(*asked, "--image", image, stdin="What is this?\n")
 
 
-def test_repl_on_a_terminal_has_prompt_speeds_and_history(artifact: Path) -> None:
-    terminal = Terminal("chat", artifact, *SHORT)
-    banner = terminal.wait_for("> ")
+def test_repl_on_a_terminal_has_prompt_speeds_and_hint(artifact: Path) -> None:
+    terminal = Screen("chat", artifact, "--max-tokens", "4")
+    banner = terminal.until(r"\n> *\n")
     assert "ldpnet q0f32" in banner and "/help" in banner
-    terminal.type("What is it?\n")
-    assert "tok/s" in terminal.wait_for("\n> ")
+    terminal.until("Alt-Enter breaks the line")
+    terminal.type("What is it?\r")
+    terminal.until(r"> What is it\?\n.*tok/s.*\n>")
     terminal.type("\x1b[A")  # the arrow up brings the question back
-    terminal.wait_for("What is it?")
-    terminal.type("\n")
-    terminal.wait_for("tok/s")
-    terminal.wait_for("> ")
+    terminal.until(r"> What is it\?.*> What is it\?")
+    terminal.type("\r")
+    terminal.until(r"tok/s.*tok/s.*\n>")
     terminal.type("\x04")
     assert terminal.leave() == 0
 
 
 def test_repl_ctrl_c_ends_an_answer_only(artifact: Path) -> None:
-    terminal = Terminal("chat", artifact, "--max-tokens", "1900")
-    terminal.wait_for("> ")
-    terminal.type("Tell me all.\n")
-    terminal.wait_for("Tell me all.\r\n.")
+    terminal = Screen("chat", artifact, "--max-tokens", "1900", rows=40)
+    terminal.until(r"\n>")
+    terminal.type("Tell me all.\r")
+    terminal.until(r"Tell me all\.\n\S")
     terminal.type("\x03")
-    assert "cancelled" in terminal.wait_for("\n> ")
-    terminal.type("/reset\n")
-    terminal.wait_for("a new conversation")
-    terminal.wait_for("> ")
+    terminal.until(r"cancelled.*\n>")
+    terminal.type("/reset\r")
+    terminal.until(r"a new conversation\n>")
     terminal.type("\x03")
-    terminal.wait_for("Ctrl-D to leave")
+    terminal.until("Ctrl-D to leave\n>")
     terminal.type("\x03")
     assert terminal.leave() == 130
     assert "Traceback" not in terminal.seen
 
 
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGHUP"])
+def test_repl_leaves_the_terminal_as_it_was(artifact: Path, signal_name: str) -> None:
+    terminal = Screen("chat", artifact)
+    before = termios.tcgetattr(terminal._keyboard)
+    terminal.until(r"\n>")
+    assert termios.tcgetattr(terminal._keyboard) != before
+    terminal._process.send_signal(getattr(signal, signal_name))
+    terminal.until(f"terminated by {signal_name}")
+    assert termios.tcgetattr(terminal._keyboard) == before
+    assert terminal.leave() == 128 + getattr(signal, signal_name)
+
+
+def test_several_lines_make_one_question(artifact: Path) -> None:
+    terminal = Screen("chat", artifact, "--max-tokens", "4")
+    terminal.until(r"\n>")
+    terminal.type("One\\\rtwo\x1b\rthree\x1b[200~\nfour\n\x1b[201~")
+    terminal.until(r"> One\n\. two\n\. three\n\. four")
+    assert "tok/s" not in terminal.text
+    terminal.type("\r")
+    terminal.until(r"tok/s.*\n>")
+    terminal.type("\x04")
+    assert terminal.leave() == 0
+
+
+def test_history_is_kept_between_runs(artifact: Path, tmp_path: Path) -> None:
+    history = tmp_path / "state/history"
+    kept = {"MVLM_HISTORY": str(history)}
+    for typed, found in (("/set seed 7\r", "seed  7"), ("\x1b[A\r", "seed  7")):
+        terminal = Screen("chat", artifact, environment=kept)
+        terminal.until(r"\n>")
+        terminal.type(typed)
+        terminal.until(rf"{found}\n>")
+        terminal.type("\x04")
+        assert terminal.leave() == 0
+    assert history.stat().st_mode & 0o777 == 0o600
+    assert history.read_text() == '"/set seed 7"\n'
+
+
+def test_edit_and_tab(artifact: Path) -> None:
+    terminal = Screen("chat", artifact, "--max-tokens", "4")
+    terminal.until(r"\n>")
+    terminal.type("What?\r")
+    terminal.until(r"tok/s.*\n>")
+    terminal.type("/ed\t\r")
+    terminal.until(r"> /edit\n> What\?.*replaces the last turn")
+    terminal.type("\x7f now?\r")
+    terminal.until(r"> What now\?\n.*tok/s.*\n>")
+    terminal.type("/stats\r")
+    terminal.until(r"turns +1\n")
+    terminal.type("\x04")
+    assert terminal.leave() == 0
+
+
+@pytest.mark.parametrize(
+    "environment", [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"PYTHONIOENCODING": "latin-1"}]
+)
+def test_terminals_that_can_do_less(artifact: Path, environment: dict[str, str]) -> None:
+    terminal = Screen("chat", artifact, "--max-tokens", "8", columns=20, environment=environment)
+    terminal.until(r"\n>")
+    terminal.type("One\\\r")
+    terminal.until(r"> One.*\n\.")
+    terminal.type("two\r")
+    terminal.until(r"tok/s.*\n>")
+    terminal.type("/imgae\r")
+    terminal.until(r"Did\s*you\s*mean")
+    terminal.type("\x04")
+    assert terminal.leave() == 0
+    escapes = terminal.seen.count("\x1b")
+    assert escapes == 0 if environment.get("TERM") == "dumb" else escapes > 0
+
+
 def test_control_characters_of_an_answer_do_not_reach_the_terminal(artifact: Path) -> None:
     terminal = Terminal(
-        "chat", artifact, "--temperature", "90", "--seed", "3", "--max-tokens", "300"
+        "chat", artifact, "--plain", "--temperature", "90", "--seed", "3", "--max-tokens", "300"
     )
-    terminal.wait_for("> ")
-    terminal.type("Say anything.\n")
-    said = terminal.wait_for("tok/s").partition("Say anything.")[2]
-    terminal.type("/quit\n")
+    terminal.wait_for(">")
+    terminal.type("Say anything.\r")
+    said = terminal.wait_for("tok/s").partition("\x1b[?2004l")[2]
+    terminal.type("/quit\r")
     assert terminal.leave() == 0
-    own = re.sub(r"\x1b\[(2|0)m|\x1b\[\?2004[hl]|\r\n", "", said)
+    own = re.sub(r"\x1b\[[0-9?;]*[A-Za-z]|\r\n", "", said)
     assert len(own) > 100
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", own)
