@@ -229,7 +229,8 @@ def test_bodies_that_fill_the_memory(serve: Serve) -> None:
         body = json.dumps(asked | {"ignore_eos": True})
         url = f"{server.url}/v1/completions"
         with httpx.stream("POST", url, content=body, headers=JSON) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()  # which closes the stream where it is not held
+            assert next(lines)
             assert room.taken == len(body)
         wait_until(lambda: room.taken == 0)
 
