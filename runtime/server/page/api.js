@@ -133,7 +133,11 @@ function failure(status, error, retryAfter) {
   if (status === 429)
     return new ApiError("busy", `The server has as many questions as it takes. Try again ${wait}.`);
   if (status === 503)
-    return new ApiError("unavailable", `The server is starting or stopping. Try again ${wait}.`);
+    // It starts or stops, or has no room for the model: it says which.
+    return new ApiError(
+      "unavailable",
+      `The server cannot answer now${told ? ` (${told})` : ""}. Try again ${wait}.`,
+    );
   if (error?.code === "context_length_exceeded") {
     const words =
       "The conversation is longer than the model's context. Edit an earlier question, use fewer " +

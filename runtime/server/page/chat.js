@@ -195,6 +195,8 @@ export class Chat extends EventTarget {
     await this.#keep(conversation);
     this.#changed(conversation, answer);
     this.#tell("state");
+    // A model that was loaded on demand has told its context only now.
+    if (answer.finish && this.model?.context === null) await this.loadModels();
   }
 
   /**

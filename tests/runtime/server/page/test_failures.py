@@ -42,7 +42,12 @@ def send(page: Any, question: str = QUESTION) -> None:
     [
         (429, {"error": {"message": "busy"}}, {"Retry-After": "1"}, "Try again in a moment."),
         (429, {"error": {"message": "busy"}}, {"Retry-After": "20"}, "again in 20 seconds."),
-        (503, {"error": {"message": "stopping"}}, {}, "The server is starting or stopping."),
+        (
+            503,
+            {"error": {"message": "stopping"}},
+            {},
+            "The server cannot answer now (stopping). Try",
+        ),
         (504, {"error": {"code": "timeout"}}, {}, "took longer than the server allows"),
         (413, {"error": {"message": "too long"}}, {}, "The images are too large"),
         (404, {"error": {"code": "model_not_found"}}, {}, "The server has no such model."),
