@@ -59,11 +59,13 @@ class MarkdownStream:
 
     def finish(self) -> None:
         """Draw what is left; the cursor is then below it."""
-        self._draw()
+        self._draw(is_whole=True)
         self._settle()
 
-    def _draw(self) -> None:
+    def _draw(self, *, is_whole: bool = False) -> None:
         *settled, last = self._split()
+        if settled and "\n" not in last and not is_whole:
+            last = settled.pop() + last  # half a line may yet turn out to go on with the block
         for block in settled:
             self._update(block)
             self._settle()
