@@ -19,7 +19,7 @@ from mvlm.cli.shared.terminal import warn
 from mvlm.runtime.errors import MvlmError, UsageError
 
 if TYPE_CHECKING:
-    from mvlm.runtime.server.served_model import ServedModel
+    from mvlm.runtime.server.models.served_model import ServedModel
 
 EXAMPLES = (
     "mvlm serve mobilevlm-host",
@@ -123,9 +123,13 @@ def command(
     """
     try:
         from mvlm.runtime.server.app import create_app
-        from mvlm.runtime.server.http_server import HttpServer
-        from mvlm.runtime.server.model_pool import ModelPool
-        from mvlm.runtime.server.request_log import LOG_FORMATS, LOG_LEVELS, configure_logging
+        from mvlm.runtime.server.http.http_server import HttpServer
+        from mvlm.runtime.server.models.model_pool import ModelPool
+        from mvlm.runtime.server.observability.request_log import (
+            LOG_FORMATS,
+            LOG_LEVELS,
+            configure_logging,
+        )
         from mvlm.runtime.server.settings import ServerSettings
     except ModuleNotFoundError as error:
         raise MvlmError(
@@ -221,7 +225,7 @@ def _source(
 ) -> Callable[[], ServedModel]:
     """Return what loads a model; a checkpoint is compiled now."""
     from mvlm.runtime.engine import EngineSettings
-    from mvlm.runtime.server.served_model import ServedModel
+    from mvlm.runtime.server.models.served_model import ServedModel
 
     artifact = find_artifact(path, quantization=quantization)
     settings = EngineSettings(context, capacity)

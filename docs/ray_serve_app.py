@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from mvlm.runtime.engine import EngineSettings
 from mvlm.runtime.server.app import create_app
-from mvlm.runtime.server.served_model import ServedModel
+from mvlm.runtime.server.models.served_model import ServedModel
 from mvlm.runtime.server.settings import ServerSettings
 
 

@@ -14,15 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mvlm.runtime.server.endpoint import Endpoint
+from mvlm.runtime.server.api.endpoint import Endpoint
+from mvlm.runtime.server.api.routes import ENDPOINTS
 from mvlm.runtime.server.errors import ApiError, api_error
-from mvlm.runtime.server.model_pool import ModelPool
-from mvlm.runtime.server.observation import Observation
+from mvlm.runtime.server.models.model_pool import ModelPool
+from mvlm.runtime.server.models.served_model import ServedModel
+from mvlm.runtime.server.observability.observation import Observation
+from mvlm.runtime.server.observability.request_context import REQUEST
 from mvlm.runtime.server.page_routes import page_routes
 from mvlm.runtime.server.remote_images import FetchLimits, RemoteImages
-from mvlm.runtime.server.request_context import REQUEST
-from mvlm.runtime.server.routes import ENDPOINTS
-from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.service import Service
 from mvlm.runtime.server.settings import ServerSettings
 

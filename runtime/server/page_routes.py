@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mvlm.runtime.server.request_context import REQUEST
+from mvlm.runtime.server.observability.request_context import REQUEST
 
 PAGE = Path(__file__).parent / "page"
 

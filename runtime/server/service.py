@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal
 
-from mvlm.runtime.server.body_room import BodyRoom
 from mvlm.runtime.server.errors import ApiError
-from mvlm.runtime.server.metrics import Metrics
-from mvlm.runtime.server.model_pool import ModelPool
+from mvlm.runtime.server.http.body_room import BodyRoom
+from mvlm.runtime.server.models.model_pool import ModelPool
+from mvlm.runtime.server.models.served_model import ServedModel
+from mvlm.runtime.server.observability.metrics import Metrics
+from mvlm.runtime.server.observability.request_context import REQUEST
 from mvlm.runtime.server.remote_images import RemoteImages
-from mvlm.runtime.server.request_context import REQUEST
-from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.settings import ServerSettings
 
 

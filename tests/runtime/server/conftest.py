@@ -17,10 +17,10 @@ from starlette.applications import Starlette
 
 from mvlm.runtime.engine import EngineSettings
 from mvlm.runtime.server.app import create_app
-from mvlm.runtime.server.connections import ConnectionLimits
-from mvlm.runtime.server.http_server import HttpServer
+from mvlm.runtime.server.http.connections import ConnectionLimits
+from mvlm.runtime.server.http.http_server import HttpServer
+from mvlm.runtime.server.models.served_model import ServedModel
 from mvlm.runtime.server.remote_images import RemoteImages
-from mvlm.runtime.server.served_model import ServedModel
 from mvlm.runtime.server.settings import ServerSettings
 from tests.artifacts import ArtifactCache
 

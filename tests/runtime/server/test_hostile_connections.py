@@ -24,8 +24,8 @@ from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from mvlm.runtime.server.connections import ConnectionLimits
-from mvlm.runtime.server.routes import ENDPOINTS
+from mvlm.runtime.server.api.routes import ENDPOINTS
+from mvlm.runtime.server.http.connections import ConnectionLimits
 from tests.artifacts import ArtifactCache
 from tests.cli.test_serve import serving
 from tests.runtime.server.conftest import NAME, Running, Serve, listening

@@ -17,8 +17,8 @@ from mvlm.runtime.engine import EngineSettings
 from mvlm.runtime.errors import ArtifactError, CacheMemoryError, ModelMemoryError
 from mvlm.runtime.server.app import create_app
 from mvlm.runtime.server.errors import ApiError
-from mvlm.runtime.server.model_pool import ModelPool
-from mvlm.runtime.server.served_model import ServedModel
+from mvlm.runtime.server.models.model_pool import ModelPool
+from mvlm.runtime.server.models.served_model import ServedModel
 from mvlm.runtime.server.settings import ServerSettings
 from tests.artifacts import ArtifactCache
 from tests.cli.test_serve import serving
@@ -174,7 +174,7 @@ def test_a_model_that_fails_is_not_tried_again_at_once(
                     with pytest.raises(ApiError, match="'a' could not be loaded; the server's log"):
                         await models.hold("a", held)
                 assert len(tries) == 1 and "weights are damaged" in caplog.text
-                monkeypatch.setattr("mvlm.runtime.server.model_pool._RETRY_SECONDS", 0)
+                monkeypatch.setattr("mvlm.runtime.server.models.model_pool._RETRY_SECONDS", 0)
                 models._slots["a"].load = lambda: Fake("a", [])  # type: ignore[assignment, return-value]
                 assert (await models.hold("a", held)).name == "a"
 

@@ -14,10 +14,10 @@ import pytest
 from starlette.routing import Route
 
 from mvlm.runtime.engine import EngineSettings
+from mvlm.runtime.server.api.bodies import ChatFields, CompletionFields
+from mvlm.runtime.server.api.response_fields import ResponseFields
+from mvlm.runtime.server.api.routes import ENDPOINTS
 from mvlm.runtime.server.app import create_app
-from mvlm.runtime.server.bodies import ChatFields, CompletionFields
-from mvlm.runtime.server.response_fields import ResponseFields
-from mvlm.runtime.server.routes import ENDPOINTS
 from mvlm.runtime.server.settings import ServerSettings
 from tests.runtime.server.conftest import NAME, Running, Serve
 

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from mvlm.runtime.server import request_log
 from mvlm.runtime.server.app import create_app
+from mvlm.runtime.server.observability import request_log
 from mvlm.runtime.server.settings import ServerSettings
 from tests.runtime.server.conftest import NAME, Running, Serve
 from tests.runtime.server.test_chat_api import ask, picture, shown

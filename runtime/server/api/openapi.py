@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from mvlm.runtime.server.endpoint import Endpoint
+from mvlm.runtime.server.api.endpoint import Endpoint
 from mvlm.runtime.server.errors import ErrorDocument
 
 _REFERENCE = "#/components/schemas/{model}"

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from mvlm.runtime.sampling import SamplingParams
-from mvlm.runtime.server.body_room import BodyPart
+from mvlm.runtime.server.api.structured import FormFields
 from mvlm.runtime.server.errors import ApiError
-from mvlm.runtime.server.request_context import REQUEST
+from mvlm.runtime.server.http.body_room import BodyPart
+from mvlm.runtime.server.observability.request_context import REQUEST
 from mvlm.runtime.server.service import Service
 from mvlm.runtime.server.settings import ServerSettings
-from mvlm.runtime.server.structured import FormFields
 
 _MOST_TOKENS = 1 << 20
 _MOST_SHOWN = 3

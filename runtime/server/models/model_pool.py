@@ -20,7 +20,7 @@ from typing import Literal
 from mvlm.runtime.engine.load import EngineLoad
 from mvlm.runtime.errors import LowMemoryError, MvlmError
 from mvlm.runtime.server.errors import ApiError
-from mvlm.runtime.server.served_model import ServedModel
+from mvlm.runtime.server.models.served_model import ServedModel
 
 ModelState = Literal["loaded", "loading", "unloaded", "failed"]
 Load = Callable[[], ServedModel]

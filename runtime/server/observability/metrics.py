@@ -14,8 +14,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from mvlm.runtime.engine.load import EngineLoad
-from mvlm.runtime.server.model_metrics import MetricFamilies, ModelMetrics
-from mvlm.runtime.server.request_context import RequestContext
+from mvlm.runtime.server.observability.model_metrics import MetricFamilies, ModelMetrics
+from mvlm.runtime.server.observability.request_context import RequestContext
 
 Loads = Callable[[], Mapping[str, EngineLoad | None]]
 

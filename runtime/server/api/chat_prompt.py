@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mvlm.runtime.model import FloatArray
-from mvlm.runtime.server.prompts import read_conversation
-from mvlm.runtime.server.served_model import ServedModel
+from mvlm.runtime.server.api.prompts import read_conversation
+from mvlm.runtime.server.models.served_model import ServedModel
 from mvlm.runtime.server.service import Service
 
 

@@ -14,8 +14,8 @@ from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
 from mvlm.runtime.server.errors import ApiError
-from mvlm.runtime.server.request_context import REQUEST, TokenClock
-from mvlm.runtime.server.served_model import ServedModel
+from mvlm.runtime.server.models.served_model import ServedModel
+from mvlm.runtime.server.observability.request_context import REQUEST, TokenClock
 from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer
 

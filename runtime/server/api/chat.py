@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine import TokenLogprobs
-from mvlm.runtime.server.answering import Piece, merged, pieces, submit, token_text
-from mvlm.runtime.server.bodies import ChatFields, read_fields, tokens_asked
-from mvlm.runtime.server.chat_prompt import chat_prompt
+from mvlm.runtime.server.api.answering import Piece, merged, pieces, submit, token_text
+from mvlm.runtime.server.api.bodies import ChatFields, read_fields, tokens_asked
+from mvlm.runtime.server.api.chat_prompt import chat_prompt
+from mvlm.runtime.server.api.responding import end_ids, frame, respond, usage
 from mvlm.runtime.server.errors import ApiError
-from mvlm.runtime.server.responding import end_ids, frame, respond, usage
-from mvlm.runtime.server.served_model import ServedModel
+from mvlm.runtime.server.models.served_model import ServedModel
 from mvlm.runtime.server.service import Service
 from mvlm.runtime.text_stream import TextStream
 from mvlm.runtime.tokenizer import Tokenizer

@@ -6,17 +6,16 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mvlm.runtime.server import status
-from mvlm.runtime.server.bodies import ChatFields, CompletionFields
-from mvlm.runtime.server.chat import chat_completions
-from mvlm.runtime.server.completions import completions
-from mvlm.runtime.server.endpoint import Endpoint, Handler
-from mvlm.runtime.server.model_list import ModelDescription, ModelList, list_models, show_model
-from mvlm.runtime.server.openapi import openapi_document
-from mvlm.runtime.server.response_fields import ResponseFields
-from mvlm.runtime.server.responses import responses
-from mvlm.runtime.server.service import Service
-from mvlm.runtime.server.tokens import (
+from mvlm.runtime.server.api import status
+from mvlm.runtime.server.api.bodies import ChatFields, CompletionFields
+from mvlm.runtime.server.api.chat import chat_completions
+from mvlm.runtime.server.api.completions import completions
+from mvlm.runtime.server.api.endpoint import Endpoint, Handler
+from mvlm.runtime.server.api.model_list import ModelDescription, ModelList, list_models, show_model
+from mvlm.runtime.server.api.openapi import openapi_document
+from mvlm.runtime.server.api.response_fields import ResponseFields
+from mvlm.runtime.server.api.responses import responses
+from mvlm.runtime.server.api.tokens import (
     DetokenizeAnswer,
     DetokenizeFields,
     TokenizeAnswer,
@@ -26,6 +25,7 @@ from mvlm.runtime.server.tokens import (
     tokenize,
     tokenizer_info,
 )
+from mvlm.runtime.server.service import Service
 
 _JSON_OR_EVENTS = ("application/json", "text/event-stream")
 

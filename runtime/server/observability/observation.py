@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mvlm.runtime.server.metrics import Metrics
-from mvlm.runtime.server.request_context import REQUEST, RequestContext, request_id
-from mvlm.runtime.server.request_log import log_request
+from mvlm.runtime.server.observability.metrics import Metrics
+from mvlm.runtime.server.observability.request_context import REQUEST, RequestContext, request_id
+from mvlm.runtime.server.observability.request_log import log_request
 
 _HEADER = b"x-request-id"
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mvlm.runtime.server.model_pool import ModelState
+from mvlm.runtime.server.models.model_pool import ModelState
 from mvlm.runtime.server.service import Service
 
 METRICS_TYPES = ("text/plain", "application/openmetrics-text")

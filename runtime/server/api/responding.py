@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
-from mvlm.runtime.server.answering import while_connected
-from mvlm.runtime.server.bodies import SamplingFields
-from mvlm.runtime.server.response_fields import ResponseFields
-from mvlm.runtime.server.served_model import ServedModel
-from mvlm.runtime.server.sse import event_stream
+from mvlm.runtime.server.api.answering import while_connected
+from mvlm.runtime.server.api.bodies import SamplingFields
+from mvlm.runtime.server.api.response_fields import ResponseFields
+from mvlm.runtime.server.http.sse import event_stream
+from mvlm.runtime.server.models.served_model import ServedModel
 
 Documents = AsyncIterator[dict[str, Any]]
 

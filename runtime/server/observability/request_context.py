@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
-from mvlm.runtime.server.model_metrics import ModelMetrics
+from mvlm.runtime.server.observability.model_metrics import ModelMetrics
 
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 NO_ROUTE = "other"

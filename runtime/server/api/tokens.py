@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mvlm.runtime.server.bodies import read_fields
+from mvlm.runtime.server.api.bodies import read_fields
 from mvlm.runtime.server.service import Service
 from mvlm.runtime.tokenizer import Tokenizer
 

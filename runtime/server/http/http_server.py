@@ -11,7 +11,7 @@ from typing import Any, cast
 import uvicorn
 from starlette.applications import Starlette
 
-from mvlm.runtime.server.connections import ConnectionLimits
+from mvlm.runtime.server.http.connections import ConnectionLimits
 
 _GRACE_SECONDS = 30
 _MOST_CONNECTIONS, _MOST_HEADER_BYTES = 4096, 1 << 16

@@ -17,15 +17,15 @@ from starlette.responses import Response
 
 from mvlm.runtime.engine import Request as EngineRequest
 from mvlm.runtime.engine.asynchronous import AsyncAnswer
-from mvlm.runtime.server.answering import pieces, submit
-from mvlm.runtime.server.bodies import read_fields
-from mvlm.runtime.server.chat_prompt import chat_prompt
+from mvlm.runtime.server.api.answering import pieces, submit
+from mvlm.runtime.server.api.bodies import read_fields
+from mvlm.runtime.server.api.chat_prompt import chat_prompt
+from mvlm.runtime.server.api.responding import Documents, respond, usage
+from mvlm.runtime.server.api.response_fields import ResponseFields
 from mvlm.runtime.server.errors import api_error
-from mvlm.runtime.server.responding import Documents, respond, usage
-from mvlm.runtime.server.response_fields import ResponseFields
-from mvlm.runtime.server.served_model import ServedModel
+from mvlm.runtime.server.http.sse import typed_event_stream
+from mvlm.runtime.server.models.served_model import ServedModel
 from mvlm.runtime.server.service import Service
-from mvlm.runtime.server.sse import typed_event_stream
 from mvlm.runtime.text_stream import TextStream
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from mvlm.runtime.sampling import SamplingParams
-from mvlm.runtime.server.bodies import Count, refuse_unsupported, tokens_asked
+from mvlm.runtime.server.api.bodies import Count, refuse_unsupported, tokens_asked
+from mvlm.runtime.server.api.structured import TextFormat
 from mvlm.runtime.server.errors import ApiError
-from mvlm.runtime.server.structured import TextFormat
 from mvlm.runtime.structured_output import Constraint
 
 _TEXT_PARTS = ("input_text", "output_text")

@@ -1,0 +1,1 @@
+"""HTTP itself: uvicorn, connections and bodies with limits, and server-sent events."""
