@@ -117,7 +117,7 @@ def command(
     quantization: Quantization = None,
     debug: Debug = False,
 ) -> None:
-    """Serve models to programs, by OpenAI's HTTP API.
+    """Serve models to programs, by OpenAI's HTTP API, and to people, by a page.
 
     Ctrl-C or SIGTERM ends it: answers that have begun may end within 30 seconds.
     """
