@@ -53,7 +53,7 @@ def llama_server(
     binary: Path, model: Path, threads: int, capacity: int, slots: int
 ) -> Iterator[Server]:
     """Run llama.cpp's server with so many slots; everything else is its default."""
-    options = ["-m", model, "-t", threads, "-c", capacity, "-np", slots, "--no-webui"]
+    options = ["--model", model, "-t", threads, "-c", capacity, "-np", slots, "--no-webui"]
     with _running("llama-server", [binary, *options]) as server:
         yield server
 

@@ -233,7 +233,7 @@ def test_an_end_of_sequence_token_ends_the_generation(
     end = tokens[number]
     model = chat.model
     monkeypatch.setattr(model, "settings", replace(model.settings, eos=(383, end)))
-    completion = greedy(chat)
+    completion = greedy(Chat(model))
     assert completion.finish_reason == "stop"
     assert completion.token_ids == tokens[: tokens.index(end) + 1]
     assert completion.text == chat.tokenizer.decode(completion.token_ids[:-1]).strip()
